@@ -1,0 +1,149 @@
+//! The cluster map: nodes, partitions, epochs, primaries and in-sync sets, as one versioned value.
+
+use serde::{Deserialize, Serialize};
+use types::{Epoch, Incarnation, NodeId, NodeSet, PartitionId, ShardId};
+
+/// The map that a node acts on. Its version is the place of the last applied entry in the control plane's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterMap {
+    /// Grows with every applied change. 0: nothing is known yet.
+    pub version: u64,
+    /// The cluster's id, 40 hex digits.
+    pub cluster_id: String,
+    /// How many copies each partition should have.
+    pub copies: u16,
+    /// Writes to a partition with fewer in-sync copies are refused.
+    pub min_in_sync: u16,
+    /// Every node of the cluster, by number.
+    pub members: Vec<Member>,
+    /// The voters of the control plane, by number.
+    pub voters: Vec<NodeId>,
+    /// Every partition's configuration; the index is the partition's number.
+    pub partitions: Vec<PartitionState>,
+}
+
+/// A node, as the cluster knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its lasting number.
+    pub id: NodeId,
+    /// Its newest registered start. 0: it has never registered.
+    pub incarnation: Incarnation,
+    /// Which data directory that start used: an emptied directory has another.
+    pub directory: u64,
+    /// Whether it is alive.
+    pub state: MemberState,
+    /// How many data threads it has. Partition `p` lies on shard `p % shards`.
+    pub shards: u16,
+    /// Host that clients and peers reach it at.
+    pub host: String,
+    /// Port for every Redis client.
+    pub port: u16,
+    /// Port for cluster-aware Redis clients.
+    pub cluster_port: u16,
+    /// Port for peers.
+    pub peer_port: u16,
+}
+
+/// What the control plane knows of a node's life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemberState {
+    /// Listed, but never registered.
+    #[default]
+    Joining,
+    /// Registered and granted leases.
+    Active,
+    /// Found dead after the grace.
+    Failed,
+}
+
+/// One partition's configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PartitionState {
+    /// The number of this configuration.
+    pub epoch: Epoch,
+    /// The epoch at which the primary became primary: as long as it stays, the primary has been the same without a break.
+    pub primary_since: Epoch,
+    /// The copy that orders writes; none while no in-sync copy is alive.
+    pub primary: Option<NodeId>,
+    /// The copies whose acknowledgement a write at `all` needs. Only these may become primary. Empty: every log of
+    /// this partition is gone, and only an operator may accept the loss.
+    pub in_sync: NodeSet,
+    /// Where the copies belong, whether in sync or still being filled.
+    pub copies: NodeSet,
+}
+
+impl ClusterMap {
+    /// The member with this number.
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        self.members.binary_search_by_key(&id, |member| member.id).ok().map(|at| &self.members[at])
+    }
+
+    /// The member with this number, to change it.
+    pub fn member_mut(&mut self, id: NodeId) -> Option<&mut Member> {
+        self.members.binary_search_by_key(&id, |member| member.id).ok().map(|at| &mut self.members[at])
+    }
+
+    /// One partition's configuration.
+    pub fn partition(&self, id: PartitionId) -> Option<&PartitionState> {
+        self.partitions.get(usize::from(id.0))
+    }
+
+    /// Every partition's number and configuration.
+    pub fn each_partition(&self) -> impl Iterator<Item = (PartitionId, &PartitionState)> {
+        self.partitions.iter().enumerate().map(|(at, state)| (PartitionId(at as u16), state))
+    }
+
+    /// Whether a node is registered and alive.
+    pub fn is_active(&self, id: NodeId) -> bool {
+        self.member(id).is_some_and(|member| member.state == MemberState::Active)
+    }
+
+    /// The shard of `node` on which `partition` lies.
+    pub fn shard_of(&self, node: NodeId, partition: PartitionId) -> Option<ShardId> {
+        self.member(node).map(|member| member.shard_of(partition))
+    }
+}
+
+impl Member {
+    /// The shard of this node on which `partition` lies.
+    pub fn shard_of(&self, partition: PartitionId) -> ShardId {
+        ShardId(partition.0 % self.shards.max(1))
+    }
+}
+
+/// The plain form in which a partition's configuration is written: sets as lists, no primary as 0.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    epoch: Epoch,
+    primary_since: Epoch,
+    primary: NodeId,
+    in_sync: Vec<NodeId>,
+    copies: Vec<NodeId>,
+}
+
+impl Serialize for PartitionState {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Written {
+            epoch: self.epoch,
+            primary_since: self.primary_since,
+            primary: self.primary.unwrap_or_default(),
+            in_sync: self.in_sync.iter().collect(),
+            copies: self.copies.iter().collect(),
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for PartitionState {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = Written::deserialize(deserializer)?;
+        Ok(PartitionState {
+            epoch: written.epoch,
+            primary_since: written.primary_since,
+            primary: (written.primary != NodeId(0)).then_some(written.primary),
+            in_sync: written.in_sync.into_iter().collect(),
+            copies: written.copies.into_iter().collect(),
+        })
+    }
+}

@@ -1,0 +1,407 @@
+//! The settings: one table that feeds flags, the config file, `CONFIG GET`, and the documentation.
+//!
+//! Each setting has one name everywhere (`lease_ms` is `--lease-ms` on the command line, as flags are written).
+//! Adding one is one line of the table below.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Why a setting was refused.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum SettingError {
+    /// No setting has this name.
+    #[error("unknown setting '{name}'")]
+    Unknown {
+        /// The name given.
+        name: String,
+    },
+    /// The value does not parse or lies outside its range.
+    #[error("invalid value '{value}' for '{name}': {expected}")]
+    Invalid {
+        /// The setting.
+        name: &'static str,
+        /// The value given.
+        value: String,
+        /// What would have been accepted.
+        expected: String,
+    },
+}
+
+/// When a write is acknowledged (design: "Levels").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WriteLevel {
+    /// By the primary's own log. May be lost in a failover.
+    One,
+    /// By a majority of the required set. May be lost in a failover.
+    Quorum,
+    /// By every member of the required set. Never lost while one in-sync copy's log survives.
+    #[default]
+    All,
+}
+
+/// What a read may show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadLevel {
+    /// Committed state of the leased primary: never goes back in time.
+    #[default]
+    Linearizable,
+    /// Committed state of any copy, maybe behind.
+    Stale,
+}
+
+/// Where records are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogMode {
+    /// In memory only: a restarted node comes back empty and is filled from its peers.
+    #[default]
+    Off,
+}
+
+macro_rules! words {
+    ($type:ty { $($word:literal => $value:path),+ }) => {
+        impl FromStr for $type {
+            type Err = ();
+            fn from_str(text: &str) -> Result<Self, ()> {
+                $(if text.eq_ignore_ascii_case($word) { return Ok($value); })+
+                Err(())
+            }
+        }
+        impl Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(match self { $($value => $word),+ })
+            }
+        }
+        impl Value for $type {
+            fn check(&self, _: Range) -> Result<(), String> { Ok(()) }
+            fn expected(_: Range) -> String { [$($word),+].join(" or ") }
+        }
+    };
+}
+
+words!(WriteLevel { "one" => WriteLevel::One, "quorum" => WriteLevel::Quorum, "all" => WriteLevel::All });
+words!(ReadLevel { "linearizable" => ReadLevel::Linearizable, "stale" => ReadLevel::Stale });
+words!(LogMode { "off" => LogMode::Off });
+
+/// The least and the greatest number that a setting takes.
+type Range = (u64, u64);
+
+trait Value: FromStr + Display {
+    fn check(&self, range: Range) -> Result<(), String>;
+    fn expected(range: Range) -> String;
+}
+
+macro_rules! number_value {
+    ($($type:ty),+) => {$(
+        impl Value for $type {
+            fn check(&self, (least, most): Range) -> Result<(), String> {
+                if (least..=most).contains(&(*self as u64)) { Ok(()) } else { Err(Self::expected((least, most))) }
+            }
+            fn expected((least, most): Range) -> String {
+                if most == u64::MAX { format!("a whole number from {least}") } else { format!("a whole number from {least} to {most}") }
+            }
+        }
+    )+};
+}
+number_value!(u16, u32, u64);
+
+impl Value for Text {
+    fn check(&self, _: Range) -> Result<(), String> {
+        Ok(())
+    }
+    fn expected(_: Range) -> String {
+        "text".into()
+    }
+}
+
+/// A string setting. A type of its own so that it can never fail to parse.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text(pub String);
+
+impl FromStr for Text {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Ok(Text(text.to_owned()))
+    }
+}
+
+impl Display for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Text {
+    /// The text itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What the table knows of one setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Its name, in the file and in `CONFIG GET`; the flag has dashes for the underscores.
+    pub name: &'static str,
+    /// Its value where nothing was said.
+    pub default: &'static str,
+    /// One sentence: what it does, with its unit.
+    pub help: &'static str,
+    /// Whether every node of a cluster has to have the same value.
+    pub cluster_wide: bool,
+    /// Whether its value is a secret, never shown.
+    pub secret: bool,
+}
+
+macro_rules! settings {
+    ($($(#[$attr:ident])? $name:ident: $type:ty = $default:literal, $least:literal..=$most:expr, $help:literal;)+) => {
+        /// Every setting of a node, checked.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Settings {
+            $(#[doc = $help] pub $name: $type,)+
+        }
+
+        /// The table: every setting, in the order in which help shows them.
+        pub const SETTINGS: &[Setting] = &[$(
+            Setting {
+                name: stringify!($name),
+                default: $default,
+                help: $help,
+                cluster_wide: settings!(@has cluster $($attr)?),
+                secret: settings!(@has secret $($attr)?),
+            },
+        )+];
+
+        impl Default for Settings {
+            fn default() -> Settings {
+                Settings { $($name: match $default.parse() { Ok(value) => value, Err(_) => unreachable!() },)+ }
+            }
+        }
+
+        impl Settings {
+            /// Sets one by its name. Dashes and underscores are the same.
+            pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
+                let name = name.replace('-', "_");
+                match name.as_str() {
+                    $(stringify!($name) => {
+                        let invalid = |expected| SettingError::Invalid { name: stringify!($name), value: value.to_owned(), expected };
+                        let range = ($least, $most);
+                        let parsed: $type = value.trim().parse().map_err(|_| invalid(<$type as Value>::expected(range)))?;
+                        parsed.check(range).map_err(invalid)?;
+                        self.$name = parsed;
+                        Ok(())
+                    })+
+                    _ => Err(SettingError::Unknown { name }),
+                }
+            }
+
+            /// The value of a setting as text.
+            pub fn get(&self, name: &str) -> Option<String> {
+                match name {
+                    $(stringify!($name) => Some(self.$name.to_string()),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+    (@has cluster cluster) => { true };
+    (@has secret secret) => { true };
+    (@has $wanted:ident $($attr:ident)?) => { false };
+}
+
+settings! {
+    node_id: u16 = "1", 1..=9999, "This node's lasting number, one of those in `nodes`.";
+    nodes: Text = "", 0..=0, "Every node of the cluster and its peer address: 1=host:port,2=host:port. Empty: this node alone.";
+    join: Text = "", 0..=0, "Peer address of a running node: come back to its cluster as a listed node whose data directory is new.";
+    dir: Text = "annulet-data", 0..=0, "Data directory.";
+    bind: Text = "127.0.0.1", 0..=0, "Address that every port listens on. Elsewhere than on loopback a password is required.";
+    announce: Text = "", 0..=0, "Host that clients and peers are told for this node. Empty: the same as `bind`.";
+    port: u16 = "7001", 0..=65535, "Port for every Redis client: any node answers any key. 0 turns it off.";
+    cluster_port: u16 = "7101", 0..=65535, "Port for cluster-aware Redis clients: another node's key is answered with MOVED. 0 turns it off.";
+    peer_port: u16 = "7201", 1..=65535, "Port for the other nodes.";
+    shards: u16 = "0", 0..=256, "Data threads. 0: one for each processor that this process may use.";
+    #[cluster] partitions: u16 = "1024", 1..=16384, "Partitions of the cluster, a power of two, fixed when it is made.";
+    #[cluster] copies: u16 = "2", 1..=7, "Copies of each partition, the primary's among them.";
+    #[cluster] min_in_sync: u16 = "1", 1..=7, "Writes to a partition with fewer in-sync copies are refused.";
+    #[cluster] voters: u16 = "0", 0..=5, "Nodes that vote in the control plane: 1, 3 or 5. 0: by the number of nodes.";
+    #[cluster] log: LogMode = "off", 0..=0, "Where a partition's log is kept: off is in memory only.";
+    write_level: WriteLevel = "all", 0..=0, "When a write is acknowledged, unless the connection says otherwise: all, quorum or one.";
+    read_level: ReadLevel = "linearizable", 0..=0, "What a read may show, unless the connection says otherwise: linearizable or stale.";
+    #[secret] requirepass: Text = "", 0..=0, "Password of every door. Empty: none is asked for.";
+    maxclients: u32 = "10000", 1..=1000000, "Client connections that this node takes at once.";
+    request_timeout_ms: u64 = "5000", 100..=600000, "Milliseconds that a request waits for a partition to be served before it is answered with an error.";
+    #[cluster] heartbeat_ms: u64 = "50", 5..=10000, "Milliseconds between a node's heartbeats to the voters.";
+    #[cluster] lease_ms: u64 = "350", 20..=60000, "Milliseconds that a granted lease lasts, from when its heartbeat was sent.";
+    #[cluster] grace_ms: u64 = "420", 25..=120000, "Milliseconds without a grant after which a voter reports a node. More than `lease_ms` by the clocks' drift.";
+    #[cluster] election_ms: u64 = "300", 50..=60000, "Least milliseconds without word of the coordinator before a voter stands for election.";
+    evict_ms: u64 = "2000", 100..=600000, "Milliseconds that a backup may hold up its partition's writes before its primary asks to have it removed from the in-sync set.";
+    proto_max_bulk_len: u64 = "536870912", 1048576..=536870912, "Largest value, in bytes.";
+    log_level: Text = "info", 0..=0, "What is logged on standard error: error, warn, info, debug, trace, or a filter by module.";
+}
+
+/// A node named in the `nodes` setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedNode {
+    /// Its number.
+    pub id: u16,
+    /// Host of its peer address.
+    pub host: String,
+    /// Port of its peer address.
+    pub peer_port: u16,
+}
+
+impl Settings {
+    /// The nodes that the `nodes` setting lists, by number; this node alone where it is empty.
+    pub fn listed_nodes(&self) -> Result<Vec<ListedNode>, SettingError> {
+        if self.nodes.0.trim().is_empty() {
+            let own = ListedNode {
+                id: self.node_id,
+                host: self.announced_host().to_owned(),
+                peer_port: self.peer_port,
+            };
+            return Ok(vec![own]);
+        }
+        let invalid = |expected: &str| SettingError::Invalid {
+            name: "nodes",
+            value: self.nodes.0.clone(),
+            expected: expected.to_owned(),
+        };
+        let mut listed: Vec<ListedNode> = Vec::new();
+        for part in self.nodes.0.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let node =
+                parse_listed(part).ok_or_else(|| invalid("nodes as id=host:port, separated by commas"))?;
+            if listed.iter().any(|other| other.id == node.id) {
+                return Err(invalid("each node once"));
+            }
+            listed.push(node);
+        }
+        listed.sort_by_key(|node| node.id);
+        if !listed.iter().any(|node| node.id == self.node_id) {
+            return Err(invalid(&format!("a list that names this node (node_id {})", self.node_id)));
+        }
+        Ok(listed)
+    }
+
+    /// What cannot be said of one setting alone.
+    pub fn check(&self) -> Result<(), SettingError> {
+        let invalid = |name, value: String, expected: &str| SettingError::Invalid {
+            name,
+            value,
+            expected: expected.into(),
+        };
+        if !self.partitions.is_power_of_two() {
+            return Err(invalid("partitions", self.partitions.to_string(), "a power of two"));
+        }
+        if self.grace_ms <= self.lease_ms {
+            return Err(invalid(
+                "grace_ms",
+                self.grace_ms.to_string(),
+                "more than lease_ms, by the drift of the clocks",
+            ));
+        }
+        if self.heartbeat_ms * 2 > self.lease_ms {
+            return Err(invalid("heartbeat_ms", self.heartbeat_ms.to_string(), "at most half of lease_ms"));
+        }
+        if self.min_in_sync > self.copies {
+            return Err(invalid("min_in_sync", self.min_in_sync.to_string(), "no more than copies"));
+        }
+        if !matches!(self.voters, 0 | 1 | 3 | 5) {
+            return Err(invalid("voters", self.voters.to_string(), "1, 3 or 5, or 0 for as many as fit"));
+        }
+        let loopback = self.bind.0 == "localhost"
+            || self.bind.0.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        if !loopback && self.requirepass.0.is_empty() {
+            return Err(invalid(
+                "bind",
+                self.bind.0.clone(),
+                "a loopback address, or set requirepass to listen elsewhere",
+            ));
+        }
+        self.listed_nodes().map(|_| ())
+    }
+
+    /// The host that others are told for this node.
+    pub fn announced_host(&self) -> &str {
+        if self.announce.0.is_empty() { &self.bind.0 } else { &self.announce.0 }
+    }
+
+    /// The data directory.
+    pub fn directory(&self) -> PathBuf {
+        PathBuf::from(&self.dir.0)
+    }
+
+    /// How long a request waits for a partition to be served.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms)
+    }
+
+    /// Which of the listed nodes vote: the first 1, 3 or 5 of them.
+    pub fn voter_ids(&self) -> Result<Vec<u16>, SettingError> {
+        let listed = self.listed_nodes()?;
+        let fitting = match listed.len() {
+            0..=2 => 1,
+            3 | 4 => 3,
+            _ => 5,
+        };
+        let wanted = if self.voters == 0 { fitting } else { usize::from(self.voters).min(fitting) };
+        Ok(listed.iter().take(wanted).map(|node| node.id).collect())
+    }
+}
+
+fn parse_listed(part: &str) -> Option<ListedNode> {
+    let (id, address) = part.split_once('=')?;
+    let (host, port) = address.rsplit_once(':')?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let id = id.trim().parse().ok().filter(|&id| id > 0)?;
+    (!host.is_empty()).then_some(())?;
+    Some(ListedNode { id, host: host.to_owned(), peer_port: port.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_in_range_and_read_back() {
+        let mut settings = Settings::default();
+        for setting in SETTINGS {
+            let shown = settings.get(setting.name).expect("every setting can be read");
+            assert_eq!(shown, setting.default, "{}", setting.name);
+            settings.set(setting.name, &shown).expect("a default is acceptable");
+        }
+        assert_eq!(settings, Settings::default());
+        settings.check().expect("the defaults fit together");
+    }
+
+    #[test]
+    fn bad_values_say_what_would_do() {
+        let mut settings = Settings::default();
+        let text = |result: Result<(), SettingError>| result.unwrap_err().to_string();
+        assert_eq!(
+            text(settings.set("copies", "0")),
+            "invalid value '0' for 'copies': a whole number from 1 to 7"
+        );
+        assert_eq!(
+            text(settings.set("write-level", "most")),
+            "invalid value 'most' for 'write_level': one or quorum or all"
+        );
+        assert_eq!(text(settings.set("colour", "red")), "unknown setting 'colour'");
+        settings.set("bind", "0.0.0.0").unwrap();
+        assert!(text(settings.check()).contains("requirepass"));
+    }
+
+    #[test]
+    fn listed_nodes_are_parsed_sorted_and_checked() {
+        let mut settings = Settings::default();
+        settings.set("nodes", "2=b:7202, 1=[::1]:7201,3=c:7203").unwrap();
+        let listed = settings.listed_nodes().unwrap();
+        assert_eq!(listed[0], ListedNode { id: 1, host: "::1".into(), peer_port: 7201 });
+        assert_eq!(settings.voter_ids().unwrap(), vec![1, 2, 3]);
+        for bad in ["1=a", "a:1", "1=a:1,1=b:2", "0=a:1", "2=a:1"] {
+            settings.set("nodes", bad).unwrap();
+            assert!(settings.listed_nodes().is_err(), "{bad}");
+        }
+    }
+}
