@@ -1,1 +1,3 @@
-//! Room `control`.
+//! The control plane: who is alive, who is in sync, who is primary; over the consensus library.
+
+pub mod message;

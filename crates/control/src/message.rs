@@ -1,0 +1,150 @@
+//! What the nodes' control planes and hearts say to each other.
+//!
+//! The transport adds who sent it (node, incarnation, data directory).
+
+use placement::{ClusterMap, PartitionState};
+use serde::{Deserialize, Serialize};
+use types::{Epoch, Incarnation, NodeId, PartitionId, Position};
+
+/// Who sent a message, as the transport has proved it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The node.
+    pub node: NodeId,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// The number of its data directory: an emptied one has another.
+    pub directory: u64,
+}
+
+/// A message from one node's control plane to another's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Message {
+    /// A message of the consensus library, in its own encoding.
+    Raft(Vec<u8>),
+    /// Node to voters: I have started. Repeated until the map says so.
+    Register(Registration),
+    /// Primary to coordinator: change in-sync sets. Repeated until the map shows a newer epoch.
+    Propose(Vec<Change>),
+    /// Voter to coordinator: these have had no grant from me for the grace.
+    Report {
+        /// The term of the coordinator that it is meant for; void in any other.
+        term: u64,
+        /// The nodes, each in the incarnation that fell silent.
+        silent: Vec<(NodeId, Incarnation)>,
+        /// Nodes reported before that are heard again: the voter asks to be released from its report.
+        heard: Vec<(NodeId, Incarnation)>,
+    },
+    /// Coordinator to possible primaries: how far do your logs of these partitions reach?
+    AskTails {
+        /// Echoed in the answer.
+        question: u64,
+        /// The partitions.
+        partitions: Vec<PartitionId>,
+    },
+    /// The answer to [`Message::AskTails`].
+    Tails {
+        /// The question.
+        question: u64,
+        /// Each partition's last position.
+        tails: Vec<(PartitionId, Position)>,
+    },
+    /// Node to voter: my map has this version; send what is newer.
+    AskMap {
+        /// The asker's version.
+        have: u64,
+    },
+    /// Voter to node: the map, whole.
+    Map(Box<ClusterMap>),
+    /// Voter to node: what changed in the map.
+    MapChanges(MapChanges),
+    /// An operator accepts that partitions of which every log is gone start empty.
+    AcceptLoss,
+}
+
+/// What changed between two versions of the map.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MapChanges {
+    /// The version that it applies to.
+    pub from: u64,
+    /// The version that it makes.
+    pub to: u64,
+    /// Members that changed.
+    pub members: Vec<placement::Member>,
+    /// Partitions that changed.
+    pub partitions: Vec<(PartitionId, PartitionState)>,
+}
+
+/// A node's start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// Who starts.
+    pub node: NodeId,
+    /// Grows at every start.
+    pub incarnation: Incarnation,
+    /// Its data directory's number.
+    pub directory: u64,
+    /// Its data threads.
+    pub shards: u16,
+    /// Host that clients and peers reach it at.
+    pub host: String,
+    /// Port for every Redis client.
+    pub port: u16,
+    /// Port for cluster-aware Redis clients.
+    pub cluster_port: u16,
+    /// Port for peers.
+    pub peer_port: u16,
+}
+
+/// A change of one partition's in-sync set: compare-and-set on its epoch (rule 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The epoch that the proposer knows; at any other the change is void.
+    pub epoch: Epoch,
+    /// The primary that proposes.
+    pub primary: NodeId,
+    /// The copy that joins or leaves.
+    pub node: NodeId,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// Whether it joins.
+    pub join: bool,
+}
+
+/// Heartbeats and what answers them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Beat {
+    /// Node to every voter.
+    Heartbeat {
+        /// When it was sent, on the sender's own clock (nanoseconds); echoed in the answer.
+        sent_at: u64,
+        /// Set where a shard or the disk stands still: then nothing is granted.
+        stalled: bool,
+        /// Keys of the partitions of which it is primary.
+        keys: u64,
+    },
+    /// Voter to node: your lease runs from when you sent that.
+    Grant {
+        /// The heartbeat that it answers.
+        sent_at: u64,
+        /// The voter's map: the grant counts once its holder acts on one as new.
+        map_version: u64,
+        /// The voter's wall clock, in Unix milliseconds.
+        wall_ms: u64,
+        /// The coordinator, as the voter knows it.
+        coordinator: Option<NodeId>,
+        /// Keys of each node's primaries, as the voter last heard.
+        keys: Vec<(NodeId, u64)>,
+    },
+    /// Voter to node: nothing is granted.
+    Refusal {
+        /// The heartbeat that it answers.
+        sent_at: u64,
+        /// The voter's map.
+        map_version: u64,
+        /// The coordinator, as the voter knows it.
+        coordinator: Option<NodeId>,
+    },
+}

@@ -1,0 +1,169 @@
+//! What shards say to each other: records, snapshots, and requests passed on to the primary.
+//!
+//! Every message names the partition and the epoch under which it was sent (rule 4). The transport adds who sent it:
+//! node, incarnation and shard. Messages may be lost, delayed and reordered; none is acted on twice with harm.
+
+use bytes::Bytes;
+use storage::Record;
+use types::settings::{ReadLevel, WriteLevel};
+use types::{Epoch, Incarnation, Lsn, NodeId, PartitionId, Position, RequestId, ShardId};
+
+/// Who sent a message, as the transport has proved it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sender {
+    /// The sending node.
+    pub node: NodeId,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// Its shard.
+    pub shard: ShardId,
+}
+
+/// A message from one shard to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Primary to copy: records, and how far they are committed.
+    Append(Append),
+    /// Copy to primary: how far it holds the primary's log.
+    Appended(Appended),
+    /// Primary to copy: a piece of a snapshot.
+    Chunk(Chunk),
+    /// Copy to primary: which piece it wants next.
+    ChunkStored(ChunkStored),
+    /// Any shard to the primary's: run this request.
+    Forward(Forward),
+    /// The primary's shard to the one that forwarded: what came of it.
+    Forwarded(Forwarded),
+}
+
+/// Records for a copy. Without any it is a probe, or tells the commit lsn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Append {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The primary's epoch.
+    pub epoch: Epoch,
+    /// Since which epoch the sender has been primary without a break.
+    pub primary_since: Epoch,
+    /// The record before the first of these.
+    pub prev: Position,
+    /// The primary's commit lsn.
+    pub commit: Lsn,
+    /// The records, one after another.
+    pub records: Vec<Record>,
+}
+
+/// A copy's answer to an [`Append`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The copy's epoch: newer than the primary's where it was refused for that.
+    pub epoch: Epoch,
+    /// What it holds.
+    pub outcome: AppendOutcome,
+}
+
+/// What a copy says of its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendOutcome {
+    /// It durably holds the primary's log up to here.
+    Held(Lsn),
+    /// It lacks the record before; its own log ends here.
+    Behind(Position),
+    /// It is an empty or half-filled copy: only a snapshot helps.
+    Empty,
+    /// It knows a newer epoch and refused.
+    Fenced,
+}
+
+/// A piece of a partition's snapshot. Pieces of one session come in order; the first empties the copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The primary's epoch.
+    pub epoch: Epoch,
+    /// Since which epoch the sender has been primary without a break.
+    pub primary_since: Epoch,
+    /// Names this transfer: grows under one primary.
+    pub session: u64,
+    /// The piece's number, from 0.
+    pub index: u32,
+    /// Entries, as `storage::snapshot` writes them.
+    pub payload: Bytes,
+    /// Set on the last piece.
+    pub end: Option<SnapshotEnd>,
+}
+
+/// What the last piece of a snapshot adds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotEnd {
+    /// The log position at which the snapshot was begun: the log goes on from here.
+    pub base: Position,
+    /// The newest change that the pieces may show: the snapshot counts once this is committed.
+    pub complete_at: Lsn,
+    /// Partition time at `base`, in Unix milliseconds.
+    pub time_ms: u64,
+    /// The newest version that the pieces may show.
+    pub version: types::Version,
+    /// Lsn of the partition's newest finished requests, to answer their repeats (rule 17).
+    pub requests: Vec<(RequestId, Lsn, Bytes)>,
+    /// Per forwarder (node, incarnation, shard): the newest number forgotten.
+    pub forgotten: Vec<RequestId>,
+}
+
+/// A copy's answer to a [`Chunk`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkStored {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The copy's epoch.
+    pub epoch: Epoch,
+    /// The transfer.
+    pub session: u64,
+    /// The piece it wants next; one past the last when it has all.
+    pub next: u32,
+}
+
+/// A request passed on to a partition's primary. Once only: whoever gets it runs it or refuses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// The forwarder's number for it.
+    pub id: RequestId,
+    /// The partition that it runs on.
+    pub partition: PartitionId,
+    /// The reign of the primary that it is meant for (`PartitionState::primary_since`); another's refuses it.
+    pub primary_since: Epoch,
+    /// When to acknowledge, if it writes.
+    pub write_level: WriteLevel,
+    /// What to show, if it reads.
+    pub read_level: ReadLevel,
+    /// The request, its command's name first.
+    pub args: Vec<Bytes>,
+}
+
+/// What came of a [`Forward`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The forwarder's number for it.
+    pub id: RequestId,
+    /// The outcome.
+    pub outcome: ForwardOutcome,
+}
+
+/// The outcome of a forwarded request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForwardOutcome {
+    /// It was run and may be told of.
+    Reply {
+        /// The reply, in `command::Reply`'s neutral encoding.
+        reply: Bytes,
+        /// Where its change stands in the log, if it made one: for WAIT.
+        written: Option<Position>,
+    },
+    /// It was surely not ordered: it may be sent again.
+    NotOrdered,
+    /// It may or may not have happened.
+    Unknown,
+}
