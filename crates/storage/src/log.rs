@@ -126,6 +126,15 @@ impl Log {
         *self = Log { base, records: VecDeque::new(), epochs: vec![(base.epoch, base.lsn)], bytes: 0 };
     }
 
+    /// Goes on after `position` without keeping a record for it: for a partition that has no other copy.
+    pub fn pass(&mut self, position: Position) {
+        self.records.clear();
+        self.bytes = 0;
+        self.base = position;
+        self.epochs.clear();
+        self.epochs.push((position.epoch, position.lsn));
+    }
+
     /// The memory that its records take, in bytes: an estimate.
     pub fn bytes(&self) -> usize {
         self.bytes
