@@ -306,7 +306,7 @@ impl Uncommitted {
     }
 
     /// Visits each key that was changed between the committed state and the base, with its committed state.
-    fn for_each_change(&self, visit: &mut dyn FnMut(u64, &[u8], Option<Entry<'_>>)) {
+    fn for_each_change(&self, mut visit: impl FnMut(u64, &[u8], Option<Entry<'_>>)) {
         let undos = self.records.iter().flat_map(|record| &record.undo);
         for undo in undos {
             let Some((hash, key, was)) = undo.key() else { return };
@@ -505,7 +505,7 @@ impl<'p> Keyspace<'p> {
             }
         });
         // What uncommitted records removed does not stand in the table.
-        uncommitted.for_each_change(&mut |hash, key, was| {
+        uncommitted.for_each_change(|hash, key, was| {
             let in_step = cursor <= hash && next.is_none_or(|next| hash < next);
             if let Some(entry) = was.filter(|_| in_step && base.get(hash, key).is_none()) {
                 visit(entry);
@@ -522,7 +522,7 @@ impl<'p> Keyspace<'p> {
         }
         let base = self.uncommitted.base(self.table);
         let (mut len, mut absent) = (base.len(), 0);
-        self.uncommitted.for_each_change(&mut |hash, key, was| {
+        self.uncommitted.for_each_change(|hash, key, was| {
             len += usize::from(was.is_some());
             absent += usize::from(base.get(hash, key).is_some());
         });

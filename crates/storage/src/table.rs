@@ -697,7 +697,7 @@ impl Table {
         if self.len == 0 {
             return None;
         }
-        let start = (u128::from(random) * self.words.len() as u128 >> 64) as usize;
+        let start = ((u128::from(random) * self.words.len() as u128) >> 64) as usize;
         let after = (start..self.words.len()).chain(0..start);
         let mut used = after.filter(|&position| self.words[position] != 0);
         used.next().map(|position| self.entry_at(position))
@@ -823,7 +823,7 @@ impl Table {
     /// Where a hash belongs: its home and, in the lowest 8 bits, what comes after the point.
     #[inline]
     fn order(&self, hash: u64) -> u64 {
-        (u128::from(hash) * self.homes as u128 >> (64 - FRACTION_BITS)) as u64
+        ((u128::from(hash) * self.homes as u128) >> (64 - FRACTION_BITS)) as u64
     }
 
     /// The least hash that belongs there or later.
@@ -890,9 +890,7 @@ impl Table {
 
     /// Makes the index `words` long, or longer where the last homes overflow, and moves every word.
     fn resize(&mut self, words: usize) {
-        let mut new_words = Vec::with_capacity(words);
-        new_words.resize(words, 0);
-        let old = std::mem::replace(&mut self.words, new_words);
+        let old = std::mem::replace(&mut self.words, vec![0; words]);
         self.homes = words - (words / 64).clamp(1, SPILL_MAX);
         let mut tail = 0;
         let mut greatest = 0;
