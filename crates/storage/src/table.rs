@@ -1009,7 +1009,7 @@ mod tests {
     /// Keys of 0 to 300 bytes, so that their lengths take one byte and two.
     fn key_of(number: u16) -> Vec<u8> {
         let mut key = number.to_le_bytes().to_vec();
-        key.resize(2 + if number % 50 == 0 { 298 } else { number as usize % 20 }, number as u8);
+        key.resize(2 + if number.is_multiple_of(50) { 298 } else { number as usize % 20 }, number as u8);
         key
     }
 
