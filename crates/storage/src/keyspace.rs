@@ -696,7 +696,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
         /// The fresh view is the newest state, the committed view the committed one, a roll-back takes back
         /// exactly what it says, a backup that applies the bodies agrees, and a look at a key waits for what
