@@ -449,8 +449,11 @@ pub fn reference_markdown() -> String {
 }
 
 fn reference_row(page: &mut String, command: &Command) {
-    let usage = format!("{} {} {}", command.parent, command.name, "").trim().to_ascii_uppercase();
-    let usage = format!("{usage} {}", command.syntax);
+    let usage = [&*command.parent.to_ascii_uppercase(), &*command.name.to_ascii_uppercase(), command.syntax]
+        .into_iter()
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
     let mut what = command.summary.to_owned();
     if !command.aliases.is_empty() {
         let _ = write!(what, " Also called {}.", command.aliases.join(", ").to_ascii_uppercase());
@@ -471,7 +474,7 @@ fn reference_row(page: &mut String, command: &Command) {
     let _ = writeln!(
         page,
         "| `{}` | {} | {} | {since} | {over} |",
-        escape(usage.trim()),
+        escape(&usage),
         escape(&what),
         command.complexity
     );

@@ -34,7 +34,7 @@ pub(crate) const COMMAND: Command = Command {
             count_keys,
         ),
         row("help", "", 2, "5.0.0", "The subcommands.", |_, _, _| Ok(help_of("cluster"))),
-        row("info", "", 2, "3.0.0", "The state of the cluster, in figures.", |_, host, _| {
+        whole_map("info", "", 2, "3.0.0", "The state of the cluster, in figures.", |_, host, _| {
             Ok(Reply::Verbatim(info(&host.cluster())))
         }),
         row("keyslot", "key", 3, "3.0.0", "The slot of a key.", |_, _, args| {
@@ -44,10 +44,15 @@ pub(crate) const COMMAND: Command = Command {
             let view = host.cluster();
             Ok(Reply::bulk(view.node(view.my_id).map_or("", |node| &node.name)))
         }),
-        row("nodes", "", 2, "3.0.0", "The nodes and the slots that each serves, as lines.", |_, host, _| {
-            Ok(Reply::Verbatim(nodes(&host.cluster())))
-        }),
-        row("shards", "", 2, "7.0.0", "The nodes and the slots that each serves.", |_, host, _| {
+        whole_map(
+            "nodes",
+            "",
+            2,
+            "3.0.0",
+            "The nodes and the slots that each serves, as lines.",
+            |_, host, _| Ok(Reply::Verbatim(nodes(&host.cluster()))),
+        ),
+        whole_map("shards", "", 2, "7.0.0", "The nodes and the slots that each serves.", |_, host, _| {
             Ok(shards(&host.cluster()))
         }),
         row(
@@ -78,11 +83,25 @@ const fn row(
         flags: FLAGS,
         group: "cluster",
         since,
-        complexity: "O(N), N the number of partitions",
         summary,
         categories: Categories::SLOW,
         handler: Handler::Session(run),
         ..Command::BASE
+    }
+}
+
+/// One that walks the whole map.
+const fn whole_map(
+    name: &'static str,
+    syntax: &'static str,
+    arity: i32,
+    since: &'static str,
+    summary: &'static str,
+    run: SessionFn,
+) -> Command {
+    Command {
+        complexity: "O(N), N the number of partitions",
+        ..row(name, syntax, arity, since, summary, run)
     }
 }
 
