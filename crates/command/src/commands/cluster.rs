@@ -55,7 +55,7 @@ pub(crate) const COMMAND: Command = Command {
         whole_map("shards", "", 2, "7.0.0", "The nodes and the slots that each serves.", |_, host, _| {
             Ok(shards(&host.cluster()))
         }),
-        row(
+        whole_map(
             "slots",
             "",
             2,
