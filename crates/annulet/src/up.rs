@@ -120,7 +120,8 @@ impl Launch {
         let started = Instant::now();
         let mut progress = Progress::new();
         let mut connections: Vec<Option<Connection>> = self.cluster.ids().map(|_| None).collect();
-        let mut accepted = false;
+        // Why the loss of a stopped cluster's data could not be accepted.
+        let mut refused: Option<Failure> = None;
         loop {
             if self.stops.count() > 0 {
                 progress.end();
@@ -137,12 +138,14 @@ impl Launch {
                 progress.end();
                 return Ok(());
             }
-            if answering == seen.len() && !accepted && self.may_accept_loss(&seen) {
-                let connection = connections.iter_mut().flatten().next();
-                if let Some(count) = connection.and_then(|c| accept_loss::give_up(c).ok()) {
-                    progress.end();
-                    println!("{count} partitions restarted empty: no copy of them was left.");
-                    accepted = true;
+            if answering == seen.len() && self.may_accept_loss(&seen) {
+                match connections.iter_mut().flatten().next().map(accept_loss::give_up) {
+                    Some(Ok(count)) if count > 0 => {
+                        progress.end();
+                        println!("{count} partitions restarted empty: no copy of them was left.");
+                    }
+                    Some(Err(failure)) => refused = Some(failure),
+                    _ => {}
                 }
             }
             let partitions = seen.iter().flatten().map(|status| &status.partitions).max_by_key(|p| p.served);
@@ -154,7 +157,8 @@ impl Launch {
             ));
             if started.elapsed() > START {
                 progress.end();
-                return Err(self.not_served(&seen).into());
+                let refused = refused.map_or_else(String::new, |why| format!("Starting empty failed: {why}\n"));
+                return Err(format!("{}{refused}", self.not_served(&seen)).into());
             }
             std::thread::sleep(TICK);
         }
@@ -219,7 +223,7 @@ impl Launch {
             (port, host) => format!(" --host {host} --port {port}"),
         };
         let flags = if auth.is_empty() { flags } else { format!("{flags} --password PASSWORD") };
-        let nodes = if shape.nodes == 1 { "1 node".to_owned() } else { format!("{} nodes", shape.nodes) };
+        let nodes = counted(usize::from(shape.nodes), "node");
         let last = port + shape.nodes - 1;
         let ports = if shape.nodes == 1 { format!("port {port}") } else { format!("ports {port} to {last}") };
         format!(
@@ -276,8 +280,8 @@ Ctrl-C stops all.",
             return Ok(());
         }
         eprintln!(
-            "\nStopping {} nodes (up to {} s; Ctrl-C again kills them) ...",
-            self.nodes.count(),
+            "\nStopping {} (up to {} s; Ctrl-C again kills) ...",
+            counted(self.nodes.count(), "node"),
             STOP.as_secs()
         );
         let (stops, so_far) = (self.stops.clone(), self.stops.count());
@@ -288,6 +292,10 @@ Ctrl-C stops all.",
         eprintln!("Stopped.");
         Ok(())
     }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// How this program was called, to be called so again.
