@@ -48,10 +48,19 @@ fn readable(reply: &Reply<'_>, indent: usize) -> String {
         Reply::Array(items) => numbered(items.iter(), items.len(), ')', indent, readable),
         Reply::Set(items) => numbered(items.iter(), items.len(), '~', indent, readable),
         Reply::Map(pairs) => numbered(pairs.iter(), pairs.len(), '#', indent, |(key, value), indent| {
-            let key = readable(key, indent);
-            let inner = indent + key.chars().count() + " => ".len();
-            format!("{key} => {}", readable(value, inner))
+            let (key, shown) = (readable(key, indent), readable(value, indent));
+            // A value of several items starts on a line of its own, where its key starts.
+            let gap = if has_items(value) { format!("\n{}", " ".repeat(indent)) } else { String::new() };
+            format!("{key} => {gap}{shown}")
         }),
+    }
+}
+
+fn has_items(reply: &Reply<'_>) -> bool {
+    match reply {
+        Reply::Array(items) | Reply::Set(items) => !items.is_empty(),
+        Reply::Map(pairs) => !pairs.is_empty(),
+        _ => false,
     }
 }
 
@@ -153,7 +162,7 @@ mod tests {
             (bulk("k"), Reply::Boolean(true)),
             (bulk("l"), Reply::Array(vec![Reply::Double(1.5), Reply::Null])),
         ]);
-        assert_eq!(readable(&map), "1# \"k\" => (true)\n2# \"l\" => 1) (double) 1.5\n          2) (nil)\n");
+        assert_eq!(readable(&map), "1# \"k\" => (true)\n2# \"l\" => \n   1) (double) 1.5\n   2) (nil)\n");
         assert_eq!(readable(&Reply::Verbatim("one\ntwo\n".into())), "one\ntwo\n");
     }
 

@@ -157,7 +157,8 @@ impl Launch {
             ));
             if started.elapsed() > START {
                 progress.end();
-                let refused = refused.map_or_else(String::new, |why| format!("Starting empty failed: {why}\n"));
+                let refused =
+                    refused.map_or_else(String::new, |why| format!("Starting empty failed: {why}\n"));
                 return Err(format!("{}{refused}", self.not_served(&seen)).into());
             }
             std::thread::sleep(TICK);

@@ -203,9 +203,10 @@ impl Open {
         wire::resp::encode_request(&args, &mut output);
         self.stream.set_write_timeout(Some(timeout))?;
         self.stream.write_all(&output).map_err(|error| timed_out(error, timeout))?;
-        let mut chunk = [0; 16 * 1024];
+        let mut decoder = wire::resp::ReplyDecoder::new();
+        let mut chunk = vec![0; 64 * 1024];
         loop {
-            match wire::resp::decode_reply(&self.input) {
+            match decoder.decode(&self.input) {
                 Ok(Some((reply, used))) => {
                     self.input.drain(..used);
                     return Ok(reply.into_owned());
