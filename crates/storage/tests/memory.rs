@@ -59,9 +59,6 @@ fn a_table_says_what_it_takes_and_gives_it_back() {
         }
     }
     let per_key = per_key_sum / 10_000.0;
-    println!(
-        "16-byte key, 64-byte value: {per_key:.1} bytes a key on average between 10,000 and 20,000 keys"
-    );
     assert!(per_key < 106.0, "{per_key}");
     for key in (0..20_000).step_by(3) {
         put(&mut table, key, key as usize % 60, Some(key));
