@@ -236,6 +236,13 @@ mod tests {
         assert_eq!(Log::new().common_with(at(5, 3)), Some(at(0, 0)));
     }
 
+    #[test]
+    fn the_last_record_of_an_unknown_epoch_is_not_shared() {
+        assert_eq!(log(&[1, 1, 3]).common_with(at(2, 2)), Some(at(1, 1)));
+        assert_eq!(log(&[1, 1, 3]).common_with(at(1, 2)), Some(at(1, 2)));
+        assert_eq!(log(&[1, 1, 3]).common_with(at(2, 9)), Some(at(1, 2)));
+    }
+
     proptest! {
         /// Two logs that part somewhere: asking back and forth ends at the last position that both hold.
         #[test]
