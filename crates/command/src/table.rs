@@ -39,6 +39,13 @@ pub enum Handler {
     },
     /// `SCAN`: partition after partition, as its cursor says. The node drives [`scan`].
     Scan,
+    /// On the partition of the slot that an argument names.
+    Slot {
+        /// Which argument.
+        at: usize,
+        /// What runs there.
+        run: KeysFn,
+    },
     /// On the connection's session, touching no key.
     Session(SessionFn),
     /// `WAIT`: the node does it, from what [`wait`] parsed.
@@ -463,6 +470,7 @@ fn reference_row(page: &mut String, command: &Command) {
         Handler::Keys { over: Over::One, .. } => "CROSSSLOT",
         Handler::Keys { over: Over::Split(_), .. } => "each key by itself",
         Handler::Everywhere { .. } | Handler::Scan => "all partitions",
+        Handler::Slot { .. } => "the slot's",
         Handler::Session(_) | Handler::Wait => "no keys",
     };
     let since = if command.since.starts_with('0') {
