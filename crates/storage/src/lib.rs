@@ -1,1 +1,30 @@
-//! Room `storage`.
+//! Room `storage`: what a partition's data is, in memory and as bytes.
+//!
+//! A partition's keys live in a [`table::Table`]. A command runs on it through a [`keyspace::Keyspace`], which
+//! records what it changed as [`effect::Effect`]s and keeps what was replaced, for undo and for stale reads, in
+//! [`keyspace::Uncommitted`]. The effects of one command are the body of one [`record::Record`] of the partition's
+//! [`log::Log`]. [`snapshot`] moves a table in chunks. [`disk::Disk`] is how files are seen, and
+//! [`journal::Journal`] is a small file over it.
+//!
+//! Nothing here reads a clock, draws a random number, opens a socket or a file, or waits. Bytes that come from
+//! elsewhere are decoded without a panic and without an allocation by a declared length: bad ones are
+//! [`Corrupt`]. `unsafe` lives in `table.rs` alone.
+
+mod codec;
+pub mod disk;
+pub mod effect;
+pub mod journal;
+pub mod keyspace;
+pub mod log;
+pub mod record;
+pub mod snapshot;
+pub mod table;
+
+pub use codec::Corrupt;
+pub use disk::Disk;
+pub use effect::Effect;
+pub use journal::{Journal, JournalError};
+pub use keyspace::{Changes, Keyspace, Uncommitted, Undo};
+pub use log::Log;
+pub use record::Record;
+pub use table::{Entry, Hasher, OwnedEntry, OwnedValue, Table, Value};

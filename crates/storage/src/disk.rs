@@ -1,0 +1,58 @@
+//! Files as the log and the journal see them.
+//!
+//! A trait, so that the simulator can lose, tear and refuse what the real disk would. The rules are POSIX's at
+//! their strictest: what was written may be lost, in any part, until the file is synced; a new, renamed or
+//! removed name may be lost until its directory is synced.
+//!
+//! Left out: locks, permissions, memory maps and direct I/O.
+
+use std::io;
+use std::path::Path;
+
+/// Where files are kept.
+pub trait Disk {
+    /// An open file.
+    type File;
+
+    /// Makes a directory and those above it. Not an error where it exists.
+    fn create_dir_all(&self, directory: &Path) -> io::Result<()>;
+
+    /// The names in a directory, sorted, without `.` and `..`.
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
+
+    /// Opens a file to read and to write, and makes it, empty, where there is none.
+    fn open(&self, path: &Path) -> io::Result<Self::File>;
+
+    /// A file's length in bytes.
+    fn len(&self, file: &Self::File) -> io::Result<u64>;
+
+    /// Fills the whole buffer from `offset` on. `UnexpectedEof` where the file ends before.
+    fn read(&self, file: &Self::File, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all bytes from `offset` on, and lengthens the file where they reach past its end. After an error
+    /// any part of them may have been written.
+    fn write_at(&self, file: &mut Self::File, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Writes all bytes at the end. Returns the offset at which they begin.
+    fn append(&self, file: &mut Self::File, bytes: &[u8]) -> io::Result<u64> {
+        let end = self.len(file)?;
+        self.write_at(file, end, bytes)?;
+        Ok(end)
+    }
+
+    /// Makes durable what was written to the file. An error is final: what had been written may be lost though
+    /// a later call succeeds.
+    fn sync(&self, file: &mut Self::File) -> io::Result<()>;
+
+    /// Cuts or lengthens a file to `bytes`.
+    fn truncate(&self, file: &mut Self::File, bytes: u64) -> io::Result<()>;
+
+    /// Renames a file, in one step, over what had the new name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file's name.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes durable which names a directory has.
+    fn sync_dir(&self, directory: &Path) -> io::Result<()>;
+}

@@ -1,0 +1,621 @@
+//! What a command runs on: one partition's table, with a recorder of what it changes.
+//!
+//! A [`Keyspace`] lives as long as one command. It hands every change to [`Changes`] twice: as an effect, which
+//! becomes part of the record, and as an [`Undo`], which is what the change replaced. It also finds out what a
+//! reply has to wait for: a reply may tell only of what is committed (rule 5), so every look at a key that an
+//! uncommitted record touched raises [`Keyspace::wait`].
+//!
+//! There are two views. *Fresh* is the primary's newest state, which commands that order writes need. *Committed*
+//! is what stale reads may see: on a primary, the newest state with the uncommitted changes thought away; on a
+//! backup, whose table holds nothing else, the table.
+//!
+//! [`Uncommitted`] keeps the undo of the records that are ordered but not committed, for three uses: what the
+//! committed view shows, what a reply waits for, and taking the changes back when a primary is deposed (rule 9).
+//!
+//! Expiry takes effect only as a logged removal (rule 14): a fresh look at a key whose time has come logs one
+//! first, and reports the key as absent; the committed view shows the key until that removal is committed.
+//!
+//! Left out: types of values other than strings. Committing the removal of all keys frees the old table in one
+//! go, which stalls the shard where the partition was huge.
+
+use crate::effect::Effect;
+use crate::table::{Entry, Piece, Table, Value};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher as StdHasher};
+use types::{Lsn, Version};
+
+// ---------------------------------------------------------------------------------------------------- changes
+
+/// What a command changed, gathered while it runs. Reused from command to command.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// The effects, encoded: the body of the record. Empty where the body is not kept.
+    pub body: Vec<u8>,
+    /// How many changes there were.
+    pub count: usize,
+    /// What they replaced, in the order in which they were made. Empty where undo is not kept.
+    pub undo: Vec<Undo>,
+    /// Whether a key became absent by them.
+    pub removed_any: bool,
+    keep_body: bool,
+    keep_undo: bool,
+}
+
+impl Changes {
+    /// No changes yet. `keep_body`: encode effects, for a log; `keep_undo`: keep what is replaced.
+    pub fn new(keep_body: bool, keep_undo: bool) -> Changes {
+        Changes { keep_body, keep_undo, ..Changes::default() }
+    }
+
+    /// Whether nothing was changed.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Forgets the changes and keeps the buffers.
+    pub fn clear(&mut self) {
+        self.body.clear();
+        self.undo.clear();
+        self.count = 0;
+        self.removed_any = false;
+    }
+
+    /// What to keep of the changes that follow.
+    pub fn set_keep(&mut self, body: bool, undo: bool) {
+        self.keep_body = body;
+        self.keep_undo = undo;
+    }
+
+    fn log(&mut self, effect: Effect<'_>) {
+        self.count += 1;
+        if self.keep_body {
+            effect.encode(&mut self.body);
+        }
+    }
+
+    fn keep(&mut self, was: Was) {
+        if self.keep_undo {
+            self.undo.push(Undo(was));
+        }
+    }
+}
+
+/// What one change replaced.
+#[derive(Debug)]
+pub struct Undo(Was);
+
+#[derive(Debug)]
+enum Was {
+    Absent { hash: u64, key: Box<[u8]> },
+    Present { hash: u64, piece: Piece },
+    Table(Table),
+}
+
+impl Undo {
+    /// Brings back what was replaced. Changes are taken back newest first.
+    pub fn restore(self, table: &mut Table) {
+        match self.0 {
+            Was::Absent { hash, key } => {
+                table.remove(hash, &key);
+            }
+            Was::Present { hash, piece } => {
+                table.insert_or_swap(hash, piece);
+            }
+            Was::Table(old) => *table = old,
+        }
+    }
+
+    /// The key that was changed, and what it was; `None`: all keys.
+    fn key(&self) -> Option<(u64, &[u8], Option<Entry<'_>>)> {
+        match &self.0 {
+            Was::Absent { hash, key } => Some((*hash, key, None)),
+            Was::Present { hash, piece } => Some((*hash, piece.key(), Some(piece.entry()))),
+            Was::Table(_) => None,
+        }
+    }
+
+    fn hash(&self) -> Option<u64> {
+        match &self.0 {
+            Was::Absent { hash, .. } | Was::Present { hash, .. } => Some(*hash),
+            Was::Table(_) => None,
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------ uncommitted
+
+/// Where an undo stands: the record, and its number among the record's.
+type Place = (Lsn, usize);
+
+/// What the uncommitted records of a partition replaced.
+#[derive(Debug, Default)]
+pub struct Uncommitted {
+    records: VecDeque<Undone>,
+    /// For each hash that they changed, the first undo of each record that did, oldest first.
+    dirty: HashMap<u64, Places, BuildHasherDefault<Identity>>,
+    /// Where all keys were removed, oldest first.
+    clears: VecDeque<Place>,
+    last_removal: Lsn,
+}
+
+#[derive(Debug)]
+struct Undone {
+    lsn: Lsn,
+    undo: Vec<Undo>,
+    removed_any: bool,
+}
+
+/// One place or more: most keys are changed by one uncommitted record, and an empty queue takes no heap.
+#[derive(Debug)]
+struct Places {
+    first: Place,
+    rest: VecDeque<Place>,
+}
+
+impl Places {
+    fn last(&self) -> Place {
+        self.rest.back().copied().unwrap_or(self.first)
+    }
+}
+
+/// Keys' hashes need no hashing.
+#[derive(Default)]
+struct Identity(u64);
+
+impl StdHasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+}
+
+impl Uncommitted {
+    /// Adds what a record replaced. Lsns grow from call to call.
+    pub fn push(&mut self, lsn: Lsn, undo: Vec<Undo>, removed_any: bool) {
+        debug_assert!(lsn > self.last(), "uncommitted records come in order");
+        for (number, undo) in undo.iter().enumerate() {
+            let place = (lsn, number);
+            let Some(hash) = undo.hash() else {
+                self.clears.push_back(place);
+                continue;
+            };
+            let places =
+                self.dirty.entry(hash).or_insert_with(|| Places { first: place, rest: VecDeque::new() });
+            if places.last().0 != lsn {
+                places.rest.push_back(place);
+            }
+        }
+        if removed_any {
+            self.last_removal = lsn;
+        }
+        self.records.push_back(Undone { lsn, undo, removed_any });
+    }
+
+    /// Whether every record is committed.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The last uncommitted record; 0: there is none.
+    pub fn last(&self) -> Lsn {
+        self.records.back().map_or(Lsn(0), |record| record.lsn)
+    }
+
+    /// The last uncommitted record by which a key became absent; 0: there is none.
+    pub fn last_removal(&self) -> Lsn {
+        self.last_removal
+    }
+
+    /// The last uncommitted record that changed a key with this hash.
+    pub fn lsn_of(&self, hash: u64) -> Option<Lsn> {
+        let changed = self.dirty.get(&hash).map(|places| places.last().0);
+        changed.max(self.clears.back().map(|place| place.0))
+    }
+
+    /// Forgets what the records up to `upto` replaced: they are committed.
+    pub fn commit(&mut self, upto: Lsn) {
+        while let Some(record) = self.records.pop_front_if(|record| record.lsn <= upto) {
+            for (number, undo) in record.undo.iter().enumerate() {
+                let place = (record.lsn, number);
+                let Some(hash) = undo.hash() else {
+                    self.clears.pop_front();
+                    continue;
+                };
+                let Some(places) = self.dirty.get_mut(&hash).filter(|places| places.first == place) else {
+                    continue;
+                };
+                match places.rest.pop_front() {
+                    Some(next) => places.first = next,
+                    None => drop(self.dirty.remove(&hash)),
+                }
+            }
+        }
+        if self.last_removal <= upto {
+            self.last_removal = Lsn(0);
+        }
+    }
+
+    /// Takes back the changes of the records after `down_to`, newest first.
+    pub fn roll_back(&mut self, down_to: Lsn, table: &mut Table) {
+        while let Some(record) = self.records.pop_back_if(|record| record.lsn > down_to) {
+            for (number, undo) in record.undo.into_iter().enumerate().rev() {
+                let place = (record.lsn, number);
+                match undo.hash() {
+                    None => drop(self.clears.pop_back()),
+                    Some(hash) => {
+                        if let Some(places) =
+                            self.dirty.get_mut(&hash).filter(|places| places.last() == place)
+                            && places.rest.pop_back().is_none()
+                        {
+                            self.dirty.remove(&hash);
+                        }
+                    }
+                }
+                undo.restore(table);
+            }
+        }
+        if self.last_removal > down_to {
+            let removal = self.records.iter().rev().find(|record| record.removed_any);
+            self.last_removal = removal.map_or(Lsn(0), |record| record.lsn);
+        }
+    }
+
+    /// A key's committed state, where that is not simply what the table says: `None`: no uncommitted record
+    /// changed the key; `Some(None)`: it is absent.
+    pub fn committed(&self, hash: u64, key: &[u8]) -> Option<Option<Entry<'_>>> {
+        match &self.first(hash, key)?.0 {
+            Was::Absent { .. } => Some(None),
+            Was::Present { piece, .. } => Some(Some(piece.entry())),
+            Was::Table(table) => Some(table.get(hash, key)),
+        }
+    }
+
+    /// The oldest undo that concerns a key.
+    fn first(&self, hash: u64, key: &[u8]) -> Option<&Undo> {
+        let changed = self.dirty.get(&hash).map(|places| places.first);
+        let (lsn, number) = match (changed, self.clears.front().copied()) {
+            (Some(changed), Some(cleared)) => changed.min(cleared),
+            (changed, cleared) => changed.or(cleared)?,
+        };
+        let index = self.records.partition_point(|record| record.lsn < lsn);
+        // The undo at that place is the one, but for keys of equal hash.
+        let mut undos = self.records.range(index..).flat_map(|record| &record.undo).skip(number);
+        undos.find(|undo| match &undo.0 {
+            Was::Table(_) => true,
+            Was::Absent { hash: other, key: other_key } => *other == hash && **other_key == *key,
+            Was::Present { hash: other, piece } => *other == hash && piece.key() == key,
+        })
+    }
+
+    /// The table that committed state differs from by [`Uncommitted::for_each_change`]: the one that the oldest
+    /// removal of all keys replaced, if there was one.
+    fn base<'a>(&'a self, table: &'a Table) -> &'a Table {
+        let Some(&(lsn, number)) = self.clears.front() else { return table };
+        let index = self.records.partition_point(|record| record.lsn < lsn);
+        match self.records.get(index).and_then(|record| record.undo.get(number)) {
+            Some(Undo(Was::Table(table))) => table,
+            _ => table,
+        }
+    }
+
+    /// Visits each key that was changed between the committed state and the base, with its committed state.
+    fn for_each_change(&self, visit: &mut dyn FnMut(u64, &[u8], Option<Entry<'_>>)) {
+        let undos = self.records.iter().flat_map(|record| &record.undo);
+        for undo in undos {
+            let Some((hash, key, was)) = undo.key() else { return };
+            if self.first(hash, key).is_some_and(|first| std::ptr::eq(first, undo)) {
+                visit(hash, key, was);
+            }
+        }
+    }
+}
+
+// --------------------------------------------------------------------------------------------------- keyspace
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum View {
+    Fresh,
+    Committed,
+}
+
+/// One partition as one command sees it.
+#[derive(Debug)]
+pub struct Keyspace<'p> {
+    table: &'p mut Table,
+    changes: &'p mut Changes,
+    uncommitted: &'p Uncommitted,
+    last_version: &'p mut Version,
+    now_ms: u64,
+    view: View,
+    wait: Lsn,
+}
+
+/// How often a random choice is repeated that hit an entry which may not be shown.
+const RANDOM_TRIES: u64 = 16;
+
+impl<'p> Keyspace<'p> {
+    /// The newest state of a primary. `now_ms` is the partition's time in Unix milliseconds; `last_version` the
+    /// version of its last change.
+    pub fn fresh(
+        table: &'p mut Table,
+        changes: &'p mut Changes,
+        uncommitted: &'p Uncommitted,
+        last_version: &'p mut Version,
+        now_ms: u64,
+    ) -> Keyspace<'p> {
+        Keyspace { table, changes, uncommitted, last_version, now_ms, view: View::Fresh, wait: Lsn(0) }
+    }
+
+    /// The committed state of any copy, for stale reads. Writes are mistakes of the caller, and ignored.
+    pub fn committed(
+        table: &'p mut Table,
+        changes: &'p mut Changes,
+        uncommitted: &'p Uncommitted,
+        last_version: &'p mut Version,
+        now_ms: u64,
+    ) -> Keyspace<'p> {
+        Keyspace { table, changes, uncommitted, last_version, now_ms, view: View::Committed, wait: Lsn(0) }
+    }
+
+    /// The partition's time, in Unix milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// The last record that has to be committed before a reply may tell what was seen; 0: none. The record that
+    /// the command itself makes is not counted.
+    pub fn wait(&self) -> Lsn {
+        self.wait
+    }
+
+    /// A key's hash, for the operations that take one.
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.table.hasher().hash(key)
+    }
+
+    /// A key's entry.
+    pub fn get(&mut self, key: &[u8]) -> Option<Entry<'_>> {
+        self.get_hashed(self.hash(key), key)
+    }
+
+    /// As [`Keyspace::get`], of a key whose hash is known.
+    pub fn get_hashed(&mut self, hash: u64, key: &[u8]) -> Option<Entry<'_>> {
+        if self.view == View::Committed {
+            return self.uncommitted.committed(hash, key).unwrap_or_else(|| self.table.get(hash, key));
+        }
+        let position = self.find_live(hash, key)?;
+        if !self.uncommitted.is_empty()
+            && let Some(lsn) = self.uncommitted.lsn_of(hash)
+        {
+            self.wait = self.wait.max(lsn);
+        }
+        Some(self.table.entry_at(position))
+    }
+
+    /// Gives a key this value and expiry (Unix milliseconds; `None`: never), whatever it had.
+    pub fn put(&mut self, key: &[u8], value: Value<'_>, expire_at_ms: Option<u64>) {
+        self.put_hashed(self.hash(key), key, value, expire_at_ms);
+    }
+
+    /// As [`Keyspace::put`], of a key whose hash is known.
+    pub fn put_hashed(&mut self, hash: u64, key: &[u8], value: Value<'_>, expire_at_ms: Option<u64>) {
+        if self.refuse_write() {
+            return;
+        }
+        let version = self.next_version();
+        self.changes.log(Effect::Put { key, value, expire_at_ms, version });
+        if !self.changes.keep_undo {
+            return self.table.put(hash, key, value, expire_at_ms, version);
+        }
+        let piece = Piece::new(key, value, expire_at_ms, version);
+        match self.table.insert_or_swap(hash, piece) {
+            Some(piece) => self.changes.keep(Was::Present { hash, piece }),
+            None => self.changes.keep(Was::Absent { hash, key: key.into() }),
+        }
+    }
+
+    /// Removes a key. False where it was absent or its time to expire had come.
+    pub fn remove(&mut self, key: &[u8]) -> bool {
+        self.remove_hashed(self.hash(key), key)
+    }
+
+    /// As [`Keyspace::remove`], of a key whose hash is known.
+    pub fn remove_hashed(&mut self, hash: u64, key: &[u8]) -> bool {
+        if self.refuse_write() {
+            return false;
+        }
+        let Some(position) = self.find_live(hash, key) else { return false };
+        self.remove_at(hash, position);
+        true
+    }
+
+    /// Gives a key another expiry (Unix milliseconds; `None`: never). False where it is absent.
+    pub fn set_expiry(&mut self, key: &[u8], expire_at_ms: Option<u64>) -> bool {
+        self.set_expiry_hashed(self.hash(key), key, expire_at_ms)
+    }
+
+    /// As [`Keyspace::set_expiry`], of a key whose hash is known.
+    pub fn set_expiry_hashed(&mut self, hash: u64, key: &[u8], expire_at_ms: Option<u64>) -> bool {
+        if self.refuse_write() {
+            return false;
+        }
+        let Some(position) = self.find_live(hash, key) else { return false };
+        let version = self.next_version();
+        self.changes.log(Effect::Expire { key, expire_at_ms, version });
+        if self.changes.keep_undo {
+            let value = self.table.entry_at(position).value;
+            let piece = Piece::new(key, value, expire_at_ms, version);
+            let piece = self.table.swap(position, piece);
+            self.changes.keep(Was::Present { hash, piece });
+        } else {
+            self.table.set_expiry(hash, key, expire_at_ms, version);
+        }
+        true
+    }
+
+    /// Removes every key and returns how many there were.
+    pub fn clear(&mut self) -> usize {
+        if self.refuse_write() {
+            return 0;
+        }
+        let len = self.table.len();
+        if len == 0 {
+            self.wait = self.wait.max(self.uncommitted.last_removal());
+            return 0;
+        }
+        let version = self.next_version();
+        self.changes.log(Effect::Clear { version });
+        self.changes.removed_any = true;
+        let empty = Table::new(self.table.hasher());
+        let old = std::mem::replace(self.table, empty);
+        self.changes.keep(Was::Table(old));
+        len
+    }
+
+    /// Visits entries from a cursor on, as [`Table::scan`] does, but for those whose time to expire has come.
+    /// `budget` bounds the entries and the length of the walk; a few more may be visited in the committed view.
+    pub fn scan(&mut self, cursor: u64, budget: usize, visit: &mut dyn FnMut(Entry<'_>)) -> Option<u64> {
+        if self.view == View::Fresh {
+            self.wait = self.wait.max(self.uncommitted.last());
+            let now_ms = self.now_ms;
+            return self.table.scan(cursor, budget, &mut |entry| {
+                if !is_expired(entry, now_ms) {
+                    visit(entry);
+                }
+            });
+        }
+        let uncommitted = self.uncommitted;
+        let base = uncommitted.base(self.table);
+        if uncommitted.is_empty() {
+            return base.scan(cursor, budget, visit);
+        }
+        let hasher = base.hasher();
+        let next = base.scan(cursor, budget, &mut |entry| {
+            if let Some(entry) =
+                uncommitted.committed(hasher.hash(entry.key), entry.key).unwrap_or(Some(entry))
+            {
+                visit(entry);
+            }
+        });
+        // What uncommitted records removed does not stand in the table.
+        uncommitted.for_each_change(&mut |hash, key, was| {
+            let in_step = cursor <= hash && next.is_none_or(|next| hash < next);
+            if let Some(entry) = was.filter(|_| in_step && base.get(hash, key).is_none()) {
+                visit(entry);
+            }
+        });
+        next
+    }
+
+    /// How many keys there are, also those whose time to expire has come.
+    pub fn len(&mut self) -> usize {
+        if self.view == View::Fresh {
+            self.wait = self.wait.max(self.uncommitted.last());
+            return self.table.len();
+        }
+        let base = self.uncommitted.base(self.table);
+        let (mut len, mut absent) = (base.len(), 0);
+        self.uncommitted.for_each_change(&mut |hash, key, was| {
+            len += usize::from(was.is_some());
+            absent += usize::from(base.get(hash, key).is_some());
+        });
+        len - absent
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&mut self) -> bool {
+        self.len() == 0
+    }
+
+    /// An entry chosen by a random number. `None`: there is none that may be shown.
+    pub fn random(&mut self, random: u64) -> Option<Entry<'_>> {
+        if self.view == View::Fresh {
+            self.wait = self.wait.max(self.uncommitted.last());
+        }
+        let key = self.random_key(random)?;
+        let hash = self.hash(&key);
+        match self.view {
+            View::Fresh => self.table.get(hash, &key),
+            View::Committed => {
+                self.uncommitted.committed(hash, &key).unwrap_or_else(|| self.table.get(hash, &key))
+            }
+        }
+    }
+
+    fn random_key(&mut self, random: u64) -> Option<Box<[u8]>> {
+        let base = match self.view {
+            View::Fresh => &*self.table,
+            View::Committed => self.uncommitted.base(self.table),
+        };
+        for again in 0..RANDOM_TRIES {
+            let entry = base.random(random.wrapping_add(again.wrapping_mul(0x9e37_79b9_7f4a_7c15)))?;
+            let shown = match self.view {
+                View::Fresh => !is_expired(entry, self.now_ms),
+                View::Committed => {
+                    let hash = base.hasher().hash(entry.key);
+                    self.uncommitted.committed(hash, entry.key).is_none_or(|state| state.is_some())
+                }
+            };
+            if shown {
+                return Some(entry.key.into());
+            }
+        }
+        // Nearly nothing may be shown: take the first that may, from the random place on.
+        let mut found: Option<Box<[u8]>> = None;
+        for (start, end) in [(random, None), (0, Some(random))] {
+            let mut cursor = Some(start);
+            while let Some(from) = cursor.filter(|&from| found.is_none() && end.is_none_or(|end| from < end))
+            {
+                cursor = self.scan(from, 16, &mut |entry| {
+                    found.get_or_insert_with(|| entry.key.into());
+                });
+            }
+        }
+        found
+    }
+
+    // --- the fresh view
+
+    /// Where a key stands that is there and whose time to expire has not come. Otherwise notes what a reply has
+    /// to wait for, and logs the removal.
+    fn find_live(&mut self, hash: u64, key: &[u8]) -> Option<usize> {
+        let Ok(position) = self.table.find(hash, key) else {
+            self.wait = self.wait.max(self.uncommitted.last_removal());
+            return None;
+        };
+        if is_expired(self.table.entry_at(position), self.now_ms) {
+            self.remove_at(hash, position);
+            return None;
+        }
+        Some(position)
+    }
+
+    fn remove_at(&mut self, hash: u64, position: usize) {
+        let version = self.next_version();
+        let piece = self.table.take_at(position);
+        self.changes.log(Effect::Remove { key: piece.key(), version });
+        self.changes.removed_any = true;
+        self.changes.keep(Was::Present { hash, piece });
+    }
+
+    fn next_version(&mut self) -> Version {
+        *self.last_version = self.last_version.next(self.now_ms);
+        *self.last_version
+    }
+
+    fn refuse_write(&self) -> bool {
+        debug_assert_eq!(self.view, View::Fresh, "a write on the committed view");
+        self.view == View::Committed
+    }
+}
+
+fn is_expired(entry: Entry<'_>, now_ms: u64) -> bool {
+    entry.expire_at_ms.is_some_and(|at_ms| at_ms <= now_ms)
+}

@@ -1,0 +1,923 @@
+//! One partition's keys in memory: the product's heart.
+//!
+//! **An entry is one heap piece.** Header, version, expiry, key and value lie in one allocation, whose size is one
+//! of the allocator's size classes, so that no byte is paid for twice and a new value overwrites the old one
+//! wherever both need the same class:
+//!
+//! ```text
+//! 0      1          9                    9|17                                        (+ class padding)
+//! +------+----------+--------------------+---------+-----------+-----------+-------------+
+//! | head | version  | expiry, if it has  | key len | value len | key bytes | value bytes |
+//! | u8   | u64 le   | one: u64 le        | 1,2,4,8 | 1,2,4,8   |           |             |
+//! +------+----------+--------------------+---------+-----------+-----------+-------------+
+//! head: bits 0-2 kind of value, bit 3 has an expiry, bits 4-5 and 6-7 log2 of the widths of the two lengths
+//! ```
+//!
+//! A 16-byte key with a 64-byte value takes 91 bytes, in the class of 96.
+//!
+//! **The index is an array of words**, kept in the order of the keys' hashes (ordered linear probing: Amble and
+//! Knuth, "Ordered hash tables", 1974; the moves are those of Robin Hood hashing: Celis, 1986). A key's *home* is
+//! `hash * homes / 2^64`, so any number of homes will do. Beyond the last home a few spill words follow, so that
+//! nothing wraps around. A word is
+//!
+//! ```text
+//! 63       56 55          48 47                       0
+//! +----------+--------------+-------------------------+
+//! | fraction | displacement | address of the piece    |     0: empty
+//! +----------+--------------+-------------------------+
+//! ```
+//!
+//! The fraction is the next 8 bits of `hash * homes / 2^64` after the point; the displacement is how far the word
+//! stands behind its home, where 255 says "255 or more, hash the key to know". So a word tells its *order*, (home,
+//! fraction), without a look at the piece: a search passes over every other key without a cache miss (but for
+//! one in 256 of those with the same home) and ends at the first word of a greater order, also in a full index.
+//! Insertion shifts the words behind it up to the next empty one; removal shifts them back, so there are no
+//! tombstones and the order is whole at every moment.
+//!
+//! That makes it cheap to be full. An index grows to the allocator's next size class (by a quarter to a seventh)
+//! when 95% of its homes are used, and shrinks when less than a quarter is. Growing hashes every key again, in the order
+//! of the index, with the pieces fetched ahead; partitions are small, so that is thousands of keys.
+//!
+//! **A scan's cursor is a position in hash space**, not in the index, and a step visits exactly the entries whose
+//! hash lies in [cursor, next). No step needs to know of another: whatever is changed, grown or shrunk between
+//! them, a key present throughout is visited exactly once.
+//!
+//! Left out: expiry (the keyspace's matter), other types than strings, locks, iteration by key.
+
+use foldhash::SharedSeed;
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::Hasher as _;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ops::DerefMut;
+use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
+use types::Version;
+
+// ---------------------------------------------------------------------------------------------------- hashing
+
+/// The seeded hash of a node's tables. Equal seeds give equal hashes, on every machine of a kind.
+///
+/// The seed should be drawn for each cluster or node and never be shown: keys come from strangers.
+#[derive(Clone, Copy)]
+pub struct Hasher {
+    seed: u64,
+    shared: &'static SharedSeed,
+}
+
+impl Hasher {
+    /// The hash with this seed.
+    pub fn new(seed: u64) -> Hasher {
+        // Foldhash wants its wide seed to live for ever, and its fixed one is known to everybody. So one is made
+        // for each distinct seed of the process, of which there are few.
+        static WIDE_SEEDS: Mutex<BTreeMap<u64, &'static SharedSeed>> = Mutex::new(BTreeMap::new());
+        let mut seeds = WIDE_SEEDS.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = *seeds.entry(seed).or_insert_with(|| Box::leak(Box::new(SharedSeed::from_u64(seed))));
+        Hasher { seed: seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15, shared }
+    }
+
+    /// A key's hash. All 64 bits are good.
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        let mut hasher = foldhash::quality::FoldHasher::with_seed(self.seed, self.shared);
+        hasher.write(key);
+        hasher.finish()
+    }
+}
+
+impl fmt::Debug for Hasher {
+    /// Without the seed, which is a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hasher")
+    }
+}
+
+// ----------------------------------------------------------------------------------------------------- values
+
+/// A key's value, where it lies. Strings are the only type yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// Bytes.
+    String(&'a [u8]),
+}
+
+impl Value<'_> {
+    /// A copy of its own.
+    pub fn to_owned(self) -> OwnedValue {
+        match self {
+            Value::String(bytes) => OwnedValue::String(bytes.into()),
+        }
+    }
+}
+
+/// A value of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnedValue {
+    /// Bytes.
+    String(Box<[u8]>),
+}
+
+impl OwnedValue {
+    /// The value, where it lies.
+    pub fn as_value(&self) -> Value<'_> {
+        match self {
+            OwnedValue::String(bytes) => Value::String(bytes),
+        }
+    }
+}
+
+/// A key with all that is known of it, where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// Its value.
+    pub value: Value<'a>,
+    /// When it expires, in Unix milliseconds of the partition's time; `None`: never.
+    pub expire_at_ms: Option<u64>,
+    /// Its version.
+    pub version: Version,
+}
+
+impl Entry<'_> {
+    /// A copy of its own, without the key.
+    pub fn to_owned(self) -> OwnedEntry {
+        let Entry { value, expire_at_ms, version, .. } = self;
+        OwnedEntry { value: value.to_owned(), expire_at_ms, version }
+    }
+}
+
+/// What is known of a key, of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedEntry {
+    /// The value.
+    pub value: OwnedValue,
+    /// When it expires, in Unix milliseconds of the partition's time; `None`: never.
+    pub expire_at_ms: Option<u64>,
+    /// The version.
+    pub version: Version,
+}
+
+// ----------------------------------------------------------------------------------------------------- pieces
+
+/// The bytes that the allocator gives for a request of `bytes`: jemalloc's size classes, which are near enough
+/// those of others. Multiples of 16 up to 128, then four to each doubling.
+fn size_class(bytes: usize) -> usize {
+    if bytes <= 128 {
+        return bytes.next_multiple_of(16).max(16);
+    }
+    bytes.next_multiple_of(bytes.next_power_of_two() / 8)
+}
+
+const HAS_EXPIRY: u8 = 1 << 3;
+const KIND_BITS: u8 = 0b111;
+const KIND_STRING: u8 = 0;
+const VERSION_AT: usize = 1;
+const EXPIRY_AT: usize = 9;
+
+/// log2 of the bytes that a length takes.
+fn width_log(length: usize) -> u8 {
+    match length {
+        0..=0xff => 0,
+        0x100..=0xffff => 1,
+        0x1_0000..=0xffff_ffff => 2,
+        _ => 3,
+    }
+}
+
+/// Where the parts of a piece lie.
+#[derive(Clone, Copy)]
+struct Shape {
+    head: u8,
+    key_len: usize,
+    value_len: usize,
+}
+
+impl Shape {
+    fn new(key_len: usize, value: Value<'_>, has_expiry: bool) -> Shape {
+        let (kind, value_len) = match value {
+            Value::String(bytes) => (KIND_STRING, bytes.len()),
+        };
+        let expiry = if has_expiry { HAS_EXPIRY } else { 0 };
+        let head = kind | expiry | width_log(key_len) << 4 | width_log(value_len) << 6;
+        Shape { head, key_len, value_len }
+    }
+
+    fn has_expiry(self) -> bool {
+        self.head & HAS_EXPIRY != 0
+    }
+
+    fn key_len_at(self) -> usize {
+        if self.has_expiry() { EXPIRY_AT + 8 } else { EXPIRY_AT }
+    }
+
+    fn value_len_at(self) -> usize {
+        self.key_len_at() + (1 << (self.head >> 4 & 3))
+    }
+
+    fn key_at(self) -> usize {
+        self.value_len_at() + (1 << (self.head >> 6))
+    }
+
+    fn value_at(self) -> usize {
+        self.key_at() + self.key_len
+    }
+
+    fn class(self) -> usize {
+        size_class(self.value_at() + self.value_len)
+    }
+
+    fn layout(class: usize) -> Layout {
+        // Slices are at most isize::MAX bytes, and no address space holds one near it.
+        Layout::from_size_align(class, 1).expect("a piece fits the address space")
+    }
+}
+
+/// A key's heap piece, owned. As large as the class of its shape says.
+pub(crate) struct Piece(NonNull<u8>);
+
+// SAFETY: a piece is plain bytes that nothing else points to, so it may change threads like a `Box<[u8]>`.
+unsafe impl Send for Piece {}
+// SAFETY: through a shared piece bytes are only read.
+unsafe impl Sync for Piece {}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let layout = Shape::layout(self.shape().class());
+        // SAFETY: the piece was allocated with this very layout, and whatever rewrote it kept its class.
+        unsafe { dealloc(self.0.as_ptr(), layout) }
+    }
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.entry().fmt(f)
+    }
+}
+
+impl Piece {
+    pub fn new(key: &[u8], value: Value<'_>, expire_at_ms: Option<u64>, version: Version) -> Piece {
+        let shape = Shape::new(key.len(), value, expire_at_ms.is_some());
+        let layout = Shape::layout(shape.class());
+        // SAFETY: a class is never zero bytes.
+        let Some(start) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
+        assert!(start.as_ptr().addr() >> ADDRESS_BITS == 0, "an address above 48 bits");
+        let mut piece = Piece(start);
+        piece.write_head(shape, expire_at_ms, version);
+        piece.write(shape.key_at(), key);
+        piece.write_value(shape, value);
+        piece
+    }
+
+    /// Copies bytes into the piece, which has to have room for them.
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        // SAFETY: callers write within the class of the shape that the piece is allocated for, and `bytes` are
+        // borrowed from elsewhere, since nobody else can borrow from a piece that is borrowed mutably.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.as_ptr().add(at), bytes.len()) }
+    }
+
+    fn write_head(&mut self, shape: Shape, expire_at_ms: Option<u64>, version: Version) {
+        self.write(0, &[shape.head]);
+        self.write(VERSION_AT, &version.0.to_le_bytes());
+        if let Some(at_ms) = expire_at_ms {
+            self.write(EXPIRY_AT, &at_ms.to_le_bytes());
+        }
+        let (key_len, value_len) = (shape.key_len as u64, shape.value_len as u64);
+        self.write(shape.key_len_at(), &key_len.to_le_bytes()[..1 << (shape.head >> 4 & 3)]);
+        self.write(shape.value_len_at(), &value_len.to_le_bytes()[..1 << (shape.head >> 6)]);
+    }
+
+    fn write_value(&mut self, shape: Shape, value: Value<'_>) {
+        match value {
+            Value::String(bytes) => self.write(shape.value_at(), bytes),
+        }
+    }
+
+    /// Writes another value and expiry over the piece, if they need the same class. The key stays.
+    fn rewrite(&mut self, value: Value<'_>, expire_at_ms: Option<u64>, version: Version) -> bool {
+        let old = self.shape();
+        let new = Shape::new(old.key_len, value, expire_at_ms.is_some());
+        if new.class() != old.class() {
+            return false;
+        }
+        self.move_bytes(old.key_at(), new.key_at(), old.key_len);
+        self.write_head(new, expire_at_ms, version);
+        self.write_value(new, value);
+        true
+    }
+
+    /// Writes another expiry over the piece, if that needs the same class. Key and value stay.
+    fn rewrite_expiry(&mut self, expire_at_ms: Option<u64>, version: Version) -> bool {
+        let old = self.shape();
+        let expiry = if expire_at_ms.is_some() { HAS_EXPIRY } else { 0 };
+        let new = Shape { head: old.head & !HAS_EXPIRY | expiry, ..old };
+        if new.class() != old.class() {
+            return false;
+        }
+        self.move_bytes(old.key_at(), new.key_at(), old.key_len + old.value_len);
+        self.write_head(new, expire_at_ms, version);
+        true
+    }
+
+    fn move_bytes(&mut self, from: usize, to: usize, bytes: usize) {
+        if from == to {
+            return;
+        }
+        let start = self.0.as_ptr();
+        // SAFETY: both ranges lie within the piece: `from` by its old shape, `to` by a shape of the same class.
+        unsafe { std::ptr::copy(start.add(from), start.add(to), bytes) }
+    }
+
+    fn view(&self) -> View<'_> {
+        View { start: self.0, piece: PhantomData }
+    }
+
+    fn shape(&self) -> Shape {
+        self.view().shape()
+    }
+
+    pub fn key(&self) -> &[u8] {
+        self.view().key()
+    }
+
+    pub fn entry(&self) -> Entry<'_> {
+        self.view().entry()
+    }
+}
+
+/// A piece that somebody else owns, to be read.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    start: NonNull<u8>,
+    piece: PhantomData<&'a Piece>,
+}
+
+impl<'a> View<'a> {
+    #[inline]
+    fn read(self, at: usize, bytes: usize) -> &'a [u8] {
+        // SAFETY: callers read what the piece's shape says was written, and the borrow of the owner keeps it from
+        // being changed or freed.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(at), bytes) }
+    }
+
+    #[inline]
+    fn read_u64(self, at: usize) -> u64 {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(self.read(at, 8));
+        u64::from_le_bytes(bytes)
+    }
+
+    #[inline]
+    fn read_length(self, at: usize, log: u8) -> usize {
+        match (log, self.read(at, 1 << log)) {
+            (0, &[a]) => a as usize,
+            (1, &[a, b]) => u16::from_le_bytes([a, b]) as usize,
+            (2, &[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]) as usize,
+            _ => self.read_u64(at) as usize,
+        }
+    }
+
+    #[inline]
+    fn shape(self) -> Shape {
+        let head = self.read(0, 1)[0];
+        let mut shape = Shape { head, key_len: 0, value_len: 0 };
+        shape.key_len = self.read_length(shape.key_len_at(), head >> 4 & 3);
+        shape.value_len = self.read_length(shape.value_len_at(), head >> 6);
+        shape
+    }
+
+    /// The bytes that it takes on the heap.
+    fn bytes(self) -> usize {
+        self.shape().class()
+    }
+
+    #[inline]
+    fn key(self) -> &'a [u8] {
+        let shape = self.shape();
+        self.read(shape.key_at(), shape.key_len)
+    }
+
+    #[inline]
+    fn entry(self) -> Entry<'a> {
+        let shape = self.shape();
+        debug_assert_eq!(shape.head & KIND_BITS, KIND_STRING);
+        Entry {
+            key: self.read(shape.key_at(), shape.key_len),
+            value: Value::String(self.read(shape.value_at(), shape.value_len)),
+            expire_at_ms: if shape.has_expiry() { Some(self.read_u64(EXPIRY_AT)) } else { None },
+            version: Version(self.read_u64(VERSION_AT)),
+        }
+    }
+
+    fn has_expiry(self) -> bool {
+        self.shape().has_expiry()
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------ words
+
+const ADDRESS_BITS: u32 = 48;
+const ADDRESS: u64 = (1 << ADDRESS_BITS) - 1;
+const FRACTION_BITS: u32 = 8;
+const FRACTION_SHIFT: u32 = 64 - FRACTION_BITS;
+/// A displacement of this or more: only the key's hash tells its home.
+const FAR: u64 = 255;
+const STEP: u64 = 1 << ADDRESS_BITS;
+/// How many words ahead a walk fetches pieces.
+const AHEAD: usize = 8;
+const WORDS_MIN: usize = 8;
+/// The most spill words that an index begins with.
+const SPILL_MAX: usize = 24;
+
+fn displacement(word: u64) -> u64 {
+    word >> ADDRESS_BITS & 0xff
+}
+
+fn new_word(piece: Piece, order: u64, position: usize) -> u64 {
+    let address = piece.0.as_ptr().expose_provenance() as u64;
+    std::mem::forget(piece);
+    let far = (position as u64 - (order >> FRACTION_BITS)).min(FAR);
+    order << FRACTION_SHIFT | far << ADDRESS_BITS | address
+}
+
+/// The piece that a word of the index stands for.
+fn start_of(word: u64) -> NonNull<u8> {
+    let start = std::ptr::with_exposed_provenance_mut((word & ADDRESS) as usize);
+    NonNull::new(start).expect("a word in use has an address")
+}
+
+#[inline]
+fn fetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch touches no memory as far as the program can tell, and takes any address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = address;
+}
+
+#[inline]
+fn fetch_piece(word: u64) {
+    let start = std::ptr::without_provenance((word & ADDRESS) as usize);
+    fetch(start);
+    // A small piece spans two lines as often as not.
+    fetch(start.wrapping_add(64));
+}
+
+// ------------------------------------------------------------------------------------------------------ table
+
+/// One partition's keys. See the module's head for how it works.
+///
+/// Every operation takes the key's hash, made with [`Table::hasher`], so that a caller hashes once. Another hash
+/// than the key's own gives wrong answers, but nothing worse.
+pub struct Table {
+    hasher: Hasher,
+    /// The index: the homes, then the spill words.
+    words: Vec<u64>,
+    /// How many of the words are homes. 0 where the index is empty.
+    homes: usize,
+    len: usize,
+    volatile_len: usize,
+    piece_bytes: usize,
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table")
+            .field("len", &self.len)
+            .field("words", &self.words.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl Table {
+    /// An empty table. It takes no heap until something is put.
+    pub fn new(hasher: Hasher) -> Table {
+        Table { hasher, words: Vec::new(), homes: 0, len: 0, volatile_len: 0, piece_bytes: 0 }
+    }
+
+    /// The hash that its keys have.
+    pub fn hasher(&self) -> Hasher {
+        self.hasher
+    }
+
+    /// How many entries it holds, also those whose time to expire has come.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds no entry.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The heap that it holds, in bytes, rounded as the allocator does.
+    pub fn bytes(&self) -> usize {
+        self.piece_bytes + self.words.capacity() * size_of::<u64>()
+    }
+
+    /// How many entries have an expiry.
+    pub fn volatile_len(&self) -> usize {
+        self.volatile_len
+    }
+
+    /// The entry of a key.
+    #[inline]
+    pub fn get(&self, hash: u64, key: &[u8]) -> Option<Entry<'_>> {
+        self.find(hash, key).ok().map(|position| self.entry_at(position))
+    }
+
+    /// Asks the processor to fetch a key's entry, to be called some requests before it is used. Reads the index:
+    /// where that may be cold too, call [`Table::prefetch_index`] for the whole batch first.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        let order = self.order(hash);
+        let mut position = (order >> FRACTION_BITS) as usize;
+        while let Some(&word) = self.words.get(position) {
+            if word == 0 {
+                return;
+            }
+            if displacement(word) == FAR || self.order_at(position, word) >= order {
+                return fetch_piece(word);
+            }
+            position += 1;
+        }
+    }
+
+    /// Asks the processor to fetch the part of the index where a key stands.
+    #[inline]
+    pub fn prefetch_index(&self, hash: u64) {
+        let home = (self.order(hash) >> FRACTION_BITS) as usize;
+        fetch(self.words.as_ptr().wrapping_add(home).cast());
+    }
+
+    /// Gives a key this value, expiry and version, whatever it had.
+    pub fn put(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        value: Value<'_>,
+        expire_at_ms: Option<u64>,
+        version: Version,
+    ) {
+        if let Ok(position) = self.find(hash, key) {
+            let had_expiry = self.piece(position).has_expiry();
+            if self.piece_mut(position).rewrite(value, expire_at_ms, version) {
+                self.volatile_len += usize::from(expire_at_ms.is_some());
+                self.volatile_len -= usize::from(had_expiry);
+            } else {
+                drop(self.swap(position, Piece::new(key, value, expire_at_ms, version)));
+            }
+        } else {
+            self.insert(hash, Piece::new(key, value, expire_at_ms, version));
+        }
+    }
+
+    /// Removes a key. False where it was absent.
+    pub fn remove(&mut self, hash: u64, key: &[u8]) -> bool {
+        self.take(hash, key).is_some()
+    }
+
+    /// Gives a key another expiry and version and leaves its value. False where it is absent.
+    pub fn set_expiry(&mut self, hash: u64, key: &[u8], expire_at_ms: Option<u64>, version: Version) -> bool {
+        let Ok(position) = self.find(hash, key) else { return false };
+        let had_expiry = self.piece(position).has_expiry();
+        if self.piece_mut(position).rewrite_expiry(expire_at_ms, version) {
+            self.volatile_len += usize::from(expire_at_ms.is_some());
+            self.volatile_len -= usize::from(had_expiry);
+        } else {
+            let entry = self.entry_at(position);
+            let piece = Piece::new(entry.key, entry.value, expire_at_ms, version);
+            drop(self.swap(position, piece));
+        }
+        true
+    }
+
+    /// Removes every key and gives the memory back.
+    pub fn clear(&mut self) {
+        let words = std::mem::take(&mut self.words);
+        for (at, &word) in words.iter().enumerate() {
+            if let Some(&ahead) = words.get(at + AHEAD) {
+                fetch_piece(ahead);
+            }
+            if word != 0 {
+                drop(Piece(start_of(word)));
+            }
+        }
+        *self = Table {
+            len: 0,
+            volatile_len: 0,
+            piece_bytes: 0,
+            homes: 0,
+            words: Vec::new(),
+            hasher: self.hasher,
+        };
+    }
+
+    /// Visits the entries whose hash is `cursor` or more, in the order of their hashes, and returns from where to
+    /// go on; `None`: there are no more. A scan of the whole table begins at 0.
+    ///
+    /// A step visits exactly the entries whose hash lies in [cursor, next), so a key that is there during the
+    /// whole scan is visited once, whatever happens to others between the steps. It visits at most `budget`
+    /// entries (1 where that is 0; all those of one hash come together) and walks at most eight times as many
+    /// words of the index, so that a step over an empty stretch is as short as another.
+    pub fn scan(&self, cursor: u64, budget: usize, visit: &mut dyn FnMut(Entry<'_>)) -> Option<u64> {
+        self.scan_while(cursor, budget, &mut |entry| {
+            visit(entry);
+            true
+        })
+    }
+
+    /// As [`Table::scan`]; ends early, with the entries of the present hash, after `visit` has said false.
+    pub(crate) fn scan_while(
+        &self,
+        cursor: u64,
+        budget: usize,
+        visit: &mut dyn FnMut(Entry<'_>) -> bool,
+    ) -> Option<u64> {
+        let from = self.order(cursor);
+        let mut position = (from >> FRACTION_BITS) as usize;
+        let walk_end = position.saturating_add(budget.max(1).saturating_mul(8));
+        let mut left = budget.max(1);
+        let mut last = None;
+        while let Some(&word) = self.words.get(position) {
+            if word == 0 {
+                // All entries whose home is here or before have been seen.
+                if position + 1 >= walk_end && position + 1 < self.homes {
+                    return Some(self.first_hash((position as u64 + 1) << FRACTION_BITS));
+                }
+                position += 1;
+                continue;
+            }
+            if let Some(&ahead) = self.words.get(position + AHEAD) {
+                fetch_piece(ahead);
+            }
+            let order = self.order_at(position, word);
+            let view = self.piece(position);
+            position += 1;
+            // Where the cursor cuts through the entries of one order, the hashes tell on which side they are.
+            if order < from || (order == from && self.hasher.hash(view.key()) < cursor) {
+                continue;
+            }
+            // Nothing tells the entries of one order apart without hashing them, so a step ends between orders.
+            if left == 0 && last != Some(order) {
+                return Some(self.first_hash(order));
+            }
+            last = Some(order);
+            left = left.saturating_sub(1);
+            if !visit(view.entry()) {
+                left = 0;
+            }
+        }
+        None
+    }
+
+    /// An entry chosen by a random number, about evenly: one after a gap in the index is likelier. `None` where
+    /// the table is empty.
+    pub fn random(&self, random: u64) -> Option<Entry<'_>> {
+        if self.len == 0 {
+            return None;
+        }
+        let start = (u128::from(random) * self.words.len() as u128 >> 64) as usize;
+        let after = (start..self.words.len()).chain(0..start);
+        let mut used = after.filter(|&position| self.words[position] != 0);
+        used.next().map(|position| self.entry_at(position))
+    }
+
+    // --- for the keyspace, which keeps what was replaced
+
+    /// Where a key stands, or where it would.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Result<usize, usize> {
+        let order = self.order(hash);
+        let mut position = (order >> FRACTION_BITS) as usize;
+        while let Some(&word) = self.words.get(position) {
+            if word == 0 {
+                break;
+            }
+            let here = self.order_at(position, word);
+            if here > order {
+                break;
+            }
+            if here == order && self.piece(position).key() == key {
+                return Ok(position);
+            }
+            position += 1;
+        }
+        Err(position)
+    }
+
+    #[inline]
+    pub(crate) fn entry_at(&self, position: usize) -> Entry<'_> {
+        self.piece(position).entry()
+    }
+
+    /// Puts a piece in the place of the one of the same key.
+    pub(crate) fn swap(&mut self, position: usize, piece: Piece) -> Piece {
+        self.piece_bytes += piece.view().bytes();
+        self.volatile_len += usize::from(piece.view().has_expiry());
+        let address = piece.0.as_ptr().expose_provenance() as u64;
+        std::mem::forget(piece);
+        let word = self.words[position];
+        self.words[position] = word & !ADDRESS | address;
+        self.forget(word)
+    }
+
+    /// Puts a piece whose key is absent.
+    pub(crate) fn insert(&mut self, hash: u64, piece: Piece) {
+        if self.len >= self.homes * 19 / 20 {
+            self.grow();
+        }
+        let (order, position, empty) = loop {
+            let order = self.order(hash);
+            let position = self.place_after(order);
+            let empty = self.empty_from(position);
+            if empty < self.words.len() {
+                break (order, position, empty);
+            }
+            // The last homes overflow. Growth spreads them, unless the keys have one hash.
+            if self.len >= self.words.len() / 4 * 3 { self.grow() } else { self.lengthen_to(empty + 1) }
+        };
+        self.piece_bytes += piece.view().bytes();
+        self.volatile_len += usize::from(piece.view().has_expiry());
+        self.len += 1;
+        self.insert_word(position, empty, new_word(piece, order, position));
+    }
+
+    fn grow(&mut self) {
+        self.resize(size_class((self.words.len() + 1).max(WORDS_MIN) * 8) / 8);
+    }
+
+    /// Puts a piece, in the place of the one of its key where there is one, which is returned.
+    pub(crate) fn insert_or_swap(&mut self, hash: u64, piece: Piece) -> Option<Piece> {
+        match self.find(hash, piece.key()) {
+            Ok(position) => Some(self.swap(position, piece)),
+            Err(_) => {
+                self.insert(hash, piece);
+                None
+            }
+        }
+    }
+
+    /// Removes a key and returns its piece.
+    pub(crate) fn take(&mut self, hash: u64, key: &[u8]) -> Option<Piece> {
+        let position = self.find(hash, key).ok()?;
+        Some(self.take_at(position))
+    }
+
+    /// Removes what stands at a position and returns its piece.
+    pub(crate) fn take_at(&mut self, position: usize) -> Piece {
+        let word = self.words[position];
+        self.remove_word(position);
+        self.len -= 1;
+        let piece = self.forget(word);
+        if self.len == 0 {
+            self.words = Vec::new();
+            self.homes = 0;
+        } else if self.len < self.words.len() / 4 && self.words.len() > WORDS_MIN {
+            self.resize(size_class((self.len * 3 / 2).max(WORDS_MIN) * 8) / 8);
+        }
+        piece
+    }
+
+    // --- pieces
+
+    /// Takes over the piece of a word that is no longer in the index.
+    fn forget(&mut self, word: u64) -> Piece {
+        let piece = Piece(start_of(word));
+        self.piece_bytes -= piece.view().bytes();
+        self.volatile_len -= usize::from(piece.view().has_expiry());
+        piece
+    }
+
+    #[inline]
+    fn piece(&self, position: usize) -> View<'_> {
+        View { start: start_of(self.words[position]), piece: PhantomData }
+    }
+
+    fn piece_mut(&mut self, position: usize) -> impl DerefMut<Target = Piece> + '_ {
+        ManuallyDrop::new(Piece(start_of(self.words[position])))
+    }
+
+    // --- the index
+
+    /// Where a hash belongs: its home and, in the lowest 8 bits, what comes after the point.
+    #[inline]
+    fn order(&self, hash: u64) -> u64 {
+        (u128::from(hash) * self.homes as u128 >> (64 - FRACTION_BITS)) as u64
+    }
+
+    /// The least hash that belongs there or later.
+    fn first_hash(&self, order: u64) -> u64 {
+        (u128::from(order) << (64 - FRACTION_BITS)).div_ceil(self.homes as u128) as u64
+    }
+
+    /// Where the key of a word belongs.
+    #[inline]
+    fn order_at(&self, position: usize, word: u64) -> u64 {
+        let far = displacement(word);
+        if far == FAR {
+            return self.order_by_key(word);
+        }
+        (position as u64 - far) << FRACTION_BITS | word >> FRACTION_SHIFT
+    }
+
+    #[cold]
+    fn order_by_key(&self, word: u64) -> u64 {
+        let view = View { start: start_of(word), piece: PhantomData };
+        self.order(self.hasher.hash(view.key()))
+    }
+
+    /// The position behind all that belong there or before.
+    fn place_after(&self, order: u64) -> usize {
+        let mut position = (order >> FRACTION_BITS) as usize;
+        while let Some(&word) = self.words.get(position) {
+            if word == 0 || self.order_at(position, word) > order {
+                break;
+            }
+            position += 1;
+        }
+        position
+    }
+
+    /// The first empty word from a position on; the index's length where there is none.
+    fn empty_from(&self, position: usize) -> usize {
+        let rest = &self.words[position..];
+        position + rest.iter().position(|&word| word == 0).unwrap_or(rest.len())
+    }
+
+    /// Shifts the words from `position` to `empty` by one and sets the first.
+    fn insert_word(&mut self, position: usize, empty: usize, word: u64) {
+        self.words.copy_within(position..empty, position + 1);
+        for shifted in &mut self.words[position + 1..=empty] {
+            *shifted += if displacement(*shifted) == FAR { 0 } else { STEP };
+        }
+        self.words[position] = word;
+    }
+
+    /// Takes a word out and shifts back those behind it that are not at home.
+    fn remove_word(&mut self, mut position: usize) {
+        while let Some(&next) = self.words.get(position + 1) {
+            let far = displacement(next);
+            if next == 0 || far == 0 {
+                break;
+            }
+            let still_far = far == FAR && position as u64 - (self.order_by_key(next) >> FRACTION_BITS) >= FAR;
+            self.words[position] = if still_far { next } else { next - STEP };
+            position += 1;
+        }
+        self.words[position] = 0;
+    }
+
+    /// Makes the index `words` long, or longer where the last homes overflow, and moves every word.
+    fn resize(&mut self, words: usize) {
+        let mut new_words = Vec::with_capacity(words);
+        new_words.resize(words, 0);
+        let old = std::mem::replace(&mut self.words, new_words);
+        self.homes = words - (words / 64).clamp(1, SPILL_MAX);
+        let mut tail = 0;
+        let mut greatest = 0;
+        for (at, &word) in old.iter().enumerate() {
+            if let Some(&ahead) = old.get(at + AHEAD) {
+                fetch_piece(ahead);
+            }
+            if word == 0 {
+                continue;
+            }
+            let piece = Piece(start_of(word));
+            let order = self.order(self.hasher.hash(piece.key()));
+            tail = tail.max((order >> FRACTION_BITS) as usize);
+            // Only keys that stood under one order can come out of order here.
+            let position = if order >= greatest { tail } else { self.place_after(order) };
+            greatest = greatest.max(order);
+            let empty = self.empty_from(position);
+            self.lengthen_to(empty + 1);
+            self.insert_word(position, empty, new_word(piece, order, position));
+            tail = tail.max(empty + 1);
+        }
+    }
+
+    /// Adds spill words up to a length.
+    fn lengthen_to(&mut self, words: usize) {
+        if words > self.words.len() {
+            let words = words.next_multiple_of(WORDS_MIN);
+            self.words.reserve_exact(words - self.words.len());
+            self.words.resize(words, 0);
+        }
+    }
+}
