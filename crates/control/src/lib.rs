@@ -1,3 +1,27 @@
-//! The control plane: who is alive, who is in sync, who is primary; over the consensus library.
+//! The control plane: who is alive, who is in sync, who is primary.
+//!
+//! Two machines without I/O, one of each on every node:
+//!
+//! - [`Heart`] sends heartbeats to the voters and counts their grants into a lease; on a voter it also grants, and
+//!   notices who has fallen silent (rule 6).
+//! - [`Control`] keeps the cluster map. On a voter it is a member of the consensus group (the `raft` crate); the
+//!   group's leader is the coordinator and decides ([`coordinator`]): it admits nodes that start, declares dead
+//!   whom a majority of voters report, and arbitrates changes of in-sync sets. What it decides is a [`Command`]
+//!   in the group's log; applying one ([`command::apply`]) is a pure function of the map.
+//!
+//! What this room leaves out: files (it yields frames to be made durable, and takes them back at start), sockets,
+//! clocks, and everything about keys.
 
+pub mod command;
+pub mod coordinator;
+mod heart;
+mod machine;
 pub mod message;
+mod store;
+
+pub use command::Command;
+pub use heart::{Heart, HeartConfig, HeartEffects, HeartInput, HeartNotice, Pulse};
+pub use machine::{
+    Control, ControlConfig, ControlEffects, RestoreError, Restored, Started, restore, start_frame,
+};
+pub use message::{Beat, Change, Identity, Message, Registration};

@@ -30,6 +30,8 @@ pub enum Message {
     Report {
         /// The term of the coordinator that it is meant for; void in any other.
         term: u64,
+        /// The newest entry that the voter had applied when it said so: a later answer makes this void.
+        applied: u64,
         /// The nodes, each in the incarnation that fell silent.
         silent: Vec<(NodeId, Incarnation)>,
         /// Nodes reported before that are heard again: the voter asks to be released from its report.

@@ -1,8 +1,14 @@
 //! Who holds what: the cluster map, and the plans that decide its placement.
 //!
-//! The map ([`map`]) is one versioned value, agreed by the control plane. Plans are computed by the coordinator
-//! alone and their outcome is stored in the map, so no two parties ever compute a different answer.
+//! The map ([`map`]) is one versioned value, agreed by the control plane. Plans ([`plan`]) are computed by the
+//! coordinator alone and their outcome is stored in the map, so no two parties ever compute a different answer. A plan
+//! is even by quota and, where that leaves a choice, follows a consistent-hash ring ([`ring`]). docs/placement.md has
+//! the figures.
 
 pub mod map;
+pub mod plan;
+mod quota;
+pub mod ring;
 
 pub use map::{ClusterMap, Member, MemberState, PartitionState};
+pub use plan::{PlanNode, plan_new, replan};

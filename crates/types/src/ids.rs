@@ -60,7 +60,7 @@ impl Lsn {
 /// A record's full name: the epoch it was ordered under, and its place.
 ///
 /// Compares by epoch first: of two log ends the greater is the one that the newer primary wrote (rule 7).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// The epoch under which the record was ordered.
     pub epoch: Epoch,

@@ -1,0 +1,448 @@
+//! What the coordinator decides, and how a decision changes the map.
+//!
+//! Applying is pure and the same on every voter: the map before and the command give the map after. Each change
+//! of a partition is a compare-and-set of its own (rule 3), so a command that came late changes nothing.
+
+use crate::message::{Change, Registration};
+use placement::{ClusterMap, Member, MemberState, PartitionState};
+use serde::{Deserialize, Serialize};
+use types::{Epoch, Incarnation, NodeId, NodeSet, PartitionId};
+
+/// One decision of the coordinator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Makes the cluster: its nodes, and where each partition's copies belong. Once only.
+    Create {
+        /// The cluster's id.
+        cluster_id: String,
+        /// Copies of each partition.
+        copies: u16,
+        /// Fewest in-sync copies that take writes.
+        min_in_sync: u16,
+        /// The listed nodes.
+        members: Vec<NodeId>,
+        /// Those that vote.
+        voters: Vec<NodeId>,
+        /// Each partition's copies, the preferred primary first.
+        placement: Vec<Vec<NodeId>>,
+    },
+    /// A node has started, or is alive again.
+    Up(Registration),
+    /// Gives every partition that never had a primary its first in-sync set: its copies that are alive.
+    Activate,
+    /// Nodes are dead: a majority of voters have granted them nothing for the grace.
+    Down {
+        /// Each in the incarnation that died.
+        nodes: Vec<(NodeId, Incarnation)>,
+        /// Whom to promote where several could be: those with the longest logs (rule 7).
+        promote: Vec<(PartitionId, NodeId)>,
+    },
+    /// A primary changes its in-sync set.
+    Change(Change),
+    /// A voter's report of a node is void: the voter hears it again.
+    Dismiss {
+        /// The voter.
+        voter: NodeId,
+        /// The node it reported.
+        node: NodeId,
+        /// In which incarnation.
+        incarnation: Incarnation,
+    },
+    /// An operator accepts the loss of what no living copy holds: partitions without a primary go on with what is there.
+    AcceptLoss,
+}
+
+/// A voter's report that a command has answered: the voter may grant again, by the map that came of it (rule 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The voter, or all of them.
+    pub voter: Option<NodeId>,
+    /// The node that was reported.
+    pub node: NodeId,
+    /// Reports of incarnations up to this one.
+    pub incarnation: Incarnation,
+    /// The entry that holds the command; the caller sets it.
+    pub at: u64,
+}
+
+/// Applies one command to the map. The caller sets the map's version.
+pub fn apply(map: &mut ClusterMap, command: &Command, answered: &mut Vec<Answered>) {
+    match command {
+        Command::Create { cluster_id, copies, min_in_sync, members, voters, placement } => {
+            if map.members.is_empty() {
+                create(map, cluster_id, *copies, *min_in_sync, members, voters, placement);
+            }
+        }
+        Command::Up(registration) => {
+            if up(map, registration) {
+                let incarnation = registration.incarnation;
+                answered.push(Answered { voter: None, node: registration.node, incarnation, at: 0 });
+            }
+        }
+        Command::Activate => activate(map),
+        Command::Down { nodes, promote } => {
+            down(map, nodes, promote);
+            let answer = |&(node, incarnation): &(NodeId, Incarnation)| Answered {
+                voter: None,
+                node,
+                incarnation,
+                at: 0,
+            };
+            answered.extend(nodes.iter().map(answer));
+        }
+        Command::Change(change) => {
+            change_in_sync(map, change);
+        }
+        Command::Dismiss { voter, node, incarnation } => {
+            answered.push(Answered { voter: Some(*voter), node: *node, incarnation: *incarnation, at: 0 });
+        }
+        Command::AcceptLoss => accept_loss(map),
+    }
+}
+
+fn create(
+    map: &mut ClusterMap,
+    cluster_id: &str,
+    copies: u16,
+    min_in_sync: u16,
+    members: &[NodeId],
+    voters: &[NodeId],
+    placement: &[Vec<NodeId>],
+) {
+    map.cluster_id = cluster_id.to_owned();
+    map.copies = copies;
+    map.min_in_sync = min_in_sync;
+    map.voters = voters.to_vec();
+    map.members = members
+        .iter()
+        .map(|&id| Member {
+            id,
+            incarnation: Incarnation(0),
+            directory: 0,
+            state: MemberState::Joining,
+            shards: 1,
+            host: String::new(),
+            port: 0,
+            cluster_port: 0,
+            peer_port: 0,
+        })
+        .collect();
+    map.members.sort_by_key(|member| member.id);
+    map.partitions = placement
+        .iter()
+        .map(|copies| PartitionState {
+            copies: copies.iter().copied().collect(),
+            ..PartitionState::default()
+        })
+        .collect();
+}
+
+/// Whether the registration says anything new: a later incarnation, or a life sign of a node thought dead.
+pub fn is_news(map: &ClusterMap, registration: &Registration) -> bool {
+    map.member(registration.node).is_some_and(|member| {
+        registration.incarnation > member.incarnation
+            || (registration.incarnation == member.incarnation
+                && registration.directory == member.directory
+                && member.state != MemberState::Active)
+    })
+}
+
+fn up(map: &mut ClusterMap, registration: &Registration) -> bool {
+    if !is_news(map, registration) {
+        return false;
+    }
+    let node = registration.node;
+    let Some(member) = map.member_mut(node) else { return false };
+    let restarted = registration.incarnation > member.incarnation;
+    *member = Member {
+        id: node,
+        incarnation: registration.incarnation,
+        directory: registration.directory,
+        state: MemberState::Active,
+        shards: registration.shards.max(1),
+        host: registration.host.clone(),
+        port: registration.port,
+        cluster_port: registration.cluster_port,
+        peer_port: registration.peer_port,
+    };
+    if restarted {
+        // The start proves that the incarnation before it is over: the data directory is one process's alone. Its
+        // log lived in memory and is gone, so its seats are given up, not passed on (rule 3).
+        for state in &mut map.partitions {
+            give_up_seat(state, node);
+        }
+    }
+    promote_where_none(map, &[]);
+    true
+}
+
+/// Takes a restarted node out of a partition's configuration. With the last in-sync log gone the set is empty.
+fn give_up_seat(state: &mut PartitionState, node: NodeId) {
+    if state.epoch == Epoch(0) || !state.copies.contains(node) {
+        return;
+    }
+    // Also where it was not in sync: a change under way that names its old incarnation must become void.
+    state.epoch = state.epoch.next();
+    state.in_sync.remove(node);
+    if state.primary == Some(node) {
+        state.primary = None;
+    }
+}
+
+fn activate(map: &mut ClusterMap) {
+    for at in 0..map.partitions.len() {
+        let state = map.partitions[at];
+        if state.epoch != Epoch(0) {
+            continue;
+        }
+        let alive: NodeSet = state.copies.iter().filter(|&node| map.is_active(node)).collect();
+        let Some(first) = alive.iter().next() else { continue };
+        let epoch = Epoch(1);
+        map.partitions[at] =
+            PartitionState { epoch, primary_since: epoch, primary: Some(first), in_sync: alive, ..state };
+    }
+}
+
+fn down(map: &mut ClusterMap, nodes: &[(NodeId, Incarnation)], promote: &[(PartitionId, NodeId)]) {
+    let dead: Vec<NodeId> = nodes
+        .iter()
+        .filter(|(node, incarnation)| {
+            map.member(*node).is_some_and(|member| {
+                member.incarnation == *incarnation && member.state == MemberState::Active
+            })
+        })
+        .map(|(node, _)| *node)
+        .collect();
+    for &node in &dead {
+        if let Some(member) = map.member_mut(node) {
+            member.state = MemberState::Failed;
+        }
+    }
+    for at in 0..map.partitions.len() {
+        let mut state = map.partitions[at];
+        if state.epoch == Epoch(0) || !dead.iter().any(|&node| state.copies.contains(node)) {
+            continue;
+        }
+        state.epoch = state.epoch.next();
+        // Where nobody alive is left, the dead keep their seats: what they hold is all there is.
+        let left: NodeSet = state.in_sync.iter().filter(|&node| map.is_active(node)).collect();
+        if !left.is_empty() {
+            state.in_sync = left;
+        }
+        if state.primary.is_some_and(|primary| dead.contains(&primary)) {
+            state.primary = None;
+        }
+        map.partitions[at] = state;
+    }
+    promote_where_none(map, promote);
+}
+
+/// Rule 7: gives each partition that lost its primary a new one, from its in-sync set and from nowhere else.
+fn promote_where_none(map: &mut ClusterMap, preferred: &[(PartitionId, NodeId)]) {
+    for at in 0..map.partitions.len() {
+        let state = map.partitions[at];
+        if state.primary.is_some() || state.epoch == Epoch(0) {
+            continue;
+        }
+        let alive: NodeSet = state.in_sync.iter().filter(|&node| map.is_active(node)).collect();
+        let wanted = preferred.iter().find(|(id, node)| usize::from(id.0) == at && alive.contains(*node));
+        let Some(primary) = wanted.map(|(_, node)| *node).or_else(|| alive.iter().next()) else { continue };
+        let epoch = state.epoch.next();
+        map.partitions[at] =
+            PartitionState { epoch, primary_since: epoch, primary: Some(primary), in_sync: alive, ..state };
+    }
+}
+
+/// Whether a change would be applied to this map: the compare of the compare-and-set.
+pub fn is_valid_change(map: &ClusterMap, change: &Change) -> bool {
+    let Some(state) = map.partition(change.partition) else { return false };
+    let Some(member) = map.member(change.node) else { return false };
+    state.epoch == change.epoch
+        && state.primary == Some(change.primary)
+        && change.node != change.primary
+        && (!change.join
+            || (member.incarnation == change.incarnation
+                && member.state == MemberState::Active
+                && state.copies.contains(change.node)
+                && !state.in_sync.contains(change.node)))
+}
+
+fn change_in_sync(map: &mut ClusterMap, change: &Change) {
+    if !is_valid_change(map, change) {
+        return;
+    }
+    let state = &mut map.partitions[usize::from(change.partition.0)];
+    state.epoch = state.epoch.next();
+    if change.join {
+        state.in_sync.insert(change.node);
+    } else {
+        state.in_sync.remove(change.node);
+    }
+}
+
+fn accept_loss(map: &mut ClusterMap) {
+    for at in 0..map.partitions.len() {
+        let state = map.partitions[at];
+        if state.primary.is_some() || state.epoch == Epoch(0) {
+            continue;
+        }
+        let alive: Option<NodeId> = state.copies.iter().find(|&node| map.is_active(node));
+        let Some(primary) = alive else { continue };
+        let epoch = state.epoch.next();
+        let in_sync = [primary].into_iter().collect();
+        map.partitions[at] =
+            PartitionState { epoch, primary_since: epoch, primary: Some(primary), in_sync, ..state };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registration(node: u16, incarnation: u64) -> Registration {
+        Registration {
+            node: NodeId(node),
+            incarnation: Incarnation(incarnation),
+            directory: 7,
+            shards: 2,
+            host: "127.0.0.1".into(),
+            port: 1,
+            cluster_port: 2,
+            peer_port: 3,
+        }
+    }
+
+    fn run(map: &mut ClusterMap, commands: &[Command]) -> Vec<Answered> {
+        let mut answered = Vec::new();
+        for command in commands {
+            apply(map, command, &mut answered);
+            map.version += 1;
+        }
+        answered
+    }
+
+    fn cluster() -> ClusterMap {
+        let mut map = ClusterMap::default();
+        let nodes: Vec<NodeId> = (1..=3).map(NodeId).collect();
+        let placement =
+            vec![vec![NodeId(1), NodeId(2)], vec![NodeId(2), NodeId(3)], vec![NodeId(3), NodeId(1)]];
+        run(
+            &mut map,
+            &[
+                Command::Create {
+                    cluster_id: "c".into(),
+                    copies: 2,
+                    min_in_sync: 1,
+                    members: nodes.clone(),
+                    voters: nodes,
+                    placement,
+                },
+                Command::Up(registration(1, 1)),
+                Command::Up(registration(2, 1)),
+                Command::Up(registration(3, 1)),
+                Command::Activate,
+            ],
+        );
+        map
+    }
+
+    fn set(nodes: &[u16]) -> NodeSet {
+        nodes.iter().copied().map(NodeId).collect()
+    }
+
+    fn down(node: u16, incarnation: u64) -> Command {
+        Command::Down { nodes: vec![(NodeId(node), Incarnation(incarnation))], promote: vec![] }
+    }
+
+    #[test]
+    fn a_death_promotes_the_in_sync_copy_and_removes_the_dead_backup_in_one_entry() {
+        let mut map = cluster();
+        run(&mut map, &[down(1, 1)]);
+        let state = map.partitions[0];
+        assert_eq!((state.primary, state.in_sync), (Some(NodeId(2)), set(&[2])));
+        assert_eq!(state.primary_since, state.epoch);
+        let state = map.partitions[2];
+        assert_eq!(
+            (state.primary, state.in_sync, state.primary_since),
+            (Some(NodeId(3)), set(&[3]), Epoch(1))
+        );
+        assert!(state.epoch > Epoch(1));
+        assert_eq!(map.partitions[1].epoch, Epoch(1));
+    }
+
+    #[test]
+    fn the_last_copy_keeps_its_seat_and_serves_again_when_it_is_back_with_its_memory() {
+        let mut map = cluster();
+        run(&mut map, &[down(1, 1), down(2, 1)]);
+        let state = map.partitions[0];
+        assert_eq!((state.primary, state.in_sync), (None, set(&[2])));
+        // The other copy, emptied, is no help.
+        run(&mut map, &[Command::Up(registration(1, 2))]);
+        assert_eq!(map.partitions[0].primary, None);
+        run(&mut map, &[Command::Up(registration(2, 1))]);
+        assert_eq!(map.partitions[0].primary, Some(NodeId(2)));
+    }
+
+    #[test]
+    fn a_restart_gives_up_its_seats_at_once() {
+        let mut map = cluster();
+        let before = map.partitions[0].epoch;
+        let answered = run(&mut map, &[Command::Up(registration(1, 2))]);
+        assert_eq!(answered.len(), 1);
+        let state = map.partitions[0];
+        assert_eq!((state.primary, state.in_sync), (Some(NodeId(2)), set(&[2])));
+        assert!(state.epoch > before);
+        // Both restarted: no log is left, and only an operator may say that this is acceptable.
+        run(&mut map, &[Command::Up(registration(2, 2))]);
+        assert_eq!((map.partitions[0].primary, map.partitions[0].in_sync), (None, set(&[])));
+        run(&mut map, &[Command::Activate]);
+        assert_eq!(map.partitions[0].primary, None);
+        run(&mut map, &[Command::AcceptLoss]);
+        assert_eq!(map.partitions[0].primary, Some(NodeId(1)));
+    }
+
+    #[test]
+    fn late_changes_are_void() {
+        let mut map = cluster();
+        run(&mut map, &[down(2, 1), Command::Up(registration(2, 2))]);
+        let join = Change {
+            partition: PartitionId(0),
+            epoch: map.partitions[0].epoch,
+            primary: NodeId(1),
+            node: NodeId(2),
+            incarnation: Incarnation(1),
+            join: true,
+        };
+        let before = map.clone();
+        for wrong in [
+            join,
+            Change { incarnation: Incarnation(2), epoch: Epoch(1), ..join },
+            Change { incarnation: Incarnation(2), primary: NodeId(3), ..join },
+            Change { incarnation: Incarnation(1), node: NodeId(3), ..join },
+        ] {
+            run(&mut map, &[Command::Change(wrong)]);
+            assert_eq!(map.partitions, before.partitions, "{wrong:?}");
+        }
+        let right = Change { incarnation: Incarnation(2), ..join };
+        run(&mut map, &[Command::Change(right)]);
+        assert_eq!(map.partitions[0].in_sync, set(&[1, 2]));
+        let after = map.partitions[0];
+        run(&mut map, &[Command::Change(right), down(2, 1)]);
+        assert_eq!(map.partitions[0], after, "a repeat, and the death of an old incarnation");
+    }
+
+    #[test]
+    fn of_several_in_sync_the_named_one_is_promoted_and_an_outsider_never() {
+        let mut map = cluster();
+        map.partitions[0].in_sync = set(&[1, 2, 3]);
+        map.partitions[0].copies = set(&[1, 2, 3]);
+        map.partitions[1].in_sync = set(&[2]);
+        map.partitions[1].primary = Some(NodeId(2));
+        let promote = vec![(PartitionId(0), NodeId(3)), (PartitionId(1), NodeId(3))];
+        let nodes = vec![(NodeId(1), Incarnation(1)), (NodeId(2), Incarnation(1))];
+        run(&mut map, &[Command::Down { nodes, promote }]);
+        assert_eq!(map.partitions[0].primary, Some(NodeId(3)));
+        assert_eq!(map.partitions[1].primary, None);
+        assert_eq!(map.partitions[1].in_sync, set(&[2]));
+    }
+}

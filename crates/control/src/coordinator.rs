@@ -1,0 +1,285 @@
+//! The coordinator's decisions: what the leader of the consensus group makes of what it hears.
+//!
+//! It makes the cluster, admits nodes that start, gives fresh partitions their first in-sync sets, declares dead
+//! whom a majority of voters report (rule 6), and puts primaries' changes into the log (rule 3). All that a turn
+//! gathers goes into one entry, and the next entry waits until that one is applied, so a death that concerns a
+//! thousand partitions costs one round (rule 15).
+//!
+//! Nothing here outlives the term: a new coordinator hears again whatever still matters, because everyone repeats.
+
+use crate::command::{Command, is_news, is_valid_change};
+use crate::machine::Control;
+use crate::message::{Change, Message, Registration};
+use placement::{ClusterMap, MemberState, PlanNode};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use types::{Epoch, Incarnation, Instant, NodeId, PartitionId, Position};
+
+/// How long a new cluster waits for its listed nodes before it serves with those that are there.
+const FORMING: Duration = Duration::from_secs(2);
+/// How long possible primaries have to tell how far their logs reach.
+const TAILS: Duration = Duration::from_millis(100);
+
+/// What the coordinator remembers within its term.
+#[derive(Default)]
+pub struct Coordinator {
+    term: u64,
+    since: Option<Instant>,
+    registrations: BTreeMap<NodeId, Registration>,
+    changes: BTreeMap<PartitionId, Change>,
+    /// By node: the voters that report it, in which incarnation, and what they had applied when they said so.
+    reports: BTreeMap<NodeId, BTreeMap<NodeId, (Incarnation, u64)>>,
+    dismissals: BTreeSet<(NodeId, NodeId, Incarnation)>,
+    accept_loss: bool,
+    asked: Option<Question>,
+    last_question: u64,
+}
+
+/// An open question for the possible primaries of partitions that lose theirs.
+struct Question {
+    id: u64,
+    dead: BTreeMap<NodeId, Incarnation>,
+    candidates: BTreeSet<NodeId>,
+    deadline: Instant,
+    tails: BTreeMap<PartitionId, BTreeMap<NodeId, Position>>,
+}
+
+impl Coordinator {
+    /// A node says that it has started. Kept also while this node does not lead: it may soon.
+    pub fn register(&mut self, registration: Registration) {
+        self.registrations.insert(registration.node, registration);
+    }
+
+    fn begin_term(&mut self, term: u64) {
+        let registrations = std::mem::take(&mut self.registrations);
+        *self =
+            Coordinator { term, registrations, last_question: self.last_question, ..Coordinator::default() };
+    }
+}
+
+/// A message that only the coordinator has a use for.
+pub fn message(control: &mut Control, now: Instant, from: NodeId, message: Message) {
+    if let Message::Register(registration) = message {
+        if registration.node == from {
+            control.coordinator.register(registration);
+        }
+        return;
+    }
+    if !control.is_coordinator() {
+        return;
+    }
+    let term = control.term();
+    let map = control.map.clone();
+    let coordinator = &mut control.coordinator;
+    if coordinator.term != term {
+        coordinator.begin_term(term);
+        coordinator.since = Some(now);
+    }
+    match message {
+        Message::Propose(changes) => {
+            for change in changes.into_iter().filter(|change| change.primary == from) {
+                coordinator.changes.insert(change.partition, change);
+            }
+        }
+        Message::Report { term: reported_in, applied, silent, heard }
+            if reported_in == term && map.voters.contains(&from) =>
+        {
+            for (node, incarnation) in heard {
+                if let Some(voters) = coordinator.reports.get_mut(&node) {
+                    voters.remove(&from);
+                }
+                coordinator.dismissals.insert((from, node, incarnation));
+            }
+            for (node, incarnation) in silent {
+                coordinator.reports.entry(node).or_default().insert(from, (incarnation, applied));
+            }
+        }
+        Message::Tails { question, tails } => {
+            if let Some(asked) = coordinator.asked.as_mut().filter(|asked| asked.id == question) {
+                asked.candidates.remove(&from);
+                for (partition, tail) in tails {
+                    asked.tails.entry(partition).or_default().insert(from, tail);
+                }
+            }
+        }
+        Message::AcceptLoss => coordinator.accept_loss = true,
+        _ => {}
+    }
+}
+
+/// Decides what is due, and puts it into the log.
+pub fn tick(control: &mut Control, now: Instant) {
+    if !control.is_coordinator() {
+        return;
+    }
+    let term = control.term();
+    if control.coordinator.term != term {
+        control.coordinator.begin_term(term);
+        control.coordinator.since = Some(now);
+    }
+    if !control.is_settled() {
+        return;
+    }
+    let mut commands = Vec::new();
+    if control.map.members.is_empty() {
+        commands.push(creation(control));
+    } else {
+        admit(control, &mut commands);
+        activate(control, now, &mut commands);
+        dismiss(control, &mut commands);
+        bury(control, now, &mut commands);
+        change(control, &mut commands);
+        if std::mem::take(&mut control.coordinator.accept_loss) {
+            commands.push(Command::AcceptLoss);
+        }
+    }
+    if !commands.is_empty() && !control.propose(&commands) {
+        control.coordinator.begin_term(term);
+    }
+}
+
+fn creation(control: &Control) -> Command {
+    let config = &control.config;
+    let nodes: Vec<PlanNode> =
+        config.listed.iter().map(|&id| PlanNode { id, weight: 1, zone: None }).collect();
+    let placement = placement::plan_new(config.partitions, config.copies, &nodes);
+    Command::Create {
+        cluster_id: config.cluster_id.clone(),
+        copies: config.copies,
+        min_in_sync: config.min_in_sync,
+        members: config.listed.clone(),
+        voters: config.voters.clone(),
+        placement: placement.iter().map(|copies| copies.iter().collect()).collect(),
+    }
+}
+
+fn admit(control: &mut Control, commands: &mut Vec<Command>) {
+    let map = control.map.clone();
+    let registrations = std::mem::take(&mut control.coordinator.registrations);
+    commands.extend(registrations.into_values().filter(|r| is_news(&map, r)).map(Command::Up));
+}
+
+fn activate(control: &mut Control, now: Instant, commands: &mut Vec<Command>) {
+    let map = &control.map;
+    let fresh = |state: &placement::PartitionState| {
+        state.epoch == Epoch(0) && state.copies.iter().any(|node| map.is_active(node))
+    };
+    if !map.partitions.iter().any(fresh) {
+        return;
+    }
+    let all_here = map.members.iter().all(|member| member.state != MemberState::Joining);
+    let waited = control.coordinator.since.is_some_and(|since| now.since(since) > FORMING);
+    if all_here || waited {
+        commands.push(Command::Activate);
+    }
+}
+
+fn dismiss(control: &mut Control, commands: &mut Vec<Command>) {
+    let dismissals = std::mem::take(&mut control.coordinator.dismissals);
+    commands.extend(dismissals.into_iter().map(|(voter, node, incarnation)| Command::Dismiss {
+        voter,
+        node,
+        incarnation,
+    }));
+}
+
+/// Those whom a majority of voters report, in the incarnation that the map shows.
+fn reported_dead(control: &Control) -> BTreeMap<NodeId, Incarnation> {
+    let map = &control.map;
+    let majority = map.voters.len() / 2 + 1;
+    let mut dead = BTreeMap::new();
+    for (&node, voters) in &control.coordinator.reports {
+        let Some(member) = map.member(node).filter(|member| member.state == MemberState::Active) else {
+            continue;
+        };
+        let stands = |&(&voter, &(incarnation, applied)): &(&NodeId, &(Incarnation, u64))| {
+            incarnation == member.incarnation && applied >= control.answered_at(voter, node)
+        };
+        if voters.iter().filter(stands).count() >= majority {
+            dead.insert(node, member.incarnation);
+        }
+    }
+    dead
+}
+
+/// Declares dead whom a majority reports; where several copies could take over, after asking them how far they are.
+fn bury(control: &mut Control, now: Instant, commands: &mut Vec<Command>) {
+    let dead = reported_dead(control);
+    if dead.is_empty() {
+        control.coordinator.asked = None;
+        return;
+    }
+    let answered = match &control.coordinator.asked {
+        Some(asked) if asked.dead == dead => asked.candidates.is_empty() || now >= asked.deadline,
+        _ => ask(control, now, dead.clone()),
+    };
+    if !answered {
+        return;
+    }
+    let promote = control.coordinator.asked.take().map(|asked| longest(&asked.tails)).unwrap_or_default();
+    control.coordinator.reports.retain(|node, _| !dead.contains_key(node));
+    commands.push(Command::Down { nodes: dead.into_iter().collect(), promote });
+}
+
+/// Asks the possible primaries how far their logs reach. True where no partition has more than one.
+fn ask(control: &mut Control, now: Instant, dead: BTreeMap<NodeId, Incarnation>) -> bool {
+    let mut by_node: BTreeMap<NodeId, Vec<PartitionId>> = BTreeMap::new();
+    for (partition, state) in control.map.each_partition() {
+        if !state.primary.is_some_and(|primary| dead.contains_key(&primary)) {
+            continue;
+        }
+        let heirs = heirs(&control.map, state, &dead);
+        if heirs.len() > 1 {
+            for node in heirs {
+                by_node.entry(node).or_default().push(partition);
+            }
+        }
+    }
+    if by_node.is_empty() {
+        control.coordinator.asked = None;
+        return true;
+    }
+    control.coordinator.last_question += 1;
+    let id = control.coordinator.last_question;
+    control.coordinator.asked = Some(Question {
+        id,
+        dead,
+        candidates: by_node.keys().copied().collect(),
+        deadline: now + TAILS,
+        tails: BTreeMap::new(),
+    });
+    for (node, partitions) in by_node {
+        if node == control.config.me.node {
+            control.effects().ask_tails.push((node, id, partitions));
+        } else {
+            control.send(node, Message::AskTails { question: id, partitions });
+        }
+    }
+    false
+}
+
+fn heirs(
+    map: &ClusterMap,
+    state: &placement::PartitionState,
+    dead: &BTreeMap<NodeId, Incarnation>,
+) -> Vec<NodeId> {
+    state.in_sync.iter().filter(|node| map.is_active(*node) && !dead.contains_key(node)).collect()
+}
+
+/// Of each partition's possible primaries the one whose log ends last, by (epoch, lsn).
+fn longest(tails: &BTreeMap<PartitionId, BTreeMap<NodeId, Position>>) -> Vec<(PartitionId, NodeId)> {
+    tails
+        .iter()
+        .filter_map(|(&partition, by_node)| {
+            let best =
+                by_node.iter().max_by_key(|(node, position)| (**position, std::cmp::Reverse(**node)))?;
+            Some((partition, *best.0))
+        })
+        .collect()
+}
+
+fn change(control: &mut Control, commands: &mut Vec<Command>) {
+    let map = control.map.clone();
+    let changes = std::mem::take(&mut control.coordinator.changes);
+    commands.extend(changes.into_values().filter(|c| is_valid_change(&map, c)).map(Command::Change));
+}

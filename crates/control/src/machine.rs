@@ -1,0 +1,751 @@
+//! The control machine of one node: a member of the consensus group where it votes, a follower of the map elsewhere.
+//!
+//! Events in (time, messages, what the heart noticed, what the shards propose), effects out. The caller makes
+//! [`ControlEffects::frames`] durable before it acts on anything else among the effects (rule 16).
+
+use crate::command::{Answered, Command, apply};
+use crate::coordinator::{self, Coordinator};
+use crate::heart::{HeartInput, HeartNotice};
+use crate::message::{Change, Identity, MapChanges, Message, Registration};
+use crate::store::LogStore;
+use placement::{ClusterMap, Member, MemberState};
+use protobuf::Message as _;
+use raft::eraftpb::{Entry, HardState, Message as RaftMessage, Snapshot};
+use raft::{RawNode, StateRole, Storage};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use types::{Incarnation, Instant, NodeId, PartitionId, Position};
+
+/// The consensus library's clock ticks this often.
+const TICK: Duration = Duration::from_millis(10);
+/// Ticks between the coordinator's heartbeats to the other voters.
+const HEARTBEAT_TICKS: usize = 5;
+/// Between two attempts of something that is repeated until it works.
+const REPEAT: Duration = Duration::from_millis(100);
+/// Entries kept before the log is cut behind a snapshot of the map.
+const ENTRIES_MAX: usize = 2048;
+/// Entries kept behind a snapshot, so that a voter that lags a little needs none.
+const ENTRIES_BEHIND: u64 = 256;
+/// The version of frames and entries on disk.
+const FORMAT: u8 = 1;
+
+/// What a control machine is made with.
+#[derive(Clone, Debug)]
+pub struct ControlConfig {
+    /// What this node tells of itself.
+    pub me: Registration,
+    /// Every listed node.
+    pub listed: Vec<NodeId>,
+    /// Those of them that vote.
+    pub voters: Vec<NodeId>,
+    /// This node was listed before but its directory is new: it does not vote (rule 16).
+    pub rejoins: bool,
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// Copies of each partition.
+    pub copies: u16,
+    /// Fewest in-sync copies that take writes.
+    pub min_in_sync: u16,
+    /// Partitions, a power of two.
+    pub partitions: u16,
+    /// Least time without word of the coordinator before a voter stands for election.
+    pub election: Duration,
+    /// Draws election timeouts.
+    pub seed: u64,
+}
+
+/// What a control machine wants done, in this order: frames durable, then the rest.
+#[derive(Default)]
+pub struct ControlEffects {
+    /// To be appended to this node's control file, and synced.
+    pub frames: Vec<Vec<u8>>,
+    /// To replace that file's content: sent instead of `frames` when much has gathered.
+    pub rewrite: Option<Vec<Vec<u8>>>,
+    /// To other nodes' control machines.
+    pub messages: Vec<(NodeId, Message)>,
+    /// The newest map, for the shards.
+    pub map: Option<Arc<ClusterMap>>,
+    /// For the heart, after `map`.
+    pub to_heart: Vec<HeartInput>,
+    /// The shards are to say how far their logs of these reach: answered by [`Control::tails`].
+    pub ask_tails: Vec<(NodeId, u64, Vec<PartitionId>)>,
+}
+
+/// Why a control file could not be read back.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum RestoreError {
+    /// A frame does not decode.
+    #[error(
+        "frame {at} of the control file does not decode; it was written by another version, or is damaged"
+    )]
+    Frame {
+        /// Which frame, from 0.
+        at: usize,
+    },
+    /// A frame has a format that this version does not know.
+    #[error("the control file has format {found}; this version knows {FORMAT}")]
+    Format {
+        /// The format found.
+        found: u8,
+    },
+}
+
+/// What a node's control file said at the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Started {
+    /// The newest incarnation issued. 0: none.
+    pub incarnation: Incarnation,
+    /// The directory's number. 0: none drawn yet.
+    pub directory: u64,
+    /// Reports that nothing has answered, for the heart.
+    pub reported: Vec<(NodeId, Incarnation)>,
+    /// Whether this directory comes back without the vote that an earlier one had.
+    pub rejoins: bool,
+}
+
+/// A frame of the control file.
+#[derive(Serialize, Deserialize)]
+enum Frame {
+    Start { incarnation: Incarnation, directory: u64, rejoins: bool },
+    HardState(Vec<u8>),
+    Entries(Vec<Vec<u8>>),
+    Snapshot(Vec<u8>),
+    Reports(Vec<(NodeId, Report)>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub incarnation: Incarnation,
+    /// The coordinator's term that it was made in.
+    pub term: u64,
+    /// The newest entry applied when it was made: only a later one answers it.
+    pub applied: u64,
+    /// The heart's mark; 0 after a restart.
+    pub mark: u64,
+}
+
+fn encode_frame(frame: &Frame) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    bytes.extend(postcard::to_stdvec(frame).unwrap_or_default());
+    bytes
+}
+
+fn decode_frame(at: usize, bytes: &[u8]) -> Result<Frame, RestoreError> {
+    match bytes.split_first() {
+        Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|_| RestoreError::Frame { at }),
+        Some((&found, _)) => Err(RestoreError::Format { found }),
+        None => Err(RestoreError::Frame { at }),
+    }
+}
+
+/// What a control file said, read back before anything is decided.
+#[derive(Default)]
+pub struct Restored {
+    /// Of the node itself.
+    pub started: Started,
+    hard_state: HardState,
+    entries: Vec<Entry>,
+    snapshot: Option<Snapshot>,
+    reports: BTreeMap<NodeId, Report>,
+}
+
+/// Reads the frames of a control file.
+pub fn restore(frames: &[Vec<u8>]) -> Result<Restored, RestoreError> {
+    let mut restored = Restored::default();
+    for (at, bytes) in frames.iter().enumerate() {
+        let broken = RestoreError::Frame { at };
+        match decode_frame(at, bytes)? {
+            Frame::Start { incarnation, directory, rejoins } => {
+                restored.started.incarnation = incarnation;
+                restored.started.directory = directory;
+                restored.started.rejoins = rejoins;
+            }
+            Frame::HardState(bytes) => {
+                restored.hard_state = HardState::parse_from_bytes(&bytes).map_err(|_| broken)?;
+            }
+            Frame::Entries(list) => {
+                for bytes in list {
+                    let entry = Entry::parse_from_bytes(&bytes).map_err(|_| broken.clone())?;
+                    restored.entries.retain(|kept| kept.index < entry.index);
+                    restored.entries.push(entry);
+                }
+            }
+            Frame::Snapshot(bytes) => {
+                let snapshot = Snapshot::parse_from_bytes(&bytes).map_err(|_| broken)?;
+                let index = snapshot.get_metadata().index;
+                restored.entries.retain(|kept| kept.index > index);
+                restored.snapshot = Some(snapshot);
+            }
+            Frame::Reports(reports) => {
+                // Marks are the heart's own, which starts anew.
+                restored.reports =
+                    reports.into_iter().map(|(node, report)| (node, Report { mark: 0, ..report })).collect();
+            }
+        }
+    }
+    restored.started.reported =
+        restored.reports.iter().map(|(&node, report)| (node, report.incarnation)).collect();
+    Ok(restored)
+}
+
+/// The frame that issues an incarnation to a data directory: durable before the node says a word.
+pub fn start_frame(incarnation: Incarnation, directory: u64, rejoins: bool) -> Vec<u8> {
+    encode_frame(&Frame::Start { incarnation, directory, rejoins })
+}
+
+/// One node's control machine.
+pub struct Control {
+    pub(crate) config: ControlConfig,
+    pub(crate) map: Arc<ClusterMap>,
+    raft: Option<RawNode<LogStore>>,
+    pub(crate) coordinator: Coordinator,
+    /// The term of the newest entry applied.
+    pub(crate) applied_term: u64,
+    applied_index: u64,
+    reports: BTreeMap<NodeId, Report>,
+    heard: BTreeMap<NodeId, Incarnation>,
+    /// By voter (none: all) and node: the newest entry that answers reports.
+    answers: BTreeMap<(Option<NodeId>, NodeId), u64>,
+    /// Answers before this entry are not remembered.
+    answers_since: u64,
+    /// The coordinator as the heart learned it, for nodes that do not vote.
+    told_coordinator: Option<NodeId>,
+    known_coordinator: Option<NodeId>,
+    next_tick: Instant,
+    next_repeat: Instant,
+    effects: ControlEffects,
+    frames_kept: usize,
+}
+
+impl Control {
+    /// A machine that goes on from what its file said. The caller has issued a new incarnation already.
+    pub fn new(config: ControlConfig, restored: Restored, now: Instant) -> Control {
+        let votes = config.voters.contains(&config.me.node) && !config.rejoins;
+        let mut map = ClusterMap::default();
+        let mut applied_index = 0;
+        let mut applied_term = 0;
+        let raft = votes.then(|| {
+            let mut store = LogStore::new(config.voters.iter().map(|voter| u64::from(voter.0)).collect());
+            if let Some(snapshot) = &restored.snapshot {
+                store.install(snapshot);
+                map = postcard::from_bytes(&snapshot.data).unwrap_or_default();
+                applied_index = snapshot.get_metadata().index;
+                applied_term = snapshot.get_metadata().term;
+            }
+            store.append(&restored.entries);
+            let mut hard_state = restored.hard_state.clone();
+            hard_state.commit = hard_state.commit.max(applied_index);
+            store.set_hard_state(hard_state);
+            let raft_config = raft_config(&config, applied_index);
+            let logger = slog::Logger::root(slog::Discard, slog::o!());
+            RawNode::new(&raft_config, store, &logger).expect("the configuration is valid by construction")
+        });
+        Control {
+            config,
+            map: Arc::new(map),
+            raft,
+            coordinator: Coordinator::default(),
+            applied_term,
+            applied_index,
+            reports: restored.reports,
+            heard: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            answers_since: applied_index,
+            told_coordinator: None,
+            known_coordinator: None,
+            next_tick: now,
+            next_repeat: now,
+            effects: ControlEffects::default(),
+            frames_kept: 0,
+        }
+    }
+
+    /// What is to be done; the caller empties it.
+    pub fn effects(&mut self) -> &mut ControlEffects {
+        &mut self.effects
+    }
+
+    /// The map that this node knows.
+    pub fn map(&self) -> &Arc<ClusterMap> {
+        &self.map
+    }
+
+    /// The coordinator, as far as this node knows.
+    pub fn coordinator(&self) -> Option<NodeId> {
+        match &self.raft {
+            Some(raft) => Some(NodeId(raft.raft.leader_id as u16)).filter(|node| node.0 != 0),
+            None => self.told_coordinator,
+        }
+    }
+
+    /// Whether this node is the coordinator, and up to date with what earlier ones decided.
+    pub fn is_coordinator(&self) -> bool {
+        self.raft
+            .as_ref()
+            .is_some_and(|raft| raft.raft.state == StateRole::Leader && self.applied_term == raft.raft.term)
+    }
+
+    pub(crate) fn term(&self) -> u64 {
+        self.raft.as_ref().map_or(0, |raft| raft.raft.term)
+    }
+
+    pub(crate) fn send(&mut self, to: NodeId, message: Message) {
+        self.effects.messages.push((to, message));
+    }
+
+    /// Time passes. Called every few milliseconds.
+    pub fn tick(&mut self, now: Instant) {
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            if let Some(raft) = &mut self.raft {
+                raft.tick();
+            }
+        }
+        if now >= self.next_repeat {
+            self.next_repeat = now + REPEAT;
+            self.register();
+            self.send_reports(now);
+        }
+        self.advance(now);
+    }
+
+    /// A message from another node.
+    pub fn message(&mut self, now: Instant, from: Identity, message: Message) {
+        match message {
+            Message::Raft(bytes) => self.raft_message(from, &bytes),
+            Message::AskMap { have } => {
+                if self.map.version > have {
+                    let map = Box::new(ClusterMap::clone(&self.map));
+                    self.send(from.node, Message::Map(map));
+                }
+            }
+            Message::Map(map) => self.follow(*map),
+            Message::MapChanges(changes) => self.follow_changes(from.node, changes),
+            Message::AskTails { question, partitions } => {
+                self.effects.ask_tails.push((from.node, question, partitions));
+            }
+            other => coordinator::message(self, now, from.node, other),
+        }
+        self.advance(now);
+    }
+
+    /// What the heart noticed.
+    pub fn heart(&mut self, now: Instant, notice: HeartNotice) {
+        match notice {
+            HeartNotice::Silent { node, incarnation, mark } => {
+                let alive = |member: &&Member| {
+                    member.incarnation == incarnation && member.state == MemberState::Active
+                };
+                if self.map.member(node).filter(alive).is_none() {
+                    // Decided already: nothing will answer this one.
+                    let cleared = vec![(node, mark)];
+                    self.effects.to_heart.push(HeartInput::Applied { map: self.map.clone(), cleared });
+                    return;
+                }
+                let term = self.term();
+                self.reports.insert(node, Report { incarnation, term, applied: self.applied_index, mark });
+                self.heard.remove(&node);
+                self.save_reports();
+                self.send_reports(now);
+            }
+            HeartNotice::Heard { node, incarnation } => {
+                if self.heard.insert(node, incarnation).is_none() {
+                    self.send_reports(now);
+                }
+            }
+            HeartNotice::NewerMap { voter, version } => {
+                if self.raft.is_none() && version > self.map.version && voter != self.config.me.node {
+                    let have = self.map.version;
+                    self.send(voter, Message::AskMap { have });
+                }
+            }
+            HeartNotice::Coordinator(node) => self.told_coordinator = Some(node),
+            HeartNotice::Refused => self.register(),
+        }
+        self.advance(now);
+    }
+
+    /// What this node's shards propose.
+    pub fn changes(&mut self, now: Instant, changes: Vec<Change>) {
+        self.to_coordinator(now, Message::Propose(changes));
+        self.advance(now);
+    }
+
+    /// An operator accepts the loss of what no living copy holds.
+    pub fn accept_loss(&mut self, now: Instant) {
+        self.to_coordinator(now, Message::AcceptLoss);
+        self.advance(now);
+    }
+
+    /// This node's shards answer [`ControlEffects::ask_tails`].
+    pub fn tails(&mut self, now: Instant, to: NodeId, question: u64, tails: Vec<(PartitionId, Position)>) {
+        let answer = Message::Tails { question, tails };
+        if to == self.config.me.node {
+            coordinator::message(self, now, to, answer);
+        } else {
+            self.send(to, answer);
+        }
+        self.advance(now);
+    }
+
+    fn to_coordinator(&mut self, now: Instant, message: Message) {
+        match self.coordinator() {
+            Some(node) if node == self.config.me.node => coordinator::message(self, now, node, message),
+            Some(node) => self.send(node, message),
+            None => {}
+        }
+    }
+
+    /// Tells the voters that this node has started, until the map says so.
+    fn register(&mut self) {
+        let me = &self.config.me;
+        let known = self.map.member(me.node).is_some_and(|member| {
+            member.incarnation == me.incarnation && member.state == MemberState::Active
+        });
+        if known {
+            return;
+        }
+        let registration = me.clone();
+        let voters =
+            if self.map.voters.is_empty() { self.config.voters.clone() } else { self.map.voters.clone() };
+        for voter in voters {
+            if voter == self.config.me.node {
+                self.coordinator.register(registration.clone());
+            } else {
+                self.send(voter, Message::Register(registration.clone()));
+            }
+        }
+    }
+
+    fn send_reports(&mut self, now: Instant) {
+        if self.reports.is_empty() {
+            return;
+        }
+        let term = self.term();
+        // A report of an earlier term is void: what ends that term's silence is this term's first entry.
+        let of_term = |node: &&NodeId| self.reports.get(node).is_some_and(|report| report.term == term);
+        let silent: Vec<_> = self
+            .reports
+            .keys()
+            .filter(of_term)
+            .filter(|node| !self.heard.contains_key(node))
+            .map(|node| (*node, self.reports[node].incarnation))
+            .collect();
+        let heard: Vec<_> = self.heard.iter().map(|(&node, &incarnation)| (node, incarnation)).collect();
+        self.to_coordinator(now, Message::Report { term, applied: self.applied_index, silent, heard });
+    }
+
+    fn save_reports(&mut self) {
+        let reports = self.reports.iter().map(|(&node, &report)| (node, report)).collect();
+        self.effects.frames.push(encode_frame(&Frame::Reports(reports)));
+    }
+
+    /// Puts commands into the group's log. False where this node is not the leader any more.
+    pub(crate) fn propose(&mut self, commands: &[Command]) -> bool {
+        let Some(raft) = &mut self.raft else { return false };
+        let mut data = vec![FORMAT];
+        data.extend(postcard::to_stdvec(commands).unwrap_or_default());
+        raft.propose(Vec::new(), data).is_ok()
+    }
+
+    /// The newest entry that answers this voter's reports of this node: what the voter said before it is void.
+    pub(crate) fn answered_at(&self, voter: NodeId, node: NodeId) -> u64 {
+        let at = |voter| self.answers.get(&(voter, node)).copied().unwrap_or(0);
+        at(None).max(at(Some(voter))).max(self.answers_since)
+    }
+
+    /// Whether the newest entry of this leader's log is applied: then the next batch may go.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.raft.as_ref().is_some_and(|raft| raft.store().last_index().unwrap_or(0) == self.applied_index)
+    }
+
+    fn raft_message(&mut self, from: Identity, bytes: &[u8]) {
+        let Ok(message) = RaftMessage::parse_from_bytes(bytes) else { return };
+        // Who sent it is what the transport proved, not what it says; and a voter is its directory: one that lost it
+        // has forgotten its votes and is none (rule 16).
+        let imposter = self
+            .map
+            .member(from.node)
+            .is_some_and(|member| member.incarnation.0 != 0 && member.directory != from.directory);
+        if message.from != u64::from(from.node.0) || imposter {
+            return;
+        }
+        if let Some(raft) = &mut self.raft {
+            // An error here is a message out of place (a proposal without a leader, say): nothing was lost.
+            let _ = raft.step(message);
+        }
+    }
+
+    /// Takes in what has come, decides what follows from it, and takes that in.
+    fn advance(&mut self, now: Instant) {
+        self.run_consensus();
+        coordinator::tick(self, now);
+        self.run_consensus();
+    }
+
+    /// Runs the consensus library until it wants nothing more.
+    fn run_consensus(&mut self) {
+        let before = self.map.clone();
+        let mut answered: Vec<Answered> = Vec::new();
+        let mut cleared_by_term = false;
+        if let Some(mut raft) = self.raft.take() {
+            while raft.has_ready() {
+                let mut ready = raft.ready();
+                self.queue_raft(ready.take_messages());
+                if !ready.snapshot().is_empty() {
+                    let snapshot = ready.snapshot().clone();
+                    raft.mut_store().install(&snapshot);
+                    if let Ok(map) = postcard::from_bytes::<ClusterMap>(&snapshot.data) {
+                        self.map = Arc::new(map);
+                    }
+                    self.applied_index = snapshot.get_metadata().index;
+                    self.applied_term = snapshot.get_metadata().term;
+                    self.answers_since = self.applied_index;
+                    // What the snapshot skips may have answered any report.
+                    cleared_by_term = true;
+                    let bytes = snapshot.write_to_bytes().unwrap_or_default();
+                    self.effects.frames.push(encode_frame(&Frame::Snapshot(bytes)));
+                }
+                let committed = ready.take_committed_entries();
+                self.apply_entries(&committed, &mut answered);
+                if !ready.entries().is_empty() {
+                    raft.mut_store().append(ready.entries());
+                    let entries = ready
+                        .entries()
+                        .iter()
+                        .map(|entry| entry.write_to_bytes().unwrap_or_default())
+                        .collect();
+                    self.effects.frames.push(encode_frame(&Frame::Entries(entries)));
+                }
+                if let Some(hard_state) = ready.hs() {
+                    raft.mut_store().set_hard_state(hard_state.clone());
+                    let bytes = hard_state.write_to_bytes().unwrap_or_default();
+                    self.effects.frames.push(encode_frame(&Frame::HardState(bytes)));
+                }
+                self.queue_raft(ready.take_persisted_messages());
+                let mut light = raft.advance(ready);
+                if let Some(commit) = light.commit_index() {
+                    raft.mut_store().set_commit(commit);
+                }
+                self.queue_raft(light.take_messages());
+                let committed = light.take_committed_entries();
+                self.apply_entries(&committed, &mut answered);
+                raft.advance_apply();
+            }
+            self.raft = Some(raft);
+            self.compact();
+        }
+        self.settle_reports(&answered, cleared_by_term, &before);
+        self.tell_coordinator();
+        if !Arc::ptr_eq(&before, &self.map) {
+            self.effects.map = Some(self.map.clone());
+            self.push_changes(&before);
+        }
+    }
+
+    fn queue_raft(&mut self, messages: Vec<RaftMessage>) {
+        for message in messages {
+            let to = NodeId(message.to as u16);
+            let Ok(bytes) = message.write_to_bytes() else { continue };
+            self.send(to, Message::Raft(bytes));
+        }
+    }
+
+    fn apply_entries(&mut self, entries: &[Entry], answered: &mut Vec<Answered>) {
+        if entries.is_empty() {
+            return;
+        }
+        let mut map = ClusterMap::clone(&self.map);
+        for entry in entries {
+            if entry.index <= self.applied_index {
+                continue;
+            }
+            if let Some((&FORMAT, rest)) = entry.data.split_first()
+                && let Ok(commands) = postcard::from_bytes::<Vec<Command>>(rest)
+            {
+                let first = answered.len();
+                for command in &commands {
+                    apply(&mut map, command, answered);
+                }
+                for answer in &mut answered[first..] {
+                    answer.at = entry.index;
+                    self.answers.insert((answer.voter, answer.node), entry.index);
+                }
+            }
+            map.version = entry.index;
+            (self.applied_index, self.applied_term) = (entry.index, entry.term);
+        }
+        self.map = Arc::new(map);
+    }
+
+    /// Ends the reports that what was applied has answered (rule 6), durably, and lets the heart grant again.
+    fn settle_reports(&mut self, answered: &[Answered], all_earlier: bool, before: &Arc<ClusterMap>) {
+        if Arc::ptr_eq(before, &self.map) {
+            return;
+        }
+        let (me, applied_term) = (self.config.me.node, self.applied_term);
+        let is_answered = |node: NodeId, report: &Report| {
+            report.term < applied_term
+                || all_earlier
+                || answered.iter().any(|answer| {
+                    answer.node == node
+                        && answer.incarnation >= report.incarnation
+                        && answer.at > report.applied
+                        && answer.voter.is_none_or(|voter| voter == me)
+                })
+        };
+        let done: Vec<(NodeId, Report)> = self
+            .reports
+            .iter()
+            .filter(|(node, report)| is_answered(**node, report))
+            .map(|(&node, &report)| (node, report))
+            .collect();
+        for (node, _) in &done {
+            self.reports.remove(node);
+            self.heard.remove(node);
+        }
+        if !done.is_empty() {
+            self.save_reports();
+        }
+        let cleared = done.into_iter().map(|(node, report)| (node, report.mark)).collect();
+        self.effects.to_heart.push(HeartInput::Applied { map: self.map.clone(), cleared });
+    }
+
+    fn tell_coordinator(&mut self) {
+        if self.raft.is_none() {
+            return;
+        }
+        let coordinator = self.coordinator();
+        if coordinator != self.known_coordinator {
+            self.known_coordinator = coordinator;
+            self.effects.to_heart.push(HeartInput::Coordinator(coordinator));
+        }
+    }
+
+    /// The coordinator sends what changed to the nodes that do not vote.
+    fn push_changes(&mut self, before: &ClusterMap) {
+        if !self.is_coordinator() {
+            return;
+        }
+        let followers: Vec<NodeId> = self
+            .map
+            .members
+            .iter()
+            .filter(|member| member.state == MemberState::Active && member.id != self.config.me.node)
+            .map(|member| member.id)
+            .filter(|node| !self.map.voters.contains(node))
+            .collect();
+        if followers.is_empty() {
+            return;
+        }
+        let changes = difference(before, &self.map);
+        for node in followers {
+            self.send(node, Message::MapChanges(changes.clone()));
+        }
+    }
+
+    fn follow(&mut self, map: ClusterMap) {
+        if self.raft.is_none() && map.version > self.map.version {
+            self.map_moved(map);
+        }
+    }
+
+    fn follow_changes(&mut self, from: NodeId, changes: MapChanges) {
+        if self.raft.is_some() || changes.to <= self.map.version {
+            return;
+        }
+        if changes.from != self.map.version {
+            let have = self.map.version;
+            self.send(from, Message::AskMap { have });
+            return;
+        }
+        let mut map = ClusterMap::clone(&self.map);
+        for member in changes.members {
+            if let Some(kept) = map.member_mut(member.id) {
+                *kept = member;
+            }
+        }
+        for (partition, state) in changes.partitions {
+            if let Some(kept) = map.partitions.get_mut(usize::from(partition.0)) {
+                *kept = state;
+            }
+        }
+        map.version = changes.to;
+        self.map_moved(map);
+    }
+
+    fn map_moved(&mut self, map: ClusterMap) {
+        self.map = Arc::new(map);
+        self.effects.map = Some(self.map.clone());
+        self.effects.to_heart.push(HeartInput::Applied { map: self.map.clone(), cleared: Vec::new() });
+    }
+
+    /// Cuts the log behind a snapshot of the map, and rewrites the control file with what still counts.
+    fn compact(&mut self) {
+        self.frames_kept += self.effects.frames.len();
+        let Some(raft) = &mut self.raft else { return };
+        if raft.store().kept() <= ENTRIES_MAX && self.frames_kept <= ENTRIES_MAX * 4 {
+            return;
+        }
+        let state = postcard::to_stdvec(self.map.as_ref()).unwrap_or_default();
+        raft.mut_store().compact(
+            self.applied_index,
+            state,
+            self.applied_index.saturating_sub(ENTRIES_BEHIND),
+        );
+        let store = raft.store();
+        let snapshot = store.latest_snapshot();
+        let entries = store.entries_after(snapshot.get_metadata().index);
+        let me = &self.config.me;
+        let frames = vec![
+            Frame::Start {
+                incarnation: me.incarnation,
+                directory: me.directory,
+                rejoins: self.config.rejoins,
+            },
+            Frame::Snapshot(snapshot.write_to_bytes().unwrap_or_default()),
+            Frame::Entries(entries.iter().map(|entry| entry.write_to_bytes().unwrap_or_default()).collect()),
+            Frame::HardState(store.hard_state().write_to_bytes().unwrap_or_default()),
+            Frame::Reports(self.reports.iter().map(|(&node, &report)| (node, report)).collect()),
+        ];
+        self.effects.frames.clear();
+        self.effects.rewrite = Some(frames.iter().map(encode_frame).collect());
+        self.frames_kept = 0;
+    }
+}
+
+fn difference(before: &ClusterMap, after: &ClusterMap) -> MapChanges {
+    let members =
+        after.members.iter().filter(|member| before.member(member.id) != Some(member)).cloned().collect();
+    let partitions = after
+        .each_partition()
+        .filter(|(id, state)| before.partition(*id) != Some(state))
+        .map(|(id, state)| (id, *state))
+        .collect();
+    MapChanges { from: before.version, to: after.version, members, partitions }
+}
+
+/// The library draws election timeouts from a generator of its own thread: a range of one value leaves it no choice,
+/// and the value is ours, different for each voter so that they do not stand at once.
+fn raft_config(config: &ControlConfig, applied: u64) -> raft::Config {
+    let base = (config.election.as_millis() / TICK.as_millis()).max(2 * HEARTBEAT_TICKS as u128) as usize;
+    let rank = config.voters.iter().position(|&voter| voter == config.me.node).unwrap_or(0);
+    let drawn = (config.seed % 3) as usize;
+    let timeout = base + rank * 4 + drawn;
+    raft::Config {
+        id: u64::from(config.me.node.0),
+        election_tick: base,
+        min_election_tick: timeout,
+        max_election_tick: timeout + 1,
+        heartbeat_tick: HEARTBEAT_TICKS,
+        applied,
+        max_size_per_msg: 1024 * 1024,
+        max_inflight_msgs: 64,
+        check_quorum: true,
+        pre_vote: true,
+        ..raft::Config::default()
+    }
+}

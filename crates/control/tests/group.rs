@@ -1,0 +1,297 @@
+//! Three nodes' control machines and hearts, joined by a transport that can cut links: the cluster forms, a death is
+//! found after the grace and never before, and a restarted voter keeps what it promised.
+
+use control::{
+    Beat, Control, ControlConfig, Heart, HeartConfig, Identity, Message, Pulse, Registration, restore,
+    start_frame,
+};
+use placement::MemberState;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use types::{Incarnation, Instant, NodeId};
+
+const STEP: Duration = Duration::from_millis(5);
+const LEASE: Duration = Duration::from_millis(350);
+const GRACE: Duration = Duration::from_millis(420);
+
+struct Node {
+    me: Identity,
+    control: Control,
+    heart: Heart,
+    file: Vec<Vec<u8>>,
+}
+
+struct Group {
+    now: Instant,
+    nodes: Vec<Option<Node>>,
+    /// One-way cuts: from, to.
+    cut: BTreeSet<(u16, u16)>,
+    /// The same for control messages alone.
+    control_cut: BTreeSet<(u16, u16)>,
+}
+
+fn registration(me: Identity) -> Registration {
+    Registration {
+        node: me.node,
+        incarnation: me.incarnation,
+        directory: me.directory,
+        shards: 2,
+        host: "127.0.0.1".into(),
+        port: 7000 + me.node.0,
+        cluster_port: 7100 + me.node.0,
+        peer_port: 7200 + me.node.0,
+    }
+}
+
+fn start(id: u16, mut file: Vec<Vec<u8>>, now: Instant) -> Node {
+    let restored = restore(&file).expect("own frames");
+    let incarnation = Incarnation(restored.started.incarnation.0 + 1);
+    let me = Identity { node: NodeId(id), incarnation, directory: u64::from(id) * 11 };
+    file.push(start_frame(incarnation, me.directory, false));
+    let voters: Vec<NodeId> = (1..=3).map(NodeId).collect();
+    let heart = Heart::new(
+        HeartConfig {
+            me,
+            voters: voters.clone(),
+            votes: true,
+            heartbeat: Duration::from_millis(50),
+            lease: LEASE,
+            grace: GRACE,
+            reported: restored.started.reported.clone(),
+        },
+        now,
+    );
+    let config = ControlConfig {
+        me: registration(me),
+        listed: voters.clone(),
+        voters,
+        rejoins: false,
+        cluster_id: "c".into(),
+        copies: 2,
+        min_in_sync: 1,
+        partitions: 16,
+        election: Duration::from_millis(300),
+        seed: u64::from(id),
+    };
+    Node { me, control: Control::new(config, restored, now), heart, file }
+}
+
+enum Packet {
+    Control(Identity, NodeId, Message),
+    Beat(Identity, NodeId, Beat),
+}
+
+impl Group {
+    fn new() -> Group {
+        let now = Instant(1_000_000_000);
+        Group {
+            now,
+            nodes: (1..=3).map(|id| Some(start(id, vec![], now))).collect(),
+            cut: BTreeSet::new(),
+            control_cut: BTreeSet::new(),
+        }
+    }
+
+    fn node(&mut self, id: u16) -> &mut Node {
+        self.nodes[usize::from(id - 1)].as_mut().expect("it runs")
+    }
+
+    fn step(&mut self) {
+        self.now = self.now + STEP;
+        let now = self.now;
+        let mut packets = Vec::new();
+        for node in self.nodes.iter_mut().flatten() {
+            node.control.tick(now);
+            let acted_version = node.control.map().version;
+            node.heart
+                .tick(now, Pulse { wall_ms: 5_000 + now.as_millis(), acted_version, ..Pulse::default() });
+            drain(node, now, &mut packets);
+        }
+        while let Some(packet) = packets.pop() {
+            let (from, to) = match &packet {
+                Packet::Control(from, to, _) | Packet::Beat(from, to, _) => (from.node.0, to.0),
+            };
+            let is_control = matches!(packet, Packet::Control(..));
+            if self.cut.contains(&(from, to)) || is_control && self.control_cut.contains(&(from, to)) {
+                continue;
+            }
+            let Some(node) = &mut self.nodes[usize::from(to - 1)] else { continue };
+            match packet {
+                Packet::Control(from, _, message) => node.control.message(now, from, message),
+                Packet::Beat(from, _, beat) => node.heart.beat(now, 5_000 + now.as_millis(), from, beat),
+            }
+            drain(node, now, &mut packets);
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.step();
+        }
+    }
+
+    fn run_until(&mut self, what: &str, most: Duration, done: impl Fn(&mut Group) -> bool) -> Duration {
+        let began = self.now;
+        while !done(self) {
+            assert!(self.now.since(began) < most, "not within {most:?}: {what}");
+            self.step();
+        }
+        self.now.since(began)
+    }
+
+    fn formed() -> Group {
+        let mut group = Group::new();
+        group.run_until("a cluster forms", Duration::from_secs(5), |group| {
+            (1..=3).all(|id| {
+                let now = group.now;
+                let node = group.node(id);
+                let map = node.control.map();
+                map.partitions.len() == 16
+                    && map.partitions.iter().all(|state| state.in_sync.len() == 2)
+                    && node.heart.lease_until() > now
+            })
+        });
+        group
+    }
+}
+
+fn drain(node: &mut Node, now: Instant, packets: &mut Vec<Packet>) {
+    loop {
+        let notices = std::mem::take(&mut node.heart.effects().notices);
+        let beats = std::mem::take(&mut node.heart.effects().beats);
+        packets.extend(beats.into_iter().map(|(to, beat)| Packet::Beat(node.me, to, beat)));
+        for &notice in &notices {
+            node.control.heart(now, notice);
+        }
+        let effects = std::mem::take(node.control.effects());
+        if let Some(rewrite) = effects.rewrite {
+            node.file = rewrite;
+        }
+        node.file.extend(effects.frames);
+        packets
+            .extend(effects.messages.into_iter().map(|(to, message)| Packet::Control(node.me, to, message)));
+        let nothing = notices.is_empty() && effects.to_heart.is_empty() && effects.ask_tails.is_empty();
+        for input in effects.to_heart {
+            node.heart.input(input);
+        }
+        if nothing {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_dead_node_is_found_after_the_grace_and_its_partitions_move() {
+    let mut group = Group::formed();
+    group.run(Duration::from_millis(137));
+    group.nodes[2] = None;
+    let took = group.run_until("node 3 is declared dead", Duration::from_secs(3), |group| {
+        (1..=2).all(|id| group.node(id).control.map().member(NodeId(3)).unwrap().state == MemberState::Failed)
+    });
+    assert!(took >= LEASE, "declared dead after {took:?}, while its lease may run");
+    assert!(took < GRACE + Duration::from_millis(600), "{took:?}");
+    for state in &group.node(1).control.map().partitions {
+        assert!(!state.in_sync.contains(NodeId(3)) && state.primary.is_some());
+    }
+}
+
+#[test]
+fn a_dead_coordinator_costs_an_election_beside_the_grace() {
+    let mut group = Group::formed();
+    let coordinator = group.node(1).control.coordinator().unwrap();
+    group.nodes[usize::from(coordinator.0 - 1)] = None;
+    let others: Vec<u16> = (1..=3).filter(|&id| id != coordinator.0).collect();
+    let took = group.run_until("the coordinator is declared dead", Duration::from_secs(3), |group| {
+        others
+            .iter()
+            .all(|&id| group.node(id).control.map().member(coordinator).unwrap().state == MemberState::Failed)
+    });
+    assert!(took >= LEASE && took < Duration::from_millis(1000), "{took:?}");
+}
+
+#[test]
+fn one_voter_that_hears_nothing_of_a_node_cannot_depose_it_and_grants_again_once_released() {
+    let mut group = Group::formed();
+    let coordinator = group.node(1).control.coordinator().unwrap().0;
+    let (deaf, other) = if coordinator == 1 { (2, 3) } else { (1, if coordinator == 2 { 3 } else { 2 }) };
+    group.cut.insert((other, deaf));
+    group.run(Duration::from_secs(2));
+    let now = group.now;
+    let map = group.node(coordinator).control.map().clone();
+    assert_eq!(map.member(NodeId(other)).unwrap().state, MemberState::Active);
+    assert!(group.node(other).heart.lease_until() > now);
+    group.cut.clear();
+    group.run(Duration::from_secs(1));
+    // With the third voter gone, the lease hangs on the one that had reported.
+    group.nodes[usize::from(coordinator - 1)] = None;
+    group.run(Duration::from_secs(2));
+    let now = group.now;
+    assert!(group.node(other).heart.lease_until() > now, "the voter that had reported grants again");
+}
+
+#[test]
+fn a_restarted_voter_neither_forgets_its_report_nor_its_vote() {
+    let mut group = Group::formed();
+    let coordinator = group.node(1).control.coordinator().unwrap().0;
+    let followers: Vec<u16> = (1..=3).filter(|&id| id != coordinator).collect();
+    let (voter, victim) = (followers[0], followers[1]);
+    // The voter hears nothing of the victim and reports; the answer never reaches it, and it restarts.
+    group.cut.insert((victim, voter));
+    group.run(GRACE + Duration::from_millis(50));
+    group.cut.extend([(coordinator, voter), (voter, coordinator)]);
+    group.cut.remove(&(victim, voter));
+    let file = group.node(voter).file.clone();
+    let now = group.now;
+    let restored = restore(&file).unwrap();
+    assert_eq!(restored.started.reported.iter().map(|r| r.0.0).collect::<Vec<_>>(), vec![victim]);
+    group.nodes[usize::from(voter - 1)] = Some(start(voter, file, now));
+    group.run(Duration::from_millis(200));
+    assert!(group.node(voter).control.map().version > 0, "the map is there again");
+    // Cut the victim from the coordinator: only the restarted voter could keep its lease alive.
+    group.cut.extend([(coordinator, victim), (victim, coordinator)]);
+    // No election either: a later term would void the report.
+    group.control_cut.extend([(voter, victim), (victim, voter)]);
+    group.run(LEASE + Duration::from_millis(20));
+    let now = group.now;
+    assert!(group.node(victim).heart.lease_until() <= now, "granted by a voter that had reported it");
+}
+
+#[test]
+fn a_node_whose_ears_are_cut_says_so_and_is_replaced() {
+    let mut group = Group::formed();
+    let coordinator = group.node(1).control.coordinator().unwrap().0;
+    let victim = if coordinator == 3 { 2 } else { 3 };
+    for id in (1..=3).filter(|&id| id != victim) {
+        group.cut.insert((id, victim));
+    }
+    group.run_until("the deaf node is declared dead", Duration::from_secs(3), |group| {
+        group.node(coordinator).control.map().member(NodeId(victim)).unwrap().state == MemberState::Failed
+    });
+}
+
+#[test]
+fn many_changes_are_compacted_and_survive_a_restart_of_all() {
+    let mut group = Group::formed();
+    for round in 0..40 {
+        let coordinator = group.node(1).control.coordinator().map_or(1, |node| node.0);
+        for _ in 0..100 {
+            let now = group.now;
+            group.node(coordinator).control.accept_loss(now);
+            group.step();
+        }
+        assert!(group.node(1).file.len() < 40_000, "round {round}");
+    }
+    let files: Vec<_> = (1..=3).map(|id| group.node(id).file.clone()).collect();
+    let version = group.node(1).control.map().version;
+    assert!(version > 3000, "{version}");
+    let now = group.now;
+    group.nodes = files.into_iter().zip(1..).map(|(file, id)| Some(start(id, file, now))).collect();
+    group.run_until("all know the map again", Duration::from_secs(5), |group| {
+        (1..=3).all(|id| {
+            let map = group.node(id).control.map();
+            map.version > version
+                && map.members.iter().all(|m| m.state == MemberState::Active && m.incarnation.0 == 2)
+        })
+    });
+}
