@@ -1,1 +1,37 @@
-//! Room `command`.
+//! The command layer: what a request means.
+//!
+//! A request is a list of byte strings, its name first. The [table](mod@table) says how many arguments it takes, which of
+//! them are keys, who may run it and where: on the partitions of its keys, on every partition, or on the connection's
+//! session. A command runs on a [`storage::Keyspace`], which records what changes, and yields a [`Reply`]; a
+//! connection command runs on a [`Session`] and asks the node through [`Host`].
+//!
+//! ```text
+//!   args ──> resolve: arity, key lengths ──> Handler ──> Reply or CommandError
+//!                     (one table)               │
+//!                                   Keyspace, or Session and Host
+//! ```
+//!
+//! Front ends share this room: a codec turns bytes into a request and a reply into bytes. Nothing here sees a
+//! socket, reads a clock or knows which node serves what.
+
+pub mod commands;
+pub mod error;
+pub mod glob;
+pub mod host;
+mod neutral;
+pub mod number;
+pub mod reply;
+pub mod session;
+pub mod table;
+#[cfg(test)]
+mod testing;
+
+pub use commands::{scan, wait};
+pub use error::{CommandError, ErrorKind};
+pub use host::{ClusterView, Host, InfoData, NodeView, RangeView};
+pub use reply::{Corrupt, Reply};
+pub use session::{Door, Session};
+pub use table::{
+    Categories, Command, Flags, Handler, KeySpec, KeysFn, Merge, Over, SessionFn, lookup, reference_markdown,
+    resolve, table,
+};

@@ -1,0 +1,86 @@
+//! The commands: one file each, families together. A file holds a command's row of the table, its parsing and what it
+//! does.
+
+pub mod annulet;
+pub mod append;
+pub mod auth;
+pub mod client;
+pub mod cluster;
+pub mod command;
+pub mod config;
+pub mod consistency;
+pub mod dbsize;
+pub mod del;
+pub mod echo;
+pub mod exists;
+pub mod expire;
+pub mod flushall;
+pub mod get;
+pub mod hello;
+pub mod incr;
+pub mod info;
+pub mod keys;
+pub mod mget;
+pub mod mset;
+pub mod persist;
+pub mod ping;
+pub mod quit;
+pub mod readonly;
+pub mod scan;
+pub mod select;
+pub mod set;
+pub mod strlen;
+pub mod ttl;
+pub mod r#type;
+pub mod wait;
+
+use crate::error::CommandError;
+use crate::number::parse_i64;
+use storage::{Keyspace, Value};
+use types::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+
+/// The bytes of a string; WRONGTYPE for anything else.
+pub(crate) fn string_of(value: Value<'_>) -> Result<&[u8], CommandError> {
+    match value {
+        Value::String(bytes) => Ok(bytes),
+    }
+}
+
+/// The name of a value's type, as `TYPE` shows it.
+pub(crate) fn type_name(value: Value<'_>) -> &'static str {
+    match value {
+        Value::String(_) => "string",
+    }
+}
+
+/// Stores a string, within the limits: every command that makes keys comes through here.
+pub(crate) fn put_string(
+    keyspace: &mut Keyspace<'_>,
+    key: &[u8],
+    value: &[u8],
+    expire_at_ms: Option<u64>,
+) -> Result<(), CommandError> {
+    if key.len() > KEY_BYTES_MAX {
+        return Err(CommandError::KeyTooLong);
+    }
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(CommandError::ValueTooLong);
+    }
+    keyspace.put(key, Value::String(value), expire_at_ms);
+    Ok(())
+}
+
+/// An argument that has to be an integer.
+pub(crate) fn integer(arg: &[u8]) -> Result<i64, CommandError> {
+    parse_i64(arg).ok_or(CommandError::NotInteger)
+}
+
+/// Whether an argument is this word, in either case.
+pub(crate) fn is(arg: &[u8], word: &str) -> bool {
+    arg.eq_ignore_ascii_case(word.as_bytes())
+}
+
+/// Text for a message: what a stranger sent, at most 128 bytes of it.
+pub(crate) fn shown(arg: &[u8]) -> String {
+    String::from_utf8_lossy(&arg[..arg.len().min(128)]).into_owned()
+}

@@ -1,0 +1,206 @@
+//! SET: stores a string, maybe only under a condition, maybe for a time. PUT is the same.
+
+use super::{integer, is, put_string, string_of};
+use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
+use storage::Keyspace;
+
+/// SET key value [NX | XX] [GET] [EX | PX | EXAT | PXAT time | KEEPTTL]
+pub(crate) const COMMAND: Command = Command {
+    name: "set",
+    aliases: &["put"],
+    syntax: "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT unix-seconds | PXAT unix-milliseconds | KEEPTTL]",
+    arity: -3,
+    flags: Flags::WRITE.with(Flags::DENYOOM),
+    keys: KeySpec::ONE,
+    group: "string",
+    summary: "Stores a string, whatever was there; NX only if nothing was, XX only if something was. GET replies with what was there.",
+    categories: Categories::WRITE.with(Categories::STRING).with(Categories::SLOW),
+    handler: Handler::Keys { run, over: Over::One },
+    ..Command::BASE
+};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    Always,
+    IfAbsent,
+    IfPresent,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lifetime<'a> {
+    Forever,
+    Keep,
+    /// An amount, whether it is in seconds, and whether it counts from now.
+    Time {
+        amount: &'a [u8],
+        seconds: bool,
+        relative: bool,
+    },
+}
+
+struct Options<'a> {
+    condition: Condition,
+    get: bool,
+    lifetime: Lifetime<'a>,
+}
+
+fn parse<'a>(args: &[&'a [u8]]) -> Result<Options<'a>, CommandError> {
+    let mut options = Options { condition: Condition::Always, get: false, lifetime: Lifetime::Forever };
+    let mut words = args.iter().skip(3);
+    while let Some(&word) = words.next() {
+        if is(word, "nx") && options.condition != Condition::IfPresent {
+            options.condition = Condition::IfAbsent;
+        } else if is(word, "xx") && options.condition != Condition::IfAbsent {
+            options.condition = Condition::IfPresent;
+        } else if is(word, "get") {
+            options.get = true;
+        } else if is(word, "keepttl") && !matches!(options.lifetime, Lifetime::Time { .. }) {
+            options.lifetime = Lifetime::Keep;
+        } else {
+            let (seconds, relative) = match () {
+                () if is(word, "ex") => (true, true),
+                () if is(word, "px") => (false, true),
+                () if is(word, "exat") => (true, false),
+                () if is(word, "pxat") => (false, false),
+                () => return Err(CommandError::Syntax),
+            };
+            // The same unit twice is allowed, and the last counts, as in Redis.
+            let fits = match options.lifetime {
+                Lifetime::Forever => true,
+                Lifetime::Keep => false,
+                Lifetime::Time { seconds: s, relative: r, .. } => (s, r) == (seconds, relative),
+            };
+            let amount = words.next().filter(|_| fits).ok_or(CommandError::Syntax)?;
+            options.lifetime = Lifetime::Time { amount, seconds, relative };
+        }
+    }
+    Ok(options)
+}
+
+/// A lifetime's end in Unix milliseconds: positive, and in 63 bits.
+fn end_ms(amount: &[u8], seconds: bool, relative: bool, now_ms: u64) -> Result<u64, CommandError> {
+    let invalid = || CommandError::InvalidExpire { command: "set".into() };
+    let amount = integer(amount)?;
+    if amount <= 0 {
+        return Err(invalid());
+    }
+    let amount = if seconds { amount.checked_mul(1000).ok_or_else(invalid)? } else { amount };
+    let start = if relative { i64::try_from(now_ms).map_err(|_| invalid())? } else { 0 };
+    Ok(amount.checked_add(start).ok_or_else(invalid)? as u64)
+}
+
+fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, CommandError> {
+    let (key, value) = (args[1], args[2]);
+    if args.len() == 3 {
+        put_string(keyspace, key, value, None)?;
+        return Ok(Reply::ok());
+    }
+    let options = parse(args)?;
+    let now_ms = keyspace.now_ms();
+    let end = match options.lifetime {
+        Lifetime::Time { amount, seconds, relative } => Some(end_ms(amount, seconds, relative, now_ms)?),
+        _ => None,
+    };
+    let old = keyspace.get(key);
+    let found = old.is_some();
+    let old_end = old.as_ref().and_then(|entry| entry.expire_at_ms);
+    let shown = match old {
+        Some(entry) if options.get => Some(Reply::bulk(string_of(entry.value)?)),
+        None if options.get => Some(Reply::Null),
+        _ => None,
+    };
+    let refused = match options.condition {
+        Condition::Always => false,
+        Condition::IfAbsent => found,
+        Condition::IfPresent => !found,
+    };
+    if refused {
+        return Ok(shown.unwrap_or(Reply::Null));
+    }
+    match end {
+        // Stored and gone at once.
+        Some(end) if end <= now_ms => {
+            keyspace.remove(key);
+        }
+        Some(end) => put_string(keyspace, key, value, Some(end))?,
+        None if options.lifetime == Lifetime::Keep => put_string(keyspace, key, value, old_end)?,
+        None => put_string(keyspace, key, value, None)?,
+    }
+    Ok(shown.unwrap_or_else(Reply::ok))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::check;
+
+    const SYNTAX: &str = "(error) ERR syntax error";
+    const INVALID: &str = "(error) ERR invalid expire time in 'set' command";
+
+    #[test]
+    fn set_stores() {
+        check(&[
+            ("", "set a 1", "OK"),
+            ("put a 1", "get a", "'1'"),
+            ("set a 1 ex 10; set a 2", "ttl a", "(integer) -1"),
+            ("", "set a", "(error) ERR wrong number of arguments for 'set' command"),
+            ("", "set a 1 nonsense", SYNTAX),
+        ]);
+    }
+
+    #[test]
+    fn set_under_a_condition() {
+        check(&[
+            ("", "set a 1 nx", "OK"),
+            ("set a 1", "set a 2 nx", "(nil)"),
+            ("set a 1; set a 2 nx", "get a", "'1'"),
+            ("", "set a 1 XX", "(nil)"),
+            ("set a 1", "set a 2 xx", "OK"),
+            ("", "set a 1 nx nx", "OK"),
+            ("", "set a 1 nx xx", SYNTAX),
+            ("", "set a 1 xx nx", SYNTAX),
+        ]);
+    }
+
+    #[test]
+    fn set_and_get() {
+        check(&[
+            ("", "set a 1 get", "(nil)"),
+            ("set a 1 get", "get a", "'1'"),
+            ("set a 1", "set a 2 get", "'1'"),
+            ("set a 1; set a 2 get", "get a", "'2'"),
+            ("set a 1", "set a 2 nx get", "'1'"),
+            ("set a 1; set a 2 nx get", "get a", "'1'"),
+            ("", "set a 1 nx get", "(nil)"),
+            ("set a 1 nx get", "get a", "'1'"),
+            ("", "set a 1 xx get", "(nil)"),
+            ("set a 1 xx get", "exists a", "(integer) 0"),
+        ]);
+    }
+
+    #[test]
+    fn set_for_a_time() {
+        check(&[
+            ("set a 1 ex 10", "pttl a", "(integer) 10000"),
+            ("set a 1 px 10", "pttl a", "(integer) 10"),
+            ("set a 1 exat 1700000001", "pttl a", "(integer) 1000"),
+            ("set a 1 pxat 1700000000001", "pttl a", "(integer) 1"),
+            ("set a 1", "set a 2 exat 1", "OK"),
+            ("set a 1; set a 2 exat 1", "get a", "(nil)"),
+            ("set a 1 px 10; set a 2 keepttl", "pttl a", "(integer) 10"),
+            ("set a 1 px 10; set a 2 keepttl keepttl", "get a", "'2'"),
+            ("set a 1 ex 5 ex 6", "ttl a", "(integer) 6"),
+            ("", "set a 1 ex 5 px 6", SYNTAX),
+            ("", "set a 1 ex 5 keepttl", SYNTAX),
+            ("", "set a 1 keepttl ex 5", SYNTAX),
+            ("", "set a 1 ex", SYNTAX),
+            ("", "set a 1 ex 0", INVALID),
+            ("", "set a 1 px -5", INVALID),
+            ("", "set a 1 ex 9223372036854775807", INVALID),
+            ("", "set a 1 px 9223372036854775807", INVALID),
+            ("", "set a 1 exat 9223372036854776", INVALID),
+            ("set a 1 pxat 9223372036854775807", "get a", "'1'"),
+            ("", "set a 1 ex x", "(error) ERR value is not an integer or out of range"),
+            ("", "set a 1 ex 1.5", "(error) ERR value is not an integer or out of range"),
+        ]);
+    }
+}

@@ -1,0 +1,200 @@
+//! What connection commands ask of the node that runs them, as plain data. The node room implements it; commands
+//! turn it into replies.
+
+use types::settings::Settings;
+
+/// The node, as connection commands see it.
+pub trait Host {
+    /// The password of every door; empty where none is set.
+    fn password(&self) -> &str;
+    /// This node's settings.
+    fn settings(&self) -> &Settings;
+    /// The figures for `INFO`.
+    fn info(&mut self) -> InfoData;
+    /// The cluster as this node knows it.
+    fn cluster(&mut self) -> ClusterView;
+    /// How many keys this node's copy of a slot holds; 0 where it has none.
+    fn count_keys_in_slot(&mut self, slot: u16) -> u64;
+    /// The state of the cluster as JSON, for `ANNULET STATUS`.
+    fn status_json(&mut self) -> String;
+}
+
+/// The figures that `INFO` shows. Sizes are in bytes; counters run from the process's start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct InfoData {
+    /// Annulet's version.
+    pub version: String,
+    /// What the binary was built from; empty where unknown.
+    pub build_id: String,
+    /// Operating system and machine, as in `Linux 6.18 x86_64`.
+    pub os: String,
+    /// Process id.
+    pub process_id: u64,
+    /// 40 hex digits, new at every start.
+    pub run_id: String,
+    /// Seconds since the process started.
+    pub uptime_seconds: u64,
+    /// Wall time in Unix microseconds.
+    pub now_us: u64,
+    /// Data threads.
+    pub shards: u64,
+
+    /// Connections now.
+    pub connected_clients: u64,
+    /// Connections whose reply waits: for a commit, a forward, or WAIT.
+    pub waiting_clients: u64,
+
+    /// Bytes that the allocator has handed out.
+    pub used_memory: u64,
+    /// The most it ever was.
+    pub used_memory_peak: u64,
+    /// Resident bytes.
+    pub used_memory_rss: u64,
+    /// Bytes of tables and the values in them.
+    pub used_memory_dataset: u64,
+    /// The machine's memory.
+    pub total_system_memory: u64,
+
+    /// Whether the node still loads or fetches its data.
+    pub loading: bool,
+
+    /// Connections ever taken.
+    pub total_connections_received: u64,
+    /// Connections refused for `maxclients`.
+    pub rejected_connections: u64,
+    /// Commands ever run.
+    pub total_commands_processed: u64,
+    /// Commands a second, lately.
+    pub instantaneous_ops_per_sec: u64,
+    /// Bytes ever received from clients.
+    pub total_net_input_bytes: u64,
+    /// Bytes ever sent to clients.
+    pub total_net_output_bytes: u64,
+    /// Keys removed because their time had come.
+    pub expired_keys: u64,
+    /// Reads that found their key.
+    pub keyspace_hits: u64,
+    /// Reads that did not.
+    pub keyspace_misses: u64,
+    /// Error replies ever sent.
+    pub total_error_replies: u64,
+    /// Requests passed on to another node.
+    pub forwarded_requests: u64,
+    /// Requests answered "outcome unknown".
+    pub unknown_outcomes: u64,
+
+    /// Other nodes that hold backups of this node's primaries, and are in sync.
+    pub connected_backups: u64,
+    /// Log records that this node's primaries have ordered.
+    pub replication_offset: u64,
+    /// 40 hex digits that name the data's history: the cluster's id.
+    pub replication_id: String,
+    /// Partitions of which this node is the primary.
+    pub primaries: u64,
+    /// Partitions of which this node holds a backup.
+    pub backups: u64,
+    /// Partitions of this node's primaries with fewer in-sync copies than `copies`.
+    pub partitions_short_of_copies: u64,
+    /// Partitions of the whole cluster that nobody serves.
+    pub partitions_unavailable: u64,
+    /// The coordinator's node id; 0 where none is known.
+    pub coordinator: u16,
+    /// This node's id.
+    pub node_id: u16,
+
+    /// Seconds of processor time in the kernel.
+    pub used_cpu_sys: f64,
+    /// Seconds of processor time outside of it.
+    pub used_cpu_user: f64,
+
+    /// Keys.
+    pub keys: u64,
+    /// Keys with a time to live.
+    pub expires: u64,
+}
+
+/// The cluster map as clients are shown it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterView {
+    /// This node.
+    pub my_id: u16,
+    /// All nodes, by id.
+    pub nodes: Vec<NodeView>,
+    /// Runs of slots, in order; several neighbours may have the same copies.
+    pub ranges: Vec<RangeView>,
+    /// The version of the map.
+    pub current_epoch: u64,
+    /// Whether every slot is served.
+    pub ok: bool,
+}
+
+/// One node of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeView {
+    /// Its number.
+    pub id: u16,
+    /// Its 40 hex digits.
+    pub name: String,
+    /// The host that clients are told.
+    pub host: String,
+    /// Its port for every client.
+    pub port: u16,
+    /// Its port for cluster-aware clients.
+    pub cluster_port: u16,
+    /// Its port for other nodes.
+    pub peer_port: u16,
+    /// Whether the cluster holds it for dead.
+    pub failed: bool,
+    /// The version of its seat in the map.
+    pub epoch: u64,
+}
+
+/// A run of slots with the same copies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RangeView {
+    /// First slot.
+    pub first: u16,
+    /// Last slot.
+    pub last: u16,
+    /// The node that serves it, if one does.
+    pub primary: Option<u16>,
+    /// The nodes that hold backups.
+    pub backups: Vec<u16>,
+}
+
+impl ClusterView {
+    /// The node with this id.
+    pub fn node(&self, id: u16) -> Option<&NodeView> {
+        self.nodes.iter().find(|node| node.id == id)
+    }
+
+    /// The runs of slots that a node serves, as long as they can be.
+    pub fn served_by(&self, id: u16) -> Vec<(u16, u16)> {
+        let mut runs: Vec<(u16, u16)> = Vec::new();
+        for range in self.ranges.iter().filter(|range| range.primary == Some(id)) {
+            match runs.last_mut() {
+                Some(run) if u32::from(run.1) + 1 == u32::from(range.first) => run.1 = range.last,
+                _ => runs.push((range.first, range.last)),
+            }
+        }
+        runs
+    }
+
+    /// The ranges, neighbours with the same copies joined.
+    pub fn joined_ranges(&self) -> Vec<RangeView> {
+        let mut joined: Vec<RangeView> = Vec::new();
+        for range in &self.ranges {
+            match joined.last_mut() {
+                Some(run)
+                    if u32::from(run.last) + 1 == u32::from(range.first)
+                        && run.primary == range.primary
+                        && run.backups == range.backups =>
+                {
+                    run.last = range.last;
+                }
+                _ => joined.push(range.clone()),
+            }
+        }
+        joined
+    }
+}

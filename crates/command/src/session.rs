@@ -1,0 +1,76 @@
+//! A connection as commands see it: plain data that the node keeps and connection commands change.
+
+use types::settings::{ReadLevel, Settings, WriteLevel};
+
+/// Which port a connection came in by (design, section 8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Door {
+    /// Any node answers any key.
+    #[default]
+    Plain,
+    /// Another node's key is answered with `MOVED`.
+    Cluster,
+}
+
+/// What a connection has said of itself and chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Unique in this node's life: `CLIENT ID`.
+    pub id: u64,
+    /// `CLIENT SETNAME`; empty where none was given.
+    pub name: Vec<u8>,
+    /// RESP version: 2 or 3.
+    pub protocol: u8,
+    /// Whether it has shown the password, or none is needed.
+    pub authenticated: bool,
+    /// The port it came in by.
+    pub door: Door,
+    /// `READONLY`: reads may be stale.
+    pub readonly: bool,
+    /// `ASKING`: for the next command only; the node clears it.
+    pub asking: bool,
+    /// What its reads may show.
+    pub read_level: ReadLevel,
+    /// When its writes are acknowledged.
+    pub write_level: WriteLevel,
+    /// `CLIENT SETINFO LIB-NAME`.
+    pub lib_name: Vec<u8>,
+    /// `CLIENT SETINFO LIB-VER`.
+    pub lib_version: Vec<u8>,
+    /// The other end's `host:port`.
+    pub address: String,
+    /// This end's `host:port`.
+    pub local_address: String,
+    /// When it came, in Unix milliseconds.
+    pub created_ms: u64,
+    /// Whether to close the connection once the reply is out.
+    pub close_after_reply: bool,
+}
+
+impl Session {
+    /// A new connection: RESP2, with the levels of the settings, authenticated where no password is set.
+    pub fn new(id: u64, door: Door, settings: &Settings) -> Session {
+        Session {
+            id,
+            name: Vec::new(),
+            protocol: 2,
+            authenticated: settings.requirepass.as_str().is_empty(),
+            door,
+            readonly: false,
+            asking: false,
+            read_level: settings.read_level,
+            write_level: settings.write_level,
+            lib_name: Vec::new(),
+            lib_version: Vec::new(),
+            address: String::new(),
+            local_address: String::new(),
+            created_ms: 0,
+            close_after_reply: false,
+        }
+    }
+
+    /// What its reads may show now: `READONLY` means stale reads, whatever the level.
+    pub fn effective_read_level(&self) -> ReadLevel {
+        if self.readonly { ReadLevel::Stale } else { self.read_level }
+    }
+}

@@ -1,0 +1,165 @@
+//! For tests: one partition, one session, a host with fixed answers, and replies as text.
+
+use crate::{
+    ClusterView, Command, CommandError, Door, Flags, Handler, Host, InfoData, NodeView, RangeView, Reply,
+    Session, resolve, scan,
+};
+use storage::{Keyspace, Stub};
+use types::settings::Settings;
+
+/// What a test runs commands on.
+pub(crate) struct World {
+    table: Stub,
+    now_ms: u64,
+    pub(crate) session: Session,
+    host: FixedHost,
+}
+
+impl World {
+    pub(crate) fn new() -> World {
+        World::with_password("")
+    }
+
+    pub(crate) fn with_password(password: &str) -> World {
+        let mut settings = Settings::default();
+        settings.set("requirepass", password).expect("any text is a password");
+        World {
+            table: Stub(Default::default()),
+            now_ms: 1_700_000_000_000,
+            session: Session::new(7, Door::Plain, &settings),
+            host: FixedHost(settings),
+        }
+    }
+
+    pub(crate) fn keyspace<T>(&mut self, run: impl FnOnce(&mut Keyspace<'_>) -> T) -> T {
+        run(&mut Keyspace { t: &mut self.table, now: self.now_ms })
+    }
+
+    /// Runs a command, given as words between blanks, and shows its reply as text. `sleep` lets milliseconds pass.
+    pub(crate) fn run(&mut self, line: &str) -> String {
+        let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        if let [b"sleep", ms] = args[..] {
+            self.now_ms += std::str::from_utf8(ms).unwrap().parse::<u64>().unwrap();
+            return String::new();
+        }
+        let reply = resolve(&args).and_then(|command| self.run_command(command, &args));
+        show(&Reply::from(reply))
+    }
+
+    fn run_command(&mut self, command: &Command, args: &[&[u8]]) -> Result<Reply<'static>, CommandError> {
+        if !self.session.authenticated && !command.flags.contains(Flags::NO_AUTH) {
+            return Err(CommandError::NoAuth);
+        }
+        match command.handler {
+            Handler::Keys { run, .. } | Handler::Everywhere { run, .. } => {
+                self.keyspace(|keyspace| run(keyspace, args).map(Reply::into_owned))
+            }
+            Handler::Session(run) => run(&mut self.session, &mut self.host, args),
+            Handler::Scan => {
+                let request = scan::parse(args)?;
+                let mut found = Vec::new();
+                let next = self
+                    .keyspace(|keyspace| scan::run_partition(keyspace, request.cursor, &request, &mut found));
+                found.sort_unstable();
+                Ok(Reply::Array(vec![
+                    Reply::bulk(next.unwrap_or(0).to_string()),
+                    Reply::Array(found.into_iter().map(Reply::bulk).collect()),
+                ]))
+            }
+            Handler::Wait => Ok(Reply::Integer(0)),
+        }
+    }
+}
+
+/// Runs cases, each on an empty partition with a new session: commands that set the scene, parted by `;`, the command,
+/// and its reply as text.
+pub(crate) fn check(cases: &[(&str, &str, &str)]) {
+    for (scene, line, expected) in cases {
+        let mut world = World::new();
+        for step in scene.split(';').map(str::trim).filter(|step| !step.is_empty()) {
+            let reply = world.run(step);
+            assert!(!reply.starts_with("(error) ERR unknown command"), "{step}: {reply}");
+        }
+        assert_eq!(&world.run(line), expected, "{line}, after: {scene}");
+    }
+}
+
+fn show(reply: &Reply<'_>) -> String {
+    let list = |items: &[Reply<'_>]| format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(", "));
+    match reply {
+        Reply::Simple(text) => text.to_string(),
+        Reply::Error(error) => format!("(error) {error}"),
+        Reply::Integer(value) => format!("(integer) {value}"),
+        Reply::Bulk(bytes) => format!("'{}'", String::from_utf8_lossy(bytes)),
+        Reply::Null | Reply::NullArray => "(nil)".into(),
+        Reply::Array(items) | Reply::Set(items) => list(items),
+        Reply::Map(pairs) => {
+            let pairs: Vec<String> = pairs.iter().map(|(k, v)| format!("{}: {}", show(k), show(v))).collect();
+            format!("{{{}}}", pairs.join(", "))
+        }
+        Reply::Double(value) => value.to_string(),
+        Reply::Boolean(value) => value.to_string(),
+        Reply::Verbatim(text) => text.clone(),
+    }
+}
+
+/// The 40 hex digits of a node of the fixed cluster.
+pub(crate) fn name_of(id: u16) -> String {
+    format!("{id:040x}")
+}
+
+struct FixedHost(Settings);
+
+impl Host for FixedHost {
+    fn password(&self) -> &str {
+        self.0.requirepass.as_str()
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.0
+    }
+
+    fn info(&mut self) -> InfoData {
+        InfoData { version: "0.0.0".into(), keys: 3, expires: 1, ..InfoData::default() }
+    }
+
+    /// Nodes 1 and 2 serve three quarters of the slots; node 3 is dead.
+    fn cluster(&mut self) -> ClusterView {
+        let node = |id: u16| NodeView {
+            id,
+            name: name_of(id),
+            host: format!("h{id}"),
+            port: 7000 + id,
+            cluster_port: 7100 + id,
+            peer_port: 7200 + id,
+            failed: id == 3,
+            epoch: 4 + u64::from(id),
+        };
+        let range = |first, last, primary, backups: &[u16]| RangeView {
+            first,
+            last,
+            primary,
+            backups: backups.to_vec(),
+        };
+        ClusterView {
+            my_id: 1,
+            nodes: [1, 2, 3].map(node).to_vec(),
+            ranges: vec![
+                range(0, 4095, Some(1), &[2]),
+                range(4096, 8191, Some(1), &[2]),
+                range(8192, 12287, Some(2), &[3, 1]),
+                range(12288, 16383, None, &[3]),
+            ],
+            current_epoch: 9,
+            ok: false,
+        }
+    }
+
+    fn count_keys_in_slot(&mut self, slot: u16) -> u64 {
+        u64::from(slot)
+    }
+
+    fn status_json(&mut self) -> String {
+        "{}".into()
+    }
+}
