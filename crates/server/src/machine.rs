@@ -3,11 +3,12 @@
 //! The loops are written against these traits, so that their own tests can put a stand-in for a whole node.
 
 use command::{Reply, Session};
+pub use control::{HeartEffects, HeartInput, HeartNotice};
 use control::message::{Beat, Change, Identity};
 use placement::ClusterMap;
 use replication::message::{Message, Sender};
 use std::sync::Arc;
-use types::{Instant, NodeId, ShardId};
+use types::{Instant, NodeId, PartitionId, Position, ShardId};
 
 /// PLACEHOLDER
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,20 +42,6 @@ pub struct Effects {
 }
 
 /// PLACEHOLDER
-#[derive(Clone, Debug)]
-pub struct HeartInput;
-/// PLACEHOLDER
-#[derive(Clone, Debug)]
-pub struct HeartNotice;
-/// PLACEHOLDER
-#[derive(Debug, Default)]
-pub struct HeartEffects {
-    /// Beats.
-    pub beats: Vec<(NodeId, Beat)>,
-    /// Notices.
-    pub notices: Vec<HeartNotice>,
-}
-/// PLACEHOLDER
 #[derive(Debug, Default)]
 pub struct ControlEffects {
     /// Messages.
@@ -63,6 +50,8 @@ pub struct ControlEffects {
     pub map: Option<Arc<ClusterMap>>,
     /// To the heart.
     pub to_heart: Vec<HeartInput>,
+    /// Who asks how far the logs of these partitions reach, and the number of the question.
+    pub ask_tails: Vec<(NodeId, u64, Vec<PartitionId>)>,
 }
 
 /// One shard of a node.
@@ -86,6 +75,8 @@ pub trait ShardMachine {
     fn map(&mut self, now: Instant, map: Arc<ClusterMap>);
     /// Messages to or from a node have been lost.
     fn link_lost(&mut self, now: Instant, node: NodeId);
+    /// How far its logs of these partitions reach; without those that lie on other shards.
+    fn tails(&mut self, partitions: &[PartitionId]) -> Vec<(PartitionId, Position)>;
     /// Time has passed.
     fn tick(&mut self, now: Instant);
     /// The loop's turn ends.
@@ -118,6 +109,8 @@ pub trait ControlMachine {
     fn changes(&mut self, now: Instant, changes: Vec<Change>);
     /// An operator, through a client of this node, accepts the loss of partitions whose every log is gone.
     fn accept_loss(&mut self, now: Instant);
+    /// What the shards answer to [`ControlEffects::ask_tails`].
+    fn tails(&mut self, now: Instant, to: NodeId, question: u64, tails: Vec<(PartitionId, Position)>);
     /// What it wants done, to be drained.
     fn effects(&mut self) -> &mut ControlEffects;
 }

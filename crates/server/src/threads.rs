@@ -9,7 +9,7 @@ use placement::ClusterMap;
 use replication::message::{Message, Sender};
 use std::net::TcpStream;
 use std::sync::Arc;
-use types::Endpoint;
+use types::{Endpoint, NodeId, PartitionId, Position};
 
 /// A letter to a thread.
 #[derive(Debug)]
@@ -30,6 +30,10 @@ pub enum Mail {
     Notices(Vec<HeartNotice>),
     /// To the heart, from the control plane.
     Inputs(Vec<HeartInput>),
+    /// To a shard: a node's coordinator asks how far the logs of these partitions reach.
+    AskTails(NodeId, u64, Arc<[PartitionId]>),
+    /// To the control plane: a shard's part of the answer.
+    Tails(NodeId, u64, Vec<(PartitionId, Position)>),
     /// To any: finish.
     Stop,
 }
