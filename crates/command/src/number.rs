@@ -126,7 +126,8 @@ mod tests {
         #[test]
         fn integers_read_back(value: i64) {
             let digits = Digits::new(value);
-            prop_assert_eq!(digits.as_bytes(), value.to_string().as_bytes());
+            let text = value.to_string();
+            prop_assert_eq!(digits.as_bytes(), text.as_bytes());
             prop_assert_eq!(parse_i64(digits.as_bytes()), Some(value));
         }
 

@@ -4,12 +4,16 @@ use crate::{
     ClusterView, Command, CommandError, Door, Flags, Handler, Host, InfoData, NodeView, RangeView, Reply,
     Session, resolve, scan,
 };
-use storage::{Keyspace, Stub};
+use storage::{Changes, Hasher, Keyspace, Table, Uncommitted};
+use types::Version;
 use types::settings::Settings;
 
 /// What a test runs commands on.
 pub(crate) struct World {
-    table: Stub,
+    table: Table,
+    changes: Changes,
+    uncommitted: Uncommitted,
+    last_version: Version,
     now_ms: u64,
     pub(crate) session: Session,
     host: FixedHost,
@@ -24,7 +28,10 @@ impl World {
         let mut settings = Settings::default();
         settings.set("requirepass", password).expect("any text is a password");
         World {
-            table: Stub(Default::default()),
+            table: Table::new(Hasher::new(1)),
+            changes: Changes::new(false, false),
+            uncommitted: Uncommitted::default(),
+            last_version: Version::default(),
             now_ms: 1_700_000_000_000,
             session: Session::new(7, Door::Plain, &settings),
             host: FixedHost(settings),
@@ -32,7 +39,9 @@ impl World {
     }
 
     pub(crate) fn keyspace<T>(&mut self, run: impl FnOnce(&mut Keyspace<'_>) -> T) -> T {
-        run(&mut Keyspace { t: &mut self.table, now: self.now_ms })
+        let World { table, changes, uncommitted, last_version, now_ms, .. } = self;
+        changes.clear();
+        run(&mut Keyspace::fresh(table, changes, uncommitted, last_version, *now_ms))
     }
 
     /// Runs a command, given as words between blanks, and shows its reply as text. `sleep` lets milliseconds pass.

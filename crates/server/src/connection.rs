@@ -13,7 +13,7 @@
 
 use crate::clock;
 use crate::machine::{Answer, ShardMachine, Ticket};
-use command::{CommandError, Reply, Session};
+use command::{Reply, Session};
 use mio::net::TcpStream;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -21,10 +21,12 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
 use std::time::Duration;
 use types::Instant;
-use crate::resp_stub as resp;
+use wire::resp::{self, Parsed, ProtocolError};
 
 /// How many requests are parsed and prefetched before the first of them runs.
 const LOOK_AHEAD: usize = 32;
+/// Arguments of a batch that need no allocation.
+const ARGS_IN_PLACE: usize = 3 * LOOK_AHEAD;
 /// Reads from one connection in one turn, each of a scratch buffer at most.
 const READS_A_TURN: usize = 4;
 /// Requests of one connection in one turn.
@@ -59,7 +61,8 @@ pub struct Connection {
     pub key: u64,
     stream: TcpStream,
     session: Session,
-    parser: resp::Parser,
+    decoder: resp::Decoder,
+    /// Once it has authenticated; before that, those for strangers.
     limits: resp::Limits,
     /// The rest of an unfinished request; with `backlog`, whole requests too.
     input: Vec<u8>,
@@ -100,7 +103,7 @@ impl Connection {
             key,
             stream,
             session,
-            parser: resp::Parser::default(),
+            decoder: resp::Decoder::new(),
             limits,
             input: Vec::new(),
             backlog: false,
@@ -199,7 +202,7 @@ impl Connection {
                 self.readable = false;
             }
             if self.input.is_empty() {
-                let used = self.run_requests(now, machine, &scratch[..bytes], &mut requests);
+                let used = self.run_requests(now, machine, &mut scratch[..bytes], &mut requests);
                 if !self.closing {
                     self.input.extend_from_slice(&scratch[used..bytes]);
                 }
@@ -213,7 +216,7 @@ impl Connection {
 
     fn run_input<M: ShardMachine>(&mut self, now: Instant, machine: &mut M, requests: &mut usize) {
         let mut input = std::mem::take(&mut self.input);
-        let used = self.run_requests(now, machine, &input, requests);
+        let used = self.run_requests(now, machine, &mut input, requests);
         if used == input.len() || self.closing {
             if input.capacity() > BUFFER_BYTES_KEPT {
                 return;
@@ -230,7 +233,7 @@ impl Connection {
         &mut self,
         now: Instant,
         machine: &mut M,
-        bytes: &[u8],
+        bytes: &mut [u8],
         requests: &mut usize,
     ) -> usize {
         let mut used = 0;
@@ -240,17 +243,20 @@ impl Connection {
                 break;
             }
             // Before the password the limits are tight, and each request may be the one that lifts them.
-            let most = if self.session.authenticated { LOOK_AHEAD.min(*requests) } else { 1 };
-            let mut batch = Batch::default();
-            let end = batch.parse(&mut self.parser, &self.limits, self.session.authenticated, bytes, used, most);
+            let authenticated = self.session.authenticated;
+            let most = if authenticated { LOOK_AHEAD.min(*requests) } else { 1 };
+            let limits = if authenticated { self.limits } else { resp::Limits::unauthenticated() };
+            let mut batch = Batch { end: used, ..Batch::default() };
+            let end = batch.parse(&mut self.decoder, &limits, bytes, most);
+            let args: SmallVec<[&[u8]; ARGS_IN_PLACE]> = resp::slices(bytes, &batch.spans).collect();
             if batch.requests.len() > 1 {
                 for request in &batch.requests {
-                    machine.prefetch(&batch.args[request.args.clone()]);
+                    machine.prefetch(&args[request.args.clone()]);
                 }
             }
             *requests -= batch.requests.len();
             for request in &batch.requests {
-                self.run_one(now, machine, &batch.args[request.args.clone()], request.bytes);
+                self.run_one(now, machine, &args[request.args.clone()], request.bytes);
                 if self.closing {
                     return bytes.len();
                 }
@@ -260,7 +266,7 @@ impl Connection {
                 BatchEnd::Full => {}
                 BatchEnd::Incomplete => break,
                 BatchEnd::Malformed(error) => {
-                    self.reply_now(&Reply::Error(error));
+                    self.reply_now(&error.into());
                     self.finish();
                     return bytes.len();
                 }
@@ -401,10 +407,11 @@ impl Connection {
     }
 }
 
-/// Requests parsed ahead. Their arguments lie where they were read.
+/// Requests parsed ahead.
 #[derive(Default)]
-struct Batch<'a> {
-    args: SmallVec<[&'a [u8]; 3 * LOOK_AHEAD]>,
+struct Batch {
+    /// Where all their arguments lie.
+    spans: SmallVec<[resp::Span; ARGS_IN_PLACE]>,
     requests: SmallVec<[Request; LOOK_AHEAD]>,
     /// Where the last whole request ends.
     end: usize,
@@ -422,38 +429,33 @@ enum BatchEnd {
     /// The next request has not wholly come.
     Incomplete,
     /// What follows is no request.
-    Malformed(CommandError),
+    Malformed(ProtocolError),
 }
 
-impl<'a> Batch<'a> {
-    /// Parses up to `most` requests of `bytes` from `from` on.
+impl Batch {
+    /// Parses up to `most` requests of `bytes` from `end` on.
     fn parse(
         &mut self,
-        parser: &mut resp::Parser,
+        decoder: &mut resp::Decoder,
         limits: &resp::Limits,
-        authenticated: bool,
-        bytes: &'a [u8],
-        from: usize,
+        bytes: &mut [u8],
         most: usize,
     ) -> BatchEnd {
-        self.end = from;
         while self.requests.len() < most && self.end < bytes.len() {
-            let first = self.args.len();
-            match parser.parse(&bytes[self.end..], limits, authenticated, &mut self.args) {
-                Ok(Some(used)) => {
-                    self.requests.push(Request { args: first..self.args.len(), bytes: used });
-                    self.end += used;
-                }
-                Ok(None) => {
-                    self.args.truncate(first);
-                    return BatchEnd::Incomplete;
-                }
-                Err(error) => {
-                    self.args.truncate(first);
-                    return BatchEnd::Malformed(error);
-                }
-            }
+            let start = self.end;
+            let used = match decoder.parse(&mut bytes[start..], limits) {
+                Ok(Parsed::Complete(used)) => used,
+                Ok(Parsed::Incomplete { .. }) => return BatchEnd::Incomplete,
+                Err(error) => return BatchEnd::Malformed(error),
+            };
+            let first = self.spans.len();
+            self.spans.extend(decoder.arguments().iter().map(|&(from, to)| (start + from, start + to)));
+            self.requests.push(Request { args: first..self.spans.len(), bytes: used });
+            self.end += used;
         }
         BatchEnd::Full
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,6 @@ pub mod machine;
 pub mod mailbox;
 pub mod peers;
 pub mod proof;
-mod resp_stub;
 pub mod shard_loop;
 pub mod start;
 pub mod stats;

@@ -25,7 +25,7 @@ use tracing::{debug, error, warn};
 use types::settings::Settings;
 use types::{Endpoint, Instant, NodeId, ShardId};
 use wire::peer::{Frame, encode_shard};
-use crate::resp_stub as resp;
+use wire::resp;
 
 /// How often the machine is told that time passes.
 pub const TICK: Duration = Duration::from_millis(5);
@@ -246,7 +246,7 @@ impl<M: ShardMachine> ShardLoop<M> {
         session.local_address = text(stream.local_addr());
         session.created_ms = clock::wall_ms();
         let (at, key) = self.connections.reserve();
-        let limits = resp::Limits::new(&self.parts.settings);
+        let limits = resp::Limits::authenticated(&self.parts.settings);
         let mut connection = Connection::new(key, TcpStream::from_std(stream), session, limits, now);
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.parts.poll.registry().register(connection.stream(), Token(at), interest) {

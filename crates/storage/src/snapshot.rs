@@ -74,3 +74,78 @@ pub fn load_chunk(bytes: &[u8], table: &mut Table) -> Result<usize, Corrupt> {
     effects(body).flatten().for_each(|effect| effect.apply(table));
     Ok(count)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{Hasher, Value};
+    use types::Version;
+
+    fn filled(keys: u64, value_bytes: usize) -> Table {
+        let mut table = Table::new(Hasher::new(1));
+        for key in 0..keys {
+            let expire_at_ms = (key % 3 == 0).then_some(key);
+            let name = key.to_le_bytes();
+            let value = vec![key as u8; value_bytes];
+            table.put(table.hasher().hash(&name), &name, Value::String(&value), expire_at_ms, Version(key));
+        }
+        table
+    }
+
+    fn contents(table: &Table) -> Vec<(Vec<u8>, crate::OwnedEntry)> {
+        let mut entries = Vec::new();
+        table.scan(0, usize::MAX, &mut |entry| entries.push((entry.key.to_vec(), entry.to_owned())));
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        entries
+    }
+
+    #[test]
+    fn chunks_make_the_table_again_elsewhere() {
+        let table = filled(5000, 50);
+        // Another node has another seed.
+        let mut copy = Table::new(Hasher::new(2));
+        let (mut cursor, mut loaded, mut chunks) = (Some(0), 0, 0);
+        while let Some(from) = cursor {
+            let mut chunk = b"before".to_vec();
+            cursor = write_chunk(&table, from, 4096, &mut chunk);
+            assert!(chunk.len() < 6 + 4096 + 100);
+            loaded += load_chunk(&chunk[6..], &mut copy).unwrap();
+            chunks += 1;
+        }
+        assert_eq!(loaded, 5000);
+        assert!((70..200).contains(&chunks), "{chunks}");
+        assert_eq!(contents(&copy), contents(&table));
+    }
+
+    #[test]
+    fn a_huge_entry_has_a_chunk_to_itself() {
+        let table = filled(3, 10_000);
+        let mut chunk = Vec::new();
+        assert!(write_chunk(&table, 0, 100, &mut chunk).is_some());
+        assert_eq!(load_chunk(&chunk, &mut Table::new(Hasher::new(1))), Ok(1));
+        let mut empty = Vec::new();
+        assert_eq!(write_chunk(&filled(0, 0), 0, 100, &mut empty), None);
+        assert_eq!(load_chunk(&empty, &mut Table::new(Hasher::new(1))), Ok(0));
+    }
+
+    #[test]
+    fn every_damaged_bit_and_every_cut_is_noticed() {
+        let mut chunk = Vec::new();
+        write_chunk(&filled(5, 5), 0, 10_000, &mut chunk);
+        let mut table = Table::new(Hasher::new(1));
+        for at in 0..chunk.len() {
+            assert!(load_chunk(&chunk[..at], &mut table).is_err());
+            for bit in 0..8 {
+                let mut damaged = chunk.clone();
+                damaged[at] ^= 1 << bit;
+                assert!(load_chunk(&damaged, &mut table).is_err(), "byte {at}, bit {bit}");
+            }
+        }
+        assert!(table.is_empty(), "a corrupt chunk changes nothing");
+        let mut with_removal = chunk[..HEADER_BYTES].to_vec();
+        Effect::Remove { key: b"x", version: Version(1) }.encode(&mut with_removal);
+        let checksum = crc32c::crc32c(&with_removal[8..]);
+        with_removal[4..8].copy_from_slice(&checksum.to_le_bytes());
+        assert!(load_chunk(&with_removal, &mut table).is_err());
+    }
+}

@@ -65,6 +65,9 @@ use types::Version;
 pub struct Hasher {
     seed: u64,
     shared: &'static SharedSeed,
+    /// Tests make keys collide by it.
+    #[cfg(test)]
+    mask: u64,
 }
 
 impl Hasher {
@@ -75,7 +78,12 @@ impl Hasher {
         static WIDE_SEEDS: Mutex<BTreeMap<u64, &'static SharedSeed>> = Mutex::new(BTreeMap::new());
         let mut seeds = WIDE_SEEDS.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = *seeds.entry(seed).or_insert_with(|| Box::leak(Box::new(SharedSeed::from_u64(seed))));
-        Hasher { seed: seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15, shared }
+        Hasher {
+            seed: seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15,
+            shared,
+            #[cfg(test)]
+            mask: u64::MAX,
+        }
     }
 
     /// A key's hash. All 64 bits are good.
@@ -83,6 +91,9 @@ impl Hasher {
     pub fn hash(&self, key: &[u8]) -> u64 {
         let mut hasher = foldhash::quality::FoldHasher::with_seed(self.seed, self.shared);
         hasher.write(key);
+        #[cfg(test)]
+        return hasher.finish() & self.mask;
+        #[cfg(not(test))]
         hasher.finish()
     }
 }
@@ -619,14 +630,7 @@ impl Table {
                 drop(Piece(start_of(word)));
             }
         }
-        *self = Table {
-            len: 0,
-            volatile_len: 0,
-            piece_bytes: 0,
-            homes: 0,
-            words: Vec::new(),
-            hasher: self.hasher,
-        };
+        (self.homes, self.len, self.volatile_len, self.piece_bytes) = (0, 0, 0, 0);
     }
 
     /// Visits the entries whose hash is `cursor` or more, in the order of their hashes, and returns from where to
@@ -693,7 +697,7 @@ impl Table {
         if self.len == 0 {
             return None;
         }
-        let start = (u128::from(random) * self.words.len() as u128 >> 64) as usize;
+        let start = ((u128::from(random) * self.words.len() as u128) >> 64) as usize;
         let after = (start..self.words.len()).chain(0..start);
         let mut used = after.filter(|&position| self.words[position] != 0);
         used.next().map(|position| self.entry_at(position))
@@ -819,7 +823,7 @@ impl Table {
     /// Where a hash belongs: its home and, in the lowest 8 bits, what comes after the point.
     #[inline]
     fn order(&self, hash: u64) -> u64 {
-        (u128::from(hash) * self.homes as u128 >> (64 - FRACTION_BITS)) as u64
+        ((u128::from(hash) * self.homes as u128) >> (64 - FRACTION_BITS)) as u64
     }
 
     /// The least hash that belongs there or later.
@@ -886,9 +890,7 @@ impl Table {
 
     /// Makes the index `words` long, or longer where the last homes overflow, and moves every word.
     fn resize(&mut self, words: usize) {
-        let mut new_words = Vec::with_capacity(words);
-        new_words.resize(words, 0);
-        let old = std::mem::replace(&mut self.words, new_words);
+        let old = std::mem::replace(&mut self.words, vec![0; words]);
         self.homes = words - (words / 64).clamp(1, SPILL_MAX);
         let mut tail = 0;
         let mut greatest = 0;
@@ -919,5 +921,283 @@ impl Table {
             self.words.reserve_exact(words - self.words.len());
             self.words.resize(words, 0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    impl Table {
+        /// What has to hold between any two operations.
+        fn check(&self) {
+            let (mut len, mut volatile_len, mut piece_bytes) = (0, 0, 0);
+            let mut last = 0;
+            let mut end = 0;
+            for (position, &word) in self.words.iter().enumerate() {
+                if word == 0 {
+                    continue;
+                }
+                let view = self.piece(position);
+                let order = self.order(self.hasher.hash(view.key()));
+                let home = (order >> FRACTION_BITS) as usize;
+                assert_eq!(self.order_at(position, word), order, "the word tells the order");
+                assert_eq!(displacement(word), ((position - home) as u64).min(FAR));
+                assert!(order >= last, "the words are in order");
+                assert!(
+                    home >= end || self.words[home..position].iter().all(|&word| word != 0),
+                    "no gap before it"
+                );
+                (last, end) = (order, position);
+                len += 1;
+                volatile_len += usize::from(view.has_expiry());
+                piece_bytes += view.bytes();
+            }
+            assert_eq!((len, volatile_len, piece_bytes), (self.len, self.volatile_len, self.piece_bytes));
+            assert!(self.words.len() <= WORDS_MIN || self.len >= self.words.len() / 4, "not too empty");
+            assert!(self.len <= self.homes, "not too full");
+        }
+
+        fn entries(&self) -> BTreeMap<Vec<u8>, OwnedEntry> {
+            let mut entries = BTreeMap::new();
+            let end = self.scan(0, usize::MAX, &mut |entry| {
+                assert!(entries.insert(entry.key.to_vec(), entry.to_owned()).is_none());
+            });
+            assert_eq!(end, None);
+            entries
+        }
+    }
+
+    const MASKS: [u64; 5] = [u64::MAX, 0, 0xff << 56, 0xffff_0000_0000_00ff, 0x3f << 50];
+
+    fn masked(mask: u64) -> Hasher {
+        Hasher { mask, ..Hasher::new(7) }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put { key: u16, keys: u16, value_len: usize, expire_at_ms: Option<u64> },
+        Remove { key: u16, keys: u16 },
+        Expire { key: u16, keys: u16, expire_at_ms: Option<u64> },
+        Scan { budget: usize },
+        Random { random: u64 },
+        Clear,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let keys = || (0u16..700, prop_oneof![8 => 1u16..4, 1 => 1u16..400]);
+        let value_len = prop_oneof![6 => 0usize..100, 2 => 100usize..400, 1 => Just(70_000)];
+        let expire = || any::<Option<u64>>();
+        let put = (keys(), value_len, expire()).prop_map(|((key, keys), value_len, expire_at_ms)| {
+            let keys = if value_len > 1000 { keys.min(3) } else { keys };
+            Step::Put { key, keys, value_len, expire_at_ms }
+        });
+        let remove = keys().prop_map(|(key, keys)| Step::Remove { key, keys });
+        let set = (keys(), expire()).prop_map(|((key, keys), expire_at_ms)| Step::Expire {
+            key,
+            keys,
+            expire_at_ms,
+        });
+        let scan = prop_oneof![0usize..4, 0usize..100].prop_map(|budget| Step::Scan { budget });
+        let random = any::<u64>().prop_map(|random| Step::Random { random });
+        let step =
+            prop_oneof![8 => put, 6 => remove, 3 => set, 8 => scan, 1 => random, 1 => Just(Step::Clear)];
+        proptest::collection::vec(step, 0..60)
+    }
+
+    /// Keys of 0 to 300 bytes, so that their lengths take one byte and two.
+    fn key_of(number: u16) -> Vec<u8> {
+        let mut key = number.to_le_bytes().to_vec();
+        key.resize(2 + if number.is_multiple_of(50) { 298 } else { number as usize % 20 }, number as u8);
+        key
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+        /// The table does what an ordered map does, at every moment of a scan too: each step visits exactly the
+        /// entries in its stretch of hash space.
+        #[test]
+        fn a_table_is_a_map(steps in steps(), mask in proptest::sample::select(&MASKS[..])) {
+            let mut table = Table::new(masked(mask));
+            let mut model: BTreeMap<Vec<u8>, OwnedEntry> = BTreeMap::new();
+            let mut version = Version(0);
+            let mut cursor = 0;
+            let mut seen: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+            let mut throughout: Vec<Vec<u8>> = Vec::new();
+            for step in steps {
+                version = Version(version.0 + 1);
+                match step {
+                    Step::Put { key, keys, value_len, expire_at_ms } => {
+                        for key in (key..key + keys).map(key_of) {
+                            let value = vec![version.0 as u8; value_len];
+                            table.put(table.hasher().hash(&key), &key, Value::String(&value), expire_at_ms, version);
+                            let value = OwnedValue::String(value.into());
+                            model.insert(key, OwnedEntry { value, expire_at_ms, version });
+                        }
+                    }
+                    Step::Remove { key, keys } => {
+                        for key in (key..key + keys).map(key_of) {
+                            let removed = table.remove(table.hasher().hash(&key), &key);
+                            prop_assert_eq!(removed, model.remove(&key).is_some());
+                            throughout.retain(|other| *other != key);
+                        }
+                    }
+                    Step::Expire { key, keys, expire_at_ms } => {
+                        for key in (key..key + keys).map(key_of) {
+                            let set = table.set_expiry(table.hasher().hash(&key), &key, expire_at_ms, version);
+                            prop_assert_eq!(set, model.contains_key(&key));
+                            if let Some(entry) = model.get_mut(&key) {
+                                (entry.expire_at_ms, entry.version) = (expire_at_ms, version);
+                            }
+                        }
+                    }
+                    Step::Scan { budget } => {
+                        if cursor == 0 {
+                            seen.clear();
+                            throughout = model.keys().cloned().collect();
+                        }
+                        let mut visited = BTreeMap::new();
+                        let next = table.scan(cursor, budget, &mut |entry| {
+                            *seen.entry(entry.key.to_vec()).or_default() += 1;
+                            visited.insert(entry.key.to_vec(), entry.to_owned());
+                        });
+                        prop_assert!(next.is_none_or(|next| next > cursor));
+                        if mask == u64::MAX {
+                            prop_assert!(visited.len() <= budget.max(1));
+                        }
+                        let mut expected = model.clone();
+                        expected.retain(|key, _| {
+                            let hash = table.hasher().hash(key);
+                            hash >= cursor && next.is_none_or(|next| hash < next)
+                        });
+                        prop_assert_eq!(visited, expected);
+                        if next.is_none() {
+                            for key in &throughout {
+                                prop_assert_eq!(seen.get(key), Some(&1));
+                            }
+                        }
+                        cursor = next.unwrap_or(0);
+                    }
+                    Step::Random { random } => {
+                        let entry = table.random(random);
+                        prop_assert_eq!(entry.is_some(), !model.is_empty());
+                        if let Some(entry) = entry {
+                            prop_assert_eq!(model.get(entry.key), Some(&entry.to_owned()));
+                        }
+                    }
+                    Step::Clear => {
+                        table.clear();
+                        model.clear();
+                        throughout.clear();
+                        prop_assert_eq!(table.bytes(), 0);
+                    }
+                }
+                table.check();
+            }
+            for (key, entry) in &model {
+                let hash = table.hasher().hash(key);
+                table.prefetch_index(hash);
+                table.prefetch(hash);
+                let found = table.get(hash, key).map(Entry::to_owned);
+                prop_assert_eq!(found.as_ref(), Some(entry));
+            }
+            prop_assert_eq!(table.entries(), model);
+        }
+    }
+
+    #[test]
+    fn a_step_over_emptiness_is_short() {
+        let hasher = Hasher::new(1);
+        let mut table = Table::new(hasher);
+        for key in 0..100_000u32 {
+            let key = key.to_le_bytes();
+            table.put(hasher.hash(&key), &key, Value::String(b""), None, Version(1));
+        }
+        // Empty all but a quarter of hash space, which is not empty enough to shrink.
+        for key in 0..100_000u32 {
+            let key = key.to_le_bytes();
+            let hash = hasher.hash(&key);
+            if hash >> 62 != 3 || hash >> 54 == 0x3ff {
+                table.remove(hash, &key);
+            }
+        }
+        table.check();
+        let (mut cursor, mut steps, mut seen) = (0, 0, 0);
+        while let Some(next) = table.scan(cursor, 10, &mut |_| seen += 1) {
+            (cursor, steps) = (next, steps + 1);
+        }
+        assert_eq!(seen, table.len());
+        let words = table.words.len();
+        assert!(
+            steps >= words / 90 && steps <= words / 80 + table.len() / 10 + 1,
+            "{steps} steps, {words} words"
+        );
+    }
+
+    #[test]
+    fn an_index_follows_the_number_of_keys() {
+        let hasher = Hasher::new(3);
+        let mut table = Table::new(hasher);
+        let mut load_least = 1.0f64;
+        for key in 0..50_000u32 {
+            let key = key.to_le_bytes();
+            table.put(hasher.hash(&key), &key, Value::String(b"x"), None, Version(1));
+            if key[1] > 1 {
+                load_least = load_least.min(table.len() as f64 / table.words.len() as f64);
+            }
+        }
+        assert!(load_least > 0.7, "{load_least}");
+        let most = table.words.iter().map(|&word| displacement(word)).max();
+        assert!(most < Some(FAR), "{most:?}");
+        for key in 0..50_000u32 {
+            let key = key.to_le_bytes();
+            assert!(table.remove(hasher.hash(&key), &key));
+        }
+        assert_eq!(table.bytes(), 0);
+    }
+
+    #[test]
+    fn a_new_value_takes_the_old_ones_place() {
+        let hasher = Hasher::new(3);
+        let mut table = Table::new(hasher);
+        let hash = hasher.hash(b"counter");
+        let address = |table: &Table| table.words[table.find(hash, b"counter").unwrap()] & ADDRESS;
+        table.put(hash, b"counter", Value::String(b"9"), None, Version(1));
+        let first = address(&table);
+        table.put(hash, b"counter", Value::String(b"10"), None, Version(2));
+        assert!(table.set_expiry(hash, b"counter", Some(5), Version(3)));
+        assert_eq!((address(&table), table.volatile_len()), (first, 1));
+        let entry = table.get(hash, b"counter").unwrap();
+        assert_eq!(
+            (entry.value, entry.expire_at_ms, entry.version),
+            (Value::String(b"10"), Some(5), Version(3))
+        );
+    }
+
+    #[test]
+    fn tables_change_threads() {
+        fn sent<T: Send>(_: &T) {}
+        sent(&Table::new(Hasher::new(1)));
+    }
+
+    #[test]
+    fn seeds_make_different_hashes() {
+        let hashes = |seed| [b"a".as_slice(), b"", b"aa"].map(|key| Hasher::new(seed).hash(key));
+        assert_eq!(hashes(1), hashes(1));
+        assert_ne!(hashes(1), hashes(2));
+        assert_ne!(Hasher::new(1).hash(b"a\0"), Hasher::new(1).hash(b"a"));
+    }
+
+    #[test]
+    fn classes_are_those_of_jemalloc() {
+        let classes =
+            [(1, 16), (17, 32), (91, 96), (97, 112), (128, 128), (129, 160), (257, 320), (1025, 1280)];
+        for (bytes, class) in classes {
+            assert_eq!(size_class(bytes), class);
+            assert_eq!(size_class(class), class);
+        }
+        assert_eq!(Piece::new(&[0; 16], Value::String(&[0; 64]), None, Version(1)).view().bytes(), 96);
     }
 }

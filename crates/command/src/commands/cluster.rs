@@ -101,7 +101,7 @@ fn endpoint(node: &NodeView) -> Reply<'static> {
         Reply::bulk(&*node.host),
         Reply::Integer(i64::from(node.cluster_port)),
         Reply::bulk(&*node.name),
-        Reply::Array(Vec::new()),
+        Reply::Map(Vec::new()),
     ])
 }
 
@@ -219,8 +219,8 @@ mod tests {
             "",
             "cluster slots",
             &format!(
-                "[[(integer) 0, (integer) 8191, ['h1', (integer) 7101, '{one}', []], ['h2', (integer) 7102, '{two}', []]], \
-                 [(integer) 8192, (integer) 12287, ['h2', (integer) 7102, '{two}', []], ['h1', (integer) 7101, '{one}', []]]]"
+                "[[(integer) 0, (integer) 8191, ['h1', (integer) 7101, '{one}', {{}}], ['h2', (integer) 7102, '{two}', {{}}]], \
+                 [(integer) 8192, (integer) 12287, ['h2', (integer) 7102, '{two}', {{}}], ['h1', (integer) 7101, '{one}', {{}}]]]"
             ),
         )]);
     }

@@ -22,13 +22,11 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, CommandError> {
     const BUDGET: usize = 4096;
-    let now_ms = keyspace.now_ms();
     let mut found = Vec::new();
     let mut cursor = Some(0);
     while let Some(at) = cursor {
         cursor = keyspace.scan(at, BUDGET, &mut |entry| {
-            let alive = entry.expire_at_ms.is_none_or(|end| end > now_ms);
-            if alive && glob::matches(args[1], entry.key) {
+            if glob::matches(args[1], entry.key) {
                 found.push(entry.key.to_vec());
             }
         });

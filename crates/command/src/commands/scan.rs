@@ -71,15 +71,10 @@ pub fn run_partition(
     request: &ScanRequest,
     found: &mut Vec<Vec<u8>>,
 ) -> Option<u64> {
-    let now_ms = keyspace.now_ms();
     keyspace.scan(inner_cursor, request.count, &mut |entry| {
-        let alive = entry.expire_at_ms.is_none_or(|end| end > now_ms);
         let fits = |pattern: &Vec<u8>| glob::matches(pattern, entry.key);
         let of_type = |name: &Vec<u8>| name == type_name(entry.value).as_bytes();
-        if alive
-            && request.type_filter.as_ref().is_none_or(of_type)
-            && request.pattern.as_ref().is_none_or(fits)
-        {
+        if request.type_filter.as_ref().is_none_or(of_type) && request.pattern.as_ref().is_none_or(fits) {
             found.push(entry.key.to_vec());
         }
     })

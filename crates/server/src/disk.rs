@@ -1,0 +1,115 @@
+//! The real disk: `std::fs`, with the syncs that POSIX asks for.
+//!
+//! Nothing is cached and nothing is tried again: an error goes to the caller, who alone knows what it means.
+//! `EINTR` is the exception, since nothing was done then.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use storage::Disk;
+
+/// The file system of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    type File = File;
+
+    /// Also syncs the directories above the new ones, so that the whole path is durable.
+    fn create_dir_all(&self, directory: &Path) -> io::Result<()> {
+        if directory.is_dir() {
+            return Ok(());
+        }
+        let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if let Some(parent) = parent {
+            self.create_dir_all(parent)?;
+        }
+        match fs::create_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+            result => result?,
+        }
+        self.sync_dir(parent.unwrap_or(Path::new(".")))
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            // A name that is not UTF-8 is none of ours.
+            names.extend(entry?.file_name().into_string().ok());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+    }
+
+    fn len(&self, file: &File) -> io::Result<u64> {
+        Ok(file.metadata()?.len())
+    }
+
+    fn read(&self, file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        file.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&self, file: &mut File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        file.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self, file: &mut File) -> io::Result<()> {
+        // The length belongs to the data: fdatasync writes it where it has changed.
+        file.sync_data()
+    }
+
+    fn truncate(&self, file: &mut File, bytes: u64) -> io::Result<()> {
+        file.set_len(bytes)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        File::open(directory)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storage::Journal;
+
+    #[test]
+    fn a_journal_on_the_real_disk_reads_back() {
+        let directory =
+            std::env::temp_dir().join(format!("annulet-disk-{}", std::process::id())).join("a").join("b");
+        RealDisk.create_dir_all(&directory).unwrap();
+        RealDisk.create_dir_all(&directory).unwrap();
+        let path = directory.join("journal");
+        let (mut journal, frames) = Journal::open(RealDisk, &path).unwrap();
+        assert!(frames.is_empty());
+        journal.append(b"one").unwrap();
+        journal.append(b"two").unwrap();
+        journal.sync().unwrap();
+        assert_eq!(Journal::open(RealDisk, &path).unwrap().1, [b"one".to_vec(), b"two".to_vec()]);
+        journal.rewrite(&[b"three"]).unwrap();
+        journal.append(b"four").unwrap();
+        journal.sync().unwrap();
+        assert_eq!(RealDisk.list(&directory).unwrap(), ["journal"]);
+        assert_eq!(Journal::open(RealDisk, &path).unwrap().1, [b"three".to_vec(), b"four".to_vec()]);
+        let mut file = RealDisk.open(&path).unwrap();
+        assert_eq!(RealDisk.append(&mut file, b"torn").unwrap(), journal.bytes());
+        assert_eq!(Journal::open(RealDisk, &path).unwrap().1.len(), 2);
+        assert_eq!(RealDisk.len(&file).unwrap(), journal.bytes());
+        let beyond = RealDisk.read(&file, journal.bytes(), &mut [0]).unwrap_err();
+        assert_eq!(beyond.kind(), io::ErrorKind::UnexpectedEof);
+        RealDisk.remove(&path).unwrap();
+        fs::remove_dir_all(directory.ancestors().nth(2).unwrap()).unwrap();
+    }
+}

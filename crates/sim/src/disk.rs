@@ -1,0 +1,520 @@
+//! A disk that lives in memory, loses what a real one may lose, and fails when it is told to.
+//!
+//! Each file has what a reader sees and what is durable, and between them the writes that were not synced, in
+//! order. A crash ([`SimDisk::crash`]) keeps a prefix of these, drawn from a seed, and of the write that the cut
+//! falls into a prefix of its bytes: a torn tail. Changes of names wait for their directory's sync the same way:
+//! a crash keeps a prefix of a directory's changes. Directories themselves are durable at once.
+//!
+//! A handle is cheap to clone, and all clones are one disk. Files opened before a crash are gone with the process
+//! that held them: using one fails.
+//!
+//! Left out: writes that reach the disk out of order, and rot, which a test makes by itself ([`SimDisk::damage`]).
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Error, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use storage::Disk;
+
+/// A simulated disk.
+#[derive(Clone, Debug, Default)]
+pub struct SimDisk(Rc<RefCell<State>>);
+
+/// An open file of a simulated disk.
+#[derive(Debug)]
+pub struct SimFile {
+    file: u64,
+    crashes: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    files: BTreeMap<u64, FileState>,
+    /// The names as a running process sees them.
+    names: BTreeMap<PathBuf, u64>,
+    /// The names that are durable.
+    durable_names: BTreeMap<PathBuf, u64>,
+    /// The changes of names that are not, oldest first.
+    changes: Vec<Change>,
+    directories: BTreeSet<PathBuf>,
+    files_made: u64,
+    crashes: u64,
+    fail_sync: bool,
+    fail_write: bool,
+    room_bytes: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct FileState {
+    seen: Vec<u8>,
+    durable: Vec<u8>,
+    writes: Vec<Write>,
+    /// A sync of it failed: nothing written before that becomes durable any more.
+    lost: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Write {
+    At(u64, Vec<u8>),
+    Truncate(u64),
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Create(PathBuf, u64),
+    Rename(PathBuf, PathBuf),
+    Remove(PathBuf),
+}
+
+impl Change {
+    fn touches(&self, directory: &Path) -> bool {
+        match self {
+            Change::Create(path, _) | Change::Remove(path) => path.parent() == Some(directory),
+            Change::Rename(from, to) => from.parent() == Some(directory) || to.parent() == Some(directory),
+        }
+    }
+
+    fn make(&self, names: &mut BTreeMap<PathBuf, u64>) {
+        match self {
+            Change::Create(path, file) => {
+                names.insert(path.clone(), *file);
+            }
+            Change::Remove(path) => {
+                names.remove(path);
+            }
+            Change::Rename(from, to) => {
+                if let Some(file) = names.remove(from) {
+                    names.insert(to.clone(), file);
+                }
+            }
+        }
+    }
+}
+
+impl Write {
+    /// Makes the write, or the first `bytes` of it.
+    fn make(&self, content: &mut Vec<u8>, bytes: usize) {
+        match self {
+            Write::At(offset, written) => {
+                let start = *offset as usize;
+                let written = &written[..bytes.min(written.len())];
+                if written.is_empty() {
+                    return;
+                }
+                content.resize(content.len().max(start + written.len()), 0);
+                content[start..start + written.len()].copy_from_slice(written);
+            }
+            Write::Truncate(length) => content.resize(*length as usize, 0),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Write::At(_, written) => written.len(),
+            Write::Truncate(_) => 1,
+        }
+    }
+}
+
+impl SimDisk {
+    /// An empty disk with room for everything.
+    pub fn new() -> SimDisk {
+        SimDisk::default()
+    }
+
+    /// The power fails: what was not synced is lost, but for a part that the seed chooses.
+    pub fn crash(&self, seed: u64) {
+        let state = &mut *self.0.borrow_mut();
+        let mut random = Random(seed);
+        for file in state.files.values_mut() {
+            let mut left =
+                random.below(file.writes.iter().map(|write| write.bytes() as u64).sum::<u64>() + 1) as usize;
+            for write in std::mem::take(&mut file.writes) {
+                if left == 0 || file.lost {
+                    break;
+                }
+                write.make(&mut file.durable, left);
+                left = left.saturating_sub(write.bytes());
+            }
+            file.seen = file.durable.clone();
+            file.lost = false;
+        }
+        // Directories keep the order of their changes; kept here over all of them, which is stricter on nobody.
+        let changes = std::mem::take(&mut state.changes);
+        let kept = random.below(changes.len() as u64 + 1) as usize;
+        changes[..kept].iter().for_each(|change| change.make(&mut state.durable_names));
+        state.names = state.durable_names.clone();
+        let used: BTreeSet<u64> = state.names.values().copied().collect();
+        state.files.retain(|file, _| used.contains(file));
+        state.crashes += 1;
+    }
+
+    /// From now on every sync of a file fails, or none any more. What a failed sync should have made durable is
+    /// lost at the next crash, though a later sync succeeds.
+    pub fn fail_sync(&self, fail: bool) {
+        self.0.borrow_mut().fail_sync = fail;
+    }
+
+    /// From now on every write fails after half of its bytes, or none any more.
+    pub fn fail_write(&self, fail: bool) {
+        self.0.borrow_mut().fail_write = fail;
+    }
+
+    /// How many bytes all files together may have; `None`: no bound. Writes beyond fail, after what fits.
+    pub fn set_room(&self, bytes: Option<u64>) {
+        self.0.borrow_mut().room_bytes = bytes;
+    }
+
+    /// Flips the bits of one durable byte that `mask` has. False where there is none.
+    pub fn damage(&self, path: &Path, offset: u64, mask: u8) -> bool {
+        let state = &mut *self.0.borrow_mut();
+        let Some(file) = state.names.get(path).and_then(|file| state.files.get_mut(file)) else {
+            return false;
+        };
+        let at = offset as usize;
+        let (Some(durable), Some(seen)) = (file.durable.get_mut(at), file.seen.get_mut(at)) else {
+            return false;
+        };
+        *durable ^= mask;
+        *seen ^= mask;
+        true
+    }
+
+    /// What a reader sees of a file.
+    pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
+        let state = self.0.borrow();
+        state.names.get(path).map(|file| state.files[file].seen.clone())
+    }
+
+    fn with<T>(&self, file: &SimFile, run: impl FnOnce(&mut FileState) -> io::Result<T>) -> io::Result<T> {
+        let state = &mut *self.0.borrow_mut();
+        if file.crashes != state.crashes {
+            return Err(Error::other("opened before the crash"));
+        }
+        run(state.files.get_mut(&file.file).ok_or(ErrorKind::NotFound)?)
+    }
+}
+
+impl State {
+    fn used_bytes(&self) -> u64 {
+        let used: BTreeSet<&u64> = self.names.values().collect();
+        used.iter().map(|file| self.files[file].seen.len() as u64).sum()
+    }
+
+    fn has_directory_of(&self, path: &Path) -> io::Result<()> {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let there = parent.as_os_str().is_empty() || self.directories.contains(parent);
+        if there { Ok(()) } else { Err(ErrorKind::NotFound.into()) }
+    }
+
+    fn change(&mut self, change: Change) {
+        change.make(&mut self.names);
+        self.changes.push(change);
+    }
+}
+
+impl Disk for SimDisk {
+    type File = SimFile;
+
+    fn create_dir_all(&self, directory: &Path) -> io::Result<()> {
+        let above = directory.ancestors().filter(|path| !path.as_os_str().is_empty()).map(Path::to_owned);
+        self.0.borrow_mut().directories.extend(above);
+        Ok(())
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let state = self.0.borrow();
+        state.has_directory_of(&directory.join("name"))?;
+        let paths = state.names.keys().chain(&state.directories);
+        let inside = paths.filter(|path| path.parent() == Some(directory));
+        let mut names: Vec<String> =
+            inside.filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<SimFile> {
+        let state = &mut *self.0.borrow_mut();
+        state.has_directory_of(path)?;
+        let file = match state.names.get(path) {
+            Some(&file) => file,
+            None => {
+                state.files_made += 1;
+                let file = state.files_made;
+                state.files.insert(file, FileState::default());
+                state.change(Change::Create(path.to_owned(), file));
+                file
+            }
+        };
+        Ok(SimFile { file, crashes: state.crashes })
+    }
+
+    fn len(&self, file: &SimFile) -> io::Result<u64> {
+        self.with(file, |file| Ok(file.seen.len() as u64))
+    }
+
+    fn read(&self, file: &SimFile, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.with(file, |file| {
+            let range = offset as usize..(offset as usize).saturating_add(buffer.len());
+            buffer.copy_from_slice(file.seen.get(range).ok_or(ErrorKind::UnexpectedEof)?);
+            Ok(())
+        })
+    }
+
+    fn write_at(&self, file: &mut SimFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let (fail_write, room, used) = {
+            let state = self.0.borrow();
+            (state.fail_write, state.room_bytes, state.used_bytes())
+        };
+        self.with(file, |file| {
+            let (mut written, mut result) = (bytes.len(), Ok(()));
+            if fail_write {
+                (written, result) = (bytes.len() / 2, Err(Error::other("a simulated write error")));
+            } else if let Some(room) = room {
+                let fits = file.seen.len() as u64 + room.saturating_sub(used);
+                let fits = fits.saturating_sub(offset).min(bytes.len() as u64) as usize;
+                if fits < bytes.len() {
+                    (written, result) = (fits, Err(ErrorKind::StorageFull.into()));
+                }
+            }
+            let write = Write::At(offset, bytes[..written].to_vec());
+            write.make(&mut file.seen, written);
+            file.writes.push(write);
+            result
+        })
+    }
+
+    fn sync(&self, file: &mut SimFile) -> io::Result<()> {
+        let fail = self.0.borrow().fail_sync;
+        self.with(file, |file| {
+            if fail {
+                file.lost = true;
+                return Err(Error::other("a simulated sync error"));
+            }
+            // As on Linux: after a failed sync the next one succeeds and says nothing of what is lost.
+            if !file.lost {
+                for write in std::mem::take(&mut file.writes) {
+                    write.make(&mut file.durable, write.bytes());
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn truncate(&self, file: &mut SimFile, bytes: u64) -> io::Result<()> {
+        self.with(file, |file| {
+            let write = Write::Truncate(bytes);
+            write.make(&mut file.seen, write.bytes());
+            file.writes.push(write);
+            Ok(())
+        })
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let state = &mut *self.0.borrow_mut();
+        state.has_directory_of(to)?;
+        if !state.names.contains_key(from) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        state.change(Change::Rename(from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let state = &mut *self.0.borrow_mut();
+        if !state.names.contains_key(path) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        state.change(Change::Remove(path.to_owned()));
+        Ok(())
+    }
+
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        let state = &mut *self.0.borrow_mut();
+        if state.fail_sync {
+            return Err(Error::other("a simulated sync error"));
+        }
+        state.has_directory_of(&directory.join("name"))?;
+        let (synced, kept) = std::mem::take(&mut state.changes)
+            .into_iter()
+            .partition::<Vec<_>, _>(|change| change.touches(directory));
+        synced.iter().for_each(|change| change.make(&mut state.durable_names));
+        state.changes = kept;
+        Ok(())
+    }
+}
+
+/// SplitMix64 (Steele, Lea and Flood, 2014).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        (u128::from(self.next()) * u128::from(bound) >> 64) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storage::{Journal, JournalError};
+
+    const PATH: &str = "data/journal";
+
+    fn open(disk: &SimDisk) -> Result<(Journal<SimDisk>, Vec<Vec<u8>>), JournalError> {
+        disk.create_dir_all(Path::new("data")).unwrap();
+        Journal::open(disk.clone(), Path::new(PATH))
+    }
+
+    /// Whatever the disk loses in a crash, the journal comes back with all that was synced and a prefix of the
+    /// rest.
+    #[test]
+    fn a_journal_loses_nothing_that_was_synced() {
+        let (mut torn, mut lost) = (0, 0);
+        for seed in 0..2000 {
+            let disk = SimDisk::new();
+            let mut random = Random(seed);
+            let (mut journal, _) = open(&disk).unwrap();
+            let (mut synced, mut written): (Vec<Vec<u8>>, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
+            for step in 0..random.below(40) {
+                match random.below(8) {
+                    0..5 => {
+                        let frame = vec![step as u8; random.below(40) as usize];
+                        journal.append(&frame).unwrap();
+                        written.push(frame);
+                    }
+                    5 | 6 => {
+                        journal.sync().unwrap();
+                        synced = written.clone();
+                    }
+                    _ => {
+                        written.drain(..written.len() / 2);
+                        journal.rewrite(&written).unwrap();
+                        synced = written.clone();
+                    }
+                }
+                if random.below(10) == 0 {
+                    disk.crash(random.next());
+                    let (reopened, frames) = open(&disk).unwrap();
+                    assert!(frames.starts_with(&synced), "seed {seed}");
+                    assert!(written.starts_with(&frames), "seed {seed}");
+                    torn += usize::from(frames.len() > synced.len() && frames.len() < written.len());
+                    lost += usize::from(frames.len() < written.len());
+                    (journal, synced, written) = (reopened, frames.clone(), frames);
+                }
+            }
+        }
+        assert!(torn > 50 && lost > 200, "the disk has to lose something: {torn}, {lost}");
+    }
+
+    /// A crash in the middle of a rewrite leaves the old frames or the new ones.
+    #[test]
+    fn a_rewrite_is_one_step() {
+        for seed in 0..200 {
+            for room in [60, 80, 200] {
+                let disk = SimDisk::new();
+                let (mut journal, _) = open(&disk).unwrap();
+                journal.append(b"old").unwrap();
+                journal.sync().unwrap();
+                disk.set_room(Some(room));
+                let rewritten = journal.rewrite(&[b"new", b"two"]).is_ok();
+                disk.set_room(None);
+                disk.crash(seed);
+                let (_, frames) = open(&disk).unwrap();
+                let expected: Vec<Vec<u8>> =
+                    if rewritten { vec![b"new".into(), b"two".into()] } else { vec![b"old".into()] };
+                assert_eq!(frames, expected);
+                assert_eq!(rewritten, room == 200);
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_sync_is_final() {
+        let disk = SimDisk::new();
+        let (mut journal, _) = open(&disk).unwrap();
+        journal.append(b"one").unwrap();
+        disk.fail_sync(true);
+        assert!(matches!(journal.sync(), Err(JournalError::Io { .. })));
+        disk.fail_sync(false);
+        assert!(matches!(journal.sync(), Err(JournalError::Failed { .. })));
+        assert!(matches!(journal.append(b"two"), Err(JournalError::Failed { .. })));
+        assert!(matches!(journal.rewrite(&[b"three"]), Err(JournalError::Failed { .. })));
+        disk.crash(1);
+        assert!(open(&disk).unwrap().1.is_empty(), "and what it should have kept is lost");
+    }
+
+    #[test]
+    fn a_full_disk_takes_nothing_back() {
+        let disk = SimDisk::new();
+        let (mut journal, _) = open(&disk).unwrap();
+        journal.append(b"one").unwrap();
+        disk.set_room(Some(journal.bytes() + 5));
+        assert!(matches!(journal.append(b"two"), Err(JournalError::Io { .. })));
+        disk.set_room(None);
+        journal.append(b"three").unwrap();
+        journal.sync().unwrap();
+        disk.crash(1);
+        assert_eq!(open(&disk).unwrap().1, [b"one".to_vec(), b"three".to_vec()]);
+    }
+
+    /// Every damaged byte is noticed. Rot that a later frame vouches against is told from a torn tail.
+    #[test]
+    fn rot_is_told_from_a_torn_tail() {
+        let disk = SimDisk::new();
+        let (mut journal, _) = open(&disk).unwrap();
+        let mut ends = Vec::new();
+        for frame in [b"one".as_slice(), b"", b"three", b"four"] {
+            journal.append(frame).unwrap();
+            journal.sync().unwrap();
+            ends.push(journal.bytes());
+        }
+        let path = Path::new(PATH);
+        let last_frame = ends[2];
+        for offset in 0..journal.bytes() {
+            for mask in [1, 0x80, 0xff] {
+                let copy = SimDisk::new();
+                copy.create_dir_all(Path::new("data")).unwrap();
+                let mut file = copy.open(path).unwrap();
+                copy.write_at(&mut file, 0, &disk.content(path).unwrap()).unwrap();
+                copy.sync(&mut file).unwrap();
+                assert!(copy.damage(path, offset, mask));
+                let start = ends.iter().rev().copied().find(|&end| end <= offset).unwrap_or(16);
+                match open(&copy) {
+                    Err(JournalError::Rot { offset: found, .. }) => {
+                        assert!(offset < last_frame);
+                        assert_eq!(found, if offset < 16 { 0 } else { start });
+                    }
+                    Ok((_, frames)) => {
+                        assert!(offset >= last_frame, "damage at {offset} was not noticed");
+                        assert_eq!(frames.len(), 3);
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_is_lost_until_its_directory_is_synced() {
+        let mut kept = 0;
+        for seed in 0..100 {
+            let disk = SimDisk::new();
+            disk.create_dir_all(Path::new("d")).unwrap();
+            let mut file = disk.open(Path::new("d/f")).unwrap();
+            disk.write_at(&mut file, 0, b"x").unwrap();
+            disk.sync(&mut file).unwrap();
+            disk.crash(seed);
+            kept += disk.list(Path::new("d")).unwrap().len();
+            assert!(disk.len(&file).is_err(), "an old handle is of no use");
+        }
+        assert!((20..80).contains(&kept), "{kept}");
+    }
+}

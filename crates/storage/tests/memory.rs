@@ -1,0 +1,69 @@
+//! What a table takes from the allocator, and that it gives all of it back.
+//!
+//! One test alone in its process, since it counts every allocation there is.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use storage::{Hasher, Table, Value};
+use types::Version;
+
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: hands every call on to the system's allocator, unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        HELD.fetch_add(layout.size(), Relaxed);
+        // SAFETY: the caller's promises are those that the system asks for.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(start, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn a_table_says_what_it_takes_and_gives_it_back() {
+    let hasher = Hasher::new(1);
+    let before = HELD.load(Relaxed);
+    let mut table = Table::new(hasher);
+    let mut per_key_sum = 0.0;
+    let put = |table: &mut Table, key: u64, value_bytes: usize, expire_at_ms| {
+        let name = u128::from(key).to_le_bytes();
+        let value = [7; 64];
+        table.put(
+            hasher.hash(&name),
+            &name,
+            Value::String(&value[..value_bytes]),
+            expire_at_ms,
+            Version(key),
+        );
+    };
+    for key in 0..20_000 {
+        put(&mut table, key, 64, None);
+        assert_eq!(HELD.load(Relaxed) - before, table.bytes());
+        if key >= 10_000 {
+            per_key_sum += table.bytes() as f64 / table.len() as f64;
+        }
+    }
+    let per_key = per_key_sum / 10_000.0;
+    println!(
+        "16-byte key, 64-byte value: {per_key:.1} bytes a key on average between 10,000 and 20,000 keys"
+    );
+    assert!(per_key < 106.0, "{per_key}");
+    for key in (0..20_000).step_by(3) {
+        put(&mut table, key, key as usize % 60, Some(key));
+        let name = u128::from(key + 1).to_le_bytes();
+        table.remove(hasher.hash(&name), &name);
+        assert_eq!(HELD.load(Relaxed) - before, table.bytes());
+    }
+    assert!(table.volatile_len() > 6000);
+    drop(table);
+    assert_eq!(HELD.load(Relaxed), before);
+}
