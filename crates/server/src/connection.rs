@@ -72,6 +72,8 @@ pub struct Connection {
     /// The client has finished sending, or so an event said: read up to the end.
     hung_up: bool,
     read_closed: bool,
+    /// Neither side can send any more: a reset, or an error.
+    broken: bool,
     /// No more requests are taken; it closes once every reply is out.
     closing: bool,
     out: Vec<u8>,
@@ -98,7 +100,13 @@ pub struct Counts {
 
 impl Connection {
     /// A new connection, as yet not watched.
-    pub fn new(key: u64, stream: TcpStream, session: Session, limits: resp::Limits, now: Instant) -> Connection {
+    pub fn new(
+        key: u64,
+        stream: TcpStream,
+        session: Session,
+        limits: resp::Limits,
+        now: Instant,
+    ) -> Connection {
         Connection {
             key,
             stream,
@@ -111,6 +119,7 @@ impl Connection {
             writable: true,
             hung_up: false,
             read_closed: false,
+            broken: false,
             closing: false,
             out: Vec::new(),
             sent: 0,
@@ -133,6 +142,7 @@ impl Connection {
         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.hung_up |= event.is_read_closed() || event.is_error();
         self.writable |= event.is_writable();
+        self.broken |= event.is_write_closed();
     }
 
     /// Takes no more requests; closes once those that it took are answered.
@@ -255,13 +265,20 @@ impl Connection {
                 }
             }
             *requests -= batch.requests.len();
-            for request in &batch.requests {
+            for (at, request) in batch.requests.iter().enumerate() {
                 self.run_one(now, machine, &args[request.args.clone()], request.bytes);
+                used += request.bytes;
                 if self.closing {
                     return bytes.len();
                 }
+                if self.is_full() && can_be_parsed_again(bytes, used, &batch.requests[at + 1..]) {
+                    // Long replies: the rest of the batch waits, and is parsed again.
+                    self.decoder = resp::Decoder::new();
+                    self.backlog = used < bytes.len();
+                    return used;
+                }
             }
-            used = batch.end;
+            debug_assert_eq!(used, batch.end);
             match end {
                 BatchEnd::Full => {}
                 BatchEnd::Incomplete => break,
@@ -329,7 +346,9 @@ impl Connection {
 
     /// The machine's reply to an earlier request.
     pub fn reply(&mut self, sequence: u64, reply: &Reply<'_>) {
-        let Some(at) = sequence.checked_sub(self.front).and_then(|at| usize::try_from(at).ok()) else { return };
+        let Some(at) = sequence.checked_sub(self.front).and_then(|at| usize::try_from(at).ok()) else {
+            return;
+        };
         let Some(&Slot::Waiting { protocol, bytes }) = self.pending.get(at) else { return };
         self.pending_bytes -= bytes;
         if at > 0 {
@@ -357,6 +376,9 @@ impl Connection {
     /// Writes what the socket takes.
     pub fn write(&mut self, now: Instant) -> Result<(), Dead> {
         self.active = true;
+        if self.broken {
+            return Err(Dead);
+        }
         while self.wants_write() {
             match self.stream.write(&self.out[self.sent..]) {
                 Ok(0) => return Err(Dead),
@@ -405,6 +427,16 @@ impl Connection {
     pub fn shut_down(&mut self) -> io::Result<()> {
         self.stream.shutdown(std::net::Shutdown::Write)
     }
+}
+
+/// Whether parsing leaves these requests, the first of which starts at `start`, as they were. It takes the quotes off
+/// the words of an inline one.
+fn can_be_parsed_again(bytes: &[u8], mut start: usize, requests: &[Request]) -> bool {
+    requests.iter().all(|request| {
+        let first = bytes.get(start);
+        start += request.bytes;
+        first == Some(&b'*')
+    })
 }
 
 /// Requests parsed ahead.

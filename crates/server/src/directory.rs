@@ -36,9 +36,7 @@ impl Directory {
             .map_err(failed)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Directory { path: path.to_owned(), _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(StartError::DirectoryInUse { path: path.to_owned() })
-            }
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::DirectoryInUse { path: path.to_owned() }),
             Err(errno) => Err(failed(errno.into())),
         }
     }

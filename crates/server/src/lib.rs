@@ -15,13 +15,14 @@
 //! Threads share nothing but letter boxes ([`mailbox`]) and what `node::Published` holds in atomics. The shards and
 //! the heart never wait for a disk; the control plane's thread does, so that they need not.
 //!
-//! Start at [`start::run`].
+//! Start at [`start::run_with`].
 
 pub mod client_ports;
 pub mod clock;
 pub mod connection;
 pub mod control_loop;
 pub mod directory;
+pub mod disk;
 pub mod heart_loop;
 pub mod link;
 pub mod machine;
@@ -35,4 +36,4 @@ pub mod stats;
 mod testing;
 pub mod threads;
 
-pub use start::{StartError, run};
+pub use start::{StartError, run_with};

@@ -231,7 +231,8 @@ impl Links {
         let same = |link: &Incoming| link.identity.node == identity.node && link.from == from;
         // A thread has one link to another: a second one means that the first broke at its other end.
         if let Some(at) = self.incoming.iter().position(|link| link.as_ref().is_some_and(same)) {
-            let older = self.incoming[at].as_ref().is_some_and(|l| l.identity.incarnation > identity.incarnation);
+            let older =
+                self.incoming[at].as_ref().is_some_and(|l| l.identity.incarnation > identity.incarnation);
             if older {
                 return Ok(());
             }
@@ -244,7 +245,8 @@ impl Links {
         let mut stream = TcpStream::from_std(stream);
         self.registry.register(&mut stream, Token(LINK | at), Interest::READABLE)?;
         let reader = FrameReader::open();
-        self.incoming[at] = Some(Incoming { stream, identity, from, reader, readable: false, hung_up: false });
+        self.incoming[at] =
+            Some(Incoming { stream, identity, from, reader, readable: false, hung_up: false });
         Ok(())
     }
 
@@ -313,11 +315,7 @@ impl Links {
     }
 
     /// Reads what has come, through `scratch`, and hands over each frame with its sender and the time.
-    pub fn read(
-        &mut self,
-        scratch: &mut [u8],
-        mut deliver: impl FnMut(Instant, Identity, Endpoint, Frame),
-    ) {
+    pub fn read(&mut self, scratch: &mut [u8], mut deliver: impl FnMut(Instant, Identity, Endpoint, Frame)) {
         for at in std::mem::take(&mut self.readable) {
             let Some(link) = &mut self.incoming[at] else { continue };
             match link.read(scratch, &mut deliver) {

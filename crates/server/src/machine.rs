@@ -3,8 +3,8 @@
 //! The loops are written against these traits, so that their own tests can put a stand-in for a whole node.
 
 use command::{Reply, Session};
-pub use control::{HeartEffects, HeartInput, HeartNotice};
 use control::message::{Beat, Change, Identity};
+pub use control::{HeartEffects, HeartInput, HeartNotice};
 use placement::ClusterMap;
 use replication::message::{Message, Sender};
 use std::sync::Arc;

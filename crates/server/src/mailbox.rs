@@ -38,8 +38,7 @@ impl<T> Clone for Post<T> {
 /// A queue whose reader `waker` wakes.
 pub fn mailbox<T>(waker: Waker) -> (Post<T>, Mailbox<T>) {
     let (sender, receiver) = mpsc::channel();
-    let shared =
-        Arc::new(Shared { waker, woken: AtomicBool::new(false), waiting: AtomicUsize::new(0) });
+    let shared = Arc::new(Shared { waker, woken: AtomicBool::new(false), waiting: AtomicUsize::new(0) });
     (Post { sender, shared: shared.clone() }, Mailbox { receiver, shared })
 }
 

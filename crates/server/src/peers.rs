@@ -21,8 +21,8 @@ use tracing::{debug, info, warn};
 use types::{Endpoint, NodeId};
 use wire::peer::handshake::Step;
 use wire::peer::{
-    Challenge, Frame, FrameError, HANDSHAKE_FRAME_BYTES_MAX, Hello, LENGTH_BYTES, Welcome, body_bytes, decode,
-    encode_handshake,
+    Challenge, Frame, FrameError, HANDSHAKE_FRAME_BYTES_MAX, Hello, LENGTH_BYTES, Welcome, body_bytes,
+    decode, encode_handshake,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);

@@ -3,8 +3,8 @@
 //! One turn: wait; take in letters; read links and clients and run what came; let the machine tick and flush; carry
 //! out its effects; write to each client once and to each link once. Nothing here blocks but the wait.
 
-use crate::clock;
 use crate::client_ports::ClientCount;
+use crate::clock;
 use crate::connection::Connection;
 use crate::link::{Links, is_link};
 use crate::machine::{Effects, ShardMachine};
@@ -414,6 +414,3 @@ fn send_local(threads: &Threads, from: Sender, to: ShardId, messages: &mut Vec<M
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

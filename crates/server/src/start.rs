@@ -49,9 +49,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// Another process uses the data directory.
-    #[error(
-        "another process uses the data directory {path}: stop it, or give this node its own `dir`"
-    )]
+    #[error("another process uses the data directory {path}: stop it, or give this node its own `dir`")]
     DirectoryInUse {
         /// The directory.
         path: PathBuf,
@@ -113,8 +111,8 @@ pub struct Prepared {
     pub secret: Secret,
     /// How many shards.
     pub shards: u16,
-    clients: Vec<(TcpListener, Door)>,
-    peers: TcpListener,
+    pub(crate) clients: Vec<(TcpListener, Door)>,
+    pub(crate) peers: TcpListener,
 }
 
 /// Checks the settings, takes the data directory, and opens the ports.
@@ -150,7 +148,8 @@ fn clients_that_fit(wanted: u32) -> u32 {
     let limit = getrlimit(Resource::Nofile);
     let Some(current) = limit.current.filter(|&current| current < needed) else { return wanted };
     let raised = limit.maximum.map_or(needed, |maximum| maximum.min(needed)).max(current);
-    let granted = match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum }) {
+    let granted = match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum })
+    {
         Ok(()) => raised,
         Err(_) => current,
     };
@@ -250,11 +249,19 @@ where
     runtime.spawn(peers::run(membership, threads.clone(), peers, requests));
 
     let Loop { poll, mailbox, links } = control;
-    let control =
-        ControlLoop { poll, mailbox, links, machine: machines.control, identity, threads: threads.clone(), gathering: BTreeMap::new() };
+    let control = ControlLoop {
+        poll,
+        mailbox,
+        links,
+        machine: machines.control,
+        identity,
+        threads: threads.clone(),
+        gathering: BTreeMap::new(),
+    };
     let control = spawn("control", move || control.run())?;
     let Loop { poll, mailbox, links } = heart;
-    let heart = HeartLoop { poll, mailbox, links, machine: machines.heart, identity, threads: threads.clone() };
+    let heart =
+        HeartLoop { poll, mailbox, links, machine: machines.heart, identity, threads: threads.clone() };
     let heart = spawn("heart", move || heart.run())?;
     let mut shard_threads = Vec::new();
     for (at, (parts, (machine, stats))) in loops.into_iter().zip(machines.shards).enumerate() {
@@ -277,6 +284,16 @@ where
         shard_threads.push(spawn(&format!("shard-{shard}"), move || shard_loop.run())?);
     }
     let acceptor = spawn("accept", move || client_ports.run())?;
+    info!(
+        node = identity.node.0,
+        incarnation = identity.incarnation.0,
+        host = settings.announced_host(),
+        port = settings.port,
+        cluster_port = settings.cluster_port,
+        peer_port = settings.peer_port,
+        shards,
+        "the ports are open"
+    );
     Ok(Running {
         ports,
         threads,
@@ -325,19 +342,25 @@ impl Running {
     }
 }
 
-/// Runs a node until SIGTERM or SIGINT.
-pub fn run(settings: Settings) -> Result<(), StartError> {
+/// Runs a node until SIGTERM or SIGINT. `build` makes its machines once it holds its directory and its ports.
+pub fn run_with<S, H, C>(
+    settings: Settings,
+    build: impl FnOnce(&Prepared) -> Result<(Identity, Machines<S, H, C>), StartError>,
+) -> Result<(), StartError>
+where
+    S: ShardMachine + Send + 'static,
+    H: HeartMachine + Send + 'static,
+    C: ControlMachine + Send + 'static,
+{
+    // Before any thread starts, so that a signal during the start ends it in order too.
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(system("cannot watch for signals"))?;
     let prepared = prepare(settings)?;
-    let running = start_node(prepared)?;
+    let (identity, machines) = build(&prepared)?;
+    let running = start(prepared, identity, machines)?;
     if let Some(signal) = signals.forever().next() {
         info!(signal, "stopping");
     }
     running.stop();
     info!("stopped");
     Ok(())
-}
-
-fn start_node(_prepared: Prepared) -> Result<Running, StartError> {
-    todo!()
 }

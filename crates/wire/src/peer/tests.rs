@@ -8,9 +8,7 @@ use proptest::prelude::*;
 use replication::message::*;
 use storage::Record;
 use types::settings::{ReadLevel, WriteLevel};
-use types::{
-    Endpoint, Epoch, Incarnation, Lsn, NodeId, PartitionId, Position, RequestId, ShardId, Version,
-};
+use types::{Endpoint, Epoch, Incarnation, Lsn, NodeId, PartitionId, Position, RequestId, ShardId, Version};
 
 fn bytes() -> impl Strategy<Value = Bytes> {
     proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
@@ -54,15 +52,16 @@ fn message() -> impl Strategy<Value = Message> {
         Just(AppendOutcome::Empty),
         Just(AppendOutcome::Fenced),
     ];
-    let end = (position(), any::<[u64; 3]>(), list((request_id(), any::<u64>(), bytes())), list(request_id()))
-        .prop_map(|(base, [complete_at, time_ms, version], requests, forgotten)| SnapshotEnd {
-            base,
-            complete_at: Lsn(complete_at),
-            time_ms,
-            version: Version(version),
-            requests: requests.into_iter().map(|(id, lsn, reply)| (id, Lsn(lsn), reply)).collect(),
-            forgotten,
-        });
+    let end =
+        (position(), any::<[u64; 3]>(), list((request_id(), any::<u64>(), bytes())), list(request_id()))
+            .prop_map(|(base, [complete_at, time_ms, version], requests, forgotten)| SnapshotEnd {
+                base,
+                complete_at: Lsn(complete_at),
+                time_ms,
+                version: Version(version),
+                requests: requests.into_iter().map(|(id, lsn, reply)| (id, Lsn(lsn), reply)).collect(),
+                forgotten,
+            });
     let levels = (
         prop_oneof![Just(WriteLevel::One), Just(WriteLevel::Quorum), Just(WriteLevel::All)],
         prop_oneof![Just(ReadLevel::Linearizable), Just(ReadLevel::Stale)],
@@ -108,8 +107,7 @@ fn message() -> impl Strategy<Value = Message> {
                 Forward { id, partition, primary_since, write_level, read_level, args }
             )
         ),
-        (request_id(), forwarded)
-            .prop_map(|(id, outcome)| Message::Forwarded(Forwarded { id, outcome })),
+        (request_id(), forwarded).prop_map(|(id, outcome)| Message::Forwarded(Forwarded { id, outcome })),
     ]
 }
 
