@@ -317,3 +317,6 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

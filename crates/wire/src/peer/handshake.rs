@@ -98,7 +98,9 @@ impl Step<'_> {
                 put_identity(out, &welcome.identity);
                 out.extend_from_slice(&welcome.proof);
             }
-            Step::Refused(why) => put_bytes(out, why[..why.floor_char_boundary(WHY_BYTES_MAX)].as_bytes()),
+            Step::Refused(why) => {
+                put_bytes(out, &why.as_bytes()[..why.floor_char_boundary(WHY_BYTES_MAX)]);
+            }
         }
     }
 }
