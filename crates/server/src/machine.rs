@@ -10,7 +10,7 @@ use replication::message::{Message, Sender};
 use std::sync::Arc;
 use types::{Instant, NodeId, PartitionId, Position, ShardId};
 
-/// PLACEHOLDER
+/// Until room `node` has its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     /// The connection.
@@ -19,7 +19,7 @@ pub struct Ticket {
     pub sequence: u64,
 }
 
-/// PLACEHOLDER
+/// Until room `node` has its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The sink was called.
@@ -28,7 +28,7 @@ pub enum Answer {
     Later,
 }
 
-/// PLACEHOLDER
+/// Until room `node` has its own.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// Replies.
@@ -41,7 +41,7 @@ pub struct Effects {
     pub accept_loss: bool,
 }
 
-/// PLACEHOLDER
+/// Until room `node` has its own.
 #[derive(Debug, Default)]
 pub struct ControlEffects {
     /// Messages.
