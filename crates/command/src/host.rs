@@ -13,10 +13,10 @@ pub trait Host {
     fn info(&mut self) -> InfoData;
     /// The cluster as this node knows it.
     fn cluster(&mut self) -> ClusterView;
-    /// How many keys this node's copy of a slot holds; 0 where it has none.
-    fn count_keys_in_slot(&mut self, slot: u16) -> u64;
     /// The state of the cluster as JSON, for `ANNULET STATUS`.
     fn status_json(&mut self) -> String;
+    /// An operator accepts the loss of what no living copy holds; how many partitions that concerns.
+    fn accept_loss(&mut self) -> usize;
 }
 
 /// The figures that `INFO` shows. Sizes are in bytes; counters run from the process's start.

@@ -39,6 +39,13 @@ pub enum Handler {
     },
     /// `SCAN`: partition after partition, as its cursor says. The node drives [`scan`].
     Scan,
+    /// On the partition of the slot that an argument names.
+    Slot {
+        /// Which argument.
+        at: usize,
+        /// What runs there.
+        run: KeysFn,
+    },
     /// On the connection's session, touching no key.
     Session(SessionFn),
     /// `WAIT`: the node does it, from what [`wait`] parsed.
@@ -449,8 +456,11 @@ pub fn reference_markdown() -> String {
 }
 
 fn reference_row(page: &mut String, command: &Command) {
-    let usage = format!("{} {} {}", command.parent, command.name, "").trim().to_ascii_uppercase();
-    let usage = format!("{usage} {}", command.syntax);
+    let usage = [&*command.parent.to_ascii_uppercase(), &*command.name.to_ascii_uppercase(), command.syntax]
+        .into_iter()
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
     let mut what = command.summary.to_owned();
     if !command.aliases.is_empty() {
         let _ = write!(what, " Also called {}.", command.aliases.join(", ").to_ascii_uppercase());
@@ -460,6 +470,7 @@ fn reference_row(page: &mut String, command: &Command) {
         Handler::Keys { over: Over::One, .. } => "CROSSSLOT",
         Handler::Keys { over: Over::Split(_), .. } => "each key by itself",
         Handler::Everywhere { .. } | Handler::Scan => "all partitions",
+        Handler::Slot { .. } => "the slot's",
         Handler::Session(_) | Handler::Wait => "no keys",
     };
     let since = if command.since.starts_with('0') {
@@ -471,7 +482,7 @@ fn reference_row(page: &mut String, command: &Command) {
     let _ = writeln!(
         page,
         "| `{}` | {} | {} | {since} | {over} |",
-        escape(usage.trim()),
+        escape(&usage),
         escape(&what),
         command.complexity
     );

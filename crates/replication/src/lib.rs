@@ -1,3 +1,95 @@
-//! One partition's copies: the primary's and the backup's machine, and what they say to each other.
+//! One partition's copies: the primary's machine and the backup's, and what they say to each other.
+//!
+//! A [`Partition`] is one node's copy of one partition: its table, its log, and a role that the cluster map gives it.
+//!
+//! - As **primary** ([`primary`]) it runs requests on the table, orders their effects as records, sends the records to
+//!   the other copies, and commits what every member of the required set holds (rules 1, 2, 5). It brings copies that
+//!   come back up to date, from the log or by a snapshot, and proposes their joining (rules 3, 9).
+//! - As **backup** ([`backup`]) it logs what the primary sends, without gaps and under the newest epoch only (rule 4),
+//!   and applies what is committed (rule 13).
+//!
+//! Everything is an event in (a map, a message, a request, time) and effects out ([`Outbox`]). Nothing here does I/O,
+//! reads a clock or decides who is primary: that is the control plane's, and arrives as a map.
+//!
+//! In the `log = off` mode a record is durable once it stands in the log in memory; a log on disk will add an event
+//! that says so.
 
+mod backup;
 pub mod message;
+mod partition;
+mod peer;
+mod primary;
+mod requests;
+
+pub use message::{Message, Sender};
+pub use partition::{Partition, Ran, Standing};
+pub use requests::Seen;
+
+use placement::ClusterMap;
+use std::sync::Arc;
+use types::{Epoch, Incarnation, Instant, NodeId, PartitionId, ShardId};
+
+/// What a partition is told with each event.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// This machine's monotonic clock, read after the event's bytes were.
+    pub now: Instant,
+    /// Until when this node holds a lease, on the same clock.
+    pub lease_until: Instant,
+    /// The cluster's time, in Unix milliseconds; none before the voters have told it.
+    pub clock_ms: Option<u64>,
+    /// The map that the node acts on.
+    pub map: Arc<ClusterMap>,
+    /// How many more snapshots this shard may send at once.
+    pub snapshots_free: usize,
+    /// How long a backup may hold up writes before its primary proposes to remove it.
+    pub evict: std::time::Duration,
+}
+
+impl Context {
+    /// Whether the node's lease runs.
+    pub fn leased(&self) -> bool {
+        self.now < self.lease_until
+    }
+}
+
+/// A change of the in-sync set that a primary proposes (rule 3): compare-and-set on the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InSyncChange {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The epoch that the primary knows.
+    pub epoch: Epoch,
+    /// The copy that joins or leaves.
+    pub node: NodeId,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// Whether it joins.
+    pub join: bool,
+}
+
+/// What became of a request that waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// What it saw and did is committed, as far as its level asks.
+    Committed,
+    /// This copy is not the primary any more. What the request wrote may or may not have happened.
+    Deposed,
+}
+
+/// What partitions want done. `W` is whatever the node attaches to a waiting request.
+#[derive(Debug)]
+pub struct Outbox<W> {
+    /// To other nodes' shards.
+    pub messages: Vec<(NodeId, ShardId, Message)>,
+    /// Changes of in-sync sets, for the coordinator.
+    pub changes: Vec<InSyncChange>,
+    /// Requests that need not wait any longer.
+    pub released: Vec<(W, Release)>,
+}
+
+impl<W> Default for Outbox<W> {
+    fn default() -> Self {
+        Outbox { messages: Vec::new(), changes: Vec::new(), released: Vec::new() }
+    }
+}

@@ -13,8 +13,9 @@
 //! | 4 | CRC-32C of the 12 before | | 8 | bytes of the file that were durable |
 //! | | | | ... | payload |
 //!
-//! A failed sync is final: nobody knows what is on the disk then, so every later call fails ([`JournalError::Failed`]) and the
-//! process has to stop. A failed append is taken back, and only where that fails too is it final.
+//! A failed sync is final: nobody knows what is on the disk then, so every later call fails
+//! ([`JournalError::Failed`]) and the process has to stop. A failed append is taken back, and only where that
+//! fails too is it final.
 //!
 //! Left out: rot in what was synced last, with nothing written since, looks like a torn tail. One journal has one
 //! process; nothing here locks.

@@ -696,7 +696,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
         /// The fresh view is the newest state, the committed view the committed one, a roll-back takes back
         /// exactly what it says, a backup that applies the bodies agrees, and a look at a key waits for what
@@ -730,7 +730,8 @@ mod tests {
                                 Keyspace::fresh(&mut table, &mut changes, &uncommitted, &mut version, now_ms);
                             // A key whose time has come goes at the first look, but for a put, which replaces it.
                             let mut live = |state: &mut Model, key: &Vec<u8>| {
-                                let expired = state.get(key).is_some_and(|e| e.expire_at_ms.is_some_and(|at| at <= now_ms));
+                                let expire_at_ms = state.get(key).and_then(|entry| entry.expire_at_ms);
+                                let expired = expire_at_ms.is_some_and(|at_ms| at_ms <= now_ms);
                                 if expired {
                                     state.remove(key);
                                     touched.push(key.clone());

@@ -126,6 +126,15 @@ impl Log {
         *self = Log { base, records: VecDeque::new(), epochs: vec![(base.epoch, base.lsn)], bytes: 0 };
     }
 
+    /// Goes on after `position` without keeping a record for it: for a partition that has no other copy.
+    pub fn pass(&mut self, position: Position) {
+        self.records.clear();
+        self.bytes = 0;
+        self.base = position;
+        self.epochs.clear();
+        self.epochs.push((position.epoch, position.lsn));
+    }
+
     /// The memory that its records take, in bytes: an estimate.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -225,6 +234,13 @@ mod tests {
         assert_eq!(log.common_with(at(2, 7)), None);
         assert_eq!(log.common_with(at(0, 0)), None);
         assert_eq!(Log::new().common_with(at(5, 3)), Some(at(0, 0)));
+    }
+
+    #[test]
+    fn the_last_record_of_an_unknown_epoch_is_not_shared() {
+        assert_eq!(log(&[1, 1, 3]).common_with(at(2, 2)), Some(at(1, 1)));
+        assert_eq!(log(&[1, 1, 3]).common_with(at(1, 2)), Some(at(1, 2)));
+        assert_eq!(log(&[1, 1, 3]).common_with(at(2, 9)), Some(at(1, 2)));
     }
 
     proptest! {

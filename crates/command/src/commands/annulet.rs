@@ -1,7 +1,7 @@
 //! ANNULET: what Redis has no command for.
 
 use crate::table::{help_of, run_subcommand};
-use crate::{Categories, Command, Flags, Handler, Reply, SessionFn};
+use crate::{Categories, Command, CommandError, Flags, Handler, Host, Reply, Session, SessionFn};
 
 const FLAGS: Flags = Flags::ADMIN.with(Flags::LOADING).with(Flags::STALE);
 const CATEGORIES: Categories = Categories::ADMIN.with(Categories::SLOW).with(Categories::DANGEROUS);
@@ -18,11 +18,32 @@ pub(crate) const COMMAND: Command = Command {
     categories: CATEGORIES,
     handler: Handler::Session(run_subcommand),
     subcommands: &[
+        Command {
+            syntax: "ALL",
+            arity: 3,
+            complexity: "O(N), N the number of partitions",
+            ..row(
+                "accept-loss",
+                "LOSES DATA: partitions without a living in-sync copy go on with what is there, or empty. How many.",
+                accept_loss,
+            )
+        },
         row("help", "The subcommands.", |_, _, _| Ok(help_of("annulet"))),
         row("status", "The state of the cluster, as JSON.", |_, host, _| Ok(Reply::bulk(host.status_json()))),
     ],
     ..Command::BASE
 };
+
+fn accept_loss(
+    _: &mut Session,
+    host: &mut dyn Host,
+    args: &[&[u8]],
+) -> Result<Reply<'static>, CommandError> {
+    if !args[2].eq_ignore_ascii_case(b"all") {
+        return Err(CommandError::Syntax);
+    }
+    Ok(Reply::count(host.accept_loss()))
+}
 
 const fn row(name: &'static str, summary: &'static str, run: SessionFn) -> Command {
     Command {
@@ -47,6 +68,8 @@ mod tests {
     fn annulet() {
         check(&[
             ("", "annulet status", "'{}'"),
+            ("", "annulet accept-loss all", "(integer) 3"),
+            ("", "annulet accept-loss some", "(error) ERR syntax error"),
             ("", "annulet nonsense", "(error) ERR unknown subcommand 'nonsense'. Try ANNULET HELP."),
         ]);
     }

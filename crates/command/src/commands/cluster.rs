@@ -7,9 +7,10 @@
 use super::integer;
 use crate::host::{ClusterView, NodeView};
 use crate::table::{help_of, run_subcommand};
-use crate::{Categories, Command, CommandError, Flags, Handler, Host, Reply, Session, SessionFn};
+use crate::{Categories, Command, CommandError, Flags, Handler, Reply, SessionFn};
 use std::fmt::Write;
-use types::{SLOTS, slot_of_key};
+use storage::Keyspace;
+use types::{SLOTS, Slot, slot_of_key};
 
 const FLAGS: Flags = Flags::LOADING.with(Flags::STALE);
 
@@ -25,16 +26,22 @@ pub(crate) const COMMAND: Command = Command {
     categories: Categories::SLOW,
     handler: Handler::Session(run_subcommand),
     subcommands: &[
-        row(
-            "countkeysinslot",
-            "slot",
-            3,
-            "3.0.0",
-            "How many keys this node's copy of a slot holds.",
-            count_keys,
-        ),
+        Command {
+            name: "countkeysinslot",
+            parent: "cluster",
+            syntax: "slot",
+            arity: 3,
+            flags: FLAGS.with(Flags::READONLY),
+            group: "cluster",
+            complexity: "O(N), N the number of keys in the slot's partition",
+            since: "3.0.0",
+            summary: "How many keys a slot holds.",
+            categories: Categories::SLOW,
+            handler: Handler::Slot { at: 2, run: count_keys },
+            ..Command::BASE
+        },
         row("help", "", 2, "5.0.0", "The subcommands.", |_, _, _| Ok(help_of("cluster"))),
-        row("info", "", 2, "3.0.0", "The state of the cluster, in figures.", |_, host, _| {
+        whole_map("info", "", 2, "3.0.0", "The state of the cluster, in figures.", |_, host, _| {
             Ok(Reply::Verbatim(info(&host.cluster())))
         }),
         row("keyslot", "key", 3, "3.0.0", "The slot of a key.", |_, _, args| {
@@ -44,13 +51,18 @@ pub(crate) const COMMAND: Command = Command {
             let view = host.cluster();
             Ok(Reply::bulk(view.node(view.my_id).map_or("", |node| &node.name)))
         }),
-        row("nodes", "", 2, "3.0.0", "The nodes and the slots that each serves, as lines.", |_, host, _| {
-            Ok(Reply::Verbatim(nodes(&host.cluster())))
-        }),
-        row("shards", "", 2, "7.0.0", "The nodes and the slots that each serves.", |_, host, _| {
+        whole_map(
+            "nodes",
+            "",
+            2,
+            "3.0.0",
+            "The nodes and the slots that each serves, as lines.",
+            |_, host, _| Ok(Reply::Verbatim(nodes(&host.cluster()))),
+        ),
+        whole_map("shards", "", 2, "7.0.0", "The nodes and the slots that each serves.", |_, host, _| {
             Ok(shards(&host.cluster()))
         }),
-        row(
+        whole_map(
             "slots",
             "",
             2,
@@ -78,7 +90,6 @@ const fn row(
         flags: FLAGS,
         group: "cluster",
         since,
-        complexity: "O(N), N the number of partitions",
         summary,
         categories: Categories::SLOW,
         handler: Handler::Session(run),
@@ -86,13 +97,30 @@ const fn row(
     }
 }
 
-fn count_keys(_: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'static>, CommandError> {
-    match u16::try_from(integer(args[2])?) {
-        Ok(slot) if slot < SLOTS => {
-            Ok(Reply::Integer(i64::try_from(host.count_keys_in_slot(slot)).unwrap_or(i64::MAX)))
-        }
-        _ => Err(CommandError::Other("ERR Invalid slot".into())),
+/// One that walks the whole map.
+const fn whole_map(
+    name: &'static str,
+    syntax: &'static str,
+    arity: i32,
+    since: &'static str,
+    summary: &'static str,
+    run: SessionFn,
+) -> Command {
+    Command {
+        complexity: "O(N), N the number of partitions",
+        ..row(name, syntax, arity, since, summary, run)
     }
+}
+
+fn count_keys<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, CommandError> {
+    let slot = u16::try_from(integer(args[2])?).ok().filter(|&slot| slot < SLOTS);
+    let slot = Slot(slot.ok_or_else(|| CommandError::Other("ERR Invalid slot".into()))?);
+    let mut count = 0;
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        cursor = keyspace.scan(at, 1024, &mut |entry| count += usize::from(slot_of_key(entry.key) == slot));
+    }
+    Ok(Reply::count(count))
 }
 
 /// `[host, port, id, metadata]`.
@@ -248,7 +276,7 @@ mod tests {
             ("", "cluster myid", &format!("'{}'", name_of(1))),
             ("", "cluster keyslot foo", "(integer) 12182"),
             ("", "cluster keyslot {foo}x", "(integer) 12182"),
-            ("", "cluster countkeysinslot 5", "(integer) 5"),
+            ("set {b}1 x; set {b}2 x; set a x", "cluster countkeysinslot 3300", "(integer) 2"),
             ("", "cluster countkeysinslot 16384", "(error) ERR Invalid slot"),
             ("", "cluster countkeysinslot -1", "(error) ERR Invalid slot"),
             ("", "cluster countkeysinslot x", "(error) ERR value is not an integer or out of range"),

@@ -60,7 +60,6 @@ const fn row(
         flags: FLAGS,
         group: "server",
         since,
-        complexity: "O(N), N the number of commands",
         summary,
         categories: CATEGORIES,
         handler: Handler::Session(run),

@@ -1,0 +1,357 @@
+//! The command line: one tree of subcommands and flags, from which clap makes parser and help.
+//!
+//! Settings are not listed here. [`setting_flags`] makes their flags from `types::settings::SETTINGS`, the table that the
+//! config file, `annulet settings` and docs/settings.md are made from too.
+
+use crate::config::{Given, flag_name, is_number};
+use crate::settings_page;
+use clap::builder::Styles;
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+use types::settings::{SETTINGS, Setting};
+
+/// Settings that `annulet up` decides for each of its nodes.
+pub(crate) const DECIDED_BY_UP: &[&str] =
+    &["node_id", "nodes", "join", "dir", "announce", "port", "cluster_port", "peer_port"];
+
+/// The whole command line.
+pub(crate) fn command() -> Command {
+    Command::new("annulet")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A distributed key-value store that speaks the Redis protocol")
+        .long_about(ABOUT)
+        .after_long_help(EXAMPLES)
+        .after_help("`annulet --help` has examples; `annulet help up` tells more of one command.")
+        .styles(Styles::plain())
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(up())
+        .subcommand(cli())
+        .subcommand(status())
+        .subcommand(serve())
+        .subcommand(accept_loss())
+        .subcommand(
+            Command::new("settings")
+                .about("List every setting: the flags of `serve`, the names in its config file")
+                .after_long_help(settings_page::text())
+                .arg(
+                    Arg::new("markdown")
+                        .long("markdown")
+                        .help("As the page docs/settings.md")
+                        .action(ArgAction::SetTrue),
+                ),
+        )
+}
+
+/// The settings that the flags give.
+pub(crate) fn given_settings(matches: &ArgMatches, except: &[&str]) -> Given {
+    let wanted = SETTINGS.iter().filter(|setting| !except.contains(&setting.name));
+    wanted
+        .filter_map(|setting| Some((setting.name, matches.get_one::<String>(setting.name)?.clone())))
+        .collect()
+}
+
+fn setting_flags(except: &'static [&'static str]) -> impl Iterator<Item = Arg> {
+    SETTINGS.iter().filter(move |setting| !except.contains(&setting.name)).map(|setting| {
+        Arg::new(setting.name)
+            .long(flag_name(setting.name))
+            .value_name(if is_number(setting) { "N" } else { "TEXT" })
+            .help(setting_help(setting))
+            .help_heading("Settings")
+            .allow_hyphen_values(true)
+    })
+}
+
+/// One line about a setting: what it does, its default, whether all nodes have to agree.
+pub(crate) fn setting_help(setting: &Setting) -> String {
+    let mut help = setting.help.to_owned();
+    if !setting.default.is_empty() {
+        help += &format!(" [default: {}]", setting.default);
+    }
+    if setting.cluster_wide {
+        help += " [cluster-wide: the same on every node]";
+    }
+    help
+}
+
+fn up() -> Command {
+    Command::new("up")
+        .about("Start a cluster on this machine: by default three nodes")
+        .long_about(UP)
+        .arg(
+            Arg::new("count")
+                .value_name("N")
+                .help("How many nodes [default: 3]")
+                .value_parser(value_parser!(u16).range(1..=99)),
+        )
+        .arg(
+            Arg::new("nodes")
+                .long("nodes")
+                .value_name("N")
+                .help("The same, as a flag")
+                .value_parser(value_parser!(u16).range(1..=99))
+                .conflicts_with("count"),
+        )
+        .arg(
+            Arg::new("port")
+                .long("port")
+                .value_name("PORT")
+                .help("First node's port for clients; further nodes and ports count from it [default: 7001]")
+                .value_parser(value_parser!(u16).range(1..)),
+        )
+        .arg(
+            Arg::new("dir")
+                .long("dir")
+                .value_name("DIR")
+                .help("Directory of the cluster: each node's data and log")
+                .default_value("annulet-data")
+                .value_hint(ValueHint::DirPath),
+        )
+        .args(setting_flags(DECIDED_BY_UP))
+}
+
+fn serve() -> Command {
+    Command::new("serve")
+        .about("Run one node")
+        .long_about(SERVE)
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .help("TOML file of settings; flags win over it")
+                .value_parser(value_parser!(std::path::PathBuf)),
+        )
+        .arg(
+            Arg::new("die-with-parent")
+                .long("die-with-parent")
+                .value_name("PID")
+                .hide(true)
+                .value_parser(value_parser!(i32).range(1..)),
+        )
+        .args(setting_flags(&[]))
+}
+
+fn status() -> Command {
+    Command::new("status")
+        .about("Show the nodes, and whether all data is served and how safe it is")
+        .long_about(STATUS)
+        .arg(json("Print the status as JSON, as the node tells it"))
+        .args(connection())
+}
+
+fn accept_loss() -> Command {
+    Command::new("accept-loss")
+        .about("Start partitions whose every copy is lost anew, empty")
+        .long_about(ACCEPT_LOSS)
+        .arg(
+            Arg::new("yes-lose-data")
+                .long("yes-lose-data")
+                .help("Say that the data of these partitions is to be given up")
+                .action(ArgAction::SetTrue),
+        )
+        .args(connection())
+}
+
+fn cli() -> Command {
+    Command::new("cli")
+        .about("Run one command, or a shell")
+        .long_about(CLI)
+        .args(connection())
+        .arg(json("Print replies as JSON"))
+        .arg(
+            Arg::new("raw")
+                .long("raw")
+                .help("Print values as they are, without quotes")
+                .action(ArgAction::SetTrue)
+                .conflicts_with("json"),
+        )
+        .arg(
+            Arg::new("command")
+                .value_name("COMMAND")
+                .help("A command and its arguments; without, a shell")
+                .num_args(0..)
+                .trailing_var_arg(true)
+                .allow_hyphen_values(true)
+                .value_parser(value_parser!(std::ffi::OsString)),
+        )
+}
+
+fn json(help: &'static str) -> Arg {
+    Arg::new("json").long("json").help(help).action(ArgAction::SetTrue)
+}
+
+fn connection() -> [Arg; 3] {
+    [
+        Arg::new("host")
+            .long("host")
+            .value_name("HOST[:PORT]")
+            .help("A node's host; repeated, the next is tried where one does not answer [default: 127.0.0.1]")
+            .action(ArgAction::Append),
+        Arg::new("port")
+            .short('p')
+            .long("port")
+            .value_name("PORT")
+            .help("Its port for clients, where --host names none [default: 7001]")
+            .value_parser(value_parser!(u16).range(1..)),
+        Arg::new("password")
+            .short('a')
+            .long("password")
+            .value_name("PASSWORD")
+            .help("What `requirepass` says; better given as ANNULET_PASSWORD, which no process list shows")
+            .allow_hyphen_values(true),
+    ]
+}
+
+/// How to reach a node, from the flags of [`connection`].
+pub(crate) struct Target {
+    /// Addresses to try, in order.
+    pub addresses: Vec<String>,
+    /// The password, from the flag or the environment.
+    pub password: Option<String>,
+}
+
+/// The port that clients use unless told otherwise: the first node's of a local cluster.
+const PORT: u16 = 7001;
+
+/// How to reach a node, from the flags of [`connection`].
+pub(crate) fn target(matches: &ArgMatches) -> Target {
+    let port = matches.get_one::<u16>("port").copied().unwrap_or(PORT);
+    let hosts: Vec<String> = matches
+        .get_many::<String>("host")
+        .map_or_else(|| vec!["127.0.0.1".to_owned()], |hosts| hosts.cloned().collect());
+    let given = matches.get_one::<String>("password").cloned();
+    let password = given.or_else(|| std::env::var("ANNULET_PASSWORD").ok()).filter(|text| !text.is_empty());
+    Target { addresses: hosts.iter().map(|host| address(host, port)).collect(), password }
+}
+
+/// `host:port`, where the host may bring its own port. A bare IPv6 address gets its brackets.
+fn address(host: &str, port: u16) -> String {
+    if host.parse::<std::net::Ipv6Addr>().is_ok() {
+        return format!("[{host}]:{port}");
+    }
+    let names_port = host.rsplit_once(':').is_some_and(|(_, end)| end.parse::<u16>().is_ok());
+    if names_port { host.to_owned() } else { format!("{host}:{port}") }
+}
+
+const ABOUT: &str = "\
+Annulet is a distributed key-value store in one binary. It speaks the Redis protocol, so any Redis client works. \
+By default a write is acknowledged once every in-sync copy has it, and a read never goes back in time.";
+
+const EXAMPLES: &str = "\
+Examples:
+  annulet up                        start three nodes here; Ctrl-C stops them
+  annulet cli put user:1 Alice      store a value (SET; any Redis command works)
+  annulet cli get user:1            read it
+  annulet cli                       a shell
+  redis-cli -p 7001                 any Redis client, at any node
+  annulet status                    nodes, partitions, and how safe the data is
+
+A cluster of three machines, on each with its own node id and address:
+  annulet serve --node-id 1 --nodes 1=10.0.0.1:7201,2=10.0.0.2:7201,3=10.0.0.3:7201 \\
+    --bind 10.0.0.1 --requirepass SECRET --dir /var/lib/annulet
+
+`annulet help COMMAND` tells more of a command; `annulet settings` lists every setting.";
+
+const UP: &str = "\
+Starts a cluster on this machine, each node a process of its own, waits until it serves, and stops it on Ctrl-C.
+
+Node i (from 0) listens on PORT + i for every Redis client, PORT + 100 + i for cluster-aware ones, and PORT + 200 + i \
+for the other nodes. Its data and its log are in DIR/node-(i+1). DIR remembers the shape of the cluster, so that \
+`annulet up` alone starts it again. Further flags are settings that every node gets.
+
+Examples:
+  annulet up
+  annulet up 5 --copies 3
+  annulet up --port 8001 --dir /tmp/other
+  annulet up --read-level stale";
+
+const SERVE: &str = "\
+Runs one node until it gets SIGTERM or SIGINT. Settings come from their defaults, then a TOML file, then flags.
+
+Examples:
+  annulet serve                                one node alone, on 127.0.0.1:7001
+  annulet serve --config /etc/annulet.toml     the same names as the flags, with underscores
+  annulet serve --config FILE --log-level debug";
+
+const STATUS: &str = "\
+Shows the nodes of the cluster, how many partitions are served, and where data is down to its last copy.
+
+The exit code is 0 when all is well, 1 when data is at risk, not served or lost, 2 when no node can be asked.
+
+Examples:
+  annulet status
+  annulet status --host 10.0.0.1 --host 10.0.0.2
+  annulet status --json";
+
+const ACCEPT_LOSS: &str = "\
+Where every copy of a partition is lost, Annulet does not serve it: an empty answer would be a wrong one. This \
+command gives the lost data up, so that those partitions are served again, empty. It changes nothing for partitions \
+that have a copy left, and it cannot be undone. `annulet status` says whether there are any.
+
+Example:
+  annulet accept-loss --yes-lose-data";
+
+const CLI: &str = "\
+Runs one command and prints its reply, as redis-cli does. The exit code is 0, or 1 where there was nothing (nil), or 2 for \
+an error. Without a command: a shell, or, where standard input is not a terminal, a command a line. \
+PUT and DELETE are understood as SET and DEL.
+
+Examples:
+  annulet cli put user:1 Alice
+  annulet cli get user:1
+  annulet cli --port 7002 incrby visits -5
+  echo 'set a 1' | annulet cli";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_setting_is_a_flag_of_serve_with_its_help() {
+        let mut command = command();
+        let serve = command.find_subcommand_mut("serve").unwrap();
+        let help = serve.render_long_help().to_string().replace('\n', " ");
+        let squeezed = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for setting in SETTINGS {
+            assert!(squeezed.contains(&format!("--{} <", flag_name(setting.name))), "{}", setting.name);
+            assert!(squeezed.contains(&setting_help(setting)), "{}", setting.name);
+        }
+        assert!(!help.contains("die-with-parent"));
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        let parse = |line: &str| command().try_get_matches_from(line.split(' ')).unwrap();
+        let matches = parse("annulet serve --copies 3 --write-level one");
+        let (_, serve) = matches.subcommand().unwrap();
+        let expected: Given = vec![("copies", "3".into()), ("write_level", "one".into())];
+        assert_eq!(given_settings(serve, &[]), expected);
+        let matches = parse("annulet up 5 --port 8001 --copies 3");
+        let (_, up) = matches.subcommand().unwrap();
+        assert_eq!(given_settings(up, DECIDED_BY_UP), vec![("copies", "3".to_owned())]);
+        assert!(command().try_get_matches_from(["annulet", "up", "--node-id", "1"]).is_err());
+        assert!(command().try_get_matches_from(["annulet", "up", "3", "--nodes", "3"]).is_err());
+    }
+
+    #[test]
+    fn hosts_may_name_ports() {
+        assert_eq!(address("10.0.0.1", 7001), "10.0.0.1:7001");
+        assert_eq!(address("db:8000", 7001), "db:8000");
+        assert_eq!(address("::1", 7001), "[::1]:7001");
+        assert_eq!(address("[::1]:8000", 7001), "[::1]:8000");
+    }
+
+    #[test]
+    fn a_command_for_the_shell_keeps_its_dashes() {
+        let matches =
+            command().get_matches_from(["annulet", "cli", "-p", "7002", "incrby", "a", "-5", "--raw"]);
+        let (_, cli) = matches.subcommand().unwrap();
+        let words: Vec<_> = cli.get_many::<std::ffi::OsString>("command").unwrap().collect();
+        assert_eq!(words, ["incrby", "a", "-5", "--raw"]);
+        assert_eq!(target(cli).addresses, ["127.0.0.1:7002"]);
+    }
+}

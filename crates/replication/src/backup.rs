@@ -1,0 +1,240 @@
+//! A copy that follows: logs at once, applies what is committed.
+//!
+//! A backup takes records only under the newest epoch that it knows and only without a gap: each record names the one
+//! before it by epoch and lsn (rule 4). Within a reign it remembers how far its log is known to be the primary's
+//! (`verified`), and acknowledges that and nothing else. What its log holds beyond is an earlier primary's, kept until
+//! this one's records replace it, because this copy could still become primary itself and must then keep it (rule 8).
+//!
+//! A snapshot shows changes that may not be committed yet. Until they are, the copy is incomplete: it counts for
+//! nothing, and is thrown away if the reign ends first (rule 13).
+
+use crate::message::{Append, AppendOutcome, Appended, Chunk, ChunkStored, Message, Sender};
+use crate::partition::{Partition, Role};
+use crate::{Context, Outbox};
+use placement::PartitionState;
+use storage::{effect, snapshot};
+use types::{Epoch, Lsn};
+
+#[derive(Debug, Default)]
+pub(crate) struct Backup {
+    /// Up to here the log is known to be the primary's of this reign.
+    pub verified: Lsn,
+    /// Whether the map shows this copy in sync.
+    pub in_sync: bool,
+    filling: Filling,
+    /// The newest transfer heard of in this reign: an older one's pieces are late.
+    newest_session: u64,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Filling {
+    /// Nothing is missing.
+    #[default]
+    Whole,
+    /// A snapshot is being taken in; this piece is next.
+    Snapshot { session: u64, next: u32 },
+    /// A snapshot is in, and counts once this is committed.
+    Until(Lsn),
+}
+
+impl Backup {
+    pub fn is_complete(&self) -> bool {
+        self.filling == Filling::Whole
+    }
+
+    pub fn is_filling(&self) -> bool {
+        matches!(self.filling, Filling::Snapshot { .. })
+    }
+}
+
+impl<W> Partition<W> {
+    /// The map says that this copy follows.
+    pub(crate) fn follow_map(&mut self, state: &PartitionState, same_reign: bool) {
+        let in_sync = state.in_sync.contains(self.me);
+        if !matches!(self.role, Role::Backup(_)) {
+            self.role = Role::Backup(Backup::default());
+        }
+        let Role::Backup(backup) = &mut self.role else { return };
+        backup.in_sync = in_sync;
+        if in_sync && let Filling::Until(complete_at) = backup.filling {
+            // Nobody is taken in before what the snapshot shows is committed.
+            backup.filling = Filling::Whole;
+            let upto = complete_at.min(self.log.last().lsn);
+            self.apply_up_to(upto);
+        }
+        if !same_reign {
+            self.begin_reign(state.primary_since);
+        }
+    }
+
+    /// Follows another primary from here on.
+    fn begin_reign(&mut self, primary_since: Epoch) {
+        self.primary_since = primary_since;
+        let Role::Backup(backup) = &mut self.role else { return };
+        let incomplete = !backup.is_complete();
+        backup.verified = Lsn(0);
+        backup.newest_session = 0;
+        if incomplete {
+            // What it shows may never have been committed, and the new primary may not have it.
+            backup.filling = Filling::Whole;
+            self.wipe();
+        }
+    }
+
+    /// Rule 4, for a message of a primary: refuses an older epoch, takes on a newer one. False: not to be acted on.
+    fn accept_epoch(
+        &mut self,
+        context: &Context,
+        epoch: Epoch,
+        primary_since: Epoch,
+        out: &mut Outbox<W>,
+    ) -> bool {
+        if epoch < self.epoch || matches!(self.role, Role::Absent) {
+            return false;
+        }
+        let new_reign = primary_since != self.primary_since;
+        if new_reign && primary_since < self.primary_since {
+            return false;
+        }
+        if new_reign && self.is_incomplete() {
+            // Whether this copy is in sync, and so must be kept, only a map of that epoch tells.
+            let known = context.map.partition(self.id).map_or(Epoch(0), |state| state.epoch);
+            if known < epoch {
+                return false;
+            }
+        }
+        if epoch == self.epoch && matches!(self.role, Role::Primary(_)) {
+            return false;
+        }
+        self.step_down(out);
+        self.epoch = epoch;
+        if new_reign {
+            self.begin_reign(primary_since);
+        }
+        true
+    }
+
+    pub(crate) fn on_append(&mut self, context: &Context, from: Sender, append: Append, out: &mut Outbox<W>) {
+        let outcome = if self.accept_epoch(context, append.epoch, append.primary_since, out) {
+            self.take_records(append)
+        } else if append.epoch < self.epoch {
+            Some(AppendOutcome::Fenced)
+        } else {
+            None
+        };
+        if let Some(outcome) = outcome {
+            let answer = Appended { partition: self.id, epoch: self.epoch, outcome };
+            out.messages.push((from.node, from.shard, Message::Appended(answer)));
+        }
+    }
+
+    /// Takes the records that follow on what the log holds. None: nothing to say.
+    fn take_records(&mut self, append: Append) -> Option<AppendOutcome> {
+        let Role::Backup(backup) = &mut self.role else { return None };
+        if backup.is_filling() {
+            return Some(AppendOutcome::Empty);
+        }
+        let base = self.log.base();
+        let mut records = append.records;
+        let mut prev = append.prev;
+        if prev.lsn < base.lsn {
+            // An old message: what lies at or below the base is committed, and so the same everywhere.
+            records.retain(|record| record.position.lsn > base.lsn);
+            prev = records.first().map_or(base, |record| record.prev());
+        }
+        if !self.log.holds(prev) {
+            let shared = self.log.common_with(prev).unwrap_or(base);
+            return Some(AppendOutcome::Behind(shared));
+        }
+        let mut end = prev;
+        for record in &records {
+            if record.prev() != end || effect::effects(&record.body).any(|effect| effect.is_err()) {
+                return None;
+            }
+            end = record.position;
+        }
+        for record in records {
+            let lsn = record.position.lsn;
+            if self.log.position_at(lsn) == Some(record.position) {
+                continue;
+            }
+            if lsn <= self.log.last().lsn {
+                // Another primary's record, which was never committed (rule 9).
+                assert!(lsn > self.commit, "nothing committed is ever discarded");
+                self.log.truncate_after(types::Lsn(lsn.0 - 1));
+                self.requests.undo_after(types::Lsn(lsn.0 - 1));
+            }
+            if let Some((id, reply)) = &record.request {
+                self.requests.add(*id, lsn, record.time_ms, reply.clone());
+            }
+            self.log.append(record);
+        }
+        backup.verified = backup.verified.max(end.lsn);
+        let verified = backup.verified;
+        self.learn_commit(append.commit.min(verified));
+        Some(AppendOutcome::Held(verified))
+    }
+
+    fn learn_commit(&mut self, commit: Lsn) {
+        if commit > self.commit {
+            self.apply_up_to(commit);
+            self.trim_log(Lsn(u64::MAX));
+        }
+        let commit = self.commit;
+        if let Role::Backup(backup) = &mut self.role
+            && let Filling::Until(complete_at) = backup.filling
+            && commit >= complete_at
+        {
+            backup.filling = Filling::Whole;
+        }
+    }
+
+    pub(crate) fn on_chunk(&mut self, context: &Context, from: Sender, chunk: Chunk, out: &mut Outbox<W>) {
+        if !self.accept_epoch(context, chunk.epoch, chunk.primary_since, out) {
+            return;
+        }
+        let Role::Backup(backup) = &mut self.role else { return };
+        if backup.in_sync || chunk.session < backup.newest_session {
+            return;
+        }
+        if chunk.session > backup.newest_session {
+            if chunk.index != 0 {
+                return;
+            }
+            backup.newest_session = chunk.session;
+            backup.verified = Lsn(0);
+            backup.filling = Filling::Snapshot { session: chunk.session, next: 0 };
+            self.wipe();
+        }
+        let Role::Backup(backup) = &mut self.role else { return };
+        let next = match &mut backup.filling {
+            Filling::Snapshot { session, next } if *session == chunk.session => {
+                if *next == chunk.index {
+                    if snapshot::load_chunk(&chunk.payload, &mut self.table).is_err() {
+                        // Damaged on the way: it is asked for again.
+                        return;
+                    }
+                    *next += 1;
+                }
+                *next
+            }
+            // All is in already: the answer was lost.
+            _ => chunk.index + 1,
+        };
+        if let Some(end) = chunk.end
+            && next == chunk.index + 1
+            && backup.is_filling()
+        {
+            backup.filling = Filling::Until(end.complete_at);
+            backup.verified = end.base.lsn;
+            self.log.reset(end.base);
+            self.commit = end.base.lsn;
+            self.last_time_ms = end.time_ms;
+            self.last_version = end.version;
+            self.requests.import(end.requests, end.forgotten, end.time_ms);
+            self.learn_commit(end.base.lsn);
+        }
+        let stored = ChunkStored { partition: self.id, epoch: self.epoch, session: chunk.session, next };
+        out.messages.push((from.node, from.shard, Message::ChunkStored(stored)));
+    }
+}

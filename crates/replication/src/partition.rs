@@ -1,0 +1,422 @@
+//! One node's copy of one partition: what it holds in every role, how the map changes its role, and how requests
+//! run on it.
+
+use crate::backup::Backup;
+use crate::message::{Message, Sender};
+use crate::primary::Primary;
+use crate::requests::{Requests, Seen};
+use crate::{Context, Outbox, Release};
+use bytes::Bytes;
+use placement::PartitionState;
+use storage::{Changes, Hasher, Keyspace, Log, Record, Table, Uncommitted, effect};
+use types::settings::WriteLevel;
+use types::{Epoch, Lsn, NodeId, PartitionId, Position, RequestId, Version};
+
+/// The log kept behind the commit lsn for copies that were away shortly, in bytes a partition.
+const RETAINED_BYTES: usize = 64 * 1024;
+/// The longest reply that is logged with its request's number, in bytes. A longer one is not repeated.
+const LOGGED_REPLY_BYTES_MAX: usize = 256;
+
+/// What a copy can do with a request right now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Primary, leased and serving.
+    Serving,
+    /// Primary, but not yet (its tail is being committed) or just now not (its lease has lapsed).
+    Waiting,
+    /// In-sync backup: stale reads only.
+    Backup,
+    /// Nothing: no copy is here, or one that is still being filled.
+    Absent,
+}
+
+/// What running a request has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// The record that it made.
+    pub written: Option<Position>,
+    /// What must be committed before its reply may be told: its own record, or what it saw. 0: nothing.
+    pub wait: Lsn,
+}
+
+pub(crate) enum Role<W> {
+    Absent,
+    Primary(Primary<W>),
+    Backup(Backup),
+}
+
+/// One node's copy of one partition. `W` is whatever the node attaches to a waiting request.
+pub struct Partition<W> {
+    pub(crate) id: PartitionId,
+    pub(crate) me: NodeId,
+    pub(crate) table: Table,
+    pub(crate) uncommitted: Uncommitted,
+    pub(crate) log: Log,
+    pub(crate) epoch: Epoch,
+    /// The reign that this copy follows, or is.
+    pub(crate) primary_since: Epoch,
+    pub(crate) commit: Lsn,
+    pub(crate) requests: Requests,
+    pub(crate) role: Role<W>,
+    pub(crate) last_version: Version,
+    pub(crate) last_time_ms: u64,
+    changes: Changes,
+    expiry_cursor: u64,
+}
+
+impl<W> Partition<W> {
+    /// An empty copy, of nothing yet.
+    pub fn new(id: PartitionId, me: NodeId, hasher: Hasher) -> Partition<W> {
+        Partition {
+            id,
+            me,
+            table: Table::new(hasher),
+            uncommitted: Uncommitted::default(),
+            log: Log::new(),
+            epoch: Epoch(0),
+            primary_since: Epoch(0),
+            commit: Lsn(0),
+            requests: Requests::default(),
+            role: Role::Absent,
+            last_version: Version::default(),
+            last_time_ms: 0,
+            changes: Changes::default(),
+            expiry_cursor: 0,
+        }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    /// The newest epoch that it knows.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The reign that it follows, or is.
+    pub fn primary_since(&self) -> Epoch {
+        self.primary_since
+    }
+
+    /// Where its log ends.
+    pub fn tail(&self) -> Position {
+        self.log.last()
+    }
+
+    /// What is committed, as far as it knows.
+    pub fn commit(&self) -> Lsn {
+        self.commit
+    }
+
+    /// Its log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Its table: on a primary with uncommitted changes, on a backup without.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Whether this copy is the primary.
+    pub fn is_primary(&self) -> bool {
+        matches!(self.role, Role::Primary(_))
+    }
+
+    /// Whether a copy is here at all.
+    pub fn is_here(&self) -> bool {
+        !matches!(self.role, Role::Absent)
+    }
+
+    /// Whether a snapshot is being taken in, or what it shows is not committed yet.
+    pub fn is_incomplete(&self) -> bool {
+        matches!(&self.role, Role::Backup(backup) if !backup.is_complete())
+    }
+
+    /// What it can do with a request now.
+    pub fn standing(&self, context: &Context) -> Standing {
+        match &self.role {
+            Role::Primary(primary) if primary.serving && context.leased() && context.clock_ms.is_some() => {
+                Standing::Serving
+            }
+            Role::Primary(_) => Standing::Waiting,
+            Role::Backup(backup) if backup.in_sync && backup.is_complete() => Standing::Backup,
+            _ => Standing::Absent,
+        }
+    }
+
+    /// Whether enough copies are in sync for a write (rule 12), as this primary knows.
+    pub fn enough_in_sync(&self) -> bool {
+        matches!(&self.role, Role::Primary(primary) if primary.enough_in_sync())
+    }
+
+    /// Whether and how this partition has done a forwarded request (rule 17).
+    pub fn seen(&self, id: RequestId) -> Seen {
+        self.requests.seen(id)
+    }
+
+    /// How many backups durably hold this position (for WAIT). None where it is not in this primary's log: lost.
+    pub fn backups_holding(&self, position: Position) -> Option<usize> {
+        let Role::Primary(primary) = &self.role else { return None };
+        let kept = self.log.position_at(position.lsn);
+        if position.lsn > self.log.last().lsn || kept.is_some_and(|kept| kept != position) {
+            return None;
+        }
+        Some(primary.peers.values().filter(|peer| peer.in_sync && peer.held >= position.lsn).count())
+    }
+
+    // --------------------------------------------------------------------------------------------- requests
+
+    /// The newest state, where nothing that a reply could tell is uncommitted or about to expire: a read may be
+    /// answered from it at once.
+    pub fn settled(&mut self, context: &Context) -> Option<Keyspace<'_>> {
+        if !self.uncommitted.is_empty() || self.table.volatile_len() > 0 {
+            return None;
+        }
+        let now_ms = self.time_ms(context);
+        self.changes.clear();
+        Some(Keyspace::fresh(
+            &mut self.table,
+            &mut self.changes,
+            &self.uncommitted,
+            &mut self.last_version,
+            now_ms,
+        ))
+    }
+
+    /// Committed state, for a stale read (rule 13).
+    pub fn committed<R>(&mut self, context: &Context, run: impl FnOnce(&mut Keyspace<'_>) -> R) -> R {
+        let now_ms = self.time_ms(context);
+        self.changes.clear();
+        let mut keyspace = Keyspace::committed(
+            &mut self.table,
+            &mut self.changes,
+            &self.uncommitted,
+            &mut self.last_version,
+            now_ms,
+        );
+        run(&mut keyspace)
+    }
+
+    /// Runs a request on the primary's newest state and orders what it changed as one record (rule 18). The caller
+    /// has seen [`Standing::Serving`]. `reply` gives the bytes to be logged with a forwarded request's number.
+    pub fn run<R>(
+        &mut self,
+        context: &Context,
+        request: Option<RequestId>,
+        run: impl FnOnce(&mut Keyspace<'_>) -> R,
+        reply: impl FnOnce(&R) -> Bytes,
+    ) -> (R, Ran) {
+        let now_ms = self.time_ms(context);
+        let Role::Primary(primary) = &self.role else { unreachable!("only a primary runs requests") };
+        let alone = primary.required.len() == 1;
+        self.changes.clear();
+        self.changes.set_keep(primary.keeps_log, !alone);
+        let mut keyspace = Keyspace::fresh(
+            &mut self.table,
+            &mut self.changes,
+            &self.uncommitted,
+            &mut self.last_version,
+            now_ms,
+        );
+        let result = run(&mut keyspace);
+        let wait = keyspace.wait();
+        if self.changes.is_empty() {
+            return (result, Ran { written: None, wait });
+        }
+        let request = request.map(|id| {
+            let bytes = reply(&result);
+            (id, if bytes.len() > LOGGED_REPLY_BYTES_MAX { Bytes::new() } else { bytes })
+        });
+        let position = self.order(now_ms, request);
+        let wait = if position.lsn > self.commit { position.lsn } else { Lsn(0) };
+        (result, Ran { written: Some(position), wait })
+    }
+
+    /// The partition's time (rule 14): the cluster's, but never before what is logged.
+    pub fn time_ms(&self, context: &Context) -> u64 {
+        context.clock_ms.unwrap_or(0).max(self.last_time_ms)
+    }
+
+    /// Orders what was just changed as the next record.
+    fn order(&mut self, time_ms: u64, request: Option<(RequestId, Bytes)>) -> Position {
+        let prev = self.log.last();
+        let position = Position { epoch: self.epoch, lsn: prev.lsn.next() };
+        self.last_time_ms = time_ms;
+        let Role::Primary(primary) = &mut self.role else { unreachable!("only a primary orders") };
+        primary.has_news = true;
+        if primary.keeps_log {
+            let body = Bytes::copy_from_slice(&self.changes.body);
+            if let Some((id, reply)) = &request {
+                self.requests.add(*id, position.lsn, time_ms, reply.clone());
+            }
+            self.log.append(Record { position, prev_epoch: prev.epoch, time_ms, request, body });
+        } else {
+            self.log.pass(position);
+        }
+        if primary.required.len() == 1 {
+            self.commit = position.lsn;
+        } else {
+            let undo = std::mem::take(&mut self.changes.undo);
+            self.uncommitted.push(position.lsn, undo, self.changes.removed_any);
+        }
+        position
+    }
+
+    /// The record that opens a reign: it makes the new epoch part of every copy's log.
+    pub(crate) fn open_reign(&mut self, context: &Context) {
+        self.changes.clear();
+        let tail = self.log.last().lsn;
+        if matches!(&self.role, Role::Primary(primary) if primary.required.len() == 1) {
+            self.apply_up_to(tail);
+        }
+        let tail_time_ms = self.log.get(tail).map_or(0, |record| record.time_ms);
+        let time_ms = self.time_ms(context).max(tail_time_ms);
+        self.order(time_ms, None);
+    }
+
+    /// A request waits until `lsn` is as safe as `level` asks.
+    pub fn wait(&mut self, lsn: Lsn, level: WriteLevel, waiter: W) {
+        if let Role::Primary(primary) = &mut self.role {
+            primary.wait(lsn, level, waiter);
+        }
+    }
+
+    /// Logs the removal of up to a few keys whose time has come (rule 14). True where there may be more.
+    pub fn expire(&mut self, context: &Context) -> bool {
+        const ENTRIES_A_SLICE: usize = 64;
+        if self.table.volatile_len() == 0 || self.standing(context) != Standing::Serving {
+            return false;
+        }
+        let now_ms = self.time_ms(context);
+        let mut expired: Vec<Vec<u8>> = Vec::new();
+        let next = self.table.scan(self.expiry_cursor, ENTRIES_A_SLICE, &mut |entry| {
+            if entry.expire_at_ms.is_some_and(|at| at <= now_ms) {
+                expired.push(entry.key.to_vec());
+            }
+        });
+        self.expiry_cursor = next.unwrap_or(0);
+        if expired.is_empty() {
+            return false;
+        }
+        let look = |keyspace: &mut Keyspace<'_>| {
+            for key in &expired {
+                // A fresh look at an expired key logs its removal.
+                let _ = keyspace.get(key);
+            }
+        };
+        self.run(context, None, look, |()| Bytes::new());
+        true
+    }
+
+    // -------------------------------------------------------------------------------------------- the map
+
+    /// A newer map says what this copy is.
+    pub fn on_map(&mut self, context: &Context, state: &PartitionState, out: &mut Outbox<W>) {
+        if state.epoch < self.epoch || state.epoch == Epoch(0) {
+            return;
+        }
+        let is_primary = state.primary == Some(self.me);
+        let same_reign = state.primary_since == self.primary_since;
+        self.epoch = state.epoch;
+        match (&mut self.role, is_primary) {
+            (Role::Primary(primary), true) if same_reign => primary.on_map(context, self.id, self.me, state),
+            (_, true) => {
+                self.step_down(out);
+                self.become_primary(context, state);
+            }
+            (_, false) if !state.copies.contains(self.me) && !state.in_sync.contains(self.me) => {
+                self.step_down(out);
+                self.wipe();
+                self.role = Role::Absent;
+                self.primary_since = state.primary_since;
+            }
+            (_, false) => {
+                self.step_down(out);
+                self.follow_map(state, same_reign);
+            }
+        }
+    }
+
+    fn become_primary(&mut self, context: &Context, state: &PartitionState) {
+        if let Role::Backup(backup) = &self.role
+            && backup.is_filling()
+        {
+            // Only an operator's acceptance of loss promotes a copy that is half filled: nothing whole is left.
+            self.wipe();
+        }
+        self.primary_since = state.primary_since;
+        self.role = Role::Primary(Primary::new(context, self.id, self.me, state));
+        // Rule 8: the whole tail is kept and committed, under the new epoch, before anything is served. It is
+        // applied as it commits, so nothing of it needs undo.
+        self.open_reign(context);
+        let align_to = self.log.last();
+        if let Role::Primary(primary) = &mut self.role {
+            primary.align_to = align_to.lsn;
+        }
+        self.commit_what_is_held();
+    }
+
+    /// Ends a reign (rule 9): uncommitted changes are undone in the table; the log keeps its tail, which the next
+    /// primary may share.
+    pub(crate) fn step_down(&mut self, out: &mut Outbox<W>) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        out.released.extend(primary.take_waiters().map(|waiter| (waiter, Release::Deposed)));
+        self.uncommitted.roll_back(self.commit, &mut self.table);
+        self.role = Role::Backup(Backup::default());
+    }
+
+    /// Forgets all that this copy holds.
+    pub(crate) fn wipe(&mut self) {
+        let hasher = self.table.hasher();
+        self.table = Table::new(hasher);
+        self.uncommitted = Uncommitted::default();
+        self.log = Log::new();
+        self.commit = Lsn(0);
+        self.requests.clear();
+        self.last_version = Version::default();
+        self.last_time_ms = 0;
+        self.expiry_cursor = 0;
+    }
+
+    // ------------------------------------------------------------------------------------------- messages
+
+    /// A message about this partition from another node's shard.
+    pub fn on_message(&mut self, context: &Context, from: Sender, message: Message, out: &mut Outbox<W>) {
+        match message {
+            Message::Append(append) => self.on_append(context, from, append, out),
+            Message::Chunk(chunk) => self.on_chunk(context, from, chunk, out),
+            Message::Appended(appended) => self.on_appended(context, from, appended),
+            Message::ChunkStored(stored) => self.on_chunk_stored(context, from, stored),
+            // Requests are the node's.
+            Message::Forward(_) | Message::Forwarded(_) => {}
+        }
+    }
+
+    // --------------------------------------------------------------------------------------------- commit
+
+    /// Applies the records after the commit lsn up to `upto`, which are committed now.
+    pub(crate) fn apply_up_to(&mut self, upto: Lsn) {
+        for record in self.log.range(self.commit.next(), upto) {
+            for effect in effect::effects(&record.body).flatten() {
+                self.last_version = self.last_version.max(effect.version());
+                effect.apply(&mut self.table);
+            }
+            self.last_time_ms = self.last_time_ms.max(record.time_ms);
+        }
+        self.commit = self.commit.max(upto);
+    }
+
+    /// Forgets committed records up to `upto`, but for what is kept for copies that were away shortly.
+    pub(crate) fn trim_log(&mut self, upto: Lsn) {
+        while self.log.bytes() > RETAINED_BYTES {
+            let oldest = self.log.base().lsn.next();
+            if oldest > self.commit || oldest > upto {
+                return;
+            }
+            self.log.trim(oldest);
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! Another copy, as its primary sees it: first it is asked where its log ends, then records stream to it, or a
+//! snapshot where the log no longer reaches back (rule 9).
+//!
+//! What it says it holds is the only thing believed; everything that was sent and not confirmed is sent again.
+
+use crate::Outbox;
+use crate::message::{Append, AppendOutcome, Appended, Chunk, ChunkStored, Message, SnapshotEnd};
+use crate::requests::Requests;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::time::Duration;
+use storage::{Log, Record, Table, snapshot};
+use types::{Epoch, Incarnation, Instant, Lsn, NodeId, PartitionId, Position, ShardId, Version};
+
+/// After this long without an answer, what was sent is sent again.
+const RESEND: Duration = Duration::from_millis(150);
+/// The most record bytes in one message.
+const APPEND_BYTES_MAX: usize = 1024 * 1024;
+/// The most records that a copy may have been sent beyond what it said it holds.
+const AHEAD_MAX: u64 = 16 * 1024;
+/// The size of a snapshot's piece, in bytes.
+const CHUNK_BYTES: usize = 128 * 1024;
+/// Pieces under way at once.
+const CHUNKS_AHEAD: usize = 4;
+/// Log bytes kept for a copy that is not in sync; beyond that it gets a snapshot instead.
+const LAG_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Another copy of a partition.
+pub(crate) struct Peer {
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    shard: ShardId,
+    /// It durably holds the log up to here.
+    pub held: Lsn,
+    /// Whether the map shows it in sync.
+    pub in_sync: bool,
+    state: State,
+    /// A snapshot was sent to it that counts only once this is committed.
+    counts_from: Lsn,
+    told_commit: Lsn,
+    /// When it last got further, or had nothing to get.
+    progress_at: Instant,
+    sent_at: Instant,
+    rewound_at: Instant,
+    /// It knows a newer epoch than we do: what it refused is sent again under that one.
+    fenced: bool,
+    /// It said that it holds less than an in-sync copy must.
+    lost: bool,
+}
+
+enum State {
+    /// Asked where its log ends.
+    Probing,
+    /// Records are sent from here on.
+    Streaming { next: Lsn },
+    /// Needs a snapshot, and waits for its turn.
+    Wanting,
+    /// A snapshot is under way.
+    Snapshot(Transfer),
+}
+
+struct Transfer {
+    session: u64,
+    base: Position,
+    base_time_ms: u64,
+    /// Where the next piece begins; none when all are cut.
+    cursor: Option<u64>,
+    next_index: u32,
+    complete_at: Lsn,
+    /// Pieces sent and not confirmed, oldest first.
+    under_way: VecDeque<Chunk>,
+}
+
+/// What a primary sends from.
+pub(crate) struct Sending<'a> {
+    pub now: Instant,
+    pub partition: PartitionId,
+    pub epoch: Epoch,
+    pub primary_since: Epoch,
+    pub commit: Lsn,
+    pub log: &'a Log,
+    pub table: &'a Table,
+    pub requests: &'a Requests,
+    pub last_version: Version,
+    pub last_time_ms: u64,
+    pub serving: bool,
+    pub snapshot_allowed: bool,
+    /// Whether the peer at hand counts for commits: such a one never gets a snapshot.
+    pub required: bool,
+    pub last_session: &'a mut u64,
+    /// Set where more is left to send than one turn takes.
+    pub more: bool,
+}
+
+impl Sending<'_> {
+    fn append(&self, prev: Position, records: Vec<Record>) -> Message {
+        Message::Append(Append {
+            partition: self.partition,
+            epoch: self.epoch,
+            primary_since: self.primary_since,
+            prev,
+            commit: self.commit,
+            records,
+        })
+    }
+}
+
+impl Peer {
+    pub fn new(now: Instant, incarnation: Incarnation) -> Peer {
+        Peer {
+            node: NodeId(0),
+            incarnation,
+            shard: ShardId(0),
+            held: Lsn(0),
+            in_sync: false,
+            state: State::Probing,
+            counts_from: Lsn(0),
+            told_commit: Lsn(0),
+            progress_at: now,
+            sent_at: Instant(0),
+            rewound_at: Instant(0),
+            fenced: false,
+            lost: false,
+        }
+    }
+
+    pub fn on_map(&mut self, shard: ShardId, in_sync: bool, active: bool) {
+        self.shard = shard;
+        self.in_sync = in_sync;
+        if !active {
+            self.state = State::Probing;
+            self.held = Lsn(0);
+        }
+        if std::mem::take(&mut self.fenced) {
+            self.send_again();
+        }
+    }
+
+    /// Whether it holds everything that is committed, and nothing that may not be.
+    pub fn may_join(&self, commit: Lsn) -> bool {
+        matches!(self.state, State::Streaming { .. })
+            && self.held > Lsn(0)
+            && self.held >= commit
+            && self.held.min(commit) >= self.counts_from
+    }
+
+    /// Whether it has stood still for too long with records to take.
+    pub fn holds_up(&self, now: Instant, last: Lsn, evict: Duration) -> bool {
+        self.held < last && now.since(self.progress_at) > evict
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    pub fn is_being_filled(&self) -> bool {
+        matches!(self.state, State::Snapshot(_))
+    }
+
+    /// The first record that it still needs from the log.
+    pub fn needs_log_from(&self) -> Option<Lsn> {
+        match &self.state {
+            State::Streaming { .. } => Some(self.held.next()),
+            State::Snapshot(transfer) => Some(transfer.base.lsn.next()),
+            State::Probing | State::Wanting => None,
+        }
+    }
+
+    /// What may have been lost is sent again, from what it is known to hold.
+    fn send_again(&mut self) {
+        match &mut self.state {
+            State::Streaming { next } if self.held > Lsn(0) => *next = self.held.next(),
+            State::Streaming { .. } => self.state = State::Probing,
+            _ => {}
+        }
+        self.sent_at = Instant(0);
+    }
+
+    fn post<W>(&mut self, now: Instant, message: Message, out: &mut Outbox<W>) {
+        self.sent_at = now;
+        out.messages.push((self.node, self.shard, message));
+    }
+
+    /// Sends what it has not been sent.
+    pub fn send_records<W>(&mut self, sending: &mut Sending<'_>, out: &mut Outbox<W>) {
+        match &self.state {
+            State::Streaming { next } => {
+                let next = *next;
+                let last = sending.log.last().lsn;
+                if next > last {
+                    return;
+                }
+                let Some(prev) = sending.log.position_at(Lsn(next.0 - 1)) else {
+                    self.state = State::Probing;
+                    self.sent_at = Instant(0);
+                    return;
+                };
+                let upto = Lsn(last.0.min(self.held.0 + AHEAD_MAX));
+                let mut bytes = 0;
+                let fits = |record: &&Record| {
+                    let before = bytes;
+                    bytes += record.bytes();
+                    before < APPEND_BYTES_MAX
+                };
+                let records: Vec<Record> = sending.log.range(next, upto).take_while(fits).cloned().collect();
+                let Some(end) = records.last().map(|record| record.position.lsn) else { return };
+                sending.more |= end < upto;
+                self.state = State::Streaming { next: end.next() };
+                self.told_commit = sending.commit;
+                let message = sending.append(prev, records);
+                self.post(sending.now, message, out);
+            }
+            State::Probing if self.sent_at == Instant(0) => self.probe(sending, out),
+            State::Snapshot(_) => self.send_chunks(sending, out),
+            _ => {}
+        }
+    }
+
+    fn probe<W>(&mut self, sending: &Sending<'_>, out: &mut Outbox<W>) {
+        let message = sending.append(sending.log.last(), Vec::new());
+        self.post(sending.now, message, out);
+    }
+
+    /// Time passes.
+    pub fn tick<W>(&mut self, sending: &mut Sending<'_>, out: &mut Outbox<W>) {
+        let last = sending.log.last().lsn;
+        if self.held >= last {
+            self.progress_at = sending.now;
+        }
+        let overdue = sending.now.since(self.sent_at) >= RESEND;
+        match &mut self.state {
+            State::Probing if overdue => self.probe(sending, out),
+            State::Streaming { next } => {
+                let lag_bytes = if sending.required { 0 } else { sending.log.bytes() };
+                if lag_bytes > LAG_BYTES_MAX && self.held < sending.commit {
+                    self.state = State::Wanting;
+                } else if self.held < Lsn(next.0 - 1) && overdue {
+                    self.send_again();
+                    sending.more = true;
+                } else if self.told_commit < sending.commit && *next > last {
+                    self.told_commit = sending.commit;
+                    let message = sending.append(sending.log.last(), Vec::new());
+                    self.post(sending.now, message, out);
+                }
+            }
+            State::Wanting if sending.snapshot_allowed && sending.serving && !sending.required => {
+                sending.snapshot_allowed = false;
+                *sending.last_session += 1;
+                self.state = State::Snapshot(Transfer {
+                    session: *sending.last_session,
+                    base: sending.log.last(),
+                    base_time_ms: sending.last_time_ms,
+                    cursor: Some(0),
+                    next_index: 0,
+                    complete_at: Lsn(0),
+                    under_way: VecDeque::new(),
+                });
+                self.send_chunks(sending, out);
+            }
+            State::Snapshot(transfer) if overdue => {
+                let again: Vec<Chunk> = transfer.under_way.iter().cloned().collect();
+                for chunk in again {
+                    self.post(sending.now, Message::Chunk(Chunk { epoch: sending.epoch, ..chunk }), out);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Cuts and sends pieces of the snapshot, a few at a time. The table goes on changing meanwhile: whatever a piece
+    /// shows of that is in the log after `base` too, and putting it twice is the same as once.
+    fn send_chunks<W>(&mut self, sending: &mut Sending<'_>, out: &mut Outbox<W>) {
+        let State::Snapshot(transfer) = &mut self.state else { return };
+        let mut cut = Vec::new();
+        while let Some(cursor) = transfer.cursor
+            && transfer.under_way.len() < CHUNKS_AHEAD
+        {
+            let mut payload = Vec::new();
+            transfer.cursor = snapshot::write_chunk(sending.table, cursor, CHUNK_BYTES, &mut payload);
+            let end = transfer.cursor.is_none().then(|| {
+                transfer.complete_at = sending.log.last().lsn;
+                let (requests, forgotten) = sending.requests.export(transfer.base.lsn);
+                SnapshotEnd {
+                    base: transfer.base,
+                    complete_at: transfer.complete_at,
+                    time_ms: transfer.base_time_ms,
+                    version: sending.last_version,
+                    requests,
+                    forgotten,
+                }
+            });
+            let chunk = Chunk {
+                partition: sending.partition,
+                epoch: sending.epoch,
+                primary_since: sending.primary_since,
+                session: transfer.session,
+                index: transfer.next_index,
+                payload: Bytes::from(payload),
+                end,
+            };
+            transfer.next_index += 1;
+            transfer.under_way.push_back(chunk.clone());
+            cut.push(chunk);
+        }
+        for chunk in cut {
+            self.post(sending.now, Message::Chunk(chunk), out);
+        }
+    }
+
+    /// It answered. True where there is something to send now.
+    pub fn on_appended(&mut self, now: Instant, epoch: Epoch, appended: Appended, log: &Log) -> bool {
+        match appended.outcome {
+            AppendOutcome::Held(lsn) => {
+                if lsn > self.held && lsn <= log.last().lsn {
+                    self.held = lsn;
+                    self.progress_at = now;
+                }
+                match &mut self.state {
+                    State::Streaming { next } => *next = (*next).max(self.held.next()),
+                    State::Probing => self.state = State::Streaming { next: self.held.next() },
+                    State::Wanting | State::Snapshot(_) => {}
+                }
+            }
+            AppendOutcome::Behind(theirs) => match &self.state {
+                // Everything sent after a lost message is answered so: one rewinding does for all of them.
+                State::Streaming { .. } if now.since(self.rewound_at) < RESEND / 8 => return false,
+                State::Streaming { .. } | State::Probing => {
+                    self.rewound_at = now;
+                    match log.common_with(theirs) {
+                        Some(shared) => self.state = State::Streaming { next: shared.lsn.next() },
+                        None => self.needs_snapshot(),
+                    }
+                }
+                State::Wanting | State::Snapshot(_) => {}
+            },
+            AppendOutcome::Empty => {
+                if !matches!(self.state, State::Snapshot(_)) {
+                    self.needs_snapshot();
+                }
+            }
+            AppendOutcome::Fenced => {
+                if appended.epoch > epoch {
+                    self.fenced = true;
+                    return false;
+                }
+                self.send_again();
+            }
+        }
+        true
+    }
+
+    fn needs_snapshot(&mut self) {
+        // Whoever counts for commits holds what is committed. One that says otherwise must go first.
+        self.lost = self.in_sync;
+        self.state = State::Wanting;
+    }
+
+    pub fn on_chunk_stored(&mut self, now: Instant, stored: ChunkStored) {
+        let State::Snapshot(transfer) = &mut self.state else { return };
+        if transfer.session != stored.session {
+            return;
+        }
+        while transfer.under_way.pop_front_if(|chunk| chunk.index < stored.next).is_some() {
+            self.progress_at = now;
+        }
+        if transfer.cursor.is_none() && transfer.under_way.is_empty() {
+            self.held = transfer.base.lsn;
+            self.counts_from = transfer.complete_at;
+            self.state = State::Streaming { next: transfer.base.lsn.next() };
+        }
+    }
+}

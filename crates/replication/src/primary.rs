@@ -1,0 +1,300 @@
+//! The primary: what it needs for a commit, what it sends, and the changes of the in-sync set that it proposes.
+//!
+//! The **required set** is the members that the map shows, and a joiner from before its joining is proposed (rule 2).
+//! The commit lsn is what every member of it holds.
+//!
+//! Changes of the set are proposed again and again until the map shows a newer epoch, which settles every proposal
+//! made under an older one, whatever became of the messages: no timeout is ever taken for an answer.
+
+use crate::message::{Appended, ChunkStored, Sender};
+use crate::partition::{Partition, Role};
+use crate::peer::{Peer, Sending};
+use crate::{Context, InSyncChange, Outbox, Release};
+use placement::PartitionState;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+use types::settings::WriteLevel;
+use types::{Incarnation, Instant, Lsn, NodeId, NodeSet, PartitionId};
+
+/// Between two proposals of the same change.
+const PROPOSE: Duration = Duration::from_millis(200);
+
+pub(crate) struct Primary<W> {
+    /// Whether the reign's tail is committed, so that requests may run.
+    pub serving: bool,
+    /// The record that opened the reign: once it is committed, the tail is.
+    pub align_to: Lsn,
+    /// Whose acknowledgement a commit needs: the in-sync set, and a joiner that is being proposed.
+    pub required: NodeSet,
+    /// The in-sync set that the map shows.
+    pub in_sync: NodeSet,
+    /// Whether records are kept at all: not where there is no other copy.
+    pub keeps_log: bool,
+    /// Whether something happened that the copies have not been sent.
+    pub has_news: bool,
+    pub peers: BTreeMap<NodeId, Peer>,
+    min_in_sync: usize,
+    proposal: Option<Proposal>,
+    last_session: u64,
+    /// By lsn.
+    waiting: VecDeque<(Lsn, W)>,
+    waiting_quorum: VecDeque<(Lsn, W)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Proposal {
+    node: NodeId,
+    incarnation: Incarnation,
+    join: bool,
+    sent_at: Option<Instant>,
+}
+
+impl<W> Primary<W> {
+    pub fn new(context: &Context, id: PartitionId, me: NodeId, state: &PartitionState) -> Primary<W> {
+        let mut primary = Primary {
+            serving: false,
+            align_to: Lsn(0),
+            required: NodeSet::new(),
+            in_sync: NodeSet::new(),
+            keeps_log: false,
+            has_news: true,
+            peers: BTreeMap::new(),
+            min_in_sync: 1,
+            proposal: None,
+            last_session: 0,
+            waiting: VecDeque::new(),
+            waiting_quorum: VecDeque::new(),
+        };
+        primary.on_map(context, id, me, state);
+        primary
+    }
+
+    /// A map under which the reign goes on. A newer epoch settles what was proposed under the older one (rule 2).
+    pub fn on_map(&mut self, context: &Context, id: PartitionId, me: NodeId, state: &PartitionState) {
+        assert!(state.in_sync.contains(me), "only an in-sync copy is ever made primary");
+        self.in_sync = state.in_sync;
+        self.required = state.in_sync;
+        self.proposal = None;
+        self.has_news = true;
+        self.min_in_sync = usize::from(context.map.min_in_sync);
+        self.keeps_log |= state.copies.len() > 1;
+        let mut others: NodeSet = state.copies.iter().chain(state.in_sync.iter()).collect();
+        others.remove(me);
+        self.peers.retain(|node, _| others.contains(*node));
+        for node in others.iter() {
+            let Some(member) = context.map.member(node) else { continue };
+            let peer = self.peers.entry(node).or_insert_with(|| Peer::new(context.now, member.incarnation));
+            if peer.incarnation != member.incarnation {
+                // Another start of the node: nothing that the earlier one said holds.
+                *peer = Peer::new(context.now, member.incarnation);
+            }
+            peer.on_map(member.shard_of(id), state.in_sync.contains(node), context.map.is_active(node));
+        }
+    }
+
+    /// Whether enough copies are in sync for a write (rule 12).
+    pub fn enough_in_sync(&self) -> bool {
+        self.in_sync.len() >= self.min_in_sync
+    }
+
+    pub fn wait(&mut self, lsn: Lsn, level: WriteLevel, waiter: W) {
+        let queue = match level {
+            WriteLevel::Quorum => &mut self.waiting_quorum,
+            WriteLevel::One | WriteLevel::All => &mut self.waiting,
+        };
+        // A read waits for what it saw, which may lie before what others wait for.
+        let at = queue.partition_point(|(other, _)| *other <= lsn);
+        queue.insert(at, (lsn, waiter));
+    }
+
+    pub fn take_waiters(&mut self) -> impl Iterator<Item = W> + use<W> {
+        let all = std::mem::take(&mut self.waiting).into_iter();
+        all.chain(std::mem::take(&mut self.waiting_quorum)).map(|(_, waiter)| waiter)
+    }
+
+    /// What every member of the required set holds (rule 1). `own` is this copy's last lsn.
+    fn held_by_all(&self, own: Lsn) -> Lsn {
+        self.required.iter().map(|node| self.held_by(node, own)).min().unwrap_or(Lsn(0))
+    }
+
+    /// What a majority of the required set holds.
+    fn held_by_majority(&self, own: Lsn) -> Lsn {
+        let mut held: Vec<Lsn> = self.required.iter().map(|node| self.held_by(node, own)).collect();
+        held.sort_unstable_by(|a, b| b.cmp(a));
+        held.get(held.len() / 2).copied().unwrap_or(Lsn(0))
+    }
+
+    /// A required node that is no peer is this one.
+    fn held_by(&self, node: NodeId, own: Lsn) -> Lsn {
+        self.peers.get(&node).map_or(own, |peer| peer.held)
+    }
+
+    /// Lets go whoever waits for no more than is committed. The caller has checked the lease.
+    fn release(&mut self, commit: Lsn, own: Lsn, out: &mut Outbox<W>) {
+        while let Some((_, waiter)) = self.waiting.pop_front_if(|(lsn, _)| *lsn <= commit) {
+            out.released.push((waiter, Release::Committed));
+        }
+        if !self.waiting_quorum.is_empty() {
+            let held = self.held_by_majority(own);
+            while let Some((_, waiter)) = self.waiting_quorum.pop_front_if(|(lsn, _)| *lsn <= held) {
+                out.released.push((waiter, Release::Committed));
+            }
+        }
+    }
+
+    /// Decides whether a change of the in-sync set is due.
+    fn consider_change(&mut self, context: &Context, commit: Lsn, last: Lsn) {
+        let stuck = self.peers.iter().find(|(node, peer)| {
+            self.required.contains(**node)
+                && (peer.is_lost() || peer.holds_up(context.now, last, context.evict))
+        });
+        if let Some((&node, peer)) = stuck {
+            // It stays required until the map shows that it is out; so does a joiner whose joining may yet happen.
+            if !self.proposal.is_some_and(|proposal| proposal.node == node && !proposal.join) {
+                let incarnation = peer.incarnation;
+                self.proposal = Some(Proposal { node, incarnation, join: false, sent_at: None });
+            }
+            return;
+        }
+        if self.proposal.is_some() || !self.serving {
+            return;
+        }
+        let joiner = self.peers.iter().find(|(node, peer)| {
+            !self.required.contains(**node) && context.map.is_active(**node) && peer.may_join(commit)
+        });
+        if let Some((&node, peer)) = joiner {
+            // Rule 2: it counts from before it is proposed, so that it has every write acknowledged from here on.
+            let incarnation = peer.incarnation;
+            self.required.insert(node);
+            self.proposal = Some(Proposal { node, incarnation, join: true, sent_at: None });
+        }
+    }
+}
+
+impl<W> Partition<W> {
+    /// Commits what every member of the required set holds, and lets go whoever waited for it.
+    pub(crate) fn commit_what_is_held(&mut self) {
+        let own = self.log.last().lsn;
+        let Role::Primary(primary) = &self.role else { return };
+        let held = primary.held_by_all(own);
+        if held > self.commit {
+            if primary.serving {
+                self.commit = held;
+            } else {
+                self.apply_up_to(held);
+            }
+            self.uncommitted.commit(held);
+        }
+        let commit = self.commit;
+        let Role::Primary(primary) = &mut self.role else { return };
+        if !primary.serving && commit >= primary.align_to {
+            primary.serving = true;
+        }
+    }
+
+    /// The end of a turn: commits, answers, and sends what is new.
+    pub fn flush(&mut self, context: &Context, out: &mut Outbox<W>) {
+        self.commit_what_is_held();
+        let (commit, last) = (self.commit, self.log.last().lsn);
+        let Role::Primary(primary) = &mut self.role else { return };
+        if context.leased() && primary.enough_in_sync() {
+            primary.release(commit, last, out);
+        }
+        if !primary.has_news {
+            return;
+        }
+        primary.has_news = false;
+        self.send_to_peers(context, out, |peer, sending, out| peer.send_records(sending, out));
+    }
+
+    /// Time passes: what got lost is sent again, transfers and changes of the in-sync set go on.
+    pub fn tick(&mut self, context: &Context, out: &mut Outbox<W>) {
+        let (commit, last) = (self.commit, self.log.last().lsn);
+        let Role::Primary(primary) = &mut self.role else { return };
+        primary.consider_change(context, commit, last);
+        if let Some(proposal) = &mut primary.proposal
+            && proposal.sent_at.is_none_or(|at| context.now.since(at) >= PROPOSE)
+        {
+            proposal.sent_at = Some(context.now);
+            out.changes.push(InSyncChange {
+                partition: self.id,
+                epoch: self.epoch,
+                node: proposal.node,
+                incarnation: proposal.incarnation,
+                join: proposal.join,
+            });
+        }
+        self.send_to_peers(context, out, |peer, sending, out| peer.tick(sending, out));
+        let Role::Primary(primary) = &mut self.role else { return };
+        let free = primary.peers.values().filter_map(Peer::needs_log_from).min();
+        let upto = free.map_or(Lsn(u64::MAX), |from| Lsn(from.0.saturating_sub(1)));
+        self.trim_log(upto);
+        self.flush(context, out);
+    }
+
+    /// How many snapshots this copy is sending.
+    pub fn snapshots_under_way(&self) -> usize {
+        match &self.role {
+            Role::Primary(primary) => primary.peers.values().filter(|peer| peer.is_being_filled()).count(),
+            _ => 0,
+        }
+    }
+
+    fn send_to_peers(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox<W>,
+        mut send: impl FnMut(&mut Peer, &mut Sending<'_>, &mut Outbox<W>),
+    ) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        let mut sending = Sending {
+            now: context.now,
+            partition: self.id,
+            epoch: self.epoch,
+            primary_since: self.primary_since,
+            commit: self.commit,
+            log: &self.log,
+            table: &self.table,
+            requests: &self.requests,
+            last_version: self.last_version,
+            last_time_ms: self.last_time_ms,
+            serving: primary.serving,
+            snapshot_allowed: context.snapshots_free > 0,
+            required: false,
+            last_session: &mut primary.last_session,
+            more: false,
+        };
+        for (&node, peer) in &mut primary.peers {
+            if !context.map.is_active(node) {
+                continue;
+            }
+            sending.required = primary.required.contains(node) || primary.in_sync.contains(node);
+            peer.node = node;
+            send(peer, &mut sending, out);
+        }
+        primary.has_news |= sending.more;
+    }
+
+    /// A copy says what it holds. Only this very start of it counts, and only what it said in this reign.
+    pub(crate) fn on_appended(&mut self, context: &Context, from: Sender, appended: Appended) {
+        let (epoch, since) = (self.epoch, self.primary_since);
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(peer) = primary.peers.get_mut(&from.node) else { return };
+        if peer.incarnation != from.incarnation || appended.epoch < since {
+            return;
+        }
+        if peer.on_appended(context.now, epoch, appended, &self.log) {
+            primary.has_news = true;
+        }
+    }
+
+    pub(crate) fn on_chunk_stored(&mut self, context: &Context, from: Sender, stored: ChunkStored) {
+        let since = self.primary_since;
+        let Role::Primary(primary) = &mut self.role else { return };
+        let Some(peer) = primary.peers.get_mut(&from.node) else { return };
+        if peer.incarnation == from.incarnation && stored.epoch >= since {
+            peer.on_chunk_stored(context.now, stored);
+            primary.has_news = true;
+        }
+    }
+}
