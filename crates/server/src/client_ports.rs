@@ -7,7 +7,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use std::io::{self, ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tracing::warn;
 
@@ -22,13 +22,14 @@ const REFUSAL: &[u8] = b"-ERR max number of clients reached\r\n";
 #[derive(Debug)]
 pub struct ClientCount {
     connected: AtomicUsize,
+    refused: AtomicU64,
     most: usize,
 }
 
 impl ClientCount {
     /// None yet.
     pub fn new(most: usize) -> ClientCount {
-        ClientCount { connected: AtomicUsize::new(0), most }
+        ClientCount { connected: AtomicUsize::new(0), refused: AtomicU64::new(0), most }
     }
 
     /// Takes a place, if one is free.
@@ -37,12 +38,18 @@ impl ClientCount {
             return true;
         }
         self.leave();
+        self.refused.fetch_add(1, Ordering::Relaxed);
         false
     }
 
     /// Gives a place back.
     pub fn leave(&self) {
         self.connected.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many found no place.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// How many places are taken.

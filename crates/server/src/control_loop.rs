@@ -3,7 +3,7 @@
 
 use crate::clock;
 use crate::link::{Links, is_link};
-use crate::machine::{ControlEffects, ControlMachine};
+use crate::machine::{ControlMachine, DriverEffects};
 use crate::mailbox::Mailbox;
 use crate::shard_loop::{SCRATCH_BYTES, TICK, WAKER};
 use crate::threads::{Mail, Threads};
@@ -128,7 +128,12 @@ impl<M: ControlMachine> ControlLoop<M> {
 
     fn carry_out(&mut self, outgoing: &mut BTreeMap<NodeId, Vec<Message>>) {
         for round in 0..LOCAL_ROUNDS {
-            let ControlEffects { messages, map, to_heart, ask_tails, .. } = self.machine.effects();
+            let DriverEffects { messages, map, to_heart, ask_tails, failed } = self.machine.effects();
+            if let Some(why) = failed {
+                // What the disk holds is not known any more: whatever this node would say could be a broken promise.
+                error!(%why, "the disk failed this node's control file; the node stops");
+                std::process::exit(1);
+            }
             if !to_heart.is_empty() {
                 self.threads.heart.send(Mail::Inputs(std::mem::take(to_heart)));
             }

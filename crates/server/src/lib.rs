@@ -15,7 +15,7 @@
 //! Threads share nothing but letter boxes ([`mailbox`]) and what `node::Published` holds in atomics. The shards and
 //! the heart never wait for a disk; the control plane's thread does, so that they need not.
 //!
-//! Start at [`start::run_with`].
+//! Start at [`run()`], then [`start::run_with`].
 
 pub mod client_ports;
 pub mod clock;
@@ -29,6 +29,7 @@ pub mod machine;
 pub mod mailbox;
 pub mod peers;
 pub mod proof;
+pub mod run;
 pub mod shard_loop;
 pub mod start;
 pub mod stats;
@@ -36,4 +37,5 @@ pub mod stats;
 mod testing;
 pub mod threads;
 
+pub use run::run;
 pub use start::{StartError, run_with};

@@ -5,54 +5,12 @@
 use command::{Reply, Session};
 use control::message::{Beat, Change, Identity};
 pub use control::{HeartEffects, HeartInput, HeartNotice};
+pub use node::{Answer, DriverEffects, Effects, Ticket};
 use placement::ClusterMap;
 use replication::message::{Message, Sender};
 use std::sync::Arc;
-use types::{Instant, NodeId, PartitionId, Position, ShardId};
-
-/// Until room `node` has its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    /// The connection.
-    pub connection: u64,
-    /// The request's number on it.
-    pub sequence: u64,
-}
-
-/// Until room `node` has its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// The sink was called.
-    Now,
-    /// A reply with the ticket comes among the effects.
-    Later,
-}
-
-/// Until room `node` has its own.
-#[derive(Debug, Default)]
-pub struct Effects {
-    /// Replies.
-    pub replies: Vec<(Ticket, Reply<'static>)>,
-    /// Messages.
-    pub messages: Vec<(NodeId, ShardId, Message)>,
-    /// Changes.
-    pub changes: Vec<Change>,
-    /// An operator accepts a loss.
-    pub accept_loss: bool,
-}
-
-/// Until room `node` has its own.
-#[derive(Debug, Default)]
-pub struct ControlEffects {
-    /// Messages.
-    pub messages: Vec<(NodeId, control::message::Message)>,
-    /// The newest map.
-    pub map: Option<Arc<ClusterMap>>,
-    /// To the heart.
-    pub to_heart: Vec<HeartInput>,
-    /// Who asks how far the logs of these partitions reach, and the number of the question.
-    pub ask_tails: Vec<(NodeId, u64, Vec<PartitionId>)>,
-}
+use storage::Disk;
+use types::{Instant, NodeId, PartitionId, Position};
 
 /// One shard of a node.
 pub trait ShardMachine {
@@ -109,8 +67,87 @@ pub trait ControlMachine {
     fn changes(&mut self, now: Instant, changes: Vec<Change>);
     /// An operator, through a client of this node, accepts the loss of partitions whose every log is gone.
     fn accept_loss(&mut self, now: Instant);
-    /// What the shards answer to [`ControlEffects::ask_tails`].
+    /// What the shards answer to [`DriverEffects::ask_tails`].
     fn tails(&mut self, now: Instant, to: NodeId, question: u64, tails: Vec<(PartitionId, Position)>);
     /// What it wants done, to be drained.
-    fn effects(&mut self) -> &mut ControlEffects;
+    fn effects(&mut self) -> &mut DriverEffects;
+}
+
+impl ShardMachine for node::Shard {
+    fn request(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        session: &mut Session,
+        args: &[&[u8]],
+        sink: &mut dyn FnMut(&Reply<'_>),
+    ) -> Answer {
+        node::Shard::request(self, now, ticket, session, args, sink)
+    }
+
+    fn prefetch(&mut self, args: &[&[u8]]) {
+        node::Shard::prefetch(self, args);
+    }
+
+    fn closed(&mut self, connection: u64) {
+        node::Shard::closed(self, connection);
+    }
+
+    fn message(&mut self, now: Instant, from: Sender, message: Message) {
+        node::Shard::message(self, now, from, message);
+    }
+
+    fn map(&mut self, now: Instant, map: Arc<ClusterMap>) {
+        node::Shard::map(self, now, map);
+    }
+
+    fn link_lost(&mut self, now: Instant, node: NodeId) {
+        node::Shard::link_lost(self, now, node);
+    }
+
+    fn tails(&mut self, partitions: &[PartitionId]) -> Vec<(PartitionId, Position)> {
+        node::Shard::tails(self, partitions)
+    }
+
+    fn tick(&mut self, now: Instant) {
+        node::Shard::tick(self, now);
+    }
+
+    fn flush(&mut self, now: Instant) {
+        node::Shard::flush(self, now);
+    }
+
+    fn effects(&mut self) -> &mut Effects {
+        node::Shard::effects(self)
+    }
+}
+
+impl<D: Disk> ControlMachine for node::ControlDriver<D> {
+    fn tick(&mut self, now: Instant) {
+        node::ControlDriver::tick(self, now);
+    }
+
+    fn message(&mut self, now: Instant, from: Identity, message: control::message::Message) {
+        node::ControlDriver::message(self, now, from, message);
+    }
+
+    fn notice(&mut self, now: Instant, notice: HeartNotice) {
+        node::ControlDriver::notice(self, now, notice);
+    }
+
+    fn changes(&mut self, now: Instant, changes: Vec<Change>) {
+        node::ControlDriver::changes(self, now, changes);
+    }
+
+    fn accept_loss(&mut self, now: Instant) {
+        node::ControlDriver::accept_loss(self, now);
+    }
+
+    fn tails(&mut self, now: Instant, to: NodeId, question: u64, tails: Vec<(PartitionId, Position)>) {
+        node::ControlDriver::tails(self, now, to, question, tails);
+    }
+
+    fn effects(&mut self) -> &mut DriverEffects {
+        node::ControlDriver::effects(self)
+    }
 }

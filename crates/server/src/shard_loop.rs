@@ -256,6 +256,7 @@ impl<M: ShardMachine> ShardLoop<M> {
             return;
         }
         self.connections.put(at, connection);
+        self.parts.stats.welcomed();
         self.parts.stats.connections(self.connections.count);
     }
 

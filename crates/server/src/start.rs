@@ -111,6 +111,8 @@ pub struct Prepared {
     pub secret: Secret,
     /// How many shards.
     pub shards: u16,
+    /// How many clients there are, of how many that may be.
+    pub client_count: Arc<ClientCount>,
     pub(crate) clients: Vec<(TcpListener, Door)>,
     pub(crate) peers: TcpListener,
 }
@@ -133,7 +135,8 @@ pub fn prepare(mut settings: Settings) -> Result<Prepared, StartError> {
     }
     let peers = listen(settings.bind.as_str(), settings.peer_port, "peer_port")?;
     settings.maxclients = clients_that_fit(settings.maxclients);
-    Ok(Prepared { settings: Arc::new(settings), directory, secret, shards, clients, peers })
+    let client_count = Arc::new(ClientCount::new(settings.maxclients as usize));
+    Ok(Prepared { settings: Arc::new(settings), directory, secret, shards, client_count, clients, peers })
 }
 
 /// Processors that this process may use.
@@ -204,7 +207,7 @@ where
     H: HeartMachine + Send + 'static,
     C: ControlMachine + Send + 'static,
 {
-    let Prepared { settings, directory, secret, shards, clients, peers } = prepared;
+    let Prepared { settings, directory, secret, shards, client_count: count, clients, peers } = prepared;
     assert_eq!(machines.shards.len(), usize::from(shards), "a machine for each shard");
     let addresses: BTreeMap<NodeId, (String, u16)> = settings
         .listed_nodes()?
@@ -230,7 +233,6 @@ where
     let (control_post, control) = make(Endpoint::Control).map_err(system(watch))?;
     let threads = Threads { shards: posts, control: control_post, heart: heart_post };
 
-    let count = Arc::new(ClientCount::new(settings.maxclients as usize));
     let client_ids = Arc::new(AtomicU64::new(1));
     let (client_ports, ports) =
         ClientPorts::new(clients, threads.clone(), count.clone()).map_err(system(watch))?;

@@ -1,12 +1,14 @@
 //! What tests share: a directory that goes away, and nodes whose machines are stand-ins.
 
+use crate::client_ports::ClientCount;
 use crate::directory::Directory;
 use crate::machine::{
-    Answer, ControlEffects, ControlMachine, Effects, HeartEffects, HeartInput, HeartMachine, HeartNotice,
+    Answer, ControlMachine, DriverEffects, Effects, HeartEffects, HeartInput, HeartMachine, HeartNotice,
     ShardMachine, Ticket,
 };
 use crate::proof::Secret;
 use crate::start::{Machines, Prepared, Running, start};
+use crate::stats::ShardStats;
 use bytes::Bytes;
 use command::{Door, Reply, Session};
 use control::message::{Beat, Change, Identity};
@@ -183,7 +185,7 @@ impl HeartMachine for FakeHeart {
 /// A control plane that greets a node once.
 pub struct FakeControl {
     told: mpsc::Sender<Told>,
-    effects: ControlEffects,
+    effects: DriverEffects,
 }
 
 impl ControlMachine for FakeControl {
@@ -201,7 +203,7 @@ impl ControlMachine for FakeControl {
 
     fn tails(&mut self, _: Instant, _: NodeId, _: u64, _: Vec<(PartitionId, Position)>) {}
 
-    fn effects(&mut self) -> &mut ControlEffects {
+    fn effects(&mut self) -> &mut DriverEffects {
         &mut self.effects
     }
 }
@@ -273,6 +275,7 @@ impl FakeNode {
             shards: 1,
             clients: vec![(clients, Door::Plain)],
             peers: config.peers,
+            client_count: Arc::new(ClientCount::new(config.maxclients as usize)),
         };
         let identity = Identity {
             node: NodeId(config.id),
@@ -284,9 +287,9 @@ impl FakeNode {
         let ran = shard.ran.clone();
         let to = config.heart_to.map(NodeId);
         let machines = Machines {
-            shards: vec![(shard, Default::default())],
+            shards: vec![(shard, ShardStats::new(Arc::new(node::Published::new(1)), ShardId(0)))],
             heart: FakeHeart { told: tell.clone(), effects: HeartEffects::default(), beats: 0, to },
-            control: FakeControl { told: tell, effects: ControlEffects::default() },
+            control: FakeControl { told: tell, effects: DriverEffects::default() },
         };
         let running = start(prepared, identity, machines).unwrap();
         FakeNode { running: Some(running), port, told: Mutex::new(told), ran, _dir: dir }
