@@ -35,6 +35,7 @@ fn registration(me: Identity) -> Registration {
         node: me.node,
         incarnation: me.incarnation,
         directory: me.directory,
+        votes: true,
         shards: 2,
         host: "127.0.0.1".into(),
         port: 7000 + me.node.0,
