@@ -10,7 +10,7 @@ use crate::message::{Change, Identity, MapChanges, Message, Registration};
 use crate::store::LogStore;
 use placement::{ClusterMap, Member, MemberState};
 use protobuf::Message as _;
-use raft::eraftpb::{Entry, HardState, Message as RaftMessage, Snapshot};
+use raft::eraftpb::{Entry, HardState, Message as RaftMessage, MessageType, Snapshot};
 use raft::{RawNode, StateRole, Storage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -221,6 +221,8 @@ pub struct Control {
     next_repeat: Instant,
     effects: ControlEffects,
     frames_kept: usize,
+    /// The coordinator thinks that this voter holds entries which it does not.
+    forgot: bool,
 }
 
 impl Control {
@@ -263,6 +265,7 @@ impl Control {
             next_repeat: now,
             effects: ControlEffects::default(),
             frames_kept: 0,
+            forgot: false,
         }
     }
 
@@ -288,7 +291,7 @@ impl Control {
     /// it has forgotten what that one promised, and must not go on.
     pub fn lost_its_vote(&self) -> bool {
         let me = &self.config.me;
-        self.raft.is_some() && !self.map.holds_vote(me.node, me.directory)
+        self.forgot || self.raft.is_some() && !self.map.holds_vote(me.node, me.directory)
     }
 
     /// Whether this node is the coordinator, and up to date with what earlier ones decided.
@@ -481,6 +484,12 @@ impl Control {
             return;
         }
         if let Some(raft) = &mut self.raft {
+            let last = raft.store().last_index().unwrap_or(0);
+            if message.get_msg_type() == MessageType::MsgHeartbeat && message.commit > last {
+                // A heartbeat never tells of more than we said we hold: our directory was emptied since.
+                self.forgot = true;
+                return;
+            }
             // An error here is a message out of place (a proposal without a leader, say): nothing was lost.
             let _ = raft.step(message);
         }
