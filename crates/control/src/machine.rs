@@ -370,13 +370,13 @@ impl Control {
 
     /// What this node's shards propose.
     pub fn changes(&mut self, now: Instant, changes: Vec<Change>) {
-        self.to_coordinator(now, Message::Propose(changes));
+        self.tell_the_coordinator(now, Message::Propose(changes));
         self.advance(now);
     }
 
     /// An operator accepts the loss of what no living copy holds.
     pub fn accept_loss(&mut self, now: Instant) {
-        self.to_coordinator(now, Message::AcceptLoss);
+        self.tell_the_coordinator(now, Message::AcceptLoss);
         self.advance(now);
     }
 
@@ -391,7 +391,7 @@ impl Control {
         self.advance(now);
     }
 
-    fn to_coordinator(&mut self, now: Instant, message: Message) {
+    fn tell_the_coordinator(&mut self, now: Instant, message: Message) {
         match self.coordinator() {
             Some(node) if node == self.config.me.node => coordinator::message(self, now, node, message),
             Some(node) => self.send(node, message),
@@ -435,7 +435,7 @@ impl Control {
             .map(|node| (*node, self.reports[node].incarnation))
             .collect();
         let heard: Vec<_> = self.heard.iter().map(|(&node, &incarnation)| (node, incarnation)).collect();
-        self.to_coordinator(now, Message::Report { term, applied: self.applied_index, silent, heard });
+        self.tell_the_coordinator(now, Message::Report { term, applied: self.applied_index, silent, heard });
     }
 
     fn save_reports(&mut self) {
@@ -700,7 +700,7 @@ impl Control {
         let snapshot = store.latest_snapshot();
         let entries = store.entries_after(snapshot.get_metadata().index);
         let me = &self.config.me;
-        let frames = vec![
+        let frames = [
             Frame::Start {
                 incarnation: me.incarnation,
                 directory: me.directory,

@@ -72,8 +72,7 @@ impl LogStore {
     }
 
     pub fn latest_snapshot(&self) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        snapshot.data = self.latest.2.clone().into();
+        let mut snapshot = Snapshot { data: self.latest.2.clone().into(), ..Snapshot::default() };
         let metadata = snapshot.mut_metadata();
         (metadata.index, metadata.term) = (self.latest.0, self.latest.1);
         metadata.set_conf_state(self.conf_state.clone());

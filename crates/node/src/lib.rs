@@ -1,1 +1,29 @@
-//! Room `node`.
+//! One node: routes requests to partitions, and composes the machines of the other rooms.
+//!
+//! - A [`Shard`] is one data thread's machine: its partitions, and the requests of its connections. A request runs here,
+//!   is passed on to its partition's primary, is split over partitions and gathered, or waits for a partition that
+//!   nobody serves just now.
+//! - A [`HeartDriver`] is the node's heart with what its shards say of themselves, a [`ControlDriver`] its control
+//!   machine with the file that it must not forget.
+//! - [`Published`] is what the node's threads tell each other without waiting for one another.
+//!
+//! The way of a request: [`Shard::request`] (table, arity, rights) → `route` (slot, partition, its primary) → `run`
+//! (on the partition, here) or `forward` (to the primary) or `collect` (over several partitions) → a reply, now or
+//! among the [`Effects`].
+//!
+//! Nothing here blocks, reads a clock or does I/O, but for the control file through a [`storage::Disk`].
+
+mod collect;
+mod control_driver;
+mod forward;
+mod heart_driver;
+mod host;
+mod published;
+mod request;
+mod run;
+mod shard;
+
+pub use control_driver::{ControlDriver, ControlDriverConfig, ControlDriverError, DriverEffects};
+pub use heart_driver::HeartDriver;
+pub use published::{Published, ServerFigures, ShardCounters, View};
+pub use shard::{Answer, Effects, Shard, ShardConfig, Ticket};

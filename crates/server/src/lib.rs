@@ -1,1 +1,41 @@
-//! Room `server`.
+//! Room `server`: sockets, files, threads and clocks around the machines of room `node`.
+//!
+//! ```text
+//!  client ports ──> client_ports ──────────┐ connections, dealt in turn
+//!                                          v
+//!                  ┌── shard_loop 0 <──> shard_loop 1 ... ──┐   one thread each: clients, links, a machine
+//!                  │        ^ maps            │ changes     │
+//!                  │        │                 v             │
+//!                  │   heart_loop <────> control_loop ──> disk
+//!                  └── links (frames, one way each) ────────┘
+//!                           ^ sockets that have proved themselves
+//!  peer port ──────> peers (tokio: dial, accept, handshake)
+//! ```
+//!
+//! Threads share nothing but letter boxes ([`mailbox`]) and what `node::Published` holds in atomics. The shards and
+//! the heart never wait for a disk; the control plane's thread does, so that they need not.
+//!
+//! Start at [`run()`], then [`start::run_with`].
+
+pub mod client_ports;
+pub mod clock;
+pub mod connection;
+pub mod control_loop;
+pub mod directory;
+pub mod disk;
+pub mod heart_loop;
+pub mod link;
+pub mod machine;
+pub mod mailbox;
+pub mod peers;
+pub mod proof;
+pub mod run;
+pub mod shard_loop;
+pub mod start;
+pub mod stats;
+#[cfg(test)]
+mod testing;
+pub mod threads;
+
+pub use run::run;
+pub use start::{StartError, run_with};

@@ -1,3 +1,4 @@
-//! Room `wire`.
+//! Room `wire`: bytes to requests and messages, and back. No sockets, no clocks, no state but what a stream needs.
 
+pub mod peer;
 pub mod resp;

@@ -34,11 +34,7 @@ pub(crate) const COMMAND: Command = Command {
     ..Command::BASE
 };
 
-fn accept_loss(
-    _: &mut Session,
-    host: &mut dyn Host,
-    args: &[&[u8]],
-) -> Result<Reply<'static>, CommandError> {
+fn accept_loss(_: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'static>, CommandError> {
     if !args[2].eq_ignore_ascii_case(b"all") {
         return Err(CommandError::Syntax);
     }

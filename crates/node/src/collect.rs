@@ -1,0 +1,365 @@
+//! Requests over several partitions: split and merged (rule 18), on every partition, SCAN, and WAIT.
+//!
+//! Each part is a request of its own on one partition, with all that this means: passed on, parked, sent again. The
+//! collector has their replies and makes one of them.
+
+use crate::run::{Origin, OwnedTask, Task};
+use crate::shard::Shard;
+use bytes::Bytes;
+use command::{CommandError, Merge, Reply, scan, wait};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use types::{Instant, PartitionId, Position, partition_of_key};
+
+/// The most partitions that one SCAN walks through where they are empty.
+const SCAN_PARTITIONS_MAX: usize = 128;
+/// The partition's bits of a SCAN cursor; the rest is the place within it. Cutting the place's last bits off shows a
+/// few keys twice, which SCAN may.
+const PARTITION_BITS: u32 = 14;
+/// How often WAIT asks.
+const WAIT_ASKS: Duration = Duration::from_millis(5);
+
+#[derive(Debug)]
+pub(crate) enum Collector {
+    Gather(Gather),
+    Scan(Scan),
+    Wait(Wait),
+}
+
+#[derive(Debug)]
+pub(crate) struct Gather {
+    origin: Origin,
+    merge: Merge,
+    /// For [`Merge::InKeyOrder`]: where each part's elements belong.
+    places: Vec<Vec<usize>>,
+    parts: Vec<Option<Reply<'static>>>,
+    missing: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Scan {
+    /// Only partitions of which this node is primary.
+    own_only: bool,
+    task: OwnedTask,
+    count: usize,
+    partition: u16,
+    walked: usize,
+    found: Vec<Reply<'static>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Wait {
+    task: OwnedTask,
+    wanted: i64,
+    deadline: Option<Instant>,
+    writes: Vec<(PartitionId, Position)>,
+    parts: Vec<Option<Reply<'static>>>,
+    missing: usize,
+    ask_at: Instant,
+}
+
+impl Shard {
+    fn new_collector(&mut self, collector: Collector) -> u64 {
+        let id = self.next_collector;
+        self.next_collector += 1;
+        self.collectors.insert(id, collector);
+        id
+    }
+
+    /// Splits a request by the partitions of its keys.
+    pub(crate) fn split(&mut self, merge: Merge, task: &Task<'_>) {
+        let partitions = self.partition_count();
+        let step = task.command.keys.step.max(1);
+        let mut by_partition: BTreeMap<PartitionId, (Vec<Bytes>, Vec<usize>)> = BTreeMap::new();
+        for (number, at) in task.command.key_positions(task.args).enumerate() {
+            let id = partition_of_key(task.args[at], partitions);
+            let (args, places) = by_partition
+                .entry(id)
+                .or_insert_with(|| (vec![Bytes::copy_from_slice(task.args[0])], Vec::new()));
+            let end = (at + step).min(task.args.len());
+            args.extend(task.args[at..end].iter().map(|arg| Bytes::copy_from_slice(arg)));
+            places.push(number);
+        }
+        let (parts, places): (Vec<_>, Vec<_>) =
+            by_partition.into_iter().map(|(id, (args, places))| ((id, args), places)).unzip();
+        self.gather(merge, task, parts, places);
+    }
+
+    /// Runs a request on every partition: at the door for cluster-aware clients on those of which this node is primary.
+    pub(crate) fn everywhere(&mut self, merge: Merge, task: &Task<'_>) {
+        let me = self.config.identity.node;
+        let map = self.context.map.clone();
+        let args: Vec<Bytes> = task.args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect();
+        let parts: Vec<(PartitionId, Vec<Bytes>)> = map
+            .each_partition()
+            .filter(|(_, state)| !task.redirects || state.primary == Some(me))
+            .map(|(id, _)| (id, args.clone()))
+            .collect();
+        self.gather(merge, task, parts, Vec::new());
+    }
+
+    fn gather(
+        &mut self,
+        merge: Merge,
+        task: &Task<'_>,
+        parts: Vec<(PartitionId, Vec<Bytes>)>,
+        places: Vec<Vec<usize>>,
+    ) {
+        let count = parts.len();
+        let gather = Gather { origin: task.origin, merge, places, parts: vec![None; count], missing: count };
+        if count == 0 {
+            self.hand_over(task.origin, gather.merged(), None, None);
+            return;
+        }
+        let collector = self.new_collector(Collector::Gather(gather));
+        let whole = task.kept();
+        for (index, (id, args)) in parts.into_iter().enumerate() {
+            let origin = Origin::Part { collector, index };
+            self.start(id, OwnedTask { args, origin, redirects: false, ..whole.clone() });
+        }
+    }
+
+    /// SCAN: walks from partition to partition until it has shown enough.
+    pub(crate) fn scan(&mut self, task: &Task<'_>) -> Result<(), CommandError> {
+        let request = scan::parse(task.args)?;
+        let partition = (request.cursor & ((1 << PARTITION_BITS) - 1)) as u16;
+        let inner = request.cursor >> PARTITION_BITS << PARTITION_BITS;
+        if partition >= self.partition_count() {
+            return Err(CommandError::InvalidCursor);
+        }
+        let scan = Scan {
+            own_only: task.redirects,
+            task: OwnedTask { redirects: false, ..task.kept() },
+            count: request.count,
+            partition,
+            walked: 0,
+            found: Vec::new(),
+        };
+        self.scan_step(scan, inner);
+        Ok(())
+    }
+
+    /// Asks the next partition, or replies.
+    fn scan_step(&mut self, mut scan: Scan, inner: u64) {
+        let me = self.config.identity.node;
+        while scan.own_only
+            && let Some(state) = self.context.map.partition(PartitionId(scan.partition))
+            && state.primary != Some(me)
+        {
+            scan.partition += 1;
+        }
+        if scan.partition >= self.partition_count() {
+            return self.scan_done(scan, 0);
+        }
+        if inner == 0 && (scan.found.len() >= scan.count || scan.walked >= SCAN_PARTITIONS_MAX) {
+            let cursor = u64::from(scan.partition);
+            return self.scan_done(scan, cursor);
+        }
+        let id = PartitionId(scan.partition);
+        let mut args = scan.task.args.clone();
+        args[1] = Bytes::from(inner.to_string());
+        let task = scan.task.clone();
+        let collector = self.new_collector(Collector::Scan(scan));
+        self.start(id, OwnedTask { args, origin: Origin::Part { collector, index: 0 }, ..task });
+    }
+
+    fn scan_done(&mut self, scan: Scan, cursor: u64) {
+        let reply = Reply::Array(vec![Reply::bulk(cursor.to_string()), Reply::Array(scan.found)]);
+        self.hand_over(scan.task.origin, reply, None, None);
+    }
+
+    /// A partition has shown what it has.
+    fn scan_part(&mut self, mut scan: Scan, reply: Reply<'static>) {
+        let (next, keys) = match reply {
+            Reply::Array(parts) => match <[Reply<'static>; 2]>::try_from(parts) {
+                Ok([next, Reply::Array(keys)]) => (next, keys),
+                _ => return self.scan_done(scan, 0),
+            },
+            error => {
+                self.hand_over(scan.task.origin, error, None, None);
+                return;
+            }
+        };
+        scan.found.extend(keys);
+        scan.walked += 1;
+        let next = match &next {
+            Reply::Bulk(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse::<u64>().ok()),
+            _ => None,
+        };
+        match next {
+            Some(inner) => {
+                let cursor = inner >> PARTITION_BITS << PARTITION_BITS | u64::from(scan.partition);
+                self.scan_done(scan, cursor);
+            }
+            None => {
+                scan.partition += 1;
+                self.scan_step(scan, 0);
+            }
+        }
+    }
+
+    /// WAIT: asks the primaries how many backups hold this connection's last writes (rule 19).
+    pub(crate) fn wait_for_backups(&mut self, task: &Task<'_>, connection: u64) -> Result<(), CommandError> {
+        let (wanted, timeout_ms) = wait::parse(task.args)?;
+        let writes: Vec<(PartitionId, Position)> = self
+            .last_writes
+            .get(&connection)
+            .map(|writes| writes.iter().map(|(&id, &position)| (id, position)).collect())
+            .unwrap_or_default();
+        let count = writes.len();
+        let waiting = Wait {
+            task: OwnedTask { redirects: false, ..task.kept() },
+            wanted,
+            deadline: (timeout_ms > 0).then(|| self.context.now + Duration::from_millis(timeout_ms)),
+            writes,
+            parts: vec![None; count],
+            missing: 0,
+            ask_at: self.context.now,
+        };
+        if count == 0 {
+            // Nothing written: every backup that there is holds it.
+            let backups = i64::from(self.context.map.copies.saturating_sub(1));
+            self.hand_over(task.origin, Reply::Integer(backups), None, None);
+            return Ok(());
+        }
+        let collector = self.new_collector(Collector::Wait(waiting));
+        self.ask_holders(collector);
+        Ok(())
+    }
+
+    fn ask_holders(&mut self, collector: u64) {
+        let (now, timeout) = (self.context.now, self.config.settings.request_timeout());
+        let Some(Collector::Wait(waiting)) = self.collectors.get_mut(&collector) else { return };
+        waiting.parts.fill(None);
+        waiting.missing = waiting.writes.len();
+        let (task, writes) = (waiting.task.clone(), waiting.writes.clone());
+        for (index, (id, position)) in writes.into_iter().enumerate() {
+            let args = vec![
+                Bytes::from_static(b"wait"),
+                Bytes::from(position.epoch.0.to_string()),
+                Bytes::from(position.lsn.0.to_string()),
+            ];
+            let origin = Origin::Part { collector, index };
+            self.start(id, OwnedTask { args, origin, deadline: now + timeout, ..task.clone() });
+        }
+    }
+
+    /// All primaries have answered.
+    fn holders_counted(&mut self, collector: u64) {
+        let now = self.context.now;
+        let Some(Collector::Wait(waiting)) = self.collectors.get_mut(&collector) else { return };
+        let mut fewest = i64::MAX;
+        let mut failed = None;
+        for part in waiting.parts.iter().flatten() {
+            match part {
+                Reply::Integer(count) => fewest = fewest.min(*count),
+                other => failed = Some(other.clone()),
+            }
+        }
+        let over = waiting.deadline.is_some_and(|deadline| now >= deadline);
+        let reply = match failed {
+            Some(error) => error,
+            None if fewest >= waiting.wanted || over => Reply::Integer(fewest),
+            None => {
+                waiting.ask_at = now + WAIT_ASKS;
+                return;
+            }
+        };
+        let origin = waiting.task.origin;
+        self.collectors.remove(&collector);
+        self.hand_over(origin, reply, None, None);
+    }
+
+    /// Time passes: WAIT asks again.
+    pub(crate) fn tick_collectors(&mut self) {
+        let now = self.context.now;
+        let due: Vec<u64> = self
+            .collectors
+            .iter()
+            .filter(|(_, collector)| {
+                matches!(collector, Collector::Wait(waiting) if waiting.missing == 0 && now >= waiting.ask_at)
+            })
+            .map(|(&id, _)| id)
+            .collect();
+        for id in due {
+            self.ask_holders(id);
+        }
+    }
+
+    /// Takes in the parts that are done.
+    pub(crate) fn settle_parts(&mut self) {
+        while let Some((id, index, reply)) = self.parts.pop_front() {
+            match self.collectors.get_mut(&id) {
+                Some(Collector::Gather(gather)) => {
+                    if gather.take(index, reply)
+                        && let Some(Collector::Gather(gather)) = self.collectors.remove(&id)
+                    {
+                        let origin = gather.origin;
+                        self.hand_over(origin, gather.merged(), None, None);
+                    }
+                }
+                Some(Collector::Wait(waiting)) => {
+                    if waiting.parts[index].replace(reply).is_none() {
+                        waiting.missing -= 1;
+                    }
+                    if waiting.missing == 0 {
+                        self.holders_counted(id);
+                    }
+                }
+                Some(Collector::Scan(_)) => {
+                    if let Some(Collector::Scan(scan)) = self.collectors.remove(&id) {
+                        self.scan_part(scan, reply);
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+impl Gather {
+    /// A part is done. True where it was the last.
+    fn take(&mut self, index: usize, reply: Reply<'static>) -> bool {
+        if self.parts[index].replace(reply).is_none() {
+            self.missing -= 1;
+        }
+        self.missing == 0
+    }
+
+    /// One reply of all parts. An error of any part is the whole's: the worst first, which is an unknown outcome.
+    fn merged(self) -> Reply<'static> {
+        let parts: Vec<Reply<'static>> = self.parts.into_iter().flatten().collect();
+        let errors = parts.iter().filter_map(|part| match part {
+            Reply::Error(error) => Some(error),
+            _ => None,
+        });
+        let is_unknown = |error: &&CommandError| matches!(error, CommandError::OutcomeUnknown { .. });
+        if let Some(error) = errors.clone().find(is_unknown).or_else(|| errors.clone().next()) {
+            return Reply::Error(error.clone());
+        }
+        match self.merge {
+            Merge::Sum => Reply::Integer(
+                parts.iter().map(|part| if let Reply::Integer(n) = part { *n } else { 0 }).sum(),
+            ),
+            Merge::AllOk => Reply::ok(),
+            Merge::Concat => Reply::Array(parts.into_iter().flat_map(elements).collect()),
+            Merge::InKeyOrder => {
+                let count = self.places.iter().map(Vec::len).sum();
+                let mut merged: Vec<Reply<'static>> = vec![Reply::Null; count];
+                for (part, places) in parts.into_iter().zip(self.places) {
+                    for (element, place) in elements(part).into_iter().zip(places) {
+                        merged[place] = element;
+                    }
+                }
+                Reply::Array(merged)
+            }
+        }
+    }
+}
+
+fn elements(reply: Reply<'static>) -> Vec<Reply<'static>> {
+    match reply {
+        Reply::Array(elements) => elements,
+        _ => Vec::new(),
+    }
+}

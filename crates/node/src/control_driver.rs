@@ -1,0 +1,234 @@
+//! The control machine of a node with the file that it must not forget: every frame is on disk before anything that
+//! follows from it leaves this driver (rule 16).
+//!
+//! The file also issues the node's incarnation, which grows at every start, and holds the number of the data
+//! directory. A failed write or sync is final: the driver says so, and the process has to stop.
+
+use control::{Change, Control, ControlConfig, HeartInput, HeartNotice, Identity, Message, Registration};
+use placement::ClusterMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::{Disk, Journal, JournalError};
+use thiserror::Error;
+use types::settings::Settings;
+use types::{Incarnation, Instant, NodeId, PartitionId, Position};
+
+/// The control file's name in the data directory.
+const FILE: &str = "control.journal";
+
+/// Why a control driver cannot start or go on.
+#[derive(Debug, Error)]
+pub enum ControlDriverError {
+    /// The file cannot be read, written or synced.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The file's content is not understood.
+    #[error("{file}: {why}")]
+    Content {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        why: control::RestoreError,
+    },
+    /// The settings do not fit together.
+    #[error(transparent)]
+    Settings(#[from] types::settings::SettingError),
+}
+
+/// What a control driver is opened with.
+#[derive(Clone, Debug)]
+pub struct ControlDriverConfig {
+    /// The node's settings, checked.
+    pub settings: Arc<Settings>,
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// Data threads of this node.
+    pub shards: u16,
+    /// Unix milliseconds on this machine's wall clock. Incarnations of a new directory begin here, so that they are
+    /// greater than those of one that was lost.
+    pub wall_ms: u64,
+    /// Any random number.
+    pub seed: u64,
+}
+
+/// What a control driver wants done. Everything in it is backed by the disk already.
+#[derive(Debug, Default)]
+pub struct DriverEffects {
+    /// To other nodes' control planes.
+    pub messages: Vec<(NodeId, Message)>,
+    /// The newest map, for the shards.
+    pub map: Option<Arc<ClusterMap>>,
+    /// For the heart, after the map.
+    pub to_heart: Vec<HeartInput>,
+    /// The shards are to say how far their logs of these partitions reach: who asks, the question, which.
+    pub ask_tails: Vec<(NodeId, u64, Vec<PartitionId>)>,
+    /// The disk failed: the node must stop, and say why.
+    pub failed: Option<String>,
+}
+
+/// A node's control machine and its file.
+pub struct ControlDriver<D: Disk> {
+    control: Control,
+    journal: Journal<D>,
+    identity: Identity,
+    reported: Vec<(NodeId, Incarnation)>,
+    votes: bool,
+    effects: DriverEffects,
+}
+
+impl<D: Disk> ControlDriver<D> {
+    /// Opens or makes the file in `directory`, issues this start's incarnation durably, and starts the machine.
+    pub fn open(
+        disk: D,
+        directory: &Path,
+        config: ControlDriverConfig,
+        now: Instant,
+    ) -> Result<ControlDriver<D>, ControlDriverError> {
+        let path = directory.join(FILE);
+        let (mut journal, frames) = Journal::open(disk, &path)?;
+        let restored = control::restore(&frames)
+            .map_err(|why| ControlDriverError::Content { file: path.display().to_string(), why })?;
+        let settings = &config.settings;
+        let is_new = restored.started.incarnation == Incarnation(0);
+        let incarnation = if is_new { config.wall_ms.max(1) } else { restored.started.incarnation.0 + 1 };
+        let directory_number = if is_new { config.seed.max(1) } else { restored.started.directory };
+        let rejoins = if is_new { !settings.join.as_str().is_empty() } else { restored.started.rejoins };
+        let identity = Identity {
+            node: NodeId(settings.node_id),
+            incarnation: Incarnation(incarnation),
+            directory: directory_number,
+        };
+        journal.append(&control::start_frame(identity.incarnation, identity.directory, rejoins))?;
+        journal.sync()?;
+        let listed: Vec<NodeId> = settings.listed_nodes()?.iter().map(|node| NodeId(node.id)).collect();
+        let voters: Vec<NodeId> = settings.voter_ids()?.into_iter().map(NodeId).collect();
+        let votes = voters.contains(&identity.node) && !rejoins;
+        let reported = restored.started.reported.clone();
+        let control_config = ControlConfig {
+            me: Registration {
+                node: identity.node,
+                incarnation: identity.incarnation,
+                directory: identity.directory,
+                shards: config.shards,
+                host: settings.announced_host().to_owned(),
+                port: settings.port,
+                cluster_port: settings.cluster_port,
+                peer_port: settings.peer_port,
+            },
+            listed,
+            voters,
+            rejoins,
+            cluster_id: config.cluster_id.clone(),
+            copies: settings.copies,
+            min_in_sync: settings.min_in_sync,
+            partitions: settings.partitions,
+            election: Duration::from_millis(settings.election_ms),
+            seed: config.seed,
+        };
+        let control = Control::new(control_config, restored, now);
+        Ok(ControlDriver { control, journal, identity, reported, votes, effects: DriverEffects::default() })
+    }
+
+    /// Who this node is from this start on.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// What the node's heart is made with.
+    pub fn heart_config(&self, settings: &Settings) -> Result<control::HeartConfig, ControlDriverError> {
+        Ok(control::HeartConfig {
+            me: self.identity,
+            voters: settings.voter_ids()?.into_iter().map(NodeId).collect(),
+            votes: self.votes,
+            heartbeat: Duration::from_millis(settings.heartbeat_ms),
+            lease: Duration::from_millis(settings.lease_ms),
+            grace: Duration::from_millis(settings.grace_ms),
+            reported: self.reported.clone(),
+        })
+    }
+
+    /// The map that this node knows.
+    pub fn map(&self) -> &Arc<ClusterMap> {
+        self.control.map()
+    }
+
+    /// Whether this node is the coordinator.
+    pub fn is_coordinator(&self) -> bool {
+        self.control.is_coordinator()
+    }
+
+    /// Time passes.
+    pub fn tick(&mut self, now: Instant) {
+        self.control.tick(now);
+        self.settle();
+    }
+
+    /// A message from another node's control plane.
+    pub fn message(&mut self, now: Instant, from: Identity, message: Message) {
+        self.control.message(now, from, message);
+        self.settle();
+    }
+
+    /// Word from this node's heart.
+    pub fn notice(&mut self, now: Instant, notice: HeartNotice) {
+        self.control.heart(now, notice);
+        self.settle();
+    }
+
+    /// Changes of in-sync sets that this node's shards propose.
+    pub fn changes(&mut self, now: Instant, changes: Vec<Change>) {
+        self.control.changes(now, changes);
+        self.settle();
+    }
+
+    /// An operator accepts the loss of what no living copy holds.
+    pub fn accept_loss(&mut self, now: Instant) {
+        self.control.accept_loss(now);
+        self.settle();
+    }
+
+    /// What the shards answer to [`DriverEffects::ask_tails`].
+    pub fn tails(&mut self, now: Instant, to: NodeId, question: u64, tails: Vec<(PartitionId, Position)>) {
+        self.control.tails(now, to, question, tails);
+        self.settle();
+    }
+
+    /// What is to be done; the caller empties it.
+    pub fn effects(&mut self) -> &mut DriverEffects {
+        &mut self.effects
+    }
+
+    /// Makes durable what must be, and only then lets the rest out.
+    fn settle(&mut self) {
+        let effects = std::mem::take(self.control.effects());
+        if self.effects.failed.is_some() {
+            return;
+        }
+        let saved = match &effects.rewrite {
+            Some(frames) => self.journal.rewrite(frames),
+            None => Ok(()),
+        }
+        .and_then(|()| self.append(&effects.frames));
+        if let Err(error) = saved {
+            self.effects.failed = Some(error.to_string());
+            return;
+        }
+        self.effects.messages.extend(effects.messages);
+        self.effects.to_heart.extend(effects.to_heart);
+        self.effects.ask_tails.extend(effects.ask_tails);
+        if effects.map.is_some() {
+            self.effects.map = effects.map;
+        }
+    }
+
+    fn append(&mut self, frames: &[Vec<u8>]) -> Result<(), JournalError> {
+        if frames.is_empty() {
+            return Ok(());
+        }
+        for frame in frames {
+            self.journal.append(frame)?;
+        }
+        self.journal.sync()
+    }
+}

@@ -1,0 +1,248 @@
+//! What connection commands ask of the node: figures, the cluster as clients see it, and its state as JSON.
+
+use crate::shard::Shard;
+use command::{ClusterView, Host, InfoData, NodeView, RangeView};
+use placement::{Member, MemberState};
+use std::fmt::Write;
+use types::settings::Settings;
+use types::{Epoch, NodeId, slots_of_partition};
+
+/// A shard, as the commands of one of its connections see its node.
+pub(crate) struct NodeHost<'a> {
+    pub shard: &'a mut Shard,
+}
+
+/// A node's 40 hex digits: made from the cluster's id and its number, so that they last.
+fn node_name(cluster_id: &str, node: NodeId) -> String {
+    let mut state = u64::from(node.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for byte in cluster_id.bytes() {
+        state = (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    let mut name = String::with_capacity(48);
+    while name.len() < 40 {
+        // SplitMix64 (Steele, Lea, Flood 2014).
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let _ = write!(name, "{:016x}", mixed ^ (mixed >> 31));
+    }
+    name.truncate(40);
+    name
+}
+
+/// How the cluster's partitions fare.
+#[derive(Default)]
+struct Health {
+    total: usize,
+    served: usize,
+    /// Down to the last copy, where more are wanted.
+    at_risk: usize,
+    /// With copies that are still being filled, or whose node is away.
+    filling: usize,
+    unavailable: usize,
+    /// Every in-sync log is gone.
+    lost: usize,
+}
+
+impl NodeHost<'_> {
+    fn health(&self) -> Health {
+        let map = &self.shard.context.map;
+        let mut health = Health { total: map.partitions.len(), ..Health::default() };
+        for state in &map.partitions {
+            let served = state.primary.is_some_and(|primary| map.is_active(primary));
+            health.served += usize::from(served);
+            health.unavailable += usize::from(!served);
+            health.lost += usize::from(state.in_sync.is_empty() && state.epoch > Epoch(0));
+            health.at_risk += usize::from(state.in_sync.len() == 1 && map.copies > 1);
+            health.filling += usize::from(state.copies.iter().any(|node| !state.in_sync.contains(node)));
+        }
+        health
+    }
+
+    fn is_ok(&self, health: &Health) -> bool {
+        // This node must be able to serve, too: until it holds a lease it cannot know.
+        health.total > 0 && health.unavailable == 0 && self.shard.context.leased()
+    }
+}
+
+impl Host for NodeHost<'_> {
+    fn password(&self) -> &str {
+        self.shard.config.settings.requirepass.as_str()
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.shard.config.settings
+    }
+
+    fn info(&mut self) -> InfoData {
+        let shard = &*self.shard;
+        let published = &shard.config.published;
+        let figures = (shard.figures)();
+        let health = self.health();
+        let map = &shard.context.map;
+        let me = shard.config.identity.node;
+        let mine = || map.partitions.iter().filter(|state| state.primary == Some(me));
+        let short = |state: &&placement::PartitionState| state.in_sync.len() < usize::from(map.copies);
+        let mut backups: Vec<NodeId> =
+            mine().flat_map(|state| state.in_sync.iter()).filter(|&n| n != me).collect();
+        backups.sort_unstable();
+        backups.dedup();
+        InfoData {
+            version: env!("CARGO_PKG_VERSION").into(),
+            os: figures.os,
+            process_id: u64::from(std::process::id()),
+            run_id: node_name(&format!("{}/{}", map.cluster_id, shard.config.identity.incarnation), me),
+            uptime_seconds: figures.uptime_seconds,
+            now_us: figures.now_us,
+            shards: u64::from(shard.config.shards),
+            connected_clients: published.sum(|s| &s.connections),
+            waiting_clients: published.sum(|s| &s.waiting),
+            used_memory: figures.used_memory,
+            used_memory_peak: figures.used_memory,
+            used_memory_rss: figures.used_memory_rss,
+            used_memory_dataset: published.sum(|s| &s.table_bytes),
+            total_system_memory: figures.total_system_memory,
+            loading: false,
+            total_connections_received: published.sum(|s| &s.connections_total),
+            rejected_connections: figures.rejected_connections,
+            total_commands_processed: published.sum(|s| &s.commands),
+            total_net_input_bytes: published.sum(|s| &s.bytes_in),
+            total_net_output_bytes: published.sum(|s| &s.bytes_out),
+            expired_keys: published.sum(|s| &s.expired),
+            total_error_replies: published.sum(|s| &s.errors),
+            forwarded_requests: published.sum(|s| &s.forwarded),
+            unknown_outcomes: published.sum(|s| &s.unknown_outcomes),
+            connected_backups: backups.len() as u64,
+            replication_offset: published.sum(|s| &s.last_lsn),
+            replication_id: map.cluster_id.clone(),
+            primaries: mine().count() as u64,
+            backups: published.sum(|s| &s.backups),
+            partitions_short_of_copies: mine().filter(short).count() as u64,
+            partitions_unavailable: health.unavailable as u64,
+            coordinator: published.view().coordinator.map_or(0, |node| node.0),
+            node_id: me.0,
+            used_cpu_sys: figures.used_cpu_sys,
+            used_cpu_user: figures.used_cpu_user,
+            keys: published.sum(|s| &s.keys),
+            expires: published.sum(|s| &s.expires),
+            ..InfoData::default()
+        }
+    }
+
+    fn cluster(&mut self) -> ClusterView {
+        let health = self.health();
+        let map = &self.shard.context.map;
+        let partitions = map.partitions.len() as u16;
+        let node = |member: &Member| NodeView {
+            id: member.id.0,
+            name: node_name(&map.cluster_id, member.id),
+            host: member.host.clone(),
+            port: member.port,
+            cluster_port: member.cluster_port,
+            peer_port: member.peer_port,
+            failed: member.state == MemberState::Failed,
+            epoch: map.version,
+        };
+        let ranges = map.each_partition().map(|(id, state)| {
+            let (first, last) = slots_of_partition(id, partitions);
+            let backups =
+                state.in_sync.iter().filter(|&node| Some(node) != state.primary && map.is_active(node));
+            RangeView {
+                first: first.0,
+                last: last.0,
+                primary: state.primary.map(|node| node.0),
+                backups: backups.map(|node| node.0).collect(),
+            }
+        });
+        ClusterView {
+            my_id: self.shard.config.identity.node.0,
+            nodes: map.members.iter().filter(|member| !member.host.is_empty()).map(node).collect(),
+            ranges: ranges.collect(),
+            current_epoch: map.version,
+            ok: health.total > 0 && health.unavailable == 0,
+        }
+    }
+
+    fn status_json(&mut self) -> String {
+        let health = self.health();
+        let ok = self.is_ok(&health);
+        let map = &self.shard.context.map;
+        let view = self.shard.config.published.view();
+        let number = |node: Option<NodeId>| node.map_or("null".to_owned(), |node| node.0.to_string());
+        let nodes: Vec<String> = map
+            .members
+            .iter()
+            .map(|member| {
+                let state = match member.state {
+                    MemberState::Joining => "JOINING",
+                    MemberState::Active => "ACTIVE",
+                    MemberState::Failed => "FAILED",
+                };
+                let count = |holds: &dyn Fn(&placement::PartitionState) -> bool| {
+                    map.partitions.iter().filter(|state| holds(state)).count()
+                };
+                let keys = view.keys.iter().find(|(node, _)| *node == member.id);
+                let keys = keys.map_or("null".to_owned(), |(_, keys)| keys.to_string());
+                format!(
+                    "{{\"id\":{},\"name\":\"{}\",\"host\":{},\"port\":{},\"cluster_port\":{},\"peer_port\":{},\
+                     \"state\":\"{state}\",\"voter\":{},\"incarnation\":{},\"primaries\":{},\"copies\":{},\
+                     \"in_sync\":{},\"keys\":{keys}}}",
+                    member.id,
+                    node_name(&map.cluster_id, member.id),
+                    json_string(&member.host),
+                    member.port,
+                    member.cluster_port,
+                    member.peer_port,
+                    map.voters.contains(&member.id),
+                    member.incarnation,
+                    count(&|state| state.primary == Some(member.id)),
+                    count(&|state| state.copies.contains(member.id)),
+                    count(&|state| state.in_sync.contains(member.id)),
+                )
+            })
+            .collect();
+        format!(
+            "{{\"ok\":{ok},\"cluster_id\":\"{}\",\"version\":{},\"coordinator\":{},\"copies\":{},\
+             \"partitions\":{{\"total\":{},\"served\":{},\"at_risk\":{},\"filling\":{},\"unavailable\":{},\"lost\":{}}},\
+             \"nodes\":[{}]}}",
+            map.cluster_id,
+            map.version,
+            number(view.coordinator),
+            map.copies,
+            health.total,
+            health.served,
+            health.at_risk,
+            health.filling,
+            health.unavailable,
+            health.lost,
+            nodes.join(","),
+        )
+    }
+
+    fn accept_loss(&mut self) -> usize {
+        let map = &self.shard.context.map;
+        let count =
+            map.partitions.iter().filter(|state| state.primary.is_none() && state.epoch > Epoch(0)).count();
+        self.shard.effects.accept_loss |= count > 0;
+        count
+    }
+}
+
+fn json_string(text: &str) -> String {
+    let mut out = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(character);
+            }
+            control if (control as u32) < 0x20 => {
+                let _ = write!(out, "\\u{:04x}", control as u32);
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+    out
+}

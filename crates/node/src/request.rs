@@ -1,0 +1,277 @@
+//! A client's request: what it is, where it belongs, and what to do where nobody serves it just now.
+
+use crate::host::NodeHost;
+use crate::published::ShardCounters;
+use crate::run::{Origin, Outcome, OwnedTask, Parked, Task};
+use crate::shard::{Answer, Shard, Ticket};
+use command::{CommandError, Door, Flags, Handler, Over, Reply, Session, resolve};
+use std::collections::VecDeque;
+use types::settings::ReadLevel;
+use types::{Instant, PartitionId, Slot, partition_of_key, partition_of_slot, slot_of_key};
+
+impl Shard {
+    /// A client's request, its command's name first. The sink gets a reply that need not wait.
+    ///
+    /// `now` must have been read after the request's bytes were: a lease that ran then covers whatever the table says
+    /// afterwards, however long the process was paused in between, because the table changes only in this thread.
+    pub fn request(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        session: &mut Session,
+        args: &[&[u8]],
+        sink: &mut dyn FnMut(&Reply<'_>),
+    ) -> Answer {
+        self.at(now);
+        let asking = std::mem::take(&mut session.asking);
+        let answer = match self.dispatch(ticket, session, args, sink) {
+            Ok(answer) => answer,
+            Err(error) => {
+                ShardCounters::add(&self.counters().errors, 1);
+                sink(&Reply::Error(error));
+                Answer::Now
+            }
+        };
+        // ASKING holds for one command, and is itself one.
+        session.asking &= !asking;
+        ShardCounters::add(&self.counters().commands, 1);
+        answer
+    }
+
+    /// The keys of a request that comes soon: fetches them into the cache.
+    pub fn prefetch(&self, args: &[&[u8]]) {
+        let Some(command) = args.first().and_then(|name| command::lookup(name)) else { return };
+        let Some(key) = command.key_positions(args).next().and_then(|at| args.get(at)) else { return };
+        let map = &self.context.map;
+        if map.partitions.is_empty() {
+            return;
+        }
+        let id = partition_of_key(key, map.partitions.len() as u16);
+        if let Some(partition) = self.partitions.get(&id) {
+            partition.table().prefetch_index(self.hasher.hash(key));
+        }
+    }
+
+    fn dispatch(
+        &mut self,
+        ticket: Ticket,
+        session: &mut Session,
+        args: &[&[u8]],
+        sink: &mut dyn FnMut(&Reply<'_>),
+    ) -> Result<Answer, CommandError> {
+        let command = match resolve(args) {
+            // A stranger learns nothing of the table but that a password is needed.
+            Err(_) if !session.authenticated => return Err(CommandError::NoAuth),
+            other => other?,
+        };
+        if !session.authenticated && !command.flags.contains(Flags::NO_AUTH) {
+            return Err(CommandError::NoAuth);
+        }
+        if let Handler::Session(run) = command.handler {
+            let mut host = NodeHost { shard: self };
+            let reply = run(session, &mut host, args)?;
+            sink(&reply);
+            return Ok(Answer::Now);
+        }
+        if self.context.map.partitions.is_empty() {
+            return Err(CommandError::ClusterDown { why: "the cluster is still forming".into() });
+        }
+        let task = Task {
+            command,
+            args,
+            read_level: session.effective_read_level(),
+            write_level: session.write_level,
+            request: None,
+            origin: Origin::Client(ticket),
+            deadline: self.context.now + self.config.settings.request_timeout(),
+            redirects: session.door == Door::Cluster,
+        };
+        match command.handler {
+            Handler::Keys { over, .. } => self.over_keys(over, task, sink),
+            Handler::Slot { at, .. } => {
+                let slot = args.get(at).and_then(|arg| std::str::from_utf8(arg).ok()?.parse::<u16>().ok());
+                let slot = slot.filter(|&slot| slot < types::SLOTS);
+                let slot = slot.ok_or_else(|| CommandError::Other("ERR Invalid slot".into()))?;
+                self.on_one(partition_of_slot(Slot(slot), self.partition_count()), task, sink)
+            }
+            Handler::Everywhere { merge, .. } => {
+                self.everywhere(merge, &task);
+                Ok(Answer::Later)
+            }
+            Handler::Scan => self.scan(&task).map(|()| Answer::Later),
+            Handler::Wait => self.wait_for_backups(&task, ticket.connection).map(|()| Answer::Later),
+            Handler::Session(_) => Err(CommandError::Syntax),
+        }
+    }
+
+    pub(crate) fn partition_count(&self) -> u16 {
+        self.context.map.partitions.len() as u16
+    }
+
+    /// A request with keys: on one partition, or split over several (rule 18).
+    fn over_keys(
+        &mut self,
+        over: Over,
+        task: Task<'_>,
+        sink: &mut dyn FnMut(&Reply<'_>),
+    ) -> Result<Answer, CommandError> {
+        let partitions = self.partition_count();
+        let mut keys = task.command.key_positions(task.args);
+        let Some(first) = keys.next() else { return Err(CommandError::Syntax) };
+        let first_slot = slot_of_key(task.args[first]);
+        let id = partition_of_slot(first_slot, partitions);
+        let mut same_slot = true;
+        let mut same_partition = true;
+        for at in keys {
+            let slot = slot_of_key(task.args[at]);
+            same_slot &= slot == first_slot;
+            same_partition &= partition_of_slot(slot, partitions) == id;
+        }
+        // Cluster-aware clients split by slot themselves, as with Redis.
+        if task.redirects && !same_slot {
+            return Err(CommandError::CrossSlot);
+        }
+        match over {
+            _ if same_partition => self.on_one(id, task, sink),
+            Over::One => Err(CommandError::CrossSlot),
+            Over::Split(merge) => {
+                self.split(merge, &task);
+                Ok(Answer::Later)
+            }
+        }
+    }
+
+    /// A client's request on one partition.
+    fn on_one(
+        &mut self,
+        id: PartitionId,
+        task: Task<'_>,
+        sink: &mut dyn FnMut(&Reply<'_>),
+    ) -> Result<Answer, CommandError> {
+        match self.run_here(id, &task, Some(sink)) {
+            Outcome::Replied => Ok(Answer::Now),
+            Outcome::Later => Ok(Answer::Later),
+            Outcome::NotServing => {
+                if let Some(moved) = self.moved(id, &task) {
+                    return Err(moved);
+                }
+                self.start(id, task.kept());
+                Ok(Answer::Later)
+            }
+        }
+    }
+
+    /// The redirection for a key of another node, at the door for cluster-aware clients (rule 19).
+    fn moved(&self, id: PartitionId, task: &Task<'_>) -> Option<CommandError> {
+        let (node, _, _) = self.primary_of(id).filter(|_| task.redirects)?;
+        if node == self.config.identity.node {
+            return None;
+        }
+        if !task.is_write() && task.read_level == ReadLevel::Stale && self.has_backup(id) {
+            return None;
+        }
+        let member = self.context.map.member(node)?;
+        let slot = match task.command.key_positions(task.args).next() {
+            Some(at) => slot_of_key(task.args[at]),
+            None => types::slots_of_partition(id, self.partition_count()).0,
+        };
+        Some(CommandError::Moved {
+            slot: slot.0,
+            address: format!("{}:{}", member.host, member.cluster_port),
+        })
+    }
+
+    /// Whether this node, on whatever shard, holds an in-sync copy.
+    fn has_backup(&self, id: PartitionId) -> bool {
+        self.context.map.partition(id).is_some_and(|state| state.in_sync.contains(self.config.identity.node))
+    }
+
+    /// Starts a request that is kept: here, elsewhere, or once somebody serves its partition.
+    pub(crate) fn start(&mut self, id: PartitionId, task: OwnedTask) {
+        if self.parked.get(&id).is_some_and(|queue| !queue.is_empty()) {
+            // Others wait for the same partition, and came first.
+            return self.park(id, task);
+        }
+        self.try_start(id, task);
+    }
+
+    fn try_start(&mut self, id: PartitionId, task: OwnedTask) {
+        if let Some(moved) = task.with(|task| self.moved(id, &task)) {
+            self.fail(task.origin, moved);
+            return;
+        }
+        let stale_here = !task.is_write() && task.read_level == ReadLevel::Stale && self.has_backup(id);
+        let own_shard = self.context.map.shard_of(self.config.identity.node, id);
+        match self.primary_of(id) {
+            Some((node, shard, _)) if self.is_mine(node, shard) => self.run_or_park(id, task),
+            _ if stale_here && own_shard == Some(self.config.shard) => self.run_or_park(id, task),
+            Some(_) if !matches!(task.origin, Origin::Peer { .. }) => self.forward(id, task),
+            Some(_) => {
+                // Passed on once already: whoever did finds the primary itself.
+                self.unknown(task.origin);
+            }
+            None => self.park(id, task),
+        }
+    }
+
+    fn run_or_park(&mut self, id: PartitionId, task: OwnedTask) {
+        if let Outcome::NotServing = task.with(|task| self.run_here(id, &task, None)) {
+            self.park(id, task);
+        }
+    }
+
+    fn park(&mut self, id: PartitionId, task: Parked) {
+        self.parked.entry(id).or_default().push_back(task);
+    }
+
+    /// Tries again what waits for a partition, in order, and ends what has waited too long.
+    pub(crate) fn retry_parked(&mut self) {
+        let now = self.context.now;
+        for id in self.parked.keys().copied().collect::<Vec<_>>() {
+            let Some(queue) = self.parked.remove(&id) else { continue };
+            let (over, mut queue): (VecDeque<Parked>, VecDeque<Parked>) =
+                queue.into_iter().partition(|task| now >= task.deadline);
+            for task in over {
+                let error = self.not_served(id);
+                self.fail(task.origin, error);
+            }
+            while let Some(task) = queue.pop_front() {
+                self.try_start(id, task);
+                if self.parked.contains_key(&id) {
+                    break;
+                }
+            }
+            // What parked itself again comes before those that were not tried.
+            if let Some(again) = self.parked.remove(&id) {
+                queue = again.into_iter().chain(queue).collect();
+            }
+            if !queue.is_empty() {
+                self.parked.insert(id, queue);
+            }
+        }
+    }
+
+    pub(crate) fn not_served(&self, id: PartitionId) -> CommandError {
+        not_served(&self.context.map, id)
+    }
+}
+
+/// Why nobody serves a partition, for whoever waited for it in vain.
+fn not_served(map: &placement::ClusterMap, id: PartitionId) -> CommandError {
+    match map.partition(id) {
+        Some(state) if state.primary.is_some() => CommandError::TryAgain {
+            why: format!(
+                "partition {id} is not served just now: its primary holds no lease, or this node cannot reach it"
+            )
+            .into(),
+        },
+        Some(state) if state.in_sync.is_empty() && state.epoch.0 > 0 => CommandError::ClusterDown {
+            why: format!(
+                "every in-sync copy of partition {id} is gone for good; an operator may accept the loss: \
+                 annulet accept-loss"
+            )
+            .into(),
+        },
+        _ => CommandError::ClusterDown { why: format!("no in-sync copy of partition {id} is alive").into() },
+    }
+}

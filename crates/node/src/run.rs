@@ -1,0 +1,347 @@
+//! Running a request on a partition of this shard, and handing its reply to whoever asked.
+
+use crate::shard::{Shard, Ticket};
+use bytes::Bytes;
+use command::{Command, CommandError, Handler, Reply, scan};
+use replication::message::{ForwardOutcome, Forwarded};
+use replication::{Message, Release, Seen, Standing};
+use storage::Keyspace;
+use types::settings::{ReadLevel, WriteLevel};
+use types::{Instant, NodeId, PartitionId, Position, RequestId, ShardId};
+
+/// Who wants the reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A client of this shard.
+    Client(Ticket),
+    /// Another shard, which passed its client's request on.
+    Peer { node: NodeId, shard: ShardId, id: RequestId },
+    /// A request over several partitions, of which this is a part.
+    Part { collector: u64, index: usize },
+}
+
+/// A request on one partition, as it is run.
+#[derive(Clone, Copy)]
+pub(crate) struct Task<'a> {
+    pub command: &'static Command,
+    pub args: &'a [&'a [u8]],
+    pub read_level: ReadLevel,
+    pub write_level: WriteLevel,
+    /// The forwarder's number, if it was passed on.
+    pub request: Option<RequestId>,
+    pub origin: Origin,
+    /// Until when it may wait.
+    pub deadline: Instant,
+    /// Whether it came by the door at which another node's key is answered with MOVED.
+    pub redirects: bool,
+}
+
+/// The same, kept for later.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnedTask {
+    pub command: &'static Command,
+    pub args: Vec<Bytes>,
+    pub read_level: ReadLevel,
+    pub write_level: WriteLevel,
+    pub request: Option<RequestId>,
+    pub origin: Origin,
+    pub deadline: Instant,
+    pub redirects: bool,
+}
+
+/// A request that waits for its partition to be served.
+pub(crate) type Parked = OwnedTask;
+
+/// A request whose reply waits for a commit.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    partition: PartitionId,
+    origin: Origin,
+    reply: Reply<'static>,
+    written: Option<Position>,
+    /// A read, kept whole: it can simply be run again where this primary is deposed.
+    again: Option<Box<OwnedTask>>,
+}
+
+/// What came of an attempt to run a request here.
+pub(crate) enum Outcome {
+    /// The reply went to the sink.
+    Replied,
+    /// It went, or will go, to its origin.
+    Later,
+    /// This copy cannot run it now.
+    NotServing,
+}
+
+impl Task<'_> {
+    pub fn is_write(&self) -> bool {
+        self.command.is_write()
+    }
+
+    pub fn kept(&self) -> OwnedTask {
+        OwnedTask {
+            command: self.command,
+            args: self.args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect(),
+            read_level: self.read_level,
+            write_level: self.write_level,
+            request: self.request,
+            origin: self.origin,
+            deadline: self.deadline,
+            redirects: self.redirects,
+        }
+    }
+}
+
+impl OwnedTask {
+    pub fn is_write(&self) -> bool {
+        self.command.is_write()
+    }
+
+    /// Calls `run` with the task as it is run.
+    pub fn with<R>(&self, run: impl FnOnce(Task<'_>) -> R) -> R {
+        let args: smallvec::SmallVec<[&[u8]; 8]> = self.args.iter().map(|arg| &arg[..]).collect();
+        run(Task {
+            command: self.command,
+            args: &args,
+            read_level: self.read_level,
+            write_level: self.write_level,
+            request: self.request,
+            origin: self.origin,
+            deadline: self.deadline,
+            redirects: self.redirects,
+        })
+    }
+}
+
+/// Runs a command on one partition.
+fn run_command<'t>(
+    command: &'static Command,
+    keyspace: &'t mut Keyspace<'_>,
+    args: &[&[u8]],
+) -> Result<Reply<'t>, CommandError> {
+    match command.handler {
+        Handler::Keys { run, .. } | Handler::Everywhere { run, .. } | Handler::Slot { run, .. } => {
+            run(keyspace, args)
+        }
+        Handler::Scan => {
+            let request = scan::parse(args)?;
+            let mut found = Vec::new();
+            let next = scan::run_partition(keyspace, request.cursor, &request, &mut found);
+            let next = next.map_or(Reply::Null, |cursor| Reply::bulk(cursor.to_string()));
+            Ok(Reply::Array(vec![next, Reply::Array(found.into_iter().map(Reply::bulk).collect())]))
+        }
+        Handler::Session(_) | Handler::Wait => Err(CommandError::Syntax),
+    }
+}
+
+fn reply_or_error(result: Result<Reply<'_>, CommandError>) -> Reply<'_> {
+    result.unwrap_or_else(Reply::Error)
+}
+
+fn neutral(reply: &Reply<'_>) -> Bytes {
+    let mut bytes = Vec::new();
+    reply.encode_neutral(&mut bytes);
+    Bytes::from(bytes)
+}
+
+impl Shard {
+    /// Runs a request on this shard's copy of a partition, if that can. The sink, where there is one, gets a reply
+    /// that need not wait.
+    pub(crate) fn run_here(
+        &mut self,
+        id: PartitionId,
+        task: &Task<'_>,
+        sink: Option<&mut dyn FnMut(&Reply<'_>)>,
+    ) -> Outcome {
+        let Some(partition) = self.partitions.get_mut(&id) else { return Outcome::NotServing };
+        let standing = partition.standing(&self.context);
+        let is_write = task.is_write();
+        if matches!(task.command.handler, Handler::Wait) {
+            return self.count_holders(id, task, standing);
+        }
+        if !is_write && task.read_level == ReadLevel::Stale {
+            if standing == Standing::Absent {
+                return Outcome::NotServing;
+            }
+            let reply = partition.committed(&self.context, |keyspace| {
+                reply_or_error(run_command(task.command, keyspace, task.args)).into_owned()
+            });
+            return self.hand_over(task.origin, reply, None, sink);
+        }
+        if standing != Standing::Serving {
+            return Outcome::NotServing;
+        }
+        if is_write {
+            if let Some(request) = task.request {
+                match partition.seen(request) {
+                    Seen::Never => {}
+                    seen => return self.repeat(id, task, seen),
+                }
+            }
+            if !partition.enough_in_sync() {
+                return self.hand_over(task.origin, Reply::Error(CommandError::NoReplicas), None, sink);
+            }
+        } else if let Some(mut keyspace) = partition.settled(&self.context)
+            && let Some(sink) = sink
+        {
+            // Nothing that it could see is uncommitted or about to expire: straight from the table to the wire.
+            sink(&reply_or_error(run_command(task.command, &mut keyspace, task.args)));
+            return Outcome::Replied;
+        } else {
+            return self.run_and_wait(id, task, None);
+        }
+        self.run_and_wait(id, task, sink)
+    }
+
+    fn run_and_wait(
+        &mut self,
+        id: PartitionId,
+        task: &Task<'_>,
+        sink: Option<&mut dyn FnMut(&Reply<'_>)>,
+    ) -> Outcome {
+        let Some(partition) = self.partitions.get_mut(&id) else { return Outcome::NotServing };
+        let is_write = task.is_write();
+        let run = |keyspace: &mut Keyspace<'_>| {
+            reply_or_error(run_command(task.command, keyspace, task.args)).into_owned()
+        };
+        let request = task.request.filter(|_| is_write);
+        let (reply, ran) = partition.run(&self.context, request, run, |reply| neutral(reply));
+        if ran.written.is_some() {
+            self.dirty.push(id);
+        }
+        let wait = if is_write && task.write_level == WriteLevel::One { types::Lsn(0) } else { ran.wait };
+        if wait.0 == 0 {
+            return self.hand_over(task.origin, reply, ran.written.map(|at| (id, at)), sink);
+        }
+        let level = if is_write { task.write_level } else { WriteLevel::All };
+        let again = (!is_write).then(|| Box::new(task.kept()));
+        let waiter = Waiter { partition: id, origin: task.origin, reply, written: ran.written, again };
+        partition.wait(wait, level, waiter);
+        Outcome::Later
+    }
+
+    /// A forwarded write that was seen before is answered, not done again (rule 17).
+    fn repeat(&mut self, id: PartitionId, task: &Task<'_>, seen: Seen) -> Outcome {
+        let Some(partition) = self.partitions.get_mut(&id) else { return Outcome::NotServing };
+        let (lsn, bytes) = match seen {
+            Seen::Done(lsn, bytes) if !bytes.is_empty() => (lsn, bytes),
+            _ => return self.fail(task.origin, outcome_unknown()),
+        };
+        let Ok(reply) = Reply::decode_neutral(&bytes) else {
+            return self.fail(task.origin, outcome_unknown());
+        };
+        let written = partition.log().position_at(lsn);
+        if lsn <= partition.commit() {
+            return self.hand_over(task.origin, reply, written.map(|at| (id, at)), None);
+        }
+        let waiter = Waiter { partition: id, origin: task.origin, reply, written, again: None };
+        partition.wait(lsn, task.write_level.max(WriteLevel::Quorum), waiter);
+        self.dirty.push(id);
+        Outcome::Later
+    }
+
+    /// WAIT's question to a primary: how many backups hold this position?
+    fn count_holders(&mut self, id: PartitionId, task: &Task<'_>, standing: Standing) -> Outcome {
+        if standing != Standing::Serving {
+            return Outcome::NotServing;
+        }
+        let number = |at: usize| {
+            task.args.get(at).and_then(|arg| std::str::from_utf8(arg).ok()).and_then(|text| text.parse().ok())
+        };
+        let (Some(epoch), Some(lsn)) = (number(1), number(2)) else {
+            return self.fail(task.origin, CommandError::Syntax);
+        };
+        let position = Position { epoch: types::Epoch(epoch), lsn: types::Lsn(lsn) };
+        let holders = self.partitions.get(&id).and_then(|partition| partition.backups_holding(position));
+        let reply = match holders {
+            Some(count) => Reply::count(count),
+            None => Reply::Error(CommandError::OutcomeUnknown {
+                why: "a write of this connection was lost with the primary that had ordered it".into(),
+            }),
+        };
+        self.hand_over(task.origin, reply, None, None)
+    }
+
+    pub(crate) fn fail(&mut self, origin: Origin, error: CommandError) -> Outcome {
+        self.hand_over(origin, Reply::Error(error), None, None)
+    }
+
+    /// Gives a reply to whoever asked.
+    pub(crate) fn hand_over(
+        &mut self,
+        origin: Origin,
+        reply: Reply<'static>,
+        written: Option<(PartitionId, Position)>,
+        sink: Option<&mut dyn FnMut(&Reply<'_>)>,
+    ) -> Outcome {
+        if let Origin::Client(ticket) = origin {
+            self.remember_write(ticket.connection, written);
+            if let Some(sink) = sink {
+                sink(&reply);
+                return Outcome::Replied;
+            }
+        }
+        match origin {
+            Origin::Client(ticket) => self.effects.replies.push((ticket, reply)),
+            Origin::Part { collector, index } => self.parts.push_back((collector, index, reply)),
+            Origin::Peer { node, shard, id } => {
+                let outcome =
+                    ForwardOutcome::Reply { reply: neutral(&reply), written: written.map(|(_, at)| at) };
+                self.send_outcome(node, shard, id, outcome);
+            }
+        }
+        Outcome::Later
+    }
+
+    pub(crate) fn send_outcome(
+        &mut self,
+        node: NodeId,
+        shard: ShardId,
+        id: RequestId,
+        outcome: ForwardOutcome,
+    ) {
+        self.effects.messages.push((node, shard, Message::Forwarded(Forwarded { id, outcome })));
+    }
+
+    /// For WAIT: what a connection wrote last, in each partition that has backups.
+    pub(crate) fn remember_write(&mut self, connection: u64, written: Option<(PartitionId, Position)>) {
+        if let Some((partition, position)) = written
+            && self.context.map.copies > 1
+        {
+            self.last_writes.entry(connection).or_default().insert(partition, position);
+        }
+    }
+
+    /// Answers whose wait is over.
+    pub(crate) fn release(&mut self) {
+        for (waiter, release) in std::mem::take(&mut self.outbox.released) {
+            let Waiter { partition, origin, reply, written, again } = waiter;
+            match (release, again) {
+                (Release::Committed, _) => {
+                    self.hand_over(origin, reply, written.map(|at| (partition, at)), None);
+                }
+                (Release::Deposed, Some(task)) => self.start(partition, *task),
+                (Release::Deposed, None) => self.unknown(origin),
+            }
+        }
+    }
+
+    /// Nobody can say any more whether a write happened.
+    pub(crate) fn unknown(&mut self, origin: Origin) {
+        match origin {
+            // The forwarder asks the next primary, which may have it in its log.
+            Origin::Peer { node, shard, id } => self.send_outcome(node, shard, id, ForwardOutcome::Unknown),
+            _ => {
+                self.fail(origin, outcome_unknown());
+            }
+        }
+    }
+}
+
+pub(crate) fn outcome_unknown() -> CommandError {
+    CommandError::OutcomeUnknown {
+        why:
+            "the partition's primary changed while this write was under way; it may or may not have happened"
+                .into(),
+    }
+}

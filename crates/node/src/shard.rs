@@ -1,0 +1,354 @@
+//! One data thread's machine: its partitions, and the events that move them.
+
+use crate::collect::Collector;
+use crate::forward::Forwarding;
+use crate::published::{Published, ServerFigures, ShardCounters};
+use crate::run::{Parked, Waiter};
+use command::Reply;
+use control::{Change, Identity};
+use placement::ClusterMap;
+use replication::{Context, Message, Outbox, Partition, Sender};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use storage::Hasher;
+use types::settings::Settings;
+use types::{Instant, NodeId, PartitionId, Position, ShardId};
+
+/// Snapshots that one shard sends at once.
+const SNAPSHOTS_MAX: usize = 8;
+/// Slices of active expiry in one tick.
+const EXPIRY_SLICES: usize = 32;
+
+/// Names a request of a client: which connection, and its number on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket {
+    /// The connection.
+    pub connection: u64,
+    /// The request's number on it.
+    pub sequence: u64,
+}
+
+/// How a request was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The sink was called.
+    Now,
+    /// A reply with the ticket comes among the effects.
+    Later,
+}
+
+/// What a shard wants done.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// To clients.
+    pub replies: Vec<(Ticket, Reply<'static>)>,
+    /// To shards, of other nodes or of this one.
+    pub messages: Vec<(NodeId, ShardId, Message)>,
+    /// To the coordinator, through this node's control machine.
+    pub changes: Vec<Change>,
+    /// An operator accepts the loss of what no living copy holds: for this node's control machine.
+    pub accept_loss: bool,
+}
+
+/// What a shard is made with.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// The node's settings, checked.
+    pub settings: Arc<Settings>,
+    /// The node.
+    pub identity: Identity,
+    /// Which of its shards this is.
+    pub shard: ShardId,
+    /// How many it has.
+    pub shards: u16,
+    /// Drawn at random, and secret: keys come from strangers.
+    pub hash_seed: u64,
+    /// What the node's threads tell each other.
+    pub published: Arc<Published>,
+}
+
+/// One data thread's machine.
+pub struct Shard {
+    pub(crate) config: ShardConfig,
+    pub(crate) context: Context,
+    pub(crate) partitions: BTreeMap<PartitionId, Partition<Waiter>>,
+    pub(crate) outbox: Outbox<Waiter>,
+    pub(crate) effects: Effects,
+    /// Partitions that something happened to in this turn.
+    pub(crate) dirty: Vec<PartitionId>,
+    /// Requests that wait for their partition to be served, in the order in which they came.
+    pub(crate) parked: BTreeMap<PartitionId, VecDeque<Parked>>,
+    /// Requests passed on, by number.
+    pub(crate) forwards: BTreeMap<u64, Forwarding>,
+    pub(crate) next_forward: u64,
+    /// Requests over several partitions.
+    pub(crate) collectors: BTreeMap<u64, Collector>,
+    pub(crate) next_collector: u64,
+    /// Parts of those that are done: collector, index, reply.
+    pub(crate) parts: VecDeque<(u64, usize, Reply<'static>)>,
+    /// Each connection's last write to each partition, for WAIT.
+    pub(crate) last_writes: HashMap<u64, BTreeMap<PartitionId, Position>>,
+    pub(crate) hasher: Hasher,
+    pub(crate) figures: Arc<dyn Fn() -> ServerFigures + Send + Sync>,
+    expiry_next: PartitionId,
+}
+
+impl Shard {
+    /// A shard that knows nothing yet: it serves once a map says what it has.
+    pub fn new(config: ShardConfig) -> Shard {
+        let context = Context {
+            now: Instant(0),
+            lease_until: Instant(0),
+            clock_ms: None,
+            map: Arc::default(),
+            snapshots_free: SNAPSHOTS_MAX,
+            evict: Duration::from_millis(config.settings.evict_ms),
+        };
+        let hasher = Hasher::new(config.hash_seed);
+        Shard {
+            config,
+            context,
+            partitions: BTreeMap::new(),
+            outbox: Outbox::default(),
+            effects: Effects::default(),
+            dirty: Vec::new(),
+            parked: BTreeMap::new(),
+            forwards: BTreeMap::new(),
+            next_forward: 1,
+            collectors: BTreeMap::new(),
+            next_collector: 1,
+            parts: VecDeque::new(),
+            last_writes: HashMap::new(),
+            hasher,
+            figures: Arc::new(ServerFigures::default),
+            expiry_next: PartitionId(0),
+        }
+    }
+
+    /// Where to ask for figures of the process.
+    pub fn set_figures(&mut self, figures: Arc<dyn Fn() -> ServerFigures + Send + Sync>) {
+        self.figures = figures;
+    }
+
+    /// What is to be done; the caller empties it.
+    pub fn effects(&mut self) -> &mut Effects {
+        &mut self.effects
+    }
+
+    /// Its copies of partitions, by number.
+    pub fn partitions(&self) -> impl Iterator<Item = &Partition<impl Sized + use<>>> {
+        self.partitions.values()
+    }
+
+    /// The map that it acts on.
+    pub fn acting_map(&self) -> &Arc<ClusterMap> {
+        &self.context.map
+    }
+
+    pub(crate) fn counters(&self) -> &ShardCounters {
+        self.config.published.shard(self.config.shard)
+    }
+
+    /// Sets the time of the event at hand. `now` was read after the event's bytes: see [`replication::Context`].
+    pub(crate) fn at(&mut self, now: Instant) {
+        self.context.now = now;
+        self.context.lease_until = self.config.published.lease_until();
+        self.context.clock_ms = self.config.published.clock_ms(now);
+    }
+
+    /// A connection is gone: what it waited for needs no reply.
+    pub fn closed(&mut self, connection: u64) {
+        self.last_writes.remove(&connection);
+    }
+
+    /// A newer cluster map.
+    pub fn map(&mut self, now: Instant, map: Arc<ClusterMap>) {
+        if map.version <= self.context.map.version {
+            return;
+        }
+        self.at(now);
+        self.context.map = map.clone();
+        let (me, shards) = (self.config.identity.node, self.config.shards.max(1));
+        for (id, state) in map.each_partition() {
+            if id.0 % shards != self.config.shard.0 {
+                continue;
+            }
+            if !self.partitions.contains_key(&id) {
+                if !state.copies.contains(me) && !state.in_sync.contains(me) {
+                    continue;
+                }
+                self.partitions.insert(id, Partition::new(id, me, self.hasher));
+            }
+            if !self.is_current(me) {
+                // The map speaks of another start of this node: nothing in it is meant for this one.
+                continue;
+            }
+            if let Some(partition) = self.partitions.get_mut(&id)
+                && (state.epoch > partition.epoch()
+                    || state.primary_since != partition.primary_since()
+                    || !partition.is_here())
+            {
+                partition.on_map(&self.context, state, &mut self.outbox);
+                self.dirty.push(id);
+            }
+        }
+        self.counters().acted_version.store(map.version, Ordering::Release);
+        self.reroute();
+        self.settle();
+    }
+
+    /// Whether the map shows this very start of the node.
+    fn is_current(&self, me: NodeId) -> bool {
+        self.context
+            .map
+            .member(me)
+            .is_some_and(|member| member.incarnation == self.config.identity.incarnation)
+    }
+
+    /// A message from another shard.
+    pub fn message(&mut self, now: Instant, from: Sender, message: Message) {
+        self.at(now);
+        match message {
+            Message::Forward(forward) => self.on_forward(from, forward),
+            Message::Forwarded(forwarded) => self.on_forwarded(forwarded),
+            Message::Append(ref append) => self.on_partition_message(append.partition, from, message),
+            Message::Appended(ref appended) => self.on_partition_message(appended.partition, from, message),
+            Message::Chunk(ref chunk) => self.on_partition_message(chunk.partition, from, message),
+            Message::ChunkStored(ref stored) => self.on_partition_message(stored.partition, from, message),
+        }
+        self.settle();
+    }
+
+    fn on_partition_message(&mut self, id: PartitionId, from: Sender, message: Message) {
+        if let Some(partition) = self.partitions.get_mut(&id) {
+            partition.on_message(&self.context, from, message, &mut self.outbox);
+            if partition.is_primary() {
+                self.dirty.push(id);
+            }
+        }
+    }
+
+    /// Messages to or from a node may have been lost.
+    pub fn link_lost(&mut self, now: Instant, node: NodeId) {
+        self.at(now);
+        for forwarding in self.forwards.values_mut() {
+            forwarding.link_lost(node);
+        }
+    }
+
+    /// How far this shard's logs of these partitions reach; without those that lie elsewhere.
+    pub fn tails(&self, partitions: &[PartitionId]) -> Vec<(PartitionId, Position)> {
+        let tail = |id: &PartitionId| self.partitions.get(id).map(|partition| (*id, partition.tail()));
+        partitions.iter().filter_map(tail).collect()
+    }
+
+    /// Time passes. Called every few milliseconds, and at least as often as that even when idle.
+    pub fn tick(&mut self, now: Instant) {
+        self.at(now);
+        let under_way: usize = self.partitions.values().map(Partition::snapshots_under_way).sum();
+        let mut free = SNAPSHOTS_MAX.saturating_sub(under_way);
+        for partition in self.partitions.values_mut().filter(|partition| partition.is_primary()) {
+            self.context.snapshots_free = free;
+            let before = partition.snapshots_under_way();
+            partition.tick(&self.context, &mut self.outbox);
+            free = free.saturating_sub(partition.snapshots_under_way().saturating_sub(before));
+        }
+        self.context.snapshots_free = 0;
+        self.expire();
+        self.retry_parked();
+        self.retry_forwards();
+        self.tick_collectors();
+        self.settle();
+        self.count();
+    }
+
+    /// Removes keys whose time has come, a slice at a time.
+    fn expire(&mut self) {
+        let first = self.expiry_next;
+        let ids: Vec<PartitionId> =
+            self.partitions.range(first..).chain(self.partitions.range(..first)).map(|(&id, _)| id).collect();
+        let mut slices = 0;
+        for id in ids {
+            let Some(partition) = self.partitions.get_mut(&id) else { continue };
+            if partition.table().volatile_len() == 0 {
+                continue;
+            }
+            if slices >= EXPIRY_SLICES {
+                self.expiry_next = id;
+                return;
+            }
+            slices += 1;
+            let before = partition.table().volatile_len();
+            if partition.expire(&self.context) {
+                let removed = before.saturating_sub(partition.table().volatile_len());
+                ShardCounters::add(&self.config.published.shard(self.config.shard).expired, removed as u64);
+                self.dirty.push(id);
+            }
+        }
+    }
+
+    /// The end of a turn: commits, answers, and sends what this turn made.
+    pub fn flush(&mut self, now: Instant) {
+        self.at(now);
+        self.settle();
+    }
+
+    /// Lets everything that can go on go on, until nothing more can.
+    pub(crate) fn settle(&mut self) {
+        loop {
+            let mut dirty = std::mem::take(&mut self.dirty);
+            dirty.sort_unstable();
+            dirty.dedup();
+            for id in dirty.drain(..) {
+                if let Some(partition) = self.partitions.get_mut(&id) {
+                    partition.flush(&self.context, &mut self.outbox);
+                }
+            }
+            if self.dirty.is_empty() {
+                self.dirty = dirty;
+            }
+            self.release();
+            self.settle_parts();
+            if self.dirty.is_empty() && self.parts.is_empty() && self.outbox.released.is_empty() {
+                break;
+            }
+        }
+        self.effects.messages.append(&mut self.outbox.messages);
+        let primary = self.config.identity.node;
+        self.effects.changes.extend(self.outbox.changes.drain(..).map(|change| Change {
+            partition: change.partition,
+            epoch: change.epoch,
+            primary,
+            node: change.node,
+            incarnation: change.incarnation,
+            join: change.join,
+        }));
+    }
+
+    /// Publishes this shard's figures.
+    fn count(&self) {
+        let counters = self.counters();
+        let mut sums = [0u64; 6];
+        for partition in self.partitions.values() {
+            sums[2] += partition.table().bytes() as u64;
+            if partition.is_primary() {
+                sums[0] += partition.table().len() as u64;
+                sums[1] += partition.table().volatile_len() as u64;
+                sums[3] += 1;
+                sums[5] += partition.tail().lsn.0;
+            } else if partition.is_here() {
+                sums[4] += 1;
+            }
+        }
+        ShardCounters::set(&counters.keys, sums[0]);
+        ShardCounters::set(&counters.expires, sums[1]);
+        ShardCounters::set(&counters.table_bytes, sums[2]);
+        ShardCounters::set(&counters.primaries, sums[3]);
+        ShardCounters::set(&counters.backups, sums[4]);
+        ShardCounters::set(&counters.last_lsn, sums[5]);
+        let parked: usize = self.parked.values().map(VecDeque::len).sum();
+        ShardCounters::set(&counters.waiting, (parked + self.forwards.len() + self.collectors.len()) as u64);
+    }
+}

@@ -1,0 +1,153 @@
+//! The machines that this room drives, as it sees them: an event and the time go in, effects come out.
+//!
+//! The loops are written against these traits, so that their own tests can put a stand-in for a whole node.
+
+use command::{Reply, Session};
+use control::message::{Beat, Change, Identity};
+pub use control::{HeartEffects, HeartInput, HeartNotice};
+pub use node::{Answer, DriverEffects, Effects, Ticket};
+use placement::ClusterMap;
+use replication::message::{Message, Sender};
+use std::sync::Arc;
+use storage::Disk;
+use types::{Instant, NodeId, PartitionId, Position};
+
+/// One shard of a node.
+pub trait ShardMachine {
+    /// A client's request. `sink` gets the reply of one that is answered at once.
+    fn request(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        session: &mut Session,
+        args: &[&[u8]],
+        sink: &mut dyn FnMut(&Reply<'_>),
+    ) -> Answer;
+    /// A request that comes soon: its keys may be fetched into the cache.
+    fn prefetch(&mut self, args: &[&[u8]]);
+    /// A connection is gone: what it waited for needs no reply.
+    fn closed(&mut self, connection: u64);
+    /// A message from another shard.
+    fn message(&mut self, now: Instant, from: Sender, message: Message);
+    /// A newer cluster map.
+    fn map(&mut self, now: Instant, map: Arc<ClusterMap>);
+    /// Messages to or from a node have been lost.
+    fn link_lost(&mut self, now: Instant, node: NodeId);
+    /// How far its logs of these partitions reach; without those that lie on other shards.
+    fn tails(&mut self, partitions: &[PartitionId]) -> Vec<(PartitionId, Position)>;
+    /// Time has passed.
+    fn tick(&mut self, now: Instant);
+    /// The loop's turn ends.
+    fn flush(&mut self, now: Instant);
+    /// What it wants done, to be drained.
+    fn effects(&mut self) -> &mut Effects;
+}
+
+/// A node's heart.
+pub trait HeartMachine {
+    /// Time has passed.
+    fn tick(&mut self, now: Instant, wall_ms: u64);
+    /// A heartbeat, or the answer to one.
+    fn beat(&mut self, now: Instant, wall_ms: u64, from: Identity, beat: Beat);
+    /// Word from this node's control plane.
+    fn input(&mut self, now: Instant, input: HeartInput);
+    /// What it wants done, to be drained.
+    fn effects(&mut self) -> &mut HeartEffects;
+}
+
+/// A node's part of the control plane. Its calls may block on the disk.
+pub trait ControlMachine {
+    /// Time has passed.
+    fn tick(&mut self, now: Instant);
+    /// A message from another node's control plane.
+    fn message(&mut self, now: Instant, from: Identity, message: control::message::Message);
+    /// Word from this node's heart.
+    fn notice(&mut self, now: Instant, notice: HeartNotice);
+    /// Changes of in-sync sets that this node's shards propose.
+    fn changes(&mut self, now: Instant, changes: Vec<Change>);
+    /// An operator, through a client of this node, accepts the loss of partitions whose every log is gone.
+    fn accept_loss(&mut self, now: Instant);
+    /// What the shards answer to [`DriverEffects::ask_tails`].
+    fn tails(&mut self, now: Instant, to: NodeId, question: u64, tails: Vec<(PartitionId, Position)>);
+    /// What it wants done, to be drained.
+    fn effects(&mut self) -> &mut DriverEffects;
+}
+
+impl ShardMachine for node::Shard {
+    fn request(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        session: &mut Session,
+        args: &[&[u8]],
+        sink: &mut dyn FnMut(&Reply<'_>),
+    ) -> Answer {
+        node::Shard::request(self, now, ticket, session, args, sink)
+    }
+
+    fn prefetch(&mut self, args: &[&[u8]]) {
+        node::Shard::prefetch(self, args);
+    }
+
+    fn closed(&mut self, connection: u64) {
+        node::Shard::closed(self, connection);
+    }
+
+    fn message(&mut self, now: Instant, from: Sender, message: Message) {
+        node::Shard::message(self, now, from, message);
+    }
+
+    fn map(&mut self, now: Instant, map: Arc<ClusterMap>) {
+        node::Shard::map(self, now, map);
+    }
+
+    fn link_lost(&mut self, now: Instant, node: NodeId) {
+        node::Shard::link_lost(self, now, node);
+    }
+
+    fn tails(&mut self, partitions: &[PartitionId]) -> Vec<(PartitionId, Position)> {
+        node::Shard::tails(self, partitions)
+    }
+
+    fn tick(&mut self, now: Instant) {
+        node::Shard::tick(self, now);
+    }
+
+    fn flush(&mut self, now: Instant) {
+        node::Shard::flush(self, now);
+    }
+
+    fn effects(&mut self) -> &mut Effects {
+        node::Shard::effects(self)
+    }
+}
+
+impl<D: Disk> ControlMachine for node::ControlDriver<D> {
+    fn tick(&mut self, now: Instant) {
+        node::ControlDriver::tick(self, now);
+    }
+
+    fn message(&mut self, now: Instant, from: Identity, message: control::message::Message) {
+        node::ControlDriver::message(self, now, from, message);
+    }
+
+    fn notice(&mut self, now: Instant, notice: HeartNotice) {
+        node::ControlDriver::notice(self, now, notice);
+    }
+
+    fn changes(&mut self, now: Instant, changes: Vec<Change>) {
+        node::ControlDriver::changes(self, now, changes);
+    }
+
+    fn accept_loss(&mut self, now: Instant) {
+        node::ControlDriver::accept_loss(self, now);
+    }
+
+    fn tails(&mut self, now: Instant, to: NodeId, question: u64, tails: Vec<(PartitionId, Position)>) {
+        node::ControlDriver::tails(self, now, to, question, tails);
+    }
+
+    fn effects(&mut self) -> &mut DriverEffects {
+        node::ControlDriver::effects(self)
+    }
+}

@@ -1,0 +1,322 @@
+//! Other nodes: dialing and accepting, and the proof of membership before a connection becomes a link.
+//!
+//! Handshakes run on a small runtime beside the loops. What comes out of one is a plain nonblocking socket, posted
+//! to the thread that the link is meant for. Nothing after the handshake is read here.
+
+use crate::link::LinkMail;
+use crate::proof::{self, Secret};
+use crate::threads::{Mail, Threads};
+use bytes::Bytes;
+use control::message::Identity;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
+use types::{Endpoint, NodeId};
+use wire::peer::handshake::Step;
+use wire::peer::{
+    Challenge, Frame, FrameError, HANDSHAKE_FRAME_BYTES_MAX, Hello, LENGTH_BYTES, Welcome, body_bytes,
+    decode, encode_handshake,
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A link whose bytes nobody acknowledges for this long is broken.
+const USER_TIMEOUT_MS: u32 = 2000;
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// Handshakes under way with those who dialed us.
+const HANDSHAKES_MAX: usize = 256;
+
+/// Asks for a link to a thread of another node. Answered by [`LinkMail::Dialed`].
+#[derive(Clone, Copy, Debug)]
+pub struct DialRequest {
+    /// The thread of this node that asks.
+    pub from: Endpoint,
+    /// The node.
+    pub node: NodeId,
+    /// Its thread.
+    pub to: Endpoint,
+}
+
+/// Where dial requests go. A link has one under way at most, which bounds the queue.
+#[derive(Clone, Debug)]
+pub struct Dialer(mpsc::UnboundedSender<DialRequest>);
+
+impl Dialer {
+    /// A dialer, and what [`run`] serves it from.
+    pub fn new() -> (Dialer, mpsc::UnboundedReceiver<DialRequest>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Dialer(sender), receiver)
+    }
+
+    /// Asks for a link. Nothing comes of it when the node is stopping.
+    pub fn dial(&self, request: DialRequest) {
+        let _ = self.0.send(request);
+    }
+}
+
+/// What both ends of a handshake need to know.
+#[derive(Debug)]
+pub struct Membership {
+    /// Who we are.
+    pub identity: Identity,
+    /// What members know.
+    pub secret: Secret,
+    /// Where each listed node's peer port is.
+    pub addresses: BTreeMap<NodeId, (String, u16)>,
+}
+
+/// Why a handshake failed.
+#[derive(Debug, Error)]
+enum HandshakeError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("no answer in time")]
+    Timeout,
+    #[error("it is not in the `nodes` setting")]
+    NotListed,
+    #[error("an unexpected frame in the handshake")]
+    Unexpected,
+    #[error("refused: {0}")]
+    Refused(String),
+    #[error("{0}")]
+    Refuse(&'static str),
+    #[error("node {found} answers at this address: correct the `nodes` setting")]
+    OtherNode { found: NodeId },
+    #[error("it does not know this cluster's join secret: copy join.secret from a node that does")]
+    NoProof,
+}
+
+/// Dials and accepts until the runtime is dropped.
+pub async fn run(
+    membership: Arc<Membership>,
+    threads: Threads,
+    listener: TcpListener,
+    mut requests: mpsc::UnboundedReceiver<DialRequest>,
+) {
+    tokio::spawn(accept_all(membership.clone(), threads.clone(), listener));
+    let said = Arc::new(Said::default());
+    while let Some(request) = requests.recv().await {
+        tokio::spawn(dial(membership.clone(), threads.clone(), said.clone(), request));
+    }
+}
+
+/// What was last said of each node in the log, so that a node that is down is told of once.
+#[derive(Debug, Default)]
+struct Said(Mutex<BTreeMap<NodeId, String>>);
+
+impl Said {
+    fn reached(&self, node: NodeId) {
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&node).is_some() {
+            info!(node = node.0, "reached the node");
+        }
+    }
+
+    fn failed(&self, node: NodeId, error: &HandshakeError) {
+        let text = error.to_string();
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.get(&node) != Some(&text) {
+            warn!(node = node.0, %error, "cannot reach the node");
+            said.insert(node, text);
+        }
+    }
+}
+
+async fn dial(membership: Arc<Membership>, threads: Threads, said: Arc<Said>, request: DialRequest) {
+    let stream = match dial_once(&membership, request).await {
+        Ok(stream) => {
+            said.reached(request.node);
+            Some(stream)
+        }
+        Err(error) => {
+            said.failed(request.node, &error);
+            None
+        }
+    };
+    if let Some(post) = threads.post(request.from) {
+        post.send(Mail::Link(LinkMail::Dialed { node: request.node, to: request.to, stream }));
+    }
+}
+
+async fn dial_once(
+    membership: &Membership,
+    request: DialRequest,
+) -> Result<std::net::TcpStream, HandshakeError> {
+    let (host, port) = membership.addresses.get(&request.node).ok_or(HandshakeError::NotListed)?;
+    let connect = TcpStream::connect((host.as_str(), *port));
+    let mut stream = timeout(CONNECT_TIMEOUT, connect).await.map_err(|_| HandshakeError::Timeout)??;
+    tune(&stream)?;
+    let handshake = say_hello(membership, request, &mut stream);
+    timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(|_| HandshakeError::Timeout)??;
+    Ok(stream.into_std()?)
+}
+
+async fn say_hello(
+    membership: &Membership,
+    request: DialRequest,
+    stream: &mut TcpStream,
+) -> Result<(), HandshakeError> {
+    let challenge = match receive(stream).await? {
+        Frame::Challenge(challenge) => challenge,
+        Frame::Refused(why) => return Err(HandshakeError::Refused(why)),
+        _ => return Err(HandshakeError::Unexpected),
+    };
+    let mut hello = Hello {
+        cluster_id: membership.secret.cluster_id(),
+        identity: membership.identity,
+        from: request.from,
+        to_node: request.node,
+        to: request.to,
+        nonce: proof::nonce()?,
+        proof: Default::default(),
+    };
+    hello.proof = membership.secret.prove(&hello.proved(&challenge));
+    send(stream, &Step::Hello(&hello)).await?;
+    let welcome = match receive(stream).await? {
+        Frame::Welcome(welcome) => welcome,
+        Frame::Refused(why) => return Err(HandshakeError::Refused(why)),
+        _ => return Err(HandshakeError::Unexpected),
+    };
+    if !membership.secret.holds(&welcome.proved(&challenge, &hello.nonce), &welcome.proof) {
+        return Err(HandshakeError::NoProof);
+    }
+    if welcome.identity.node != request.node {
+        return Err(HandshakeError::OtherNode { found: welcome.identity.node });
+    }
+    Ok(())
+}
+
+async fn accept_all(membership: Arc<Membership>, threads: Threads, listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let mut warned: Option<tokio::time::Instant> = None;
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if warned.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
+                    warn!(%error, "cannot accept a connection on peer_port");
+                    warned = Some(tokio::time::Instant::now());
+                }
+                // Most likely the process is out of file descriptors: others have to go first.
+                sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (membership, threads) = (membership.clone(), threads.clone());
+        tokio::spawn(async move {
+            if let Err(error) = accept_one(&membership, &threads, stream).await {
+                debug!(%address, %error, "a connection on peer_port was not let in");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn accept_one(
+    membership: &Membership,
+    threads: &Threads,
+    mut stream: TcpStream,
+) -> Result<(), HandshakeError> {
+    tune(&stream)?;
+    let handshake = hear_hello(membership, threads, &mut stream);
+    let hello = timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(|_| HandshakeError::Timeout)??;
+    let stream = stream.into_std()?;
+    if let Some(post) = threads.post(hello.to) {
+        let (identity, from) = (hello.identity, hello.from);
+        post.send(Mail::Link(LinkMail::Accepted { stream, identity, from }));
+    }
+    Ok(())
+}
+
+async fn hear_hello(
+    membership: &Membership,
+    threads: &Threads,
+    stream: &mut TcpStream,
+) -> Result<Hello, HandshakeError> {
+    let challenge = Challenge { nonce: proof::nonce()? };
+    send(stream, &Step::Challenge(&challenge)).await?;
+    let Frame::Hello(hello) = receive(stream).await? else { return Err(HandshakeError::Unexpected) };
+    if let Err(why) = admit(membership, threads, &challenge, &hello) {
+        if hello.cluster_id == membership.secret.cluster_id() {
+            warn!(node = hello.identity.node.0, why, "refused a node on peer_port");
+        }
+        send(stream, &Step::Refused(why)).await?;
+        return Err(HandshakeError::Refuse(why));
+    }
+    let mut welcome = Welcome { identity: membership.identity, proof: Default::default() };
+    welcome.proof = membership.secret.prove(&welcome.proved(&challenge, &hello.nonce));
+    send(stream, &Step::Welcome(&welcome)).await?;
+    Ok(hello)
+}
+
+/// Whether the dialer may have its link; why not, in words for its operator.
+fn admit(
+    membership: &Membership,
+    threads: &Threads,
+    challenge: &Challenge,
+    hello: &Hello,
+) -> Result<(), &'static str> {
+    if hello.cluster_id != membership.secret.cluster_id() {
+        return Err("another cluster's node: its join.secret is not ours");
+    }
+    if !membership.secret.holds(&hello.proved(challenge), &hello.proof) {
+        return Err("the proof does not hold: its join.secret is not ours");
+    }
+    if hello.identity.node == membership.identity.node {
+        return Err("two nodes have the same node_id: give each its own");
+    }
+    if hello.to_node != membership.identity.node {
+        return Err("this is another node than was dialed: correct the `nodes` setting");
+    }
+    if !membership.addresses.contains_key(&hello.identity.node) {
+        return Err("the dialing node is not in this node's `nodes` setting");
+    }
+    let kinds_fit = matches!(
+        (hello.from, hello.to),
+        (Endpoint::Shard(_), Endpoint::Shard(_))
+            | (Endpoint::Control, Endpoint::Control)
+            | (Endpoint::Heart, Endpoint::Heart)
+    );
+    if !kinds_fit || threads.post(hello.to).is_none() {
+        return Err("this node has no such thread");
+    }
+    Ok(())
+}
+
+async fn send(stream: &mut TcpStream, step: &Step<'_>) -> Result<(), HandshakeError> {
+    let mut out = Vec::with_capacity(HANDSHAKE_FRAME_BYTES_MAX);
+    encode_handshake(step, &mut out);
+    Ok(stream.write_all(&out).await?)
+}
+
+/// Reads one frame and not a byte beyond: what follows the handshake belongs to another thread.
+async fn receive(stream: &mut TcpStream) -> Result<Frame, HandshakeError> {
+    let mut length = [0; LENGTH_BYTES];
+    stream.read_exact(&mut length).await?;
+    let mut body = vec![0; body_bytes(length, HANDSHAKE_FRAME_BYTES_MAX)?];
+    stream.read_exact(&mut body).await?;
+    Ok(decode(Bytes::from(body))?)
+}
+
+/// No delay for small frames; a black hole is noticed, whether bytes are under way or not.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    stream.set_nodelay(true)?;
+    sockopt::set_tcp_user_timeout(stream, USER_TIMEOUT_MS)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEP_ALIVE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

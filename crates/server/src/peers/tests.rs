@@ -1,0 +1,119 @@
+//! Who is let in, who is not, and what a dialer believes.
+
+use super::*;
+use crate::mailbox::{Mailbox, mailbox};
+use mio::{Poll, Token, Waker};
+use types::{Incarnation, ShardId};
+
+const SHARD: Endpoint = Endpoint::Shard(ShardId(0));
+
+fn membership(node: u16, secret: &Secret, address: std::net::SocketAddr) -> Membership {
+    let identity = Identity { node: NodeId(node), incarnation: Incarnation(1), directory: 1 };
+    let address = |node| (NodeId(node), (address.ip().to_string(), address.port()));
+    Membership { identity, secret: secret.clone(), addresses: [1, 2, 3].map(address).into() }
+}
+
+fn threads() -> (Threads, Mailbox<Mail>) {
+    let poll = Poll::new().unwrap();
+    let (post, mailbox) = mailbox(Waker::new(poll.registry(), Token(0)).unwrap());
+    (Threads { shards: vec![post.clone()], control: post.clone(), heart: post }, mailbox)
+}
+
+fn to(node: u16, from: Endpoint, to: Endpoint) -> DialRequest {
+    DialRequest { from, node: NodeId(node), to }
+}
+
+fn block_on<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+}
+
+#[test]
+fn only_listed_nodes_that_know_the_secret_are_let_in() {
+    block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (secret, other) = (Secret::draw().unwrap(), Secret::draw().unwrap());
+        let (threads, mailbox) = threads();
+        tokio::spawn(accept_all(Arc::new(membership(1, &secret, address)), threads, listener));
+
+        let refusals = [
+            (membership(2, &other, address), to(1, SHARD, SHARD), "another cluster"),
+            (membership(1, &secret, address), to(1, SHARD, SHARD), "the same node_id"),
+            (membership(9, &secret, address), to(1, SHARD, SHARD), "not in this node's `nodes`"),
+            (membership(2, &secret, address), to(3, SHARD, SHARD), "another node than was dialed"),
+            (membership(2, &secret, address), to(1, SHARD, Endpoint::Control), "no such thread"),
+            (membership(2, &secret, address), to(1, SHARD, Endpoint::Shard(ShardId(7))), "no such thread"),
+            (membership(2, &secret, address), to(8, SHARD, SHARD), "not in the `nodes`"),
+        ];
+        for (dialer, request, why) in refusals {
+            let error = dial_once(&dialer, request).await.unwrap_err().to_string();
+            assert!(error.contains(why), "{error}, not {why}");
+        }
+        assert!(mailbox.take().is_none());
+
+        dial_once(&membership(2, &secret, address), to(1, SHARD, SHARD)).await.unwrap();
+        let accepted = loop {
+            match mailbox.take() {
+                Some(mail) => break mail,
+                None => sleep(Duration::from_millis(1)).await,
+            }
+        };
+        let Mail::Link(LinkMail::Accepted { identity, from, .. }) = accepted else { panic!("{accepted:?}") };
+        assert_eq!((identity.node, from), (NodeId(2), SHARD));
+    });
+}
+
+#[test]
+fn a_forged_or_replayed_proof_is_refused() {
+    block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let secret = Secret::draw().unwrap();
+        let (threads, mailbox) = threads();
+        tokio::spawn(accept_all(Arc::new(membership(1, &secret, address)), threads, listener));
+        let mut hello = Hello {
+            cluster_id: secret.cluster_id(),
+            identity: membership(2, &secret, address).identity,
+            from: SHARD,
+            to_node: NodeId(1),
+            to: SHARD,
+            nonce: [7; 32],
+            proof: [0; 32],
+        };
+        // A forged proof; then one that was right for an earlier challenge.
+        for _ in 0..2 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let Frame::Challenge(challenge) = receive(&mut stream).await.unwrap() else { panic!() };
+            send(&mut stream, &Step::Hello(&hello)).await.unwrap();
+            let Frame::Refused(why) = receive(&mut stream).await.unwrap() else { panic!("let in") };
+            assert!(why.contains("proof"), "{why}");
+            hello.proof = secret.prove(&hello.proved(&challenge));
+        }
+        assert!(mailbox.take().is_none());
+    });
+}
+
+#[test]
+fn a_dialer_believes_only_who_knows_the_secret_and_is_whom_it_wants() {
+    block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (secret, other) = (Secret::draw().unwrap(), Secret::draw().unwrap());
+        let dialer = membership(2, &secret, address);
+        for (answers, node, why) in [(&other, 1, "join secret"), (&secret, 3, "node 3 answers")] {
+            let accept = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let challenge = Challenge { nonce: [1; 32] };
+                send(&mut stream, &Step::Challenge(&challenge)).await.unwrap();
+                let Frame::Hello(hello) = receive(&mut stream).await.unwrap() else { panic!() };
+                let mut welcome =
+                    Welcome { identity: membership(node, answers, address).identity, proof: [0; 32] };
+                welcome.proof = answers.prove(&welcome.proved(&challenge, &hello.nonce));
+                send(&mut stream, &Step::Welcome(&welcome)).await.unwrap();
+            };
+            let (dialed, ()) = tokio::join!(dial_once(&dialer, to(1, SHARD, SHARD)), accept);
+            let error = dialed.unwrap_err().to_string();
+            assert!(error.contains(why), "{error}, not {why}");
+        }
+    });
+}

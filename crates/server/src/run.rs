@@ -1,0 +1,142 @@
+//! The real node: the machines of room `node`, made from a data directory and settings.
+
+use crate::client_ports::ClientCount;
+use crate::disk::RealDisk;
+use crate::machine::{HeartEffects, HeartInput, HeartMachine};
+use crate::start::{Machines, Prepared, StartError, run_with};
+use crate::stats::ShardStats;
+use crate::{clock, proof};
+use control::message::{Beat, Identity};
+use node::{
+    ControlDriver, ControlDriverConfig, ControlDriverError, HeartDriver, Published, ServerFigures, Shard,
+    ShardConfig,
+};
+use std::sync::Arc;
+use tracing::info;
+use types::settings::Settings;
+use types::{Instant, ShardId};
+
+/// Runs a node until SIGTERM or SIGINT.
+pub fn run(settings: Settings) -> Result<(), StartError> {
+    run_with(settings, build)
+}
+
+type NodeMachines = Machines<Shard, Heart, ControlDriver<RealDisk>>;
+
+fn build(prepared: &Prepared) -> Result<(Identity, NodeMachines), StartError> {
+    let settings = &prepared.settings;
+    let random = || {
+        let drawn = proof::random::<8>().map(u64::from_le_bytes);
+        drawn.map_err(|source| StartError::System { what: "cannot draw random numbers", source })
+    };
+    let config = ControlDriverConfig {
+        settings: settings.clone(),
+        cluster_id: prepared.secret.cluster_id_text(),
+        shards: prepared.shards,
+        wall_ms: clock::wall_ms(),
+        seed: random()?,
+    };
+    let not_opened = |error| match error {
+        ControlDriverError::Settings(error) => StartError::Setting(error),
+        other => StartError::Control { why: other.to_string() },
+    };
+    let control =
+        ControlDriver::open(RealDisk, prepared.directory.path(), config, clock::now()).map_err(not_opened)?;
+    let identity = control.identity();
+    let published = Arc::new(Published::new(prepared.shards));
+    let heart = control.heart_config(settings).map_err(not_opened)?;
+    let heart = Heart {
+        driver: HeartDriver::new(heart, published.clone(), clock::now()),
+        published: published.clone(),
+        leased: false,
+    };
+    let hash_seed = random()?;
+    let figures = figures(prepared.client_count.clone());
+    let shards = (0..prepared.shards).map(ShardId).map(|shard| {
+        let mut machine = Shard::new(ShardConfig {
+            settings: settings.clone(),
+            identity,
+            shard,
+            shards: prepared.shards,
+            hash_seed,
+            published: published.clone(),
+        });
+        machine.set_figures(figures.clone());
+        (machine, ShardStats::new(published.clone(), shard))
+    });
+    Ok((identity, Machines { shards: shards.collect(), heart, control }))
+}
+
+/// The heart, which also tells the operator when the node begins and ceases to serve.
+struct Heart {
+    driver: HeartDriver,
+    published: Arc<Published>,
+    leased: bool,
+}
+
+impl HeartMachine for Heart {
+    fn tick(&mut self, now: Instant, wall_ms: u64) {
+        self.driver.tick(now, wall_ms);
+        let leased = now < self.published.lease_until();
+        if leased != self.leased {
+            self.leased = leased;
+            if leased {
+                info!("this node serves: a majority of the voters has granted it a lease");
+            } else {
+                info!("this node does not serve: its lease has run out");
+            }
+        }
+    }
+
+    fn beat(&mut self, now: Instant, wall_ms: u64, from: Identity, beat: Beat) {
+        self.driver.beat(now, wall_ms, from, beat);
+    }
+
+    fn input(&mut self, _: Instant, input: HeartInput) {
+        self.driver.input(input);
+    }
+
+    fn effects(&mut self) -> &mut HeartEffects {
+        self.driver.effects()
+    }
+}
+
+type Figures = Arc<dyn Fn() -> ServerFigures + Send + Sync>;
+
+/// Figures of this process, for INFO.
+fn figures(clients: Arc<ClientCount>) -> Figures {
+    let started = clock::now();
+    let uname = rustix::system::uname();
+    let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
+    let os = format!("{} {} {}", text(uname.sysname()), text(uname.release()), text(uname.machine()));
+    Arc::new(move || {
+        let info = rustix::system::sysinfo();
+        let unit = u64::from(info.mem_unit.max(1));
+        let page = rustix::param::page_size() as u64;
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let resident =
+            pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * page;
+        let (user, sys) = processor_seconds();
+        ServerFigures {
+            now_us: clock::wall_ms() * 1000,
+            uptime_seconds: clock::now().since(started).as_secs(),
+            used_memory: resident,
+            used_memory_rss: resident,
+            total_system_memory: info.totalram as u64 * unit,
+            used_cpu_sys: sys,
+            used_cpu_user: user,
+            rejected_connections: clients.refused(),
+            os: os.clone(),
+        }
+    })
+}
+
+/// Seconds of processor time of this process: outside of the kernel, and in it.
+fn processor_seconds() -> (f64, f64) {
+    const TICKS_A_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name, in brackets, may hold anything; fields count from behind it.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let field = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+    (field(11) / TICKS_A_SECOND, field(12) / TICKS_A_SECOND)
+}

@@ -1,0 +1,417 @@
+//! A shard's thread: its event loop, its clients, its links, and the machine between them.
+//!
+//! One turn: wait; take in letters; read links and clients and run what came; let the machine tick and flush; carry
+//! out its effects; write to each client once and to each link once. Nothing here blocks but the wait.
+
+use crate::client_ports::ClientCount;
+use crate::clock;
+use crate::connection::Connection;
+use crate::link::{Links, is_link};
+use crate::machine::{Effects, ShardMachine};
+use crate::mailbox::Mailbox;
+use crate::stats::ShardStats;
+use crate::threads::{Mail, Threads};
+use command::{Door, Session};
+use control::message::Identity;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use replication::message::{Message, Sender};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tracing::{debug, error, warn};
+use types::settings::Settings;
+use types::{Endpoint, Instant, NodeId, ShardId};
+use wire::peer::{Frame, encode_shard};
+use wire::resp;
+
+/// How often the machine is told that time passes.
+pub const TICK: Duration = Duration::from_millis(5);
+/// The token of a thread's waker.
+pub const WAKER: Token = Token(usize::MAX);
+/// Bytes of the buffer that a thread reads all its sockets through.
+pub const SCRATCH_BYTES: usize = 64 * 1024;
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long a stopping shard waits for the replies that it owes.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+const EVENTS: usize = 1024;
+/// Turns of one shard that may wait at another of this node.
+const LOCAL_TURNS_MAX: usize = 256;
+/// Messages that are kept for a shard of this node that is that far behind.
+const LOCAL_MESSAGES_MAX: usize = 1_000_000;
+
+/// What a shard's thread is made of.
+pub struct ShardParts<M> {
+    /// Its event loop, with [`WAKER`] registered.
+    pub poll: Poll,
+    /// Its letter box.
+    pub mailbox: Mailbox<Mail>,
+    /// Its links.
+    pub links: Links,
+    /// Its machine.
+    pub machine: M,
+    /// Who it is.
+    pub identity: Identity,
+    /// Which shard it is.
+    pub shard: ShardId,
+    /// Everybody's letter boxes.
+    pub threads: Threads,
+    /// The node's settings.
+    pub settings: Arc<Settings>,
+    /// How many clients the node has.
+    pub clients: Arc<ClientCount>,
+    /// Numbers the node's clients.
+    pub client_ids: Arc<AtomicU64>,
+    /// Where it tells others how it fares.
+    pub stats: ShardStats,
+}
+
+/// A shard's thread.
+pub struct ShardLoop<M> {
+    parts: ShardParts<M>,
+    connections: Connections,
+    /// Connections to be run in this turn.
+    runnable: Vec<usize>,
+    /// Connections that may have something to write.
+    dirty: Vec<usize>,
+    scratch: Vec<u8>,
+    outgoing: BTreeMap<(NodeId, ShardId), Vec<Message>>,
+    next_tick: Instant,
+    next_sweep: Instant,
+    stop_at: Option<Instant>,
+}
+
+/// Connections by place. A place is used again under another generation, so that a late reply meets nobody.
+#[derive(Default)]
+struct Connections {
+    places: Vec<Place>,
+    free: Vec<usize>,
+    count: usize,
+}
+
+#[derive(Default)]
+struct Place {
+    generation: u64,
+    connection: Option<Box<Connection>>,
+    /// In `ShardLoop::runnable` and `ShardLoop::dirty`.
+    is_runnable: bool,
+    is_dirty: bool,
+}
+
+const PLACE_BITS: u32 = 24;
+
+impl Connections {
+    /// A free place and the key of the connection that it is for.
+    fn reserve(&mut self) -> (usize, u64) {
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place::default());
+            self.places.len() - 1
+        });
+        (at, self.places[at].generation << PLACE_BITS | at as u64)
+    }
+
+    fn put(&mut self, at: usize, connection: Connection) {
+        self.places[at].connection = Some(Box::new(connection));
+        self.count += 1;
+    }
+
+    fn take(&mut self, at: usize) -> Option<Box<Connection>> {
+        let connection = self.places[at].connection.take()?;
+        self.places[at].generation += 1;
+        self.free.push(at);
+        self.count -= 1;
+        Some(connection)
+    }
+
+    /// The place of a connection that may be gone.
+    fn place_of(&self, key: u64) -> Option<usize> {
+        let at = (key & ((1 << PLACE_BITS) - 1)) as usize;
+        let connection = self.places.get(at)?.connection.as_ref()?;
+        (connection.key == key).then_some(at)
+    }
+}
+
+impl<M: ShardMachine> ShardLoop<M> {
+    /// A thread that has not begun.
+    pub fn new(parts: ShardParts<M>) -> ShardLoop<M> {
+        let now = clock::now();
+        ShardLoop {
+            parts,
+            connections: Connections::default(),
+            runnable: Vec::new(),
+            dirty: Vec::new(),
+            scratch: vec![0; SCRATCH_BYTES],
+            outgoing: BTreeMap::new(),
+            next_tick: now,
+            next_sweep: now + SWEEP,
+            stop_at: None,
+        }
+    }
+
+    /// Runs until told to stop.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.is_stopped() {
+            let busy = !self.runnable.is_empty() || self.parts.links.has_backlog();
+            let timeout = if busy { Duration::ZERO } else { self.next_tick.since(clock::now()) };
+            if let Err(error) = self.parts.poll.poll(&mut events, Some(timeout))
+                && error.kind() != ErrorKind::Interrupted
+            {
+                error!(%error, "a shard cannot wait for events");
+                std::thread::sleep(TICK);
+            }
+            self.turn(&events);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop_at.is_some_and(|at| self.connections.count == 0 || clock::now() >= at)
+    }
+
+    fn turn(&mut self, events: &Events) {
+        let mut woken = false;
+        let now = clock::now();
+        for event in events {
+            let token = event.token();
+            if token == WAKER {
+                woken = true;
+            } else if is_link(token) {
+                self.parts.links.event(now, event);
+            } else if let Some(place) = self.connections.places.get_mut(token.0)
+                && let Some(connection) = &mut place.connection
+            {
+                connection.event(event);
+                self.touch(token.0);
+            }
+        }
+        if woken {
+            self.open_mail();
+        }
+        self.read_links();
+        self.run_connections();
+        self.end_turn();
+    }
+
+    /// Queues a connection for whatever it can do this turn.
+    fn touch(&mut self, at: usize) {
+        let place = &mut self.connections.places[at];
+        let Some(connection) = &place.connection else { return };
+        if connection.is_runnable() && !place.is_runnable {
+            place.is_runnable = true;
+            self.runnable.push(at);
+        }
+        if !place.is_dirty {
+            place.is_dirty = true;
+            self.dirty.push(at);
+        }
+    }
+
+    fn open_mail(&mut self) {
+        self.parts.mailbox.arm();
+        while let Some(mail) = self.parts.mailbox.take() {
+            // Another thread posted this before now: the same order as with a socket's bytes.
+            let now = clock::now();
+            match mail {
+                Mail::Link(mail) => self.parts.links.mail(now, mail),
+                Mail::Client(stream, door) => self.welcome(now, stream, door),
+                Mail::Shard(from, messages) => {
+                    for message in messages {
+                        self.parts.machine.message(now, from, message);
+                    }
+                }
+                Mail::Map(map) => self.parts.machine.map(now, map),
+                Mail::AskTails(to, question, partitions) => {
+                    let tails = self.parts.machine.tails(&partitions);
+                    self.parts.threads.control.send(Mail::Tails(to, question, tails));
+                }
+                Mail::Stop => self.begin_stop(now),
+                _ => debug_assert!(false, "a letter that is not for a shard"),
+            }
+        }
+    }
+
+    fn welcome(&mut self, now: Instant, stream: std::net::TcpStream, door: Door) {
+        if self.stop_at.is_some() {
+            self.parts.clients.leave();
+            return;
+        }
+        let id = self.parts.client_ids.fetch_add(1, Ordering::Relaxed);
+        let mut session = Session::new(id, door, &self.parts.settings);
+        let text = |address: std::io::Result<std::net::SocketAddr>| {
+            address.map_or_else(|_| String::new(), |address| address.to_string())
+        };
+        session.address = text(stream.peer_addr());
+        session.local_address = text(stream.local_addr());
+        session.created_ms = clock::wall_ms();
+        let (at, key) = self.connections.reserve();
+        let limits = resp::Limits::authenticated(&self.parts.settings);
+        let mut connection = Connection::new(key, TcpStream::from_std(stream), session, limits, now);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.parts.poll.registry().register(connection.stream(), Token(at), interest) {
+            warn!(%error, "cannot watch a client's connection");
+            self.connections.free.push(at);
+            self.parts.clients.leave();
+            return;
+        }
+        self.connections.put(at, connection);
+        self.parts.stats.welcomed();
+        self.parts.stats.connections(self.connections.count);
+    }
+
+    fn read_links(&mut self) {
+        let ShardParts { links, machine, .. } = &mut self.parts;
+        links.read(&mut self.scratch, |now, identity, from, frame| match (from, frame) {
+            (Endpoint::Shard(shard), Frame::Shard(messages)) => {
+                let from = Sender { node: identity.node, incarnation: identity.incarnation, shard };
+                for message in messages {
+                    machine.message(now, from, message);
+                }
+            }
+            (from, _) => debug!(node = identity.node.0, ?from, "a frame that is not for a shard"),
+        });
+        for node in links.take_lost() {
+            machine.link_lost(clock::now(), node);
+        }
+    }
+
+    fn run_connections(&mut self) {
+        for at in std::mem::take(&mut self.runnable) {
+            let place = &mut self.connections.places[at];
+            place.is_runnable = false;
+            let Some(connection) = &mut place.connection else { continue };
+            if connection.run(&mut self.parts.machine, &mut self.scratch).is_err() {
+                self.close(at);
+            } else {
+                self.touch(at);
+            }
+        }
+    }
+
+    fn end_turn(&mut self) {
+        let now = clock::now();
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            self.parts.machine.tick(now);
+            self.parts.links.tick(now);
+            if now >= self.next_sweep {
+                self.next_sweep = now + SWEEP;
+                self.sweep(now);
+            }
+        }
+        self.parts.machine.flush(now);
+        self.carry_out(now);
+        self.parts.links.flush(now);
+        self.write_connections(now);
+        self.parts.stats.turn(now);
+    }
+
+    fn carry_out(&mut self, now: Instant) {
+        let ShardParts { machine, links, threads, identity, shard, .. } = &mut self.parts;
+        let Effects { replies, messages, changes, accept_loss, .. } = machine.effects();
+        let mut answered = std::mem::take(replies);
+        for (node, to, message) in messages.drain(..) {
+            self.outgoing.entry((node, to)).or_default().push(message);
+        }
+        if !changes.is_empty() {
+            threads.control.send(Mail::Changes(std::mem::take(changes)));
+        }
+        if std::mem::take(accept_loss) {
+            threads.control.send(Mail::AcceptLoss);
+        }
+        let from = Sender { node: identity.node, incarnation: identity.incarnation, shard: *shard };
+        for (&(node, to), messages) in self.outgoing.iter_mut().filter(|(_, messages)| !messages.is_empty()) {
+            if node == identity.node {
+                send_local(threads, from, to, messages);
+                continue;
+            }
+            links.queue(now, node, Endpoint::Shard(to), |out| {
+                let too_large = encode_shard(messages, out);
+                if too_large > 0 {
+                    error!(node = node.0, too_large, "messages that no frame can hold");
+                }
+            });
+            messages.clear();
+        }
+        for (ticket, reply) in answered.drain(..) {
+            let Some(at) = self.connections.place_of(ticket.connection) else { continue };
+            if let Some(connection) = &mut self.connections.places[at].connection {
+                connection.reply(ticket.sequence, &reply);
+            }
+            self.touch(at);
+        }
+        // The vector goes back with its capacity, unless the machine has begun another.
+        let replies = &mut self.parts.machine.effects().replies;
+        if replies.is_empty() {
+            *replies = answered;
+        }
+    }
+
+    fn write_connections(&mut self, now: Instant) {
+        for at in std::mem::take(&mut self.dirty) {
+            let place = &mut self.connections.places[at];
+            place.is_dirty = false;
+            let Some(connection) = &mut place.connection else { continue };
+            let counts = connection.take_counts();
+            let alive = connection.write(now).is_ok();
+            let written = connection.take_counts();
+            self.parts.stats.add(counts);
+            self.parts.stats.add(written);
+            if !alive {
+                self.close(at);
+            } else if connection.is_finished() {
+                let _ = connection.shut_down();
+                self.close(at);
+            } else if connection.is_runnable() && !place.is_runnable {
+                place.is_runnable = true;
+                self.runnable.push(at);
+            }
+        }
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        for at in 0..self.connections.places.len() {
+            if let Some(connection) = &mut self.connections.places[at].connection
+                && connection.sweep(now).is_err()
+            {
+                self.close(at);
+            }
+        }
+    }
+
+    fn close(&mut self, at: usize) {
+        let Some(mut connection) = self.connections.take(at) else { return };
+        let _ = self.parts.poll.registry().deregister(connection.stream());
+        self.parts.machine.closed(connection.key);
+        self.parts.clients.leave();
+        self.parts.stats.connections(self.connections.count);
+    }
+
+    fn begin_stop(&mut self, now: Instant) {
+        self.stop_at = Some(now + STOP_GRACE);
+        for at in 0..self.connections.places.len() {
+            if let Some(connection) = &mut self.connections.places[at].connection {
+                connection.finish();
+                self.touch(at);
+            }
+        }
+    }
+}
+
+/// Hands messages to another shard of this node; what finds no room waits for the next turn.
+fn send_local(threads: &Threads, from: Sender, to: ShardId, messages: &mut Vec<Message>) {
+    let Some(post) = threads.post(Endpoint::Shard(to)) else {
+        messages.clear();
+        return;
+    };
+    if let Err(Mail::Shard(_, kept)) =
+        post.send_below(LOCAL_TURNS_MAX, Mail::Shard(from, std::mem::take(messages)))
+    {
+        *messages = kept;
+        if messages.len() > LOCAL_MESSAGES_MAX {
+            warn!(shard = to.0, lost = messages.len(), "a shard is too far behind for what another tells it");
+            messages.clear();
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! Starting a node and stopping it: what can fail does so here, with words on what to do, before a thread runs.
+
+use crate::client_ports::{ClientCount, ClientPorts, ClientPortsStop, listen};
+use crate::control_loop::ControlLoop;
+use crate::directory::Directory;
+use crate::heart_loop::HeartLoop;
+use crate::link::Links;
+use crate::machine::{ControlMachine, HeartMachine, ShardMachine};
+use crate::mailbox::{Mailbox, mailbox};
+use crate::peers::{self, Dialer, Membership};
+use crate::proof::Secret;
+use crate::shard_loop::{ShardLoop, ShardParts, WAKER};
+use crate::stats::ShardStats;
+use crate::threads::{Mail, Threads};
+use command::Door;
+use control::message::Identity;
+use mio::{Poll, Waker};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use thiserror::Error;
+use tracing::{info, warn};
+use types::settings::{SettingError, Settings};
+use types::{Endpoint, NodeId, ShardId};
+
+/// Files that a node needs besides its clients' connections: links, ports, the directory, the runtime.
+const FILES_RESERVED: u64 = 1024;
+
+/// Why a node did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A setting, or two that do not fit together.
+    #[error("{0}")]
+    Setting(#[from] SettingError),
+    /// The data directory cannot be used.
+    #[error("cannot use {path}: {source}. Set `dir` to a directory that this user may write")]
+    Directory {
+        /// The directory, or the file in it.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Another process uses the data directory.
+    #[error("another process uses the data directory {path}: stop it, or give this node its own `dir`")]
+    DirectoryInUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Several nodes are listed, and this one has no join secret.
+    #[error(
+        "{path} is missing: copy `join.secret` from another node's data directory, so that the nodes know each \
+         other, or let `annulet up` make a local cluster"
+    )]
+    SecretMissing {
+        /// Where it is looked for.
+        path: PathBuf,
+    },
+    /// The join secret's file holds something else.
+    #[error("{path} does not hold 64 hex digits: copy `join.secret` from another node's data directory")]
+    SecretMalformed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A port cannot be opened.
+    #[error("cannot listen on {host}:{port}: {source}. Stop what uses it, or change `{setting}` (or `bind`)")]
+    Port {
+        /// The setting that names it.
+        setting: &'static str,
+        /// The address.
+        host: String,
+        /// The port.
+        port: u16,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The control plane's file cannot be read.
+    #[error("cannot read this node's control file: {why}")]
+    Control {
+        /// What is wrong with it, and where.
+        why: String,
+    },
+    /// The system refuses something that every node needs.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::System { what, source }
+}
+
+/// A node that has what it needs from the system, and runs nothing yet.
+pub struct Prepared {
+    /// The settings, checked; `shards` and `maxclients` are what they came to.
+    pub settings: Arc<Settings>,
+    /// The data directory, held.
+    pub directory: Directory,
+    /// What proves membership.
+    pub secret: Secret,
+    /// How many shards.
+    pub shards: u16,
+    /// How many clients there are, of how many that may be.
+    pub client_count: Arc<ClientCount>,
+    pub(crate) clients: Vec<(TcpListener, Door)>,
+    pub(crate) peers: TcpListener,
+}
+
+/// Checks the settings, takes the data directory, and opens the ports.
+pub fn prepare(mut settings: Settings) -> Result<Prepared, StartError> {
+    settings.check()?;
+    if settings.shards == 0 {
+        settings.shards = processors();
+    }
+    let shards = settings.shards;
+    let alone = settings.listed_nodes()?.len() == 1;
+    let directory = Directory::open(&settings.directory())?;
+    let secret = directory.join_secret(alone)?;
+    let mut clients = Vec::new();
+    let doors =
+        [("port", settings.port, Door::Plain), ("cluster_port", settings.cluster_port, Door::Cluster)];
+    for (setting, port, door) in doors.into_iter().filter(|&(_, port, _)| port != 0) {
+        clients.push((listen(settings.bind.as_str(), port, setting)?, door));
+    }
+    let peers = listen(settings.bind.as_str(), settings.peer_port, "peer_port")?;
+    settings.maxclients = clients_that_fit(settings.maxclients);
+    let client_count = Arc::new(ClientCount::new(settings.maxclients as usize));
+    Ok(Prepared { settings: Arc::new(settings), directory, secret, shards, client_count, clients, peers })
+}
+
+/// Processors that this process may use.
+fn processors() -> u16 {
+    let count = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
+    count.clamp(1, 256) as u16
+}
+
+/// Raises the limit of open files as far as `wanted` clients need; fewer where the system does not let it.
+fn clients_that_fit(wanted: u32) -> u32 {
+    let needed = u64::from(wanted) + FILES_RESERVED;
+    let limit = getrlimit(Resource::Nofile);
+    let Some(current) = limit.current.filter(|&current| current < needed) else { return wanted };
+    let raised = limit.maximum.map_or(needed, |maximum| maximum.min(needed)).max(current);
+    let granted = match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum })
+    {
+        Ok(()) => raised,
+        Err(_) => current,
+    };
+    if granted >= needed {
+        return wanted;
+    }
+    let fitting = granted.saturating_sub(FILES_RESERVED).max(granted / 2).max(1) as u32;
+    warn!(
+        maxclients = fitting,
+        "the limit of open files is {granted}: fewer clients than the {wanted} that maxclients asks for; raise it with ulimit -n"
+    );
+    fitting
+}
+
+/// The machines of a node.
+pub struct Machines<S, H, C> {
+    /// One for each shard.
+    pub shards: Vec<(S, ShardStats)>,
+    /// The heart's.
+    pub heart: H,
+    /// The control plane's.
+    pub control: C,
+}
+
+/// A node that runs.
+pub struct Running {
+    ports: ClientPortsStop,
+    threads: Threads,
+    acceptor: JoinHandle<()>,
+    shards: Vec<JoinHandle<()>>,
+    heart: JoinHandle<()>,
+    control: JoinHandle<()>,
+    runtime: tokio::runtime::Runtime,
+    /// Held, and so locked, until the last thread is gone.
+    _directory: Directory,
+}
+
+struct Loop {
+    poll: Poll,
+    mailbox: Mailbox<Mail>,
+    links: Links,
+}
+
+/// Starts every thread of a node.
+pub fn start<S, H, C>(
+    prepared: Prepared,
+    identity: Identity,
+    machines: Machines<S, H, C>,
+) -> Result<Running, StartError>
+where
+    S: ShardMachine + Send + 'static,
+    H: HeartMachine + Send + 'static,
+    C: ControlMachine + Send + 'static,
+{
+    let Prepared { settings, directory, secret, shards, client_count: count, clients, peers } = prepared;
+    assert_eq!(machines.shards.len(), usize::from(shards), "a machine for each shard");
+    let addresses: BTreeMap<NodeId, (String, u16)> = settings
+        .listed_nodes()?
+        .into_iter()
+        .map(|node| (NodeId(node.id), (node.host, node.peer_port)))
+        .collect();
+    let (dialer, requests) = Dialer::new();
+    let make = |endpoint| -> io::Result<_> {
+        let poll = Poll::new()?;
+        let (post, mailbox) = mailbox(Waker::new(poll.registry(), WAKER)?);
+        let links = Links::new(endpoint, poll.registry().try_clone()?, dialer.clone());
+        Ok((post, Loop { poll, mailbox, links }))
+    };
+    let watch = "cannot watch sockets (epoll)";
+    let mut loops = Vec::new();
+    let mut posts = Vec::new();
+    for shard in (0..shards).map(ShardId) {
+        let (post, parts) = make(Endpoint::Shard(shard)).map_err(system(watch))?;
+        posts.push(post);
+        loops.push(parts);
+    }
+    let (heart_post, heart) = make(Endpoint::Heart).map_err(system(watch))?;
+    let (control_post, control) = make(Endpoint::Control).map_err(system(watch))?;
+    let threads = Threads { shards: posts, control: control_post, heart: heart_post };
+
+    let client_ids = Arc::new(AtomicU64::new(1));
+    let (client_ports, ports) =
+        ClientPorts::new(clients, threads.clone(), count.clone()).map_err(system(watch))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("peers")
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(system("cannot start the threads for handshakes"))?;
+    let peers = {
+        let _inside = runtime.enter();
+        tokio::net::TcpListener::from_std(peers).map_err(system(watch))?
+    };
+    let membership = Arc::new(Membership { identity, secret, addresses });
+    runtime.spawn(peers::run(membership, threads.clone(), peers, requests));
+
+    let Loop { poll, mailbox, links } = control;
+    let control = ControlLoop {
+        poll,
+        mailbox,
+        links,
+        machine: machines.control,
+        identity,
+        threads: threads.clone(),
+        gathering: BTreeMap::new(),
+    };
+    let control = spawn("control", move || control.run())?;
+    let Loop { poll, mailbox, links } = heart;
+    let heart =
+        HeartLoop { poll, mailbox, links, machine: machines.heart, identity, threads: threads.clone() };
+    let heart = spawn("heart", move || heart.run())?;
+    let mut shard_threads = Vec::new();
+    for (at, (parts, (machine, stats))) in loops.into_iter().zip(machines.shards).enumerate() {
+        let Loop { poll, mailbox, links } = parts;
+        let shard = ShardId(at as u16);
+        let parts = ShardParts {
+            poll,
+            mailbox,
+            links,
+            machine,
+            identity,
+            shard,
+            threads: threads.clone(),
+            settings: settings.clone(),
+            clients: count.clone(),
+            client_ids: client_ids.clone(),
+            stats,
+        };
+        let shard_loop = ShardLoop::new(parts);
+        shard_threads.push(spawn(&format!("shard-{shard}"), move || shard_loop.run())?);
+    }
+    let acceptor = spawn("accept", move || client_ports.run())?;
+    info!(
+        node = identity.node.0,
+        incarnation = identity.incarnation.0,
+        host = settings.announced_host(),
+        port = settings.port,
+        cluster_port = settings.cluster_port,
+        peer_port = settings.peer_port,
+        shards,
+        "the ports are open"
+    );
+    Ok(Running {
+        ports,
+        threads,
+        acceptor,
+        shards: shard_threads,
+        heart,
+        control,
+        runtime,
+        _directory: directory,
+    })
+}
+
+/// Starts a thread without which the process is worth nothing: should it panic, the process ends.
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    struct Fatal;
+    impl Drop for Fatal {
+        fn drop(&mut self) {
+            if thread::panicking() {
+                std::process::abort();
+            }
+        }
+    }
+    let body = move || {
+        let _fatal = Fatal;
+        body();
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(body).map_err(system("cannot start a thread"))
+}
+
+impl Running {
+    /// Stops accepting, lets the shards answer what they owe for up to a second, and ends every thread.
+    pub fn stop(self) {
+        self.ports.stop();
+        let _ = self.acceptor.join();
+        for shard in &self.threads.shards {
+            shard.send(Mail::Stop);
+        }
+        for shard in self.shards {
+            let _ = shard.join();
+        }
+        self.threads.heart.send(Mail::Stop);
+        let _ = self.heart.join();
+        self.threads.control.send(Mail::Stop);
+        let _ = self.control.join();
+        self.runtime.shutdown_timeout(Duration::from_millis(100));
+    }
+}
+
+/// Runs a node until SIGTERM or SIGINT. `build` makes its machines once it holds its directory and its ports.
+pub fn run_with<S, H, C>(
+    settings: Settings,
+    build: impl FnOnce(&Prepared) -> Result<(Identity, Machines<S, H, C>), StartError>,
+) -> Result<(), StartError>
+where
+    S: ShardMachine + Send + 'static,
+    H: HeartMachine + Send + 'static,
+    C: ControlMachine + Send + 'static,
+{
+    // Before any thread starts, so that a signal during the start ends it in order too.
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(system("cannot watch for signals"))?;
+    let prepared = prepare(settings)?;
+    let (identity, machines) = build(&prepared)?;
+    let running = start(prepared, identity, machines)?;
+    if let Some(signal) = signals.forever().next() {
+        info!(signal, "stopping");
+    }
+    running.stop();
+    info!("stopped");
+    Ok(())
+}

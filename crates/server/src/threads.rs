@@ -1,0 +1,61 @@
+//! What the threads of a node post to each other.
+
+use crate::link::LinkMail;
+use crate::machine::{HeartInput, HeartNotice};
+use crate::mailbox::Post;
+use command::Door;
+use control::message::Change;
+use placement::ClusterMap;
+use replication::message::{Message, Sender};
+use std::net::TcpStream;
+use std::sync::Arc;
+use types::{Endpoint, NodeId, PartitionId, Position};
+
+/// A letter to a thread.
+#[derive(Debug)]
+pub enum Mail {
+    /// To any: a link was made, or could not be.
+    Link(LinkMail),
+    /// To a shard: a client's connection.
+    Client(TcpStream, Door),
+    /// To a shard: what another shard of this node said in one turn.
+    Shard(Sender, Vec<Message>),
+    /// To a shard: a newer map.
+    Map(Arc<ClusterMap>),
+    /// To the control plane: changes that a shard proposes.
+    Changes(Vec<Change>),
+    /// To the control plane: an operator accepts a loss.
+    AcceptLoss,
+    /// To the control plane, from the heart.
+    Notices(Vec<HeartNotice>),
+    /// To the heart, from the control plane.
+    Inputs(Vec<HeartInput>),
+    /// To a shard: a node's coordinator asks how far the logs of these partitions reach.
+    AskTails(NodeId, u64, Arc<[PartitionId]>),
+    /// To the control plane: a shard's part of the answer.
+    Tails(NodeId, u64, Vec<(PartitionId, Position)>),
+    /// To any: finish.
+    Stop,
+}
+
+/// The letter boxes of this node's threads.
+#[derive(Clone, Debug)]
+pub struct Threads {
+    /// Of the shards, by number.
+    pub shards: Vec<Post<Mail>>,
+    /// Of the control plane.
+    pub control: Post<Mail>,
+    /// Of the heart.
+    pub heart: Post<Mail>,
+}
+
+impl Threads {
+    /// The letter box of a thread; none where this node has no such shard.
+    pub fn post(&self, endpoint: Endpoint) -> Option<&Post<Mail>> {
+        match endpoint {
+            Endpoint::Shard(shard) => self.shards.get(usize::from(shard.0)),
+            Endpoint::Control => Some(&self.control),
+            Endpoint::Heart => Some(&self.heart),
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The messages between shards, as bytes. Written by hand: this is the path of every replicated write.
+
+use super::codec::{Reader, put_bytes, put_number, put_position, put_request_id};
+use super::{FRAME_BYTES_GOAL, FrameError, KIND_SHARD, begin, finish};
+use replication::message::{
+    Append, AppendOutcome, Appended, Chunk, ChunkStored, Forward, ForwardOutcome, Forwarded, Message,
+    SnapshotEnd,
+};
+use types::limits::PEER_FRAME_BYTES_MAX;
+use types::settings::{ReadLevel, WriteLevel};
+use types::{Epoch, Lsn, PartitionId, Version};
+
+const APPEND: u8 = 1;
+const APPENDED: u8 = 2;
+const CHUNK: u8 = 3;
+const CHUNK_STORED: u8 = 4;
+const FORWARD: u8 = 5;
+const FORWARDED: u8 = 6;
+
+/// Appends messages as one frame, or as several where one would grow beyond some megabytes.
+///
+/// Returns how many messages were left out because no frame can hold them.
+pub fn encode_shard(messages: &[Message], out: &mut Vec<u8>) -> usize {
+    let mut too_large = 0;
+    let mut start = None;
+    for message in messages {
+        let frame = *start.get_or_insert_with(|| begin(out, KIND_SHARD));
+        let before = out.len();
+        encode(message, out);
+        if out.len() - before > PEER_FRAME_BYTES_MAX - FRAME_BYTES_GOAL {
+            out.truncate(before);
+            too_large += 1;
+        }
+        if out.len() - frame > FRAME_BYTES_GOAL {
+            finish(out, frame);
+            start = None;
+        }
+    }
+    if let Some(frame) = start {
+        finish(out, frame);
+    }
+    too_large
+}
+
+pub(super) fn decode_all(reader: &mut Reader) -> Result<Vec<Message>, FrameError> {
+    let mut messages = Vec::new();
+    while !reader.is_empty() {
+        messages.push(decode(reader)?);
+    }
+    Ok(messages)
+}
+
+fn encode(message: &Message, out: &mut Vec<u8>) {
+    match message {
+        Message::Append(append) => {
+            out.push(APPEND);
+            put_partition(out, append.partition, append.epoch);
+            put_number(out, append.primary_since.0);
+            put_position(out, append.prev);
+            put_number(out, append.commit.0);
+            put_number(out, append.records.len() as u64);
+            for record in &append.records {
+                record.encode(out);
+            }
+        }
+        Message::Appended(appended) => {
+            out.push(APPENDED);
+            put_partition(out, appended.partition, appended.epoch);
+            match appended.outcome {
+                AppendOutcome::Held(lsn) => {
+                    out.push(0);
+                    put_number(out, lsn.0);
+                }
+                AppendOutcome::Behind(end) => {
+                    out.push(1);
+                    put_position(out, end);
+                }
+                AppendOutcome::Empty => out.push(2),
+                AppendOutcome::Fenced => out.push(3),
+            }
+        }
+        Message::Chunk(chunk) => encode_chunk(chunk, out),
+        Message::ChunkStored(stored) => {
+            out.push(CHUNK_STORED);
+            put_partition(out, stored.partition, stored.epoch);
+            put_number(out, stored.session);
+            put_number(out, u64::from(stored.next));
+        }
+        Message::Forward(forward) => {
+            out.push(FORWARD);
+            put_request_id(out, forward.id);
+            put_partition(out, forward.partition, forward.primary_since);
+            out.push(match forward.write_level {
+                WriteLevel::One => 0,
+                WriteLevel::Quorum => 1,
+                WriteLevel::All => 2,
+            });
+            out.push(match forward.read_level {
+                ReadLevel::Linearizable => 0,
+                ReadLevel::Stale => 1,
+            });
+            put_number(out, forward.args.len() as u64);
+            for arg in &forward.args {
+                put_bytes(out, arg);
+            }
+        }
+        Message::Forwarded(forwarded) => {
+            out.push(FORWARDED);
+            put_request_id(out, forwarded.id);
+            match &forwarded.outcome {
+                ForwardOutcome::Reply { reply, written } => {
+                    out.push(0);
+                    put_bytes(out, reply);
+                    out.push(u8::from(written.is_some()));
+                    if let Some(written) = written {
+                        put_position(out, *written);
+                    }
+                }
+                ForwardOutcome::NotOrdered => out.push(1),
+                ForwardOutcome::Unknown => out.push(2),
+            }
+        }
+    }
+}
+
+fn encode_chunk(chunk: &Chunk, out: &mut Vec<u8>) {
+    out.push(CHUNK);
+    put_partition(out, chunk.partition, chunk.epoch);
+    put_number(out, chunk.primary_since.0);
+    put_number(out, chunk.session);
+    put_number(out, u64::from(chunk.index));
+    put_bytes(out, &chunk.payload);
+    out.push(u8::from(chunk.end.is_some()));
+    let Some(end) = &chunk.end else { return };
+    put_position(out, end.base);
+    put_number(out, end.complete_at.0);
+    put_number(out, end.time_ms);
+    put_number(out, end.version.0);
+    put_number(out, end.requests.len() as u64);
+    for (id, lsn, reply) in &end.requests {
+        put_request_id(out, *id);
+        put_number(out, lsn.0);
+        put_bytes(out, reply);
+    }
+    put_number(out, end.forgotten.len() as u64);
+    for id in &end.forgotten {
+        put_request_id(out, *id);
+    }
+}
+
+fn put_partition(out: &mut Vec<u8>, partition: PartitionId, epoch: Epoch) {
+    put_number(out, u64::from(partition.0));
+    put_number(out, epoch.0);
+}
+
+fn decode(reader: &mut Reader) -> Result<Message, FrameError> {
+    match reader.byte()? {
+        APPEND => Ok(Message::Append(Append {
+            partition: PartitionId(reader.number_to()?),
+            epoch: Epoch(reader.number()?),
+            primary_since: Epoch(reader.number()?),
+            prev: reader.position()?,
+            commit: Lsn(reader.number()?),
+            records: reader.list(Reader::record)?,
+        })),
+        APPENDED => Ok(Message::Appended(Appended {
+            partition: PartitionId(reader.number_to()?),
+            epoch: Epoch(reader.number()?),
+            outcome: match reader.byte()? {
+                0 => AppendOutcome::Held(Lsn(reader.number()?)),
+                1 => AppendOutcome::Behind(reader.position()?),
+                2 => AppendOutcome::Empty,
+                3 => AppendOutcome::Fenced,
+                _ => return Err(FrameError::Corrupt { what: "an unknown outcome of an append" }),
+            },
+        })),
+        CHUNK => decode_chunk(reader).map(Message::Chunk),
+        CHUNK_STORED => Ok(Message::ChunkStored(ChunkStored {
+            partition: PartitionId(reader.number_to()?),
+            epoch: Epoch(reader.number()?),
+            session: reader.number()?,
+            next: reader.number_to()?,
+        })),
+        FORWARD => Ok(Message::Forward(Forward {
+            id: reader.request_id()?,
+            partition: PartitionId(reader.number_to()?),
+            primary_since: Epoch(reader.number()?),
+            write_level: match reader.byte()? {
+                0 => WriteLevel::One,
+                1 => WriteLevel::Quorum,
+                2 => WriteLevel::All,
+                _ => return Err(FrameError::Corrupt { what: "an unknown write level" }),
+            },
+            read_level: match reader.byte()? {
+                0 => ReadLevel::Linearizable,
+                1 => ReadLevel::Stale,
+                _ => return Err(FrameError::Corrupt { what: "an unknown read level" }),
+            },
+            args: reader.list(Reader::bytes)?,
+        })),
+        FORWARDED => Ok(Message::Forwarded(Forwarded {
+            id: reader.request_id()?,
+            outcome: match reader.byte()? {
+                0 => ForwardOutcome::Reply {
+                    reply: reader.bytes()?,
+                    written: if reader.flag()? { Some(reader.position()?) } else { None },
+                },
+                1 => ForwardOutcome::NotOrdered,
+                2 => ForwardOutcome::Unknown,
+                _ => return Err(FrameError::Corrupt { what: "an unknown outcome of a forward" }),
+            },
+        })),
+        _ => Err(FrameError::Corrupt { what: "an unknown message between shards" }),
+    }
+}
+
+fn decode_chunk(reader: &mut Reader) -> Result<Chunk, FrameError> {
+    let (partition, epoch) = (PartitionId(reader.number_to()?), Epoch(reader.number()?));
+    let (primary_since, session) = (Epoch(reader.number()?), reader.number()?);
+    let (index, payload) = (reader.number_to()?, reader.bytes()?);
+    let end = if reader.flag()? {
+        Some(SnapshotEnd {
+            base: reader.position()?,
+            complete_at: Lsn(reader.number()?),
+            time_ms: reader.number()?,
+            version: Version(reader.number()?),
+            requests: reader
+                .list(|reader| Ok((reader.request_id()?, Lsn(reader.number()?), reader.bytes()?)))?,
+            forgotten: reader.list(Reader::request_id)?,
+        })
+    } else {
+        None
+    };
+    Ok(Chunk { partition, epoch, primary_since, session, index, payload, end })
+}

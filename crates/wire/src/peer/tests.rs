@@ -1,0 +1,304 @@
+//! Frames read back, however the stream is cut; no bytes make a reader panic.
+
+use super::*;
+use bytes::Bytes;
+use control::message::{Beat, Identity};
+use handshake::Step;
+use proptest::prelude::*;
+use replication::message::*;
+use storage::Record;
+use types::settings::{ReadLevel, WriteLevel};
+use types::{Endpoint, Epoch, Incarnation, Lsn, NodeId, PartitionId, Position, RequestId, ShardId, Version};
+
+fn bytes() -> impl Strategy<Value = Bytes> {
+    proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
+}
+
+fn position() -> impl Strategy<Value = Position> {
+    any::<(u64, u64)>().prop_map(|(epoch, lsn)| Position { epoch: Epoch(epoch), lsn: Lsn(lsn) })
+}
+
+fn request_id() -> impl Strategy<Value = RequestId> {
+    any::<(u16, u64, u16, u64)>().prop_map(|(node, incarnation, shard, sequence)| RequestId {
+        node: NodeId(node),
+        incarnation: Incarnation(incarnation),
+        shard: ShardId(shard),
+        sequence,
+    })
+}
+
+fn record() -> impl Strategy<Value = Record> {
+    let numbers = (any::<u64>(), 1u64.., any::<u64>(), any::<u64>());
+    (numbers, proptest::option::of((request_id(), bytes())), bytes()).prop_map(
+        |((epoch, lsn, before, time_ms), request, body)| Record {
+            position: Position { epoch: Epoch(epoch), lsn: Lsn(lsn) },
+            prev_epoch: Epoch(epoch.saturating_sub(before)),
+            time_ms,
+            request,
+            body,
+        },
+    )
+}
+
+fn list<T: std::fmt::Debug>(item: impl Strategy<Value = T>) -> impl Strategy<Value = Vec<T>> {
+    proptest::collection::vec(item, 0..4)
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    let head = || any::<(u16, u64, u64)>().prop_map(|(p, e, s)| (PartitionId(p), Epoch(e), Epoch(s)));
+    let outcome = prop_oneof![
+        any::<u64>().prop_map(|lsn| AppendOutcome::Held(Lsn(lsn))),
+        position().prop_map(AppendOutcome::Behind),
+        Just(AppendOutcome::Empty),
+        Just(AppendOutcome::Fenced),
+    ];
+    let end =
+        (position(), any::<[u64; 3]>(), list((request_id(), any::<u64>(), bytes())), list(request_id()))
+            .prop_map(|(base, [complete_at, time_ms, version], requests, forgotten)| SnapshotEnd {
+                base,
+                complete_at: Lsn(complete_at),
+                time_ms,
+                version: Version(version),
+                requests: requests.into_iter().map(|(id, lsn, reply)| (id, Lsn(lsn), reply)).collect(),
+                forgotten,
+            });
+    let levels = (
+        prop_oneof![Just(WriteLevel::One), Just(WriteLevel::Quorum), Just(WriteLevel::All)],
+        prop_oneof![Just(ReadLevel::Linearizable), Just(ReadLevel::Stale)],
+    );
+    let forwarded = prop_oneof![
+        (bytes(), proptest::option::of(position()))
+            .prop_map(|(reply, written)| ForwardOutcome::Reply { reply, written }),
+        Just(ForwardOutcome::NotOrdered),
+        Just(ForwardOutcome::Unknown),
+    ];
+    prop_oneof![
+        (head(), position(), any::<u64>(), list(record())).prop_map(
+            |((partition, epoch, primary_since), prev, commit, records)| Message::Append(Append {
+                partition,
+                epoch,
+                primary_since,
+                prev,
+                commit: Lsn(commit),
+                records
+            })
+        ),
+        (head(), outcome).prop_map(|((partition, epoch, _), outcome)| Message::Appended(Appended {
+            partition,
+            epoch,
+            outcome
+        })),
+        (head(), any::<(u64, u32)>(), bytes(), proptest::option::of(end)).prop_map(
+            |((partition, epoch, primary_since), (session, index), payload, end)| Message::Chunk(Chunk {
+                partition,
+                epoch,
+                primary_since,
+                session,
+                index,
+                payload,
+                end
+            })
+        ),
+        (head(), any::<(u64, u32)>()).prop_map(|((partition, epoch, _), (session, next))| {
+            Message::ChunkStored(ChunkStored { partition, epoch, session, next })
+        }),
+        (request_id(), head(), levels, list(bytes())).prop_map(
+            |(id, (partition, primary_since, _), (write_level, read_level), args)| Message::Forward(
+                Forward { id, partition, primary_since, write_level, read_level, args }
+            )
+        ),
+        (request_id(), forwarded).prop_map(|(id, outcome)| Message::Forwarded(Forwarded { id, outcome })),
+    ]
+}
+
+fn control_message() -> impl Strategy<Value = control::message::Message> {
+    use control::message::Message;
+    prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..40).prop_map(Message::Raft),
+        any::<u64>().prop_map(|have| Message::AskMap { have }),
+        (any::<u64>(), list(any::<u16>())).prop_map(|(question, partitions)| Message::AskTails {
+            question,
+            partitions: partitions.into_iter().map(PartitionId).collect()
+        }),
+        Just(Message::AcceptLoss),
+    ]
+}
+
+fn beat() -> impl Strategy<Value = Beat> {
+    prop_oneof![
+        any::<(u64, bool, u64)>().prop_map(|(sent_at, stalled, keys)| Beat::Heartbeat {
+            sent_at,
+            stalled,
+            keys
+        }),
+        (any::<[u64; 3]>(), any::<Option<u16>>(), list(any::<(u16, u64)>())).prop_map(
+            |([sent_at, map_version, wall_ms], coordinator, keys)| Beat::Grant {
+                sent_at,
+                map_version,
+                wall_ms,
+                coordinator: coordinator.map(NodeId),
+                keys: keys.into_iter().map(|(node, keys)| (NodeId(node), keys)).collect(),
+            }
+        ),
+    ]
+}
+
+fn hello() -> impl Strategy<Value = Hello> {
+    let endpoint = || {
+        prop_oneof![
+            Just(Endpoint::Control),
+            Just(Endpoint::Heart),
+            any::<u16>().prop_map(|shard| Endpoint::Shard(ShardId(shard))),
+        ]
+    };
+    let identity = any::<(u16, u64, u64)>().prop_map(|(node, incarnation, directory)| Identity {
+        node: NodeId(node),
+        incarnation: Incarnation(incarnation),
+        directory,
+    });
+    (any::<[u8; 20]>(), identity, endpoint(), any::<u16>(), endpoint(), any::<[u8; 32]>(), any::<[u8; 32]>())
+        .prop_map(|(cluster_id, identity, from, to_node, to, nonce, proof)| Hello {
+            cluster_id,
+            identity,
+            from,
+            to_node: NodeId(to_node),
+            to,
+            nonce,
+            proof,
+        })
+}
+
+/// Frames as they are written one after another, and what should be read.
+fn stream() -> impl Strategy<Value = (Vec<u8>, Vec<Frame>)> {
+    let frame = prop_oneof![
+        proptest::collection::vec(message(), 1..4).prop_map(Frame::Shard),
+        list(control_message()).prop_map(Frame::Control),
+        list(beat()).prop_map(Frame::Beat),
+        any::<[u8; 32]>().prop_map(|nonce| Frame::Challenge(Challenge { nonce })),
+        hello().prop_map(Frame::Hello),
+        hello().prop_map(|hello| Frame::Welcome(Welcome { identity: hello.identity, proof: hello.proof })),
+        "[a-z ]{0,40}".prop_map(Frame::Refused),
+    ];
+    proptest::collection::vec(frame, 1..5).prop_map(|frames| {
+        let mut out = Vec::new();
+        for frame in &frames {
+            encode(frame, &mut out);
+        }
+        (out, frames)
+    })
+}
+
+fn encode(frame: &Frame, out: &mut Vec<u8>) {
+    match frame {
+        Frame::Challenge(challenge) => encode_handshake(&Step::Challenge(challenge), out),
+        Frame::Hello(hello) => encode_handshake(&Step::Hello(hello), out),
+        Frame::Welcome(welcome) => encode_handshake(&Step::Welcome(welcome), out),
+        Frame::Refused(why) => encode_handshake(&Step::Refused(why), out),
+        Frame::Shard(messages) => assert_eq!(encode_shard(messages, out), 0),
+        Frame::Control(messages) => encode_control(messages, out),
+        Frame::Beat(beats) => encode_beats(beats, out),
+    }
+}
+
+fn read_all(reader: &mut FrameReader) -> Vec<Frame> {
+    std::iter::from_fn(|| reader.next_frame().expect("well-formed frames")).collect()
+}
+
+proptest! {
+    #[test]
+    fn frames_read_back_however_the_stream_is_cut(
+        (stream, frames) in stream(),
+        pieces in proptest::collection::vec(1usize..50, 1..8),
+    ) {
+        let mut reader = FrameReader::open();
+        let mut read = Vec::new();
+        let (mut rest, mut pieces) = (&stream[..], pieces.into_iter().cycle());
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(pieces.next().unwrap().min(rest.len()));
+            reader.push(piece);
+            read.extend(read_all(&mut reader));
+            rest = after;
+        }
+        prop_assert_eq!(read, frames);
+    }
+
+    #[test]
+    fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
+        let mut reader = FrameReader::open();
+        reader.push(&bytes);
+        while let Ok(Some(_)) = reader.next_frame() {}
+    }
+
+    #[test]
+    fn any_payload_of_any_kind_decodes_without_a_panic(kind in 0u8..20, payload: Vec<u8>) {
+        let mut body = vec![FORMAT_VERSION, kind];
+        body.extend_from_slice(&payload);
+        let _ = decode(Bytes::from(body));
+    }
+
+    #[test]
+    fn a_damaged_frame_is_an_error_or_another_frame((stream, _) in stream(), at: usize, bit in 0u8..8) {
+        let mut stream = stream;
+        let at = at % stream.len();
+        stream[at] ^= 1 << bit;
+        let mut reader = FrameReader::open();
+        reader.push(&stream);
+        while let Ok(Some(_)) = reader.next_frame() {}
+    }
+}
+
+#[test]
+fn a_declared_length_is_refused_before_its_bytes_come() {
+    let mut reader = FrameReader::handshake();
+    reader.push(&1025u32.to_le_bytes());
+    assert_eq!(reader.next_frame(), Err(FrameError::TooLong { bytes: 1025, most: 1024 }));
+    let mut reader = FrameReader::open();
+    reader.push(&u32::MAX.to_le_bytes());
+    assert!(matches!(reader.next_frame(), Err(FrameError::TooLong { .. })));
+}
+
+#[test]
+fn a_long_turn_becomes_several_frames() {
+    let forward = |bytes: usize| {
+        Message::Forwarded(Forwarded {
+            id: RequestId { node: NodeId(1), incarnation: Incarnation(1), shard: ShardId(0), sequence: 9 },
+            outcome: ForwardOutcome::Reply { reply: Bytes::from(vec![7; bytes]), written: None },
+        })
+    };
+    let messages = vec![forward(3 << 20), forward(3 << 20), forward(10)];
+    let mut out = Vec::new();
+    assert_eq!(encode_shard(&messages, &mut out), 0);
+    let mut reader = FrameReader::open();
+    reader.push(&out);
+    let frames = read_all(&mut reader);
+    assert_eq!(frames, [Frame::Shard(messages[..2].to_vec()), Frame::Shard(messages[2..].to_vec())]);
+}
+
+#[test]
+fn a_proof_covers_every_claim() {
+    let challenge = Challenge { nonce: [1; 32] };
+    let hello = Hello {
+        cluster_id: [2; 20],
+        identity: Identity { node: NodeId(1), incarnation: Incarnation(2), directory: 3 },
+        from: Endpoint::Heart,
+        to_node: NodeId(4),
+        to: Endpoint::Shard(ShardId(1)),
+        nonce: [5; 32],
+        proof: [0; 32],
+    };
+    let proved = hello.proved(&challenge);
+    let changes: [fn(&mut Hello); 6] = [
+        |hello| hello.cluster_id[19] = 9,
+        |hello| hello.identity.incarnation = Incarnation(9),
+        |hello| hello.from = Endpoint::Control,
+        |hello| hello.to_node = NodeId(9),
+        |hello| hello.to = Endpoint::Shard(ShardId(2)),
+        |hello| hello.nonce[0] = 9,
+    ];
+    for change in changes {
+        let mut other = hello.clone();
+        change(&mut other);
+        assert_ne!(other.proved(&challenge), proved);
+    }
+    assert_ne!(hello.proved(&Challenge { nonce: [9; 32] }), proved);
+}
