@@ -182,9 +182,10 @@ impl World {
                 Ok(())
             }
             Mend::Pause(node, start) => {
-                if self.nodes[node].start == start && self.nodes[node].process.is_some() {
-                    self.nodes[node].pauses = self.nodes[node].pauses.saturating_sub(1);
-                    if self.nodes[node].pauses == 0 {
+                let paused = &mut self.nodes[node];
+                if paused.start == start && paused.pauses > 0 {
+                    paused.pauses -= 1;
+                    if paused.pauses == 0 {
                         return self.wake(node);
                     }
                 }

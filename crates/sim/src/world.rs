@@ -100,7 +100,7 @@ pub(crate) enum Event {
     Local { node: usize, start: u64, from: ShardId, to: ShardId, message: Message },
     Map { node: usize, start: u64, shard: ShardId, map: Arc<ClusterMap> },
     LinkLost { node: usize, start: u64, peer: NodeId },
-    Request { node: usize, start: u64, client: usize, sequence: u64 },
+    Request { node: usize, start: u64, client: usize, connection: u64, sequence: u64 },
     Reply { client: usize, ticket: Ticket, reply: Reply<'static> },
     Broken { client: usize, connection: u64 },
     Client { client: usize },
@@ -414,10 +414,12 @@ impl World {
                 self.at_node(node, true, |process, own, _| process.link_lost(own, peer))
             }
             Event::Request { node, start, .. } => {
-                let Some(Event::Request { client, sequence, .. }) = self.arrive(node, start, event) else {
+                let Some(Event::Request { client, connection, sequence, .. }) =
+                    self.arrive(node, start, event)
+                else {
                     return Ok(());
                 };
-                self.request_arrives(node, client, sequence)
+                self.request_arrives(node, client, connection, sequence)
             }
             Event::Reply { client, ticket, reply } => self.reply_arrives(client, ticket, &reply),
             Event::Broken { client, connection } => {
@@ -508,15 +510,24 @@ impl World {
             self.schedule(travels, Event::Broken { client: at, connection });
             return;
         }
-        self.schedule(travels, Event::Request { node, start, client: at, sequence });
+        self.schedule(travels, Event::Request { node, start, client: at, connection, sequence });
         self.schedule(
             now + REQUEST_TIMEOUT + ANSWER_SLACK,
             Event::Overdue { client: at, connection, sequence },
         );
     }
 
-    fn request_arrives(&mut self, node: usize, at: usize, sequence: u64) -> Result<(), String> {
+    fn request_arrives(
+        &mut self,
+        node: usize,
+        at: usize,
+        connection: u64,
+        sequence: u64,
+    ) -> Result<(), String> {
         let client = &mut self.clients[at];
+        if client.connection != connection {
+            return Ok(());
+        }
         let Some(waiting) = client.waiting.as_mut().filter(|waiting| waiting.sequence == sequence) else {
             return Ok(());
         };
