@@ -59,6 +59,8 @@ pub(crate) struct Waiter {
     origin: Origin,
     reply: Reply<'static>,
     written: Option<Position>,
+    /// Until when it may wait.
+    deadline: Instant,
     /// A read, kept whole: it can simply be run again where this primary is deposed.
     again: Option<Box<OwnedTask>>,
 }
@@ -71,6 +73,12 @@ pub(crate) enum Outcome {
     Later,
     /// This copy cannot run it now.
     NotServing,
+}
+
+impl Waiter {
+    pub fn is_over(&self, now: Instant) -> bool {
+        now >= self.deadline
+    }
 }
 
 impl Task<'_> {
@@ -215,7 +223,14 @@ impl Shard {
         }
         let level = if is_write { task.write_level } else { WriteLevel::All };
         let again = (!is_write).then(|| Box::new(task.kept()));
-        let waiter = Waiter { partition: id, origin: task.origin, reply, written: ran.written, again };
+        let waiter = Waiter {
+            partition: id,
+            origin: task.origin,
+            reply,
+            written: ran.written,
+            deadline: task.deadline,
+            again,
+        };
         partition.wait(wait, level, waiter);
         Outcome::Later
     }
@@ -223,18 +238,26 @@ impl Shard {
     /// A forwarded write that was seen before is answered, not done again (rule 17).
     fn repeat(&mut self, id: PartitionId, task: &Task<'_>, seen: Seen) -> Outcome {
         let Some(partition) = self.partitions.get_mut(&id) else { return Outcome::NotServing };
-        let (lsn, bytes) = match seen {
-            Seen::Done(lsn, bytes) if !bytes.is_empty() => (lsn, bytes),
+        let (lsn, bytes, changed) = match seen {
+            Seen::Done(lsn, bytes) if !bytes.is_empty() => (lsn, bytes, true),
+            Seen::Unchanged(lsn, bytes) if !bytes.is_empty() => (lsn, bytes, false),
             _ => return self.fail(task.origin, outcome_unknown()),
         };
         let Ok(reply) = Reply::decode_neutral(&bytes) else {
             return self.fail(task.origin, outcome_unknown());
         };
-        let written = partition.log().position_at(lsn);
+        let written = partition.log().position_at(lsn).filter(|_| changed);
         if lsn <= partition.commit() {
             return self.hand_over(task.origin, reply, written.map(|at| (id, at)), None);
         }
-        let waiter = Waiter { partition: id, origin: task.origin, reply, written, again: None };
+        let waiter = Waiter {
+            partition: id,
+            origin: task.origin,
+            reply,
+            written,
+            deadline: task.deadline,
+            again: None,
+        };
         partition.wait(lsn, task.write_level.max(WriteLevel::Quorum), waiter);
         self.dirty.push(id);
         Outcome::Later
@@ -315,13 +338,22 @@ impl Shard {
     /// Answers whose wait is over.
     pub(crate) fn release(&mut self) {
         for (waiter, release) in std::mem::take(&mut self.outbox.released) {
-            let Waiter { partition, origin, reply, written, again } = waiter;
+            let Waiter { partition, origin, reply, written, deadline: _, again } = waiter;
             match (release, again) {
                 (Release::Committed, _) => {
                     self.hand_over(origin, reply, written.map(|at| (partition, at)), None);
                 }
                 (Release::Deposed, Some(task)) => self.start(partition, *task),
                 (Release::Deposed, None) => self.unknown(origin),
+                (Release::Overdue, Some(_)) => {
+                    let error = self.not_served(partition);
+                    self.fail(origin, error);
+                }
+                (Release::Overdue, None) => {
+                    let why =
+                        "a copy did not confirm this write in time; it may or may not take effect".into();
+                    self.fail(origin, CommandError::OutcomeUnknown { why });
+                }
             }
         }
     }

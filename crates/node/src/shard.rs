@@ -253,6 +253,7 @@ impl Shard {
             self.context.snapshots_free = free;
             let before = partition.snapshots_under_way();
             partition.tick(&self.context, &mut self.outbox);
+            partition.give_up(|waiter| waiter.is_over(now), &mut self.outbox);
             free = free.saturating_sub(partition.snapshots_under_way().saturating_sub(before));
         }
         self.context.snapshots_free = 0;
