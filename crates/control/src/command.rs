@@ -48,8 +48,12 @@ pub enum Command {
         /// In which incarnation.
         incarnation: Incarnation,
     },
-    /// An operator accepts the loss of what no living copy holds: partitions without a primary go on with what is there.
-    AcceptLoss,
+    /// An operator accepts the loss of partitions of which every in-sync log is gone: they go on with what one of the
+    /// other copies holds, or empty.
+    AcceptLoss {
+        /// Whose log reaches furthest.
+        promote: Vec<(PartitionId, NodeId)>,
+    },
 }
 
 /// A voter's report that a command has answered: the voter may grant again, by the map that came of it (rule 6).
@@ -96,7 +100,7 @@ pub fn apply(map: &mut ClusterMap, command: &Command, answered: &mut Vec<Answere
         Command::Dismiss { voter, node, incarnation } => {
             answered.push(Answered { voter: Some(*voter), node: *node, incarnation: *incarnation, at: 0 });
         }
-        Command::AcceptLoss => accept_loss(map),
+        Command::AcceptLoss { promote } => accept_loss(map, promote),
     }
 }
 
@@ -137,10 +141,17 @@ fn create(
         .collect();
 }
 
+/// A later start on the same directory, whose lock proves that the earlier one is over; or on another directory, which
+/// proves nothing, once the earlier one is known to be dead.
+fn later_start(member: &Member, registration: &Registration) -> bool {
+    let proves = registration.directory == member.directory || member.state != MemberState::Active;
+    registration.incarnation > member.incarnation && proves
+}
+
 /// Whether the registration says anything new: a later incarnation, or a life sign of a node thought dead.
 pub fn is_news(map: &ClusterMap, registration: &Registration) -> bool {
     map.member(registration.node).is_some_and(|member| {
-        registration.incarnation > member.incarnation
+        later_start(member, registration)
             || (registration.incarnation == member.incarnation
                 && registration.directory == member.directory
                 && member.state != MemberState::Active)
@@ -153,7 +164,7 @@ fn up(map: &mut ClusterMap, registration: &Registration) -> bool {
     }
     let node = registration.node;
     let Some(member) = map.member_mut(node) else { return false };
-    let restarted = registration.incarnation > member.incarnation;
+    let restarted = later_start(member, registration);
     let seat_is_free =
         map.voters.contains(&node) && map.voter_directories.iter().all(|&(voter, _)| voter != node);
     if seat_is_free && registration.votes {
@@ -286,18 +297,29 @@ fn change_in_sync(map: &mut ClusterMap, change: &Change) {
     }
 }
 
-fn accept_loss(map: &mut ClusterMap) {
+/// Whether every in-sync log of a partition is gone for good.
+pub fn is_lost(state: &PartitionState) -> bool {
+    state.in_sync.is_empty() && state.epoch > Epoch(0)
+}
+
+fn accept_loss(map: &mut ClusterMap, promote: &[(PartitionId, NodeId)]) {
     for at in 0..map.partitions.len() {
         let state = map.partitions[at];
-        if state.primary.is_some() || state.epoch == Epoch(0) {
+        if !is_lost(&state) {
             continue;
         }
-        let alive: Option<NodeId> = state.copies.iter().find(|&node| map.is_active(node));
-        let Some(primary) = alive else { continue };
+        let alive: NodeSet = state.copies.iter().filter(|&node| map.is_active(node)).collect();
+        let wanted = promote.iter().find(|(id, node)| usize::from(id.0) == at && alive.contains(*node));
+        let Some(primary) = wanted.map(|(_, node)| *node).or_else(|| alive.iter().next()) else { continue };
         let epoch = state.epoch.next();
-        let in_sync = [primary].into_iter().collect();
-        map.partitions[at] =
-            PartitionState { epoch, primary_since: epoch, primary: Some(primary), in_sync, ..state };
+        map.partitions[at] = PartitionState {
+            epoch,
+            primary_since: epoch,
+            primary: Some(primary),
+            in_sync: [primary].into_iter().collect(),
+            forced_since: epoch,
+            ..state
+        };
     }
 }
 
@@ -404,8 +426,11 @@ mod tests {
         assert_eq!((map.partitions[0].primary, map.partitions[0].in_sync), (None, set(&[])));
         run(&mut map, &[Command::Activate]);
         assert_eq!(map.partitions[0].primary, None);
-        run(&mut map, &[Command::AcceptLoss]);
-        assert_eq!(map.partitions[0].primary, Some(NodeId(1)));
+        let promote = vec![(PartitionId(0), NodeId(2)), (PartitionId(1), NodeId(3))];
+        run(&mut map, &[Command::AcceptLoss { promote }]);
+        let state = map.partitions[0];
+        assert_eq!((state.primary, state.forced_since), (Some(NodeId(2)), state.epoch));
+        assert_eq!(map.partitions[1].forced_since, Epoch(0), "nothing was lost there");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!
 //! Nothing here outlives the term: a new coordinator hears again whatever still matters, because everyone repeats.
 
-use crate::command::{Command, is_news, is_valid_change};
+use crate::command::{Command, is_lost, is_news, is_valid_change};
 use crate::machine::Control;
 use crate::message::{Change, Message, Registration};
 use placement::{ClusterMap, MemberState, PlanNode};
@@ -19,19 +19,23 @@ use types::{Epoch, Incarnation, Instant, NodeId, PartitionId, Position};
 const FORMING: Duration = Duration::from_secs(2);
 /// How long possible primaries have to tell how far their logs reach.
 const TAILS: Duration = Duration::from_millis(100);
+/// How long a registration counts. Repeated three times as often.
+const REGISTRATION: Duration = Duration::from_millis(300);
 
 /// What the coordinator remembers within its term.
 #[derive(Default)]
 pub struct Coordinator {
     term: u64,
     since: Option<Instant>,
-    registrations: BTreeMap<NodeId, Registration>,
+    /// Who says that it has started, and when it last said so.
+    registrations: BTreeMap<NodeId, (Registration, Instant)>,
     changes: BTreeMap<PartitionId, Change>,
     /// By node: the voters that report it, in which incarnation, and what they had applied when they said so.
     reports: BTreeMap<NodeId, BTreeMap<NodeId, (Incarnation, u64)>>,
     dismissals: BTreeSet<(NodeId, NodeId, Incarnation)>,
     accept_loss: bool,
     asked: Option<Question>,
+    asked_lost: Option<Question>,
     last_question: u64,
 }
 
@@ -46,8 +50,8 @@ struct Question {
 
 impl Coordinator {
     /// A node says that it has started. Kept also while this node does not lead: it may soon.
-    pub fn register(&mut self, registration: Registration) {
-        self.registrations.insert(registration.node, registration);
+    pub fn register(&mut self, now: Instant, registration: Registration) {
+        self.registrations.insert(registration.node, (registration, now));
     }
 
     fn begin_term(&mut self, term: u64) {
@@ -61,7 +65,7 @@ impl Coordinator {
 pub fn message(control: &mut Control, now: Instant, from: NodeId, message: Message) {
     if let Message::Register(registration) = message {
         if registration.node == from {
-            control.coordinator.register(registration);
+            control.coordinator.register(now, registration);
         }
         return;
     }
@@ -95,9 +99,10 @@ pub fn message(control: &mut Control, now: Instant, from: NodeId, message: Messa
             }
         }
         Message::Tails { question, tails } => {
-            if let Some(asked) = coordinator.asked.as_mut().filter(|asked| asked.id == question) {
+            let open = coordinator.asked.iter_mut().chain(&mut coordinator.asked_lost);
+            for asked in open.filter(|asked| asked.id == question) {
                 asked.candidates.remove(&from);
-                for (partition, tail) in tails {
+                for &(partition, tail) in &tails {
                     asked.tails.entry(partition).or_default().insert(from, tail);
                 }
             }
@@ -124,14 +129,12 @@ pub fn tick(control: &mut Control, now: Instant) {
     if control.map.members.is_empty() {
         commands.push(creation(control));
     } else {
-        admit(control, &mut commands);
+        admit(control, now, &mut commands);
         activate(control, now, &mut commands);
         dismiss(control, &mut commands);
         bury(control, now, &mut commands);
         change(control, &mut commands);
-        if std::mem::take(&mut control.coordinator.accept_loss) {
-            commands.push(Command::AcceptLoss);
-        }
+        accept_loss(control, now, &mut commands);
     }
     if !commands.is_empty() && !control.propose(&commands) {
         control.coordinator.begin_term(term);
@@ -153,10 +156,13 @@ fn creation(control: &Control) -> Command {
     }
 }
 
-fn admit(control: &mut Control, commands: &mut Vec<Command>) {
+fn admit(control: &mut Control, now: Instant, commands: &mut Vec<Command>) {
     let map = control.map.clone();
     let registrations = std::mem::take(&mut control.coordinator.registrations);
-    commands.extend(registrations.into_values().filter(|r| is_news(&map, r)).map(Command::Up));
+    // Who lives says so again and again: an old word may be a dead node's.
+    let fresh = registrations.into_values().filter(|(_, at)| now.since(*at) < REGISTRATION);
+    commands
+        .extend(fresh.map(|(registration, _)| registration).filter(|r| is_news(&map, r)).map(Command::Up));
 }
 
 fn activate(control: &mut Control, now: Instant, commands: &mut Vec<Command>) {
@@ -239,15 +245,25 @@ fn ask(control: &mut Control, now: Instant, dead: BTreeMap<NodeId, Incarnation>)
         control.coordinator.asked = None;
         return true;
     }
+    control.coordinator.asked = Some(put_question(control, now, dead, by_node));
+    false
+}
+
+fn put_question(
+    control: &mut Control,
+    now: Instant,
+    dead: BTreeMap<NodeId, Incarnation>,
+    by_node: BTreeMap<NodeId, Vec<PartitionId>>,
+) -> Question {
     control.coordinator.last_question += 1;
     let id = control.coordinator.last_question;
-    control.coordinator.asked = Some(Question {
+    let question = Question {
         id,
         dead,
         candidates: by_node.keys().copied().collect(),
         deadline: now + TAILS,
         tails: BTreeMap::new(),
-    });
+    };
     for (node, partitions) in by_node {
         if node == control.config.me.node {
             control.effects().ask_tails.push((node, id, partitions));
@@ -255,7 +271,33 @@ fn ask(control: &mut Control, now: Instant, dead: BTreeMap<NodeId, Incarnation>)
             control.send(node, Message::AskTails { question: id, partitions });
         }
     }
-    false
+    question
+}
+
+/// An operator has accepted a loss: the furthest of the copies that are left, in sync or not, is where it goes on.
+fn accept_loss(control: &mut Control, now: Instant, commands: &mut Vec<Command>) {
+    if let Some(asked) = &control.coordinator.asked_lost {
+        if asked.candidates.is_empty() || now >= asked.deadline {
+            let promote = longest(&asked.tails);
+            control.coordinator.asked_lost = None;
+            commands.push(Command::AcceptLoss { promote });
+        }
+        return;
+    }
+    if !std::mem::take(&mut control.coordinator.accept_loss) {
+        return;
+    }
+    let map = control.map.clone();
+    let mut by_node: BTreeMap<NodeId, Vec<PartitionId>> = BTreeMap::new();
+    for (partition, _) in map.each_partition().filter(|(_, state)| is_lost(state)) {
+        let copies = map.partition(partition).map(|state| state.copies).unwrap_or_default();
+        for node in copies.iter().filter(|&node| map.is_active(node)) {
+            by_node.entry(node).or_default().push(partition);
+        }
+    }
+    if !by_node.is_empty() {
+        control.coordinator.asked_lost = Some(put_question(control, now, BTreeMap::new(), by_node));
+    }
 }
 
 fn heirs(

@@ -319,7 +319,7 @@ impl Control {
         }
         if now >= self.next_repeat {
             self.next_repeat = now + REPEAT;
-            self.register();
+            self.register(now);
             self.send_reports(now);
         }
         self.advance(now);
@@ -376,7 +376,7 @@ impl Control {
                 }
             }
             HeartNotice::Coordinator(node) => self.told_coordinator = Some(node),
-            HeartNotice::Refused => self.register(),
+            HeartNotice::Refused => self.register(now),
         }
         self.advance(now);
     }
@@ -413,7 +413,7 @@ impl Control {
     }
 
     /// Tells the voters that this node has started, until the map says so.
-    fn register(&mut self) {
+    fn register(&mut self, now: Instant) {
         let me = &self.config.me;
         let known = self.map.member(me.node).is_some_and(|member| {
             member.incarnation == me.incarnation && member.state == MemberState::Active
@@ -426,7 +426,7 @@ impl Control {
             if self.map.voters.is_empty() { self.config.voters.clone() } else { self.map.voters.clone() };
         for voter in voters {
             if voter == self.config.me.node {
-                self.coordinator.register(registration.clone());
+                self.coordinator.register(now, registration.clone());
             } else {
                 self.send(voter, Message::Register(registration.clone()));
             }

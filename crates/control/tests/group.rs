@@ -2,13 +2,13 @@
 //! found after the grace and never before, and a restarted voter keeps what it promised.
 
 use control::{
-    Beat, Control, ControlConfig, Heart, HeartConfig, Identity, Message, Pulse, Registration, restore,
-    start_frame,
+    Beat, Change, Control, ControlConfig, Heart, HeartConfig, Identity, Message, Pulse, Registration,
+    restore, start_frame,
 };
 use placement::MemberState;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use types::{Incarnation, Instant, NodeId};
+use types::{Incarnation, Instant, NodeId, PartitionId};
 
 const STEP: Duration = Duration::from_millis(5);
 const LEASE: Duration = Duration::from_millis(350);
@@ -275,10 +275,16 @@ fn a_node_whose_ears_are_cut_says_so_and_is_replaced() {
 fn many_changes_are_compacted_and_survive_a_restart_of_all() {
     let mut group = Group::formed();
     for round in 0..40 {
-        let coordinator = group.node(1).control.coordinator().map_or(1, |node| node.0);
         for _ in 0..100 {
+            // A primary that sends its backup away and takes it in again.
             let now = group.now;
-            group.node(coordinator).control.accept_loss(now);
+            let state = group.node(1).control.map().partitions[0];
+            let primary = state.primary.expect("a primary");
+            let node = state.copies.iter().find(|&node| node != primary).expect("a backup");
+            let (epoch, join) = (state.epoch, !state.in_sync.contains(node));
+            let change =
+                Change { partition: PartitionId(0), epoch, primary, node, incarnation: Incarnation(1), join };
+            group.node(primary.0).control.changes(now, vec![change]);
             group.step();
         }
         assert!(group.node(1).file.len() < 40_000, "round {round}");

@@ -4,9 +4,10 @@
 //! collector has their replies and makes one of them.
 
 use crate::run::{Origin, OwnedTask, Task};
-use crate::shard::Shard;
+use crate::shard::{Shard, Ticket};
 use bytes::Bytes;
 use command::{CommandError, Merge, Reply, scan, wait};
+use replication::Partition;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use types::{Instant, PartitionId, Position, partition_of_key};
@@ -56,6 +57,8 @@ pub(crate) struct Wait {
     parts: Vec<Option<Reply<'static>>>,
     missing: usize,
     ask_at: Instant,
+    /// What the last round of answers came to.
+    counted: Option<Reply<'static>>,
 }
 
 impl Shard {
@@ -199,29 +202,18 @@ impl Shard {
     }
 
     /// WAIT: asks the primaries how many backups hold this connection's last writes (rule 19).
-    pub(crate) fn wait_for_backups(&mut self, task: &Task<'_>, connection: u64) -> Result<(), CommandError> {
+    pub(crate) fn wait_for_backups(&mut self, task: &Task<'_>) -> Result<(), CommandError> {
         let (wanted, timeout_ms) = wait::parse(task.args)?;
-        let writes: Vec<(PartitionId, Position)> = self
-            .last_writes
-            .get(&connection)
-            .map(|writes| writes.iter().map(|(&id, &position)| (id, position)).collect())
-            .unwrap_or_default();
-        let count = writes.len();
         let waiting = Wait {
             task: OwnedTask { redirects: false, ..task.kept() },
             wanted,
             deadline: (timeout_ms > 0).then(|| self.context.now + Duration::from_millis(timeout_ms)),
-            writes,
-            parts: vec![None; count],
+            writes: Vec::new(),
+            parts: Vec::new(),
             missing: 0,
+            counted: None,
             ask_at: self.context.now,
         };
-        if count == 0 {
-            // Nothing written: every backup that there is holds it.
-            let backups = i64::from(self.context.map.copies.saturating_sub(1));
-            self.hand_over(task.origin, Reply::Integer(backups), None, None);
-            return Ok(());
-        }
         let collector = self.new_collector(Collector::Wait(waiting));
         self.ask_holders(collector);
         Ok(())
@@ -229,9 +221,29 @@ impl Shard {
 
     fn ask_holders(&mut self, collector: u64) {
         let (now, timeout) = (self.context.now, self.config.settings.request_timeout());
+        let Some(Collector::Wait(waiting)) = self.collectors.get(&collector) else { return };
+        let Origin::Client(ticket) = waiting.task.origin else { return };
+        if self.owes_reply(ticket) {
+            // Writes that came before it are still under way: they count too.
+            if let Some(Collector::Wait(waiting)) = self.collectors.get_mut(&collector) {
+                waiting.ask_at = now + WAIT_ASKS;
+            }
+            return;
+        }
+        let written = self.last_writes.get(&ticket.connection);
+        let writes: Vec<(PartitionId, Position)> =
+            written.map(|writes| writes.iter().map(|(&id, &at)| (id, at)).collect()).unwrap_or_default();
+        if writes.is_empty() {
+            // Nothing written: every backup that there is holds it.
+            let backups = i64::from(self.context.map.copies.saturating_sub(1));
+            self.collectors.remove(&collector);
+            self.hand_over(Origin::Client(ticket), Reply::Integer(backups), None, None);
+            return;
+        }
         let Some(Collector::Wait(waiting)) = self.collectors.get_mut(&collector) else { return };
-        waiting.parts.fill(None);
-        waiting.missing = waiting.writes.len();
+        waiting.parts = vec![None; writes.len()];
+        waiting.missing = writes.len();
+        waiting.writes = writes;
         let (task, writes) = (waiting.task.clone(), waiting.writes.clone());
         for (index, (id, position)) in writes.into_iter().enumerate() {
             let args = vec![
@@ -248,31 +260,58 @@ impl Shard {
     fn holders_counted(&mut self, collector: u64) {
         let now = self.context.now;
         let Some(Collector::Wait(waiting)) = self.collectors.get_mut(&collector) else { return };
-        let mut fewest = i64::MAX;
-        let mut failed = None;
-        for part in waiting.parts.iter().flatten() {
-            match part {
-                Reply::Integer(count) => fewest = fewest.min(*count),
-                other => failed = Some(other.clone()),
-            }
-        }
-        let over = waiting.deadline.is_some_and(|deadline| now >= deadline);
-        let reply = match failed {
-            Some(error) => error,
-            None if fewest >= waiting.wanted || over => Reply::Integer(fewest),
-            None => {
+        waiting.counted = waiting.fewest();
+        let reply = match &waiting.counted {
+            Some(Reply::Integer(fewest)) if *fewest < waiting.wanted => {
                 waiting.ask_at = now + WAIT_ASKS;
                 return;
             }
+            Some(reply) => reply.clone(),
+            None => Reply::Integer(0),
         };
         let origin = waiting.task.origin;
         self.collectors.remove(&collector);
         self.hand_over(origin, reply, None, None);
     }
 
-    /// Time passes: WAIT asks again.
+    /// A connection is gone: what it asked for over several partitions need not be gathered.
+    pub(crate) fn drop_collectors(&mut self, connection: u64) {
+        self.collectors.retain(|_, collector| collector.connection() != Some(connection));
+    }
+
+    /// Whose connection a part is gathered for.
+    pub(crate) fn connection_of(&self, collector: u64) -> Option<u64> {
+        self.collectors.get(&collector).and_then(Collector::connection)
+    }
+
+    /// Whether a request that came on a connection before this one still waits for its reply.
+    fn owes_reply(&self, ticket: Ticket) -> bool {
+        let earlier = |origin: &Origin| {
+            matches!(origin, Origin::Client(other)
+                if other.connection == ticket.connection && other.sequence < ticket.sequence)
+        };
+        self.forwards.values().any(|forwarding| earlier(&forwarding.task.origin))
+            || self.parked.values().flatten().any(|task| earlier(&task.origin))
+            || self.collectors.values().any(|collector| earlier(&collector.origin()))
+            || self.partitions.values().flat_map(Partition::waiters).any(|waiter| earlier(&waiter.origin))
+    }
+
+    /// WAITs whose time is over are answered with what is known; others ask again, or for the first time.
     pub(crate) fn tick_collectors(&mut self) {
         let now = self.context.now;
+        let over: Vec<u64> = self
+            .collectors
+            .iter()
+            .filter(|(_, collector)| {
+                matches!(collector, Collector::Wait(w) if w.deadline.is_some_and(|deadline| now >= deadline))
+            })
+            .map(|(&id, _)| id)
+            .collect();
+        for id in over {
+            let Some(Collector::Wait(waiting)) = self.collectors.remove(&id) else { continue };
+            let reply = waiting.fewest().unwrap_or(Reply::Integer(0));
+            self.hand_over(waiting.task.origin, reply, None, None);
+        }
         let due: Vec<u64> = self
             .collectors
             .iter()
@@ -299,7 +338,8 @@ impl Shard {
                     }
                 }
                 Some(Collector::Wait(waiting)) => {
-                    if waiting.parts[index].replace(reply).is_none() {
+                    let Some(part) = waiting.parts.get_mut(index) else { continue };
+                    if part.replace(reply).is_none() {
                         waiting.missing -= 1;
                     }
                     if waiting.missing == 0 {
@@ -314,6 +354,40 @@ impl Shard {
                 None => {}
             }
         }
+    }
+}
+
+impl Collector {
+    fn origin(&self) -> Origin {
+        match self {
+            Collector::Gather(gather) => gather.origin,
+            Collector::Scan(scan) => scan.task.origin,
+            Collector::Wait(waiting) => waiting.task.origin,
+        }
+    }
+
+    fn connection(&self) -> Option<u64> {
+        match self.origin() {
+            Origin::Client(ticket) => Some(ticket.connection),
+            _ => None,
+        }
+    }
+}
+
+impl Wait {
+    /// The fewest backups that any primary counted, or what one of them failed with. None before all have answered.
+    fn fewest(&self) -> Option<Reply<'static>> {
+        if self.missing > 0 || self.parts.is_empty() {
+            return self.counted.clone();
+        }
+        let mut fewest = i64::MAX;
+        for part in self.parts.iter().flatten() {
+            match part {
+                Reply::Integer(count) => fewest = fewest.min(*count),
+                other => return Some(other.clone()),
+            }
+        }
+        Some(Reply::Integer(fewest))
     }
 }
 

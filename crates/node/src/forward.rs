@@ -3,13 +3,19 @@
 //! A request keeps its number for as long as it is tried. It is sent again where it was surely not ordered, where the
 //! partition has a new primary, and where no answer comes; the number lets a primary that has it in its log answer
 //! instead of doing it twice. Who gets a passed-on request runs it or refuses it, and never passes it on.
+//!
+//! Requests for one partition keep their order, also where some of them have to be sent again: a [`Lane`] holds back
+//! whatever came after one that was refused or may be lost, until that one is answered; and a primary that has refused
+//! one refuses what was sent behind it.
 
 use crate::run::{Origin, Outcome, OwnedTask};
 use crate::shard::Shard;
 use command::{CommandError, Reply, resolve};
 use replication::message::{Forward, ForwardOutcome, Forwarded};
 use replication::{Message, Sender};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use types::settings::ReadLevel;
 use types::{Epoch, Instant, NodeId, PartitionId, RequestId, ShardId};
 
 /// After this long without an answer a request is sent again.
@@ -17,25 +23,41 @@ const RESEND: Duration = Duration::from_millis(500);
 /// After a refusal, the wait before the next try.
 const RETRY: Duration = Duration::from_millis(10);
 
+/// For how long a primary refuses what a forwarder sent behind a refused request.
+const REFUSAL: Duration = Duration::from_secs(1);
+/// Requests of one shard that may be under way elsewhere, or held back.
+const FORWARDS_MAX: usize = 200_000;
+
+/// The requests for one partition that this shard has passed on, by number.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    open: BTreeSet<u64>,
+    /// The first that was refused or may be lost: what came after it is held back.
+    stalled_at: Option<u64>,
+}
+
+impl Lane {
+    fn stall(&mut self, sequence: u64) {
+        self.stalled_at = Some(self.stalled_at.map_or(sequence, |at| at.min(sequence)));
+    }
+
+    fn holds_back(&self, sequence: u64) -> bool {
+        self.stalled_at.is_some_and(|at| at < sequence)
+    }
+}
+
 /// A request that was passed on.
 #[derive(Debug)]
 pub(crate) struct Forwarding {
-    task: OwnedTask,
+    pub task: OwnedTask,
     partition: PartitionId,
+    /// A stale read, for this node's own copy on another shard.
+    own_copy: bool,
     /// Whom it was sent to last, and in which reign.
     to: Option<(NodeId, ShardId, Epoch)>,
     send_at: Instant,
     /// Whether an earlier sending may have been ordered.
     uncertain: bool,
-}
-
-impl Forwarding {
-    pub fn link_lost(&mut self, node: NodeId) {
-        if self.to.is_some_and(|to| to.0 == node) {
-            // Sent again at the next tick: the same number, so not done twice.
-            self.send_at = Instant(0);
-        }
-    }
 }
 
 impl Shard {
@@ -46,18 +68,90 @@ impl Shard {
         Some((node, self.context.map.shard_of(node, id)?, state.primary_since))
     }
 
+    /// Where a request that is passed on belongs now.
+    fn target_of(&self, sequence: u64) -> Option<(NodeId, ShardId, Epoch)> {
+        let forwarding = self.forwards.get(&sequence)?;
+        let id = forwarding.partition;
+        if !forwarding.own_copy {
+            return self.primary_of(id);
+        }
+        let me = self.config.identity.node;
+        let state = self.context.map.partition(id)?;
+        Some((me, self.context.map.shard_of(me, id)?, state.primary_since))
+    }
+
     pub(crate) fn is_mine(&self, node: NodeId, shard: ShardId) -> bool {
         node == self.config.identity.node && shard == self.config.shard
     }
 
     /// Passes a request on.
     pub(crate) fn forward(&mut self, id: PartitionId, task: OwnedTask) {
+        self.forward_to(id, task, false);
+    }
+
+    /// Passes a stale read on to the shard of this node that has the copy.
+    pub(crate) fn forward_to_own_copy(&mut self, id: PartitionId, task: OwnedTask) {
+        self.forward_to(id, task, true);
+    }
+
+    fn forward_to(&mut self, id: PartitionId, task: OwnedTask, own_copy: bool) {
+        if self.forwards.len() >= FORWARDS_MAX {
+            let why = "too many requests of this node wait for others".into();
+            self.fail(task.origin, CommandError::TryAgain { why });
+            return;
+        }
         let sequence = self.next_forward;
         self.next_forward += 1;
         crate::published::ShardCounters::add(&self.counters().forwarded, 1);
-        let forwarding = Forwarding { task, partition: id, to: None, send_at: Instant(0), uncertain: false };
+        let forwarding =
+            Forwarding { task, partition: id, own_copy, to: None, send_at: Instant(0), uncertain: false };
         self.forwards.insert(sequence, forwarding);
+        if !own_copy {
+            self.lanes.entry(id).or_default().open.insert(sequence);
+        }
         self.send_forward(sequence);
+    }
+
+    /// A request was refused, or may be lost: nobody overtakes it.
+    fn stall(&mut self, id: PartitionId, sequence: u64, send_at: Instant) {
+        // What needs no order, such as a stale read, is in no lane.
+        if let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.open.contains(&sequence)) {
+            lane.stall(sequence);
+        }
+        if let Some(forwarding) = self.forwards.get_mut(&sequence) {
+            forwarding.send_at = send_at;
+        }
+    }
+
+    /// A request is done with. What was held back for it goes on.
+    fn close_forward(&mut self, sequence: u64) -> Option<Forwarding> {
+        let forwarding = self.forwards.remove(&sequence)?;
+        let id = forwarding.partition;
+        let Some(lane) = self.lanes.get_mut(&id) else { return Some(forwarding) };
+        lane.open.remove(&sequence);
+        if lane.stalled_at == Some(sequence) {
+            lane.stalled_at = None;
+            for next in lane.open.range(sequence..).copied().collect::<Vec<_>>() {
+                self.send_forward(next);
+            }
+        }
+        if self.lanes.get(&id).is_some_and(|lane| lane.open.is_empty()) {
+            self.lanes.remove(&id);
+        }
+        Some(forwarding)
+    }
+
+    /// Messages to or from a node may have been lost: what is under way there is sent again, in order.
+    pub(crate) fn forwards_lost(&mut self, node: NodeId) {
+        let mut first: BTreeMap<PartitionId, u64> = BTreeMap::new();
+        for (&sequence, forwarding) in self.forwards.iter().filter(|(_, forwarding)| !forwarding.own_copy) {
+            if forwarding.to.is_some_and(|to| to.0 == node) {
+                first.entry(forwarding.partition).or_insert(sequence);
+            }
+        }
+        for (id, sequence) in first {
+            self.stall(id, sequence, Instant(0));
+        }
     }
 
     /// Sends a request to its partition's primary as the map shows it now, or runs it where that is this shard.
@@ -65,7 +159,11 @@ impl Shard {
         let Some(partition) = self.forwards.get(&sequence).map(|forwarding| forwarding.partition) else {
             return;
         };
-        let target = self.primary_of(partition);
+        let own_copy = self.forwards.get(&sequence).is_some_and(|forwarding| forwarding.own_copy);
+        if !own_copy && self.lanes.get(&partition).is_some_and(|lane| lane.holds_back(sequence)) {
+            return;
+        }
+        let target = self.target_of(sequence);
         let now = self.context.now;
         let identity = self.config.identity;
         let id = RequestId {
@@ -75,12 +173,9 @@ impl Shard {
             sequence,
         };
         let Some((node, shard, primary_since)) = target else {
-            if let Some(forwarding) = self.forwards.get_mut(&sequence) {
-                forwarding.send_at = now + RETRY;
-            }
-            return;
+            return self.stall(partition, sequence, now + RETRY);
         };
-        if self.is_mine(node, shard) {
+        if self.is_mine(node, shard) && !own_copy {
             return self.run_own_forward(sequence, id);
         }
         let Some(forwarding) = self.forwards.get_mut(&sequence) else { return };
@@ -106,13 +201,9 @@ impl Shard {
         // Logged under its number where it was sent before: the reply may be in the log already.
         task.request = forwarding.uncertain.then_some(id);
         match task.with(|task| self.run_here(partition, &task, None)) {
-            Outcome::NotServing => {
-                if let Some(forwarding) = self.forwards.get_mut(&sequence) {
-                    forwarding.send_at = self.context.now + RETRY;
-                }
-            }
+            Outcome::NotServing => self.stall(partition, sequence, self.context.now + RETRY),
             Outcome::Replied | Outcome::Later => {
-                self.forwards.remove(&sequence);
+                self.close_forward(sequence);
             }
         }
     }
@@ -123,14 +214,23 @@ impl Shard {
         let origin = Origin::Peer { node: from.node, shard: from.shard, id: forward.id, reign };
         let partition = forward.partition;
         // Rule 4: meant for another reign, it is refused, and can never be ordered later.
-        let current = self
-            .partitions
-            .get(&partition)
-            .is_some_and(|copy| copy.is_primary() && copy.primary_since() == forward.primary_since);
+        let stale_here = forward.read_level == ReadLevel::Stale && from.node == self.config.identity.node;
+        let current = self.partitions.get(&partition).is_some_and(|copy| {
+            (copy.is_primary() || stale_here) && copy.primary_since() == forward.primary_since
+        });
         let genuine = forward.id.node == from.node && forward.id.incarnation == from.incarnation;
-        if !current || !genuine {
+        let lane = (partition, from.node, from.shard);
+        let behind = self
+            .refusals
+            .get(&lane)
+            .is_some_and(|&(sequence, until)| forward.id.sequence > sequence && self.context.now < until);
+        if !current || !genuine || behind {
+            if !behind {
+                self.refuse(lane, forward.id.sequence);
+            }
             return self.send_outcome(from.node, from.shard, forward.id, reign, ForwardOutcome::NotOrdered);
         }
+        self.refusals.remove(&lane);
         let args: Vec<&[u8]> = forward.args.iter().map(|arg| &arg[..]).collect();
         // WAIT's question has arguments of its own; everything else was checked where it came in, and is again.
         let command = match command::lookup(args.first().copied().unwrap_or_default()) {
@@ -155,8 +255,14 @@ impl Shard {
             redirects: false,
         };
         if let Outcome::NotServing = self.run_here(partition, &task, None) {
+            self.refuse(lane, forward.id.sequence);
             self.send_outcome(from.node, from.shard, forward.id, reign, ForwardOutcome::NotOrdered);
         }
+    }
+
+    /// Remembers a refused request, so that what its forwarder had sent behind it does not overtake it.
+    fn refuse(&mut self, lane: (PartitionId, NodeId, ShardId), sequence: u64) {
+        self.refusals.insert(lane, (sequence, self.context.now + REFUSAL));
     }
 
     /// What came of a request that this shard passed on.
@@ -181,10 +287,12 @@ impl Shard {
                 });
                 self.hand_over(task.origin, reply, written.map(|at| (partition, at)), None);
             }
-            // Not ordered this time; whether an earlier sending was, its number will tell.
-            ForwardOutcome::NotOrdered => forwarding.send_at = self.context.now + RETRY,
-            // The next reign's primary may have it in its log.
-            ForwardOutcome::Unknown => forwarding.send_at = self.context.now + RETRY,
+            // Not ordered this time; whether an earlier sending was, its number will tell. Where the outcome is unknown,
+            // the next reign's primary may have it in its log.
+            ForwardOutcome::NotOrdered | ForwardOutcome::Unknown => {
+                let id = forwarding.partition;
+                self.stall(id, sequence, self.context.now + RETRY);
+            }
         }
     }
 
@@ -198,7 +306,7 @@ impl Shard {
             .map(|(&sequence, _)| sequence)
             .collect();
         for sequence in over {
-            let Some(forwarding) = self.forwards.remove(&sequence) else { continue };
+            let Some(forwarding) = self.close_forward(sequence) else { continue };
             if forwarding.task.is_write() && forwarding.uncertain {
                 crate::published::ShardCounters::add(&self.counters().unknown_outcomes, 1);
                 self.fail(
@@ -218,21 +326,22 @@ impl Shard {
         for sequence in due {
             self.send_forward(sequence);
         }
+        self.refusals.retain(|_, (_, until)| now < *until);
     }
 
     /// A newer map: what was sent to a primary that is none any more goes to the next one.
     pub(crate) fn reroute(&mut self) {
-        let moved: Vec<u64> = self
-            .forwards
-            .iter()
-            .filter(|(_, forwarding)| {
-                let target = self.primary_of(forwarding.partition);
-                target.is_some() && target != forwarding.to
-            })
-            .map(|(&sequence, _)| sequence)
-            .collect();
-        for sequence in moved {
-            self.send_forward(sequence);
+        let mut first: BTreeMap<PartitionId, u64> = BTreeMap::new();
+        for (&sequence, forwarding) in &self.forwards {
+            let target = self.target_of(sequence);
+            if target.is_some() && target != forwarding.to {
+                first.entry(forwarding.partition).or_insert(sequence);
+            }
+        }
+        for (id, sequence) in first {
+            self.stall(id, sequence, self.context.now);
+            let first = self.lanes.get(&id).and_then(|lane| lane.stalled_at).unwrap_or(sequence);
+            self.send_forward(first.min(sequence));
         }
         self.retry_parked();
     }

@@ -221,9 +221,7 @@ impl Host for NodeHost<'_> {
     }
 
     fn accept_loss(&mut self) -> usize {
-        let map = &self.shard.context.map;
-        let count =
-            map.partitions.iter().filter(|state| state.primary.is_none() && state.epoch > Epoch(0)).count();
+        let count = self.health().lost;
         self.shard.effects.accept_loss |= count > 0;
         count
     }

@@ -6,8 +6,10 @@ use crate::run::{Origin, Outcome, OwnedTask, Parked, Task};
 use crate::shard::{Answer, Shard, Ticket};
 use command::{CommandError, Door, Flags, Handler, Over, Reply, Session, resolve};
 use std::collections::VecDeque;
-use types::settings::ReadLevel;
 use types::{Instant, PartitionId, Slot, partition_of_key, partition_of_slot, slot_of_key};
+
+/// Requests of one shard that may wait for partitions that nobody serves.
+const PARKED_MAX: usize = 200_000;
 
 impl Shard {
     /// A client's request, its command's name first. The sink gets a reply that need not wait.
@@ -99,7 +101,7 @@ impl Shard {
                 Ok(Answer::Later)
             }
             Handler::Scan => self.scan(&task).map(|()| Answer::Later),
-            Handler::Wait => self.wait_for_backups(&task, ticket.connection).map(|()| Answer::Later),
+            Handler::Wait => self.wait_for_backups(&task).map(|()| Answer::Later),
             Handler::Session(_) => Err(CommandError::Syntax),
         }
     }
@@ -148,7 +150,8 @@ impl Shard {
         task: Task<'_>,
         sink: &mut dyn FnMut(&Reply<'_>),
     ) -> Result<Answer, CommandError> {
-        if self.parked.contains_key(&id) {
+        let ordered = !task.is_stale_read();
+        if ordered && (self.parked.contains_key(&id) || self.lanes.contains_key(&id)) {
             // Others wait for this partition, and came first.
             self.start(id, task.kept());
             return Ok(Answer::Later);
@@ -169,10 +172,10 @@ impl Shard {
     /// The redirection for a key of another node, at the door for cluster-aware clients (rule 19).
     fn moved(&self, id: PartitionId, task: &Task<'_>) -> Option<CommandError> {
         let (node, _, _) = self.primary_of(id).filter(|_| task.redirects)?;
-        if node == self.config.identity.node {
+        if node == self.config.identity.node || self.moved_at.contains_key(&id) {
             return None;
         }
-        if !task.is_write() && task.read_level == ReadLevel::Stale && self.has_backup(id) {
+        if task.is_stale_read() && self.has_backup(id) {
             return None;
         }
         let member = self.context.map.member(node)?;
@@ -193,7 +196,11 @@ impl Shard {
 
     /// Starts a request that is kept: here, elsewhere, or once somebody serves its partition.
     pub(crate) fn start(&mut self, id: PartitionId, task: OwnedTask) {
-        if self.parked.contains_key(&id) { self.park(id, task) } else { self.try_start(id, task) }
+        if self.parked.contains_key(&id) && !task.is_stale_read() {
+            self.park(id, task);
+        } else {
+            self.try_start(id, task);
+        }
     }
 
     fn try_start(&mut self, id: PartitionId, task: OwnedTask) {
@@ -201,11 +208,18 @@ impl Shard {
             self.fail(task.origin, moved);
             return;
         }
-        let stale_here = !task.is_write() && task.read_level == ReadLevel::Stale && self.has_backup(id);
+        let stale_here = task.is_stale_read() && self.has_backup(id);
         let own_shard = self.context.map.shard_of(self.config.identity.node, id);
         match self.primary_of(id) {
+            // Passed on before it moved here, and not answered: those come first.
+            Some((node, shard, _)) if self.is_mine(node, shard) && self.lanes.contains_key(&id) => {
+                self.forward(id, task);
+            }
             Some((node, shard, _)) if self.is_mine(node, shard) => self.run_or_park(id, task),
             _ if stale_here && own_shard == Some(self.config.shard) => self.run_or_park(id, task),
+            _ if stale_here && !matches!(task.origin, Origin::Peer { .. }) => {
+                self.forward_to_own_copy(id, task)
+            }
             Some(_) if !matches!(task.origin, Origin::Peer { .. }) => self.forward(id, task),
             Some(_) => {
                 // Passed on once already: whoever did finds the primary itself.
@@ -222,6 +236,12 @@ impl Shard {
     }
 
     fn park(&mut self, id: PartitionId, task: Parked) {
+        if self.parked_count >= PARKED_MAX {
+            let why = "too many requests of this node wait for partitions that nobody serves just now".into();
+            self.fail(task.origin, CommandError::TryAgain { why });
+            return;
+        }
+        self.parked_count += 1;
         self.parked.entry(id).or_default().push_back(task);
     }
 
@@ -236,6 +256,7 @@ impl Shard {
     pub(crate) fn retry_parked_of(&mut self, id: PartitionId) {
         let now = self.context.now;
         let Some(queue) = self.parked.remove(&id) else { return };
+        self.parked_count -= queue.len();
         let (over, mut queue): (VecDeque<Parked>, VecDeque<Parked>) =
             queue.into_iter().partition(|task| now >= task.deadline);
         for task in over {
@@ -250,9 +271,11 @@ impl Shard {
         }
         // What parked itself again came before those that were not tried.
         if let Some(again) = self.parked.remove(&id) {
+            self.parked_count -= again.len();
             queue = again.into_iter().chain(queue).collect();
         }
         if !queue.is_empty() {
+            self.parked_count += queue.len();
             self.parked.insert(id, queue);
         }
     }

@@ -56,7 +56,7 @@ pub(crate) type Parked = OwnedTask;
 #[derive(Debug)]
 pub(crate) struct Waiter {
     partition: PartitionId,
-    origin: Origin,
+    pub origin: Origin,
     reply: Reply<'static>,
     written: Option<Position>,
     /// Until when it may wait.
@@ -82,6 +82,11 @@ impl Waiter {
 }
 
 impl Task<'_> {
+    /// Whether it may show what any copy has: then it waits for nobody.
+    pub fn is_stale_read(&self) -> bool {
+        !self.is_write() && self.read_level == ReadLevel::Stale
+    }
+
     pub fn is_write(&self) -> bool {
         self.command.is_write()
     }
@@ -101,6 +106,10 @@ impl Task<'_> {
 }
 
 impl OwnedTask {
+    pub fn is_stale_read(&self) -> bool {
+        !self.is_write() && self.read_level == ReadLevel::Stale
+    }
+
     pub fn is_write(&self) -> bool {
         self.command.is_write()
     }
@@ -167,7 +176,7 @@ impl Shard {
         if matches!(task.command.handler, Handler::Wait) {
             return self.count_holders(id, task, standing);
         }
-        if !is_write && task.read_level == ReadLevel::Stale {
+        if task.is_stale_read() {
             if standing == Standing::Absent {
                 return Outcome::NotServing;
             }
@@ -306,7 +315,12 @@ impl Shard {
         }
         match origin {
             Origin::Client(ticket) => self.effects.replies.push((ticket, reply)),
-            Origin::Part { collector, index } => self.parts.push_back((collector, index, reply)),
+            Origin::Part { collector, index } => {
+                if let Some(connection) = self.connection_of(collector) {
+                    self.remember_write(connection, written);
+                }
+                self.parts.push_back((collector, index, reply));
+            }
             Origin::Peer { node, shard, id, reign } => {
                 let outcome =
                     ForwardOutcome::Reply { reply: neutral(&reply), written: written.map(|(_, at)| at) };

@@ -1,7 +1,7 @@
 //! One data thread's machine: its partitions, and the events that move them.
 
 use crate::collect::Collector;
-use crate::forward::Forwarding;
+use crate::forward::{Forwarding, Lane};
 use crate::published::{Published, ServerFigures, ShardCounters};
 use crate::run::{Parked, Waiter};
 use command::Reply;
@@ -18,6 +18,9 @@ use types::{Instant, NodeId, PartitionId, Position, ShardId};
 
 /// Snapshots that one shard sends at once.
 const SNAPSHOTS_MAX: usize = 8;
+/// For this long after a partition got another primary its requests are passed on also at the door for cluster-aware
+/// clients: nodes learn of it at different moments, and redirections could go round in circles.
+pub(crate) const SETTLING: Duration = Duration::from_secs(1);
 /// Slices of active expiry in one tick.
 const EXPIRY_SLICES: usize = 32;
 
@@ -82,12 +85,19 @@ pub struct Shard {
     pub(crate) parked: BTreeMap<PartitionId, VecDeque<Parked>>,
     /// Requests passed on, by number.
     pub(crate) forwards: BTreeMap<u64, Forwarding>,
+    /// Those of each partition, in order.
+    pub(crate) lanes: BTreeMap<PartitionId, Lane>,
+    /// Whom this shard refused last: partition and forwarder; the request's number, and until when it is remembered.
+    pub(crate) refusals: BTreeMap<(PartitionId, NodeId, ShardId), (u64, Instant)>,
     pub(crate) next_forward: u64,
     /// Requests over several partitions.
     pub(crate) collectors: BTreeMap<u64, Collector>,
     pub(crate) next_collector: u64,
     /// Parts of those that are done: collector, index, reply.
     pub(crate) parts: VecDeque<(u64, usize, Reply<'static>)>,
+    pub(crate) parked_count: usize,
+    /// When the map last changed a partition's primary, for a while.
+    pub(crate) moved_at: BTreeMap<PartitionId, Instant>,
     /// Each connection's last write to each partition, for WAIT.
     pub(crate) last_writes: HashMap<u64, BTreeMap<PartitionId, Position>>,
     pub(crate) hasher: Hasher,
@@ -116,10 +126,14 @@ impl Shard {
             dirty: Vec::new(),
             parked: BTreeMap::new(),
             forwards: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            refusals: BTreeMap::new(),
             next_forward: 1,
             collectors: BTreeMap::new(),
             next_collector: 1,
             parts: VecDeque::new(),
+            parked_count: 0,
+            moved_at: BTreeMap::new(),
             last_writes: HashMap::new(),
             hasher,
             figures: Arc::new(ServerFigures::default),
@@ -161,6 +175,7 @@ impl Shard {
     /// A connection is gone: what it waited for needs no reply.
     pub fn closed(&mut self, connection: u64) {
         self.last_writes.remove(&connection);
+        self.drop_collectors(connection);
     }
 
     /// A newer cluster map.
@@ -169,7 +184,12 @@ impl Shard {
             return;
         }
         self.at(now);
-        self.context.map = map.clone();
+        let before = std::mem::replace(&mut self.context.map, map.clone());
+        for (id, state) in map.each_partition() {
+            if before.partition(id).is_some_and(|was| was.primary_since != state.primary_since) {
+                self.moved_at.insert(id, now);
+            }
+        }
         let (me, shards) = (self.config.identity.node, self.config.shards.max(1));
         for (id, state) in map.each_partition() {
             if id.0 % shards != self.config.shard.0 {
@@ -186,9 +206,7 @@ impl Shard {
                 continue;
             }
             if let Some(partition) = self.partitions.get_mut(&id)
-                && (state.epoch > partition.epoch()
-                    || state.primary_since != partition.primary_since()
-                    || !partition.is_here())
+                && state.epoch > partition.map_epoch()
             {
                 partition.on_map(&self.context, state, &mut self.outbox);
                 self.dirty.push(id);
@@ -233,9 +251,7 @@ impl Shard {
     /// Messages to or from a node may have been lost.
     pub fn link_lost(&mut self, now: Instant, node: NodeId) {
         self.at(now);
-        for forwarding in self.forwards.values_mut() {
-            forwarding.link_lost(node);
-        }
+        self.forwards_lost(node);
     }
 
     /// How far this shard's logs of these partitions reach; without those that lie elsewhere.
@@ -261,6 +277,7 @@ impl Shard {
         self.retry_parked();
         self.retry_forwards();
         self.tick_collectors();
+        self.moved_at.retain(|_, at| now.since(*at) < SETTLING);
         self.settle();
         self.count();
     }

@@ -74,6 +74,9 @@ pub struct PartitionState {
     pub in_sync: NodeSet,
     /// Where the copies belong, whether in sync or still being filled.
     pub copies: NodeSet,
+    /// The last epoch at which an operator accepted a loss: only the copy that was made primary then kept what it held.
+    /// 0: never.
+    pub forced_since: Epoch,
 }
 
 impl ClusterMap {
@@ -128,6 +131,7 @@ struct Written {
     primary: NodeId,
     in_sync: Vec<NodeId>,
     copies: Vec<NodeId>,
+    forced_since: Epoch,
 }
 
 impl Serialize for PartitionState {
@@ -138,6 +142,7 @@ impl Serialize for PartitionState {
             primary: self.primary.unwrap_or_default(),
             in_sync: self.in_sync.iter().collect(),
             copies: self.copies.iter().collect(),
+            forced_since: self.forced_since,
         }
         .serialize(serializer)
     }
@@ -152,6 +157,7 @@ impl<'de> Deserialize<'de> for PartitionState {
             primary: (written.primary != NodeId(0)).then_some(written.primary),
             in_sync: written.in_sync.into_iter().collect(),
             copies: written.copies.into_iter().collect(),
+            forced_since: written.forced_since,
         })
     }
 }

@@ -8,9 +8,9 @@
 //! A snapshot shows changes that may not be committed yet. Until they are, the copy is incomplete: it counts for
 //! nothing, and is thrown away if the reign ends first (rule 13).
 
+use crate::Outbox;
 use crate::message::{Append, AppendOutcome, Appended, Chunk, ChunkStored, Message, Sender};
 use crate::partition::{Partition, Role};
-use crate::{Context, Outbox};
 use placement::PartitionState;
 use storage::{effect, snapshot};
 use types::{Epoch, Lsn};
@@ -81,41 +81,19 @@ impl<W> Partition<W> {
         }
     }
 
-    /// Rule 4, for a message of a primary: refuses an older epoch, takes on a newer one. False: not to be acted on.
-    fn accept_epoch(
-        &mut self,
-        context: &Context,
-        epoch: Epoch,
-        primary_since: Epoch,
-        out: &mut Outbox<W>,
-    ) -> bool {
-        if epoch < self.epoch || matches!(self.role, Role::Absent) {
+    /// Rule 4, for a message of a primary: refuses an older epoch, takes on a newer one of the same reign. Another
+    /// reign begins only by the map, which alone tells whether this copy must be kept. False: not to be acted on.
+    fn accept_epoch(&mut self, epoch: Epoch, primary_since: Epoch) -> bool {
+        let follows = matches!(self.role, Role::Backup(_)) && primary_since == self.primary_since;
+        if !follows || epoch < self.epoch {
             return false;
         }
-        let new_reign = primary_since != self.primary_since;
-        if new_reign && primary_since < self.primary_since {
-            return false;
-        }
-        if new_reign && self.is_incomplete() {
-            // Whether this copy is in sync, and so must be kept, only a map of that epoch tells.
-            let known = context.map.partition(self.id).map_or(Epoch(0), |state| state.epoch);
-            if known < epoch {
-                return false;
-            }
-        }
-        if epoch == self.epoch && matches!(self.role, Role::Primary(_)) {
-            return false;
-        }
-        self.step_down(out);
         self.epoch = epoch;
-        if new_reign {
-            self.begin_reign(primary_since);
-        }
         true
     }
 
-    pub(crate) fn on_append(&mut self, context: &Context, from: Sender, append: Append, out: &mut Outbox<W>) {
-        let outcome = if self.accept_epoch(context, append.epoch, append.primary_since, out) {
+    pub(crate) fn on_append(&mut self, from: Sender, append: Append, out: &mut Outbox<W>) {
+        let outcome = if self.accept_epoch(append.epoch, append.primary_since) {
             self.take_records(append)
         } else if append.epoch < self.epoch {
             Some(AppendOutcome::Fenced)
@@ -151,6 +129,12 @@ impl<W> Partition<W> {
             if record.prev() != end || effect::effects(&record.body).any(|effect| effect.is_err()) {
                 return None;
             }
+            let differs =
+                self.log.position_at(record.position.lsn).is_some_and(|kept| kept != record.position);
+            if differs && record.position.lsn <= self.commit {
+                // Nothing committed is ever discarded, but where an operator accepted its loss: the map will tell.
+                return None;
+            }
             end = record.position;
         }
         for record in records {
@@ -160,7 +144,6 @@ impl<W> Partition<W> {
             }
             if lsn <= self.log.last().lsn {
                 // Another primary's record, which was never committed (rule 9).
-                assert!(lsn > self.commit, "nothing committed is ever discarded");
                 self.log.truncate_after(types::Lsn(lsn.0 - 1));
                 self.requests.undo_after(types::Lsn(lsn.0 - 1));
             }
@@ -175,12 +158,12 @@ impl<W> Partition<W> {
         Some(AppendOutcome::Held(verified))
     }
 
+    /// The primary says what is committed. What a snapshot showed counts only once it says so of that too.
     fn learn_commit(&mut self, commit: Lsn) {
         if commit > self.commit {
             self.apply_up_to(commit);
             self.trim_log(Lsn(u64::MAX));
         }
-        let commit = self.commit;
         if let Role::Backup(backup) = &mut self.role
             && let Filling::Until(complete_at) = backup.filling
             && commit >= complete_at
@@ -189,8 +172,8 @@ impl<W> Partition<W> {
         }
     }
 
-    pub(crate) fn on_chunk(&mut self, context: &Context, from: Sender, chunk: Chunk, out: &mut Outbox<W>) {
-        if !self.accept_epoch(context, chunk.epoch, chunk.primary_since, out) {
+    pub(crate) fn on_chunk(&mut self, from: Sender, chunk: Chunk, out: &mut Outbox<W>) {
+        if !self.accept_epoch(chunk.epoch, chunk.primary_since) {
             return;
         }
         let Role::Backup(backup) = &mut self.role else { return };
@@ -232,7 +215,6 @@ impl<W> Partition<W> {
             self.last_time_ms = end.time_ms;
             self.last_version = end.version;
             self.requests.import(end.requests, end.forgotten, end.time_ms);
-            self.learn_commit(end.base.lsn);
         }
         let stored = ChunkStored { partition: self.id, epoch: self.epoch, session: chunk.session, next };
         out.messages.push((from.node, from.shard, Message::ChunkStored(stored)));

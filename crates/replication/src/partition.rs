@@ -53,6 +53,9 @@ pub struct Partition<W> {
     pub(crate) uncommitted: Uncommitted,
     pub(crate) log: Log,
     pub(crate) epoch: Epoch,
+    map_epoch: Epoch,
+    /// The last forced beginning of this partition that this copy has seen: what it held before is gone.
+    forced_since: Epoch,
     /// The reign that this copy follows, or is.
     pub(crate) primary_since: Epoch,
     pub(crate) commit: Lsn,
@@ -74,6 +77,8 @@ impl<W> Partition<W> {
             uncommitted: Uncommitted::default(),
             log: Log::new(),
             epoch: Epoch(0),
+            map_epoch: Epoch(0),
+            forced_since: Epoch(0),
             primary_since: Epoch(0),
             commit: Lsn(0),
             requests: Requests::default(),
@@ -88,6 +93,11 @@ impl<W> Partition<W> {
     /// Its number.
     pub fn id(&self) -> PartitionId {
         self.id
+    }
+
+    /// The epoch of the last map that it acted on.
+    pub fn map_epoch(&self) -> Epoch {
+        self.map_epoch
     }
 
     /// The newest epoch that it knows.
@@ -250,17 +260,18 @@ impl<W> Partition<W> {
         self.last_time_ms = time_ms;
         let Role::Primary(primary) = &mut self.role else { unreachable!("only a primary orders") };
         primary.has_news = true;
+        if let Some((id, reply)) = &request {
+            self.requests.add(*id, position.lsn, time_ms, reply.clone());
+        }
         if primary.keeps_log {
             let body = Bytes::copy_from_slice(&self.changes.body);
-            if let Some((id, reply)) = &request {
-                self.requests.add(*id, position.lsn, time_ms, reply.clone());
-            }
             self.log.append(Record { position, prev_epoch: prev.epoch, time_ms, request, body });
         } else {
             self.log.pass(position);
         }
         if primary.required.len() == 1 {
             self.commit = position.lsn;
+            self.uncommitted.commit(position.lsn);
         } else {
             let undo = std::mem::take(&mut self.changes.undo);
             self.uncommitted.push(position.lsn, undo, self.changes.removed_any);
@@ -285,6 +296,15 @@ impl<W> Partition<W> {
         if let Role::Primary(primary) = &mut self.role {
             primary.give_up(is_over, out);
         }
+    }
+
+    /// Whoever waits for a commit.
+    pub fn waiters(&self) -> impl Iterator<Item = &W> {
+        let primary = match &self.role {
+            Role::Primary(primary) => Some(primary),
+            _ => None,
+        };
+        primary.into_iter().flat_map(Primary::waiters)
     }
 
     /// A request waits until `lsn` is as safe as `level` asks.
@@ -331,6 +351,16 @@ impl<W> Partition<W> {
         let is_primary = state.primary == Some(self.me);
         let same_reign = state.primary_since == self.primary_since;
         self.epoch = state.epoch;
+        self.map_epoch = state.epoch;
+        if state.forced_since > self.forced_since {
+            self.forced_since = state.forced_since;
+            if !is_primary || state.primary_since != state.forced_since {
+                // An operator accepted a loss: another copy's history is the partition's from here on.
+                self.step_down(out);
+                self.wipe();
+                self.role = Role::Absent;
+            }
+        }
         match (&mut self.role, is_primary) {
             (Role::Primary(primary), true) if same_reign => primary.on_map(context, self.id, self.me, state),
             (_, true) => {
@@ -397,8 +427,8 @@ impl<W> Partition<W> {
     /// A message about this partition from another node's shard.
     pub fn on_message(&mut self, context: &Context, from: Sender, message: Message, out: &mut Outbox<W>) {
         match message {
-            Message::Append(append) => self.on_append(context, from, append, out),
-            Message::Chunk(chunk) => self.on_chunk(context, from, chunk, out),
+            Message::Append(append) => self.on_append(from, append, out),
+            Message::Chunk(chunk) => self.on_chunk(from, chunk, out),
             Message::Appended(appended) => self.on_appended(context, from, appended),
             Message::ChunkStored(stored) => self.on_chunk_stored(context, from, stored),
             // Requests are the node's.

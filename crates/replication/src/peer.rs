@@ -14,6 +14,8 @@ use types::{Epoch, Incarnation, Instant, Lsn, NodeId, PartitionId, Position, Sha
 
 /// After this long without an answer, what was sent is sent again.
 const RESEND: Duration = Duration::from_millis(150);
+/// The same, until the reign's first record is committed.
+const RESEND_AT_FIRST: Duration = Duration::from_millis(20);
 /// The most record bytes in one message.
 const APPEND_BYTES_MAX: usize = 1024 * 1024;
 /// The most records that a copy may have been sent beyond what it said it holds.
@@ -24,6 +26,8 @@ const CHUNK_BYTES: usize = 128 * 1024;
 const CHUNKS_AHEAD: usize = 4;
 /// Log bytes kept for a copy that is not in sync; beyond that it gets a snapshot instead.
 const LAG_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A transfer, or a lagging copy, that has not got any further for this long is given up for a while.
+const GIVE_UP: Duration = Duration::from_secs(2);
 
 /// Another copy of a partition.
 pub(crate) struct Peer {
@@ -32,6 +36,10 @@ pub(crate) struct Peer {
     shard: ShardId,
     /// It durably holds the log up to here.
     pub held: Lsn,
+    /// Its log is known to be ours up to here, though it has not said so of itself in this reign.
+    aligned: Lsn,
+    /// What it said before this epoch is not believed: it was away since.
+    pub believed_from: Epoch,
     /// Whether the map shows it in sync.
     pub in_sync: bool,
     state: State,
@@ -42,6 +50,8 @@ pub(crate) struct Peer {
     progress_at: Instant,
     sent_at: Instant,
     rewound_at: Instant,
+    /// When a transfer that got nowhere may be tried again.
+    retry_at: Instant,
     /// It knows a newer epoch than we do: what it refused is sent again under that one.
     fenced: bool,
     /// It said that it holds less than an in-sync copy must.
@@ -106,12 +116,14 @@ impl Sending<'_> {
 }
 
 impl Peer {
-    pub fn new(now: Instant, incarnation: Incarnation) -> Peer {
+    pub fn new(now: Instant, incarnation: Incarnation, epoch: Epoch) -> Peer {
         Peer {
             node: NodeId(0),
             incarnation,
             shard: ShardId(0),
             held: Lsn(0),
+            aligned: Lsn(0),
+            believed_from: epoch,
             in_sync: false,
             state: State::Probing,
             counts_from: Lsn(0),
@@ -119,17 +131,20 @@ impl Peer {
             progress_at: now,
             sent_at: Instant(0),
             rewound_at: Instant(0),
+            retry_at: Instant(0),
             fenced: false,
             lost: false,
         }
     }
 
-    pub fn on_map(&mut self, shard: ShardId, in_sync: bool, active: bool) {
+    pub fn on_map(&mut self, epoch: Epoch, shard: ShardId, in_sync: bool, active: bool) {
         self.shard = shard;
         self.in_sync = in_sync;
+        self.lost &= in_sync;
         if !active {
             self.state = State::Probing;
-            self.held = Lsn(0);
+            self.believed_from = epoch;
+            (self.held, self.aligned) = (Lsn(0), Lsn(0));
         }
         if std::mem::take(&mut self.fenced) {
             self.send_again();
@@ -195,7 +210,7 @@ impl Peer {
                     self.sent_at = Instant(0);
                     return;
                 };
-                let upto = Lsn(last.0.min(self.held.0 + AHEAD_MAX));
+                let upto = Lsn(last.0.min(self.held.max(self.aligned).0 + AHEAD_MAX));
                 let mut bytes = 0;
                 let fits = |record: &&Record| {
                     let before = bytes;
@@ -227,17 +242,19 @@ impl Peer {
         if self.held >= last {
             self.progress_at = sending.now;
         }
-        let overdue = sending.now.since(self.sent_at) >= RESEND;
+        // While a reign begins, everything waits for the copies, which may just not have the map yet.
+        let resend = if sending.serving { RESEND } else { RESEND_AT_FIRST };
+        let overdue = sending.now.since(self.sent_at) >= resend;
         match &mut self.state {
             State::Probing if overdue => self.probe(sending, out),
             State::Streaming { next } => {
-                let lag_bytes = if sending.required { 0 } else { sending.log.bytes() };
-                if lag_bytes > LAG_BYTES_MAX && self.held < sending.commit {
-                    self.state = State::Wanting;
-                } else if self.held < Lsn(next.0 - 1) && overdue {
+                let next = *next;
+                if !sending.required && self.lags(sending) {
+                    self.want_snapshot();
+                } else if self.held.max(self.aligned) < Lsn(next.0 - 1) && overdue {
                     self.send_again();
                     sending.more = true;
-                } else if *next <= last {
+                } else if next <= last {
                     // Kept back while the node was not active: no turn of the partition's own sends it any more.
                     sending.more = true;
                 } else if self.told_commit < sending.commit {
@@ -246,8 +263,14 @@ impl Peer {
                     self.post(sending.now, message, out);
                 }
             }
-            State::Wanting if sending.snapshot_allowed && sending.serving && !sending.required => {
+            State::Wanting
+                if sending.snapshot_allowed
+                    && sending.serving
+                    && !sending.required
+                    && sending.now >= self.retry_at =>
+            {
                 sending.snapshot_allowed = false;
+                self.progress_at = sending.now;
                 *sending.last_session += 1;
                 self.state = State::Snapshot(Transfer {
                     session: *sending.last_session,
@@ -259,6 +282,11 @@ impl Peer {
                     under_way: VecDeque::new(),
                 });
                 self.send_chunks(sending, out);
+            }
+            State::Snapshot(_) if sending.now.since(self.progress_at) > GIVE_UP => {
+                // It pins the log and a place among the transfers: let others go first.
+                self.retry_at = sending.now + GIVE_UP;
+                self.want_snapshot();
             }
             State::Snapshot(transfer) if overdue => {
                 let again: Vec<Chunk> = transfer.under_way.iter().cloned().collect();
@@ -324,13 +352,18 @@ impl Peer {
                     State::Wanting | State::Snapshot(_) => {}
                 }
             }
+            // Said before what it has confirmed since.
+            AppendOutcome::Behind(theirs) if theirs.lsn < self.held => return false,
             AppendOutcome::Behind(theirs) => match &self.state {
                 // Everything sent after a lost message is answered so: one rewinding does for all of them.
                 State::Streaming { .. } if now.since(self.rewound_at) < RESEND / 8 => return false,
                 State::Streaming { .. } | State::Probing => {
                     self.rewound_at = now;
                     match log.common_with(theirs) {
-                        Some(shared) => self.state = State::Streaming { next: shared.lsn.next() },
+                        Some(shared) => {
+                            self.aligned = shared.lsn;
+                            self.state = State::Streaming { next: shared.lsn.next() };
+                        }
                         None => self.needs_snapshot(),
                     }
                 }
@@ -355,7 +388,22 @@ impl Peer {
     fn needs_snapshot(&mut self) {
         // Whoever counts for commits holds what is committed. One that says otherwise must go first.
         self.lost = self.in_sync;
+        self.want_snapshot();
+    }
+
+    fn want_snapshot(&mut self) {
         self.state = State::Wanting;
+        if !self.in_sync {
+            (self.held, self.aligned) = (Lsn(0), Lsn(0));
+        }
+    }
+
+    /// Whether the log that is kept for it has outgrown what a snapshot would cost.
+    fn lags(&self, sending: &Sending<'_>) -> bool {
+        let missing = sending.log.last().lsn.0.saturating_sub(self.held.max(self.aligned).0) as usize;
+        let bytes = sending.log.bytes() / sending.log.len().max(1) * missing;
+        let most = LAG_BYTES_MAX.max(sending.table.bytes());
+        bytes > 4 * most || bytes > most && sending.now.since(self.progress_at) > GIVE_UP
     }
 
     pub fn on_chunk_stored(&mut self, now: Instant, stored: ChunkStored) {
@@ -368,7 +416,9 @@ impl Peer {
         }
         if transfer.cursor.is_none() && transfer.under_way.is_empty() {
             self.held = transfer.base.lsn;
+            self.aligned = transfer.base.lsn;
             self.counts_from = transfer.complete_at;
+            self.lost = false;
             self.state = State::Streaming { next: transfer.base.lsn.next() };
         }
     }

@@ -83,12 +83,16 @@ impl<W> Primary<W> {
         self.peers.retain(|node, _| others.contains(*node));
         for node in others.iter() {
             let Some(member) = context.map.member(node) else { continue };
-            let peer = self.peers.entry(node).or_insert_with(|| Peer::new(context.now, member.incarnation));
+            let peer = self
+                .peers
+                .entry(node)
+                .or_insert_with(|| Peer::new(context.now, member.incarnation, state.epoch));
             if peer.incarnation != member.incarnation {
                 // Another start of the node: nothing that the earlier one said holds.
-                *peer = Peer::new(context.now, member.incarnation);
+                *peer = Peer::new(context.now, member.incarnation, state.epoch);
             }
-            peer.on_map(member.shard_of(id), state.in_sync.contains(node), context.map.is_active(node));
+            let active = context.map.is_active(node);
+            peer.on_map(state.epoch, member.shard_of(id), state.in_sync.contains(node), active);
         }
     }
 
@@ -105,6 +109,10 @@ impl<W> Primary<W> {
         // A read waits for what it saw, which may lie before what others wait for.
         let at = queue.partition_point(|(other, _)| *other <= lsn);
         queue.insert(at, (lsn, waiter));
+    }
+
+    pub fn waiters(&self) -> impl Iterator<Item = &W> {
+        self.waiting.iter().chain(&self.waiting_quorum).map(|(_, waiter)| waiter)
     }
 
     pub fn take_waiters(&mut self) -> impl Iterator<Item = W> + use<W> {
@@ -295,7 +303,7 @@ impl<W> Partition<W> {
         let (epoch, since) = (self.epoch, self.primary_since);
         let Role::Primary(primary) = &mut self.role else { return };
         let Some(peer) = primary.peers.get_mut(&from.node) else { return };
-        if peer.incarnation != from.incarnation || appended.epoch < since {
+        if peer.incarnation != from.incarnation || appended.epoch < since.max(peer.believed_from) {
             return;
         }
         if peer.on_appended(context.now, epoch, appended, &self.log) {

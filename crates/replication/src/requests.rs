@@ -16,7 +16,10 @@ use types::{Lsn, RequestId};
 /// How long a finished request is remembered, in milliseconds of partition time.
 const KEPT_MS: u64 = 60_000;
 /// How many are remembered at most.
-const KEPT_MAX: usize = 256;
+const KEPT_MAX: usize = 16 * 1024;
+/// How long and how many are remembered at least, but for [`KEPT_MAX`].
+const KEPT_MS_MIN: u64 = 5_000;
+const KEPT_MIN: usize = 256;
 
 /// What a repeat finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,11 @@ pub(crate) struct Requests {
     unchanged_order: VecDeque<(u64, RequestId)>,
 }
 
+/// Whether the oldest of so many, of this age in milliseconds, is still remembered.
+fn is_kept(count: usize, age_ms: u64) -> bool {
+    count <= KEPT_MAX && age_ms < KEPT_MS && (count <= KEPT_MIN || age_ms < KEPT_MS_MIN)
+}
+
 fn forwarder(id: RequestId) -> RequestId {
     RequestId { sequence: 0, ..id }
 }
@@ -64,7 +72,7 @@ impl Requests {
         self.done.insert(id, (lsn, reply));
         self.order.push_back((lsn, time_ms, id));
         while let Some(&(_, then, old)) = self.order.front() {
-            if self.order.len() <= KEPT_MAX && then + KEPT_MS > time_ms {
+            if is_kept(self.order.len(), time_ms.saturating_sub(then)) {
                 break;
             }
             self.order.pop_front();
@@ -78,7 +86,7 @@ impl Requests {
         self.unchanged.insert(id, (wait, reply));
         self.unchanged_order.push_back((time_ms, id));
         while let Some(&(then, old)) = self.unchanged_order.front() {
-            if self.unchanged_order.len() <= KEPT_MAX && then + KEPT_MS > time_ms {
+            if is_kept(self.unchanged_order.len(), time_ms.saturating_sub(then)) {
                 break;
             }
             self.unchanged_order.pop_front();

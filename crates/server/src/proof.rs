@@ -51,6 +51,12 @@ impl Secret {
         id
     }
 
+    /// What keys are hashed with, in this cluster's tables.
+    pub fn hash_seed(&self) -> u64 {
+        let digest = Sha256::new().chain_update(b"annulet hash seed").chain_update(self.0).finalize();
+        digest[..8].iter().fold(0, |seed, &byte| seed << 8 | u64::from(byte))
+    }
+
     /// The cluster's id as it is shown: 40 hex digits.
     pub fn cluster_id_text(&self) -> String {
         hex(&self.cluster_id())

@@ -50,7 +50,8 @@ fn build(prepared: &Prepared) -> Result<(Identity, NodeMachines), StartError> {
         published: published.clone(),
         leased: false,
     };
-    let hash_seed = random()?;
+    // The same on every node, so that a SCAN's cursor means the same place in every copy; and as secret as the secret.
+    let hash_seed = prepared.secret.hash_seed();
     let figures = figures(prepared.client_count.clone());
     let shards = (0..prepared.shards).map(ShardId).map(|shard| {
         let mut machine = Shard::new(ShardConfig {

@@ -335,7 +335,11 @@ impl<M: ShardMachine> ShardLoop<M> {
             messages.clear();
         }
         for (ticket, reply) in answered.drain(..) {
-            let Some(at) = self.connections.place_of(ticket.connection) else { continue };
+            let Some(at) = self.connections.place_of(ticket.connection) else {
+                // Gone meanwhile: the machine must not remember it because of this reply.
+                self.parts.machine.closed(ticket.connection);
+                continue;
+            };
             if let Some(connection) = &mut self.connections.places[at].connection {
                 connection.reply(ticket.sequence, &reply);
             }

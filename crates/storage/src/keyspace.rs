@@ -479,17 +479,25 @@ impl<'p> Keyspace<'p> {
         len
     }
 
-    /// Visits entries from a cursor on, as [`Table::scan`] does, but for those whose time to expire has come.
+    /// Visits entries from a cursor on, as [`Table::scan`] does. Those whose time to expire has come are not shown, and
+    /// a fresh look logs their removal, so that what is not shown is gone for good once the reply is out (rule 14).
     /// `budget` bounds the entries and the length of the walk; a few more may be visited in the committed view.
     pub fn scan(&mut self, cursor: u64, budget: usize, visit: &mut dyn FnMut(Entry<'_>)) -> Option<u64> {
         if self.view == View::Fresh {
             self.wait = self.wait.max(self.uncommitted.last());
             let now_ms = self.now_ms;
-            return self.table.scan(cursor, budget, &mut |entry| {
-                if !is_expired(entry, now_ms) {
+            let mut expired: Vec<Box<[u8]>> = Vec::new();
+            let next = self.table.scan(cursor, budget, &mut |entry| {
+                if is_expired(entry, now_ms) {
+                    expired.push(entry.key.into());
+                } else {
                     visit(entry);
                 }
             });
+            for key in expired {
+                let _ = self.get(&key);
+            }
+            return next;
         }
         let uncommitted = self.uncommitted;
         let base = uncommitted.base(self.table);

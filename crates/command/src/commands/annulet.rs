@@ -24,7 +24,7 @@ pub(crate) const COMMAND: Command = Command {
             complexity: "O(N), N the number of partitions",
             ..row(
                 "accept-loss",
-                "LOSES DATA: partitions without a living in-sync copy go on with what is there, or empty. How many.",
+                "LOSES DATA: partitions of which every in-sync copy is gone go on with what is left, or empty. How many.",
                 accept_loss,
             )
         },
