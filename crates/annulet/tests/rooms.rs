@@ -1,4 +1,4 @@
-//! The rooms and their style, kept by an ordinary test: who may use whom (design, "Rooms"), no cycles, every room and file
+//! The rooms and their style, kept by an ordinary test: who may use whom (ARCHITECTURE.md, "Rooms"), no cycles, every room and file
 //! opens by saying what it is, no file grows without end, nothing is left to do in code.
 
 use std::collections::{BTreeMap, BTreeSet};

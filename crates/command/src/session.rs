@@ -2,7 +2,7 @@
 
 use types::settings::{ReadLevel, Settings, WriteLevel};
 
-/// Which port a connection came in by (design, section 8).
+/// Which port a connection came in by (docs/compatibility.md, "Two doors").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Door {
     /// Any node answers any key.

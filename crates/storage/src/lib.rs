@@ -8,7 +8,7 @@
 //!
 //! Nothing here reads a clock, draws a random number, opens a socket or a file, or waits. Bytes that come from
 //! elsewhere are decoded without a panic and without an allocation by a declared length: bad ones are
-//! [`Corrupt`]. `unsafe` lives in `table.rs` alone.
+//! [`Corrupt`]. `unsafe` lives in `table/` alone.
 
 mod codec;
 pub mod disk;

@@ -30,7 +30,7 @@ pub enum SettingError {
     },
 }
 
-/// When a write is acknowledged (design: "Levels").
+/// When a write is acknowledged (docs/consistency.md).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WriteLevel {
     /// By the primary's own log. May be lost in a failover.

@@ -1,0 +1,264 @@
+//! One entry as one heap piece: header, version, expiry, key and value in one allocation. The head of [`super`] draws
+//! its bytes.
+
+use super::entry::{Entry, Value};
+use super::word::ADDRESS_BITS;
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use types::Version;
+
+/// The bytes that the allocator gives for a request of `bytes`: jemalloc's size classes, which are near enough
+/// those of others. Multiples of 16 up to 128, then four to each doubling.
+pub(super) fn size_class(bytes: usize) -> usize {
+    if bytes <= 128 {
+        return bytes.next_multiple_of(16).max(16);
+    }
+    bytes.next_multiple_of(bytes.next_power_of_two() / 8)
+}
+
+const HAS_EXPIRY: u8 = 1 << 3;
+const KIND_BITS: u8 = 0b111;
+const KIND_STRING: u8 = 0;
+const VERSION_AT: usize = 1;
+const EXPIRY_AT: usize = 9;
+
+/// log2 of the bytes that a length takes.
+fn width_log(length: usize) -> u8 {
+    match length {
+        0..=0xff => 0,
+        0x100..=0xffff => 1,
+        0x1_0000..=0xffff_ffff => 2,
+        _ => 3,
+    }
+}
+
+/// Where the parts of a piece lie.
+#[derive(Clone, Copy)]
+struct Shape {
+    head: u8,
+    key_len: usize,
+    value_len: usize,
+}
+
+impl Shape {
+    fn new(key_len: usize, value: Value<'_>, has_expiry: bool) -> Shape {
+        let (kind, value_len) = match value {
+            Value::String(bytes) => (KIND_STRING, bytes.len()),
+        };
+        let expiry = if has_expiry { HAS_EXPIRY } else { 0 };
+        let head = kind | expiry | width_log(key_len) << 4 | width_log(value_len) << 6;
+        Shape { head, key_len, value_len }
+    }
+
+    fn has_expiry(self) -> bool {
+        self.head & HAS_EXPIRY != 0
+    }
+
+    fn key_len_at(self) -> usize {
+        if self.has_expiry() { EXPIRY_AT + 8 } else { EXPIRY_AT }
+    }
+
+    fn value_len_at(self) -> usize {
+        self.key_len_at() + (1 << (self.head >> 4 & 3))
+    }
+
+    fn key_at(self) -> usize {
+        self.value_len_at() + (1 << (self.head >> 6))
+    }
+
+    fn value_at(self) -> usize {
+        self.key_at() + self.key_len
+    }
+
+    fn class(self) -> usize {
+        size_class(self.value_at() + self.value_len)
+    }
+
+    fn layout(class: usize) -> Layout {
+        // Slices are at most isize::MAX bytes, and no address space holds one near it.
+        Layout::from_size_align(class, 1).expect("a piece fits the address space")
+    }
+}
+
+/// A key's heap piece, owned. As large as the class of its shape says.
+pub(crate) struct Piece(pub(super) NonNull<u8>);
+
+// SAFETY: a piece is plain bytes that nothing else points to, so it may change threads like a `Box<[u8]>`.
+unsafe impl Send for Piece {}
+// SAFETY: through a shared piece bytes are only read.
+unsafe impl Sync for Piece {}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let layout = Shape::layout(self.shape().class());
+        // SAFETY: the piece was allocated with this very layout, and whatever rewrote it kept its class.
+        unsafe { dealloc(self.0.as_ptr(), layout) }
+    }
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.entry().fmt(f)
+    }
+}
+
+impl Piece {
+    pub fn new(key: &[u8], value: Value<'_>, expire_at_ms: Option<u64>, version: Version) -> Piece {
+        let shape = Shape::new(key.len(), value, expire_at_ms.is_some());
+        let layout = Shape::layout(shape.class());
+        // SAFETY: a class is never zero bytes.
+        let Some(start) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
+        assert!(start.as_ptr().addr() >> ADDRESS_BITS == 0, "an address above 48 bits");
+        let mut piece = Piece(start);
+        piece.write_head(shape, expire_at_ms, version);
+        piece.write(shape.key_at(), key);
+        piece.write_value(shape, value);
+        piece
+    }
+
+    /// Copies bytes into the piece, which has to have room for them.
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        // SAFETY: callers write within the class of the shape that the piece is allocated for, and `bytes` are
+        // borrowed from elsewhere, since nobody else can borrow from a piece that is borrowed mutably.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.as_ptr().add(at), bytes.len()) }
+    }
+
+    fn write_head(&mut self, shape: Shape, expire_at_ms: Option<u64>, version: Version) {
+        self.write(0, &[shape.head]);
+        self.write(VERSION_AT, &version.0.to_le_bytes());
+        if let Some(at_ms) = expire_at_ms {
+            self.write(EXPIRY_AT, &at_ms.to_le_bytes());
+        }
+        let (key_len, value_len) = (shape.key_len as u64, shape.value_len as u64);
+        self.write(shape.key_len_at(), &key_len.to_le_bytes()[..1 << (shape.head >> 4 & 3)]);
+        self.write(shape.value_len_at(), &value_len.to_le_bytes()[..1 << (shape.head >> 6)]);
+    }
+
+    fn write_value(&mut self, shape: Shape, value: Value<'_>) {
+        match value {
+            Value::String(bytes) => self.write(shape.value_at(), bytes),
+        }
+    }
+
+    /// Writes another value and expiry over the piece, if they need the same class. The key stays.
+    pub(super) fn rewrite(&mut self, value: Value<'_>, expire_at_ms: Option<u64>, version: Version) -> bool {
+        let old = self.shape();
+        let new = Shape::new(old.key_len, value, expire_at_ms.is_some());
+        if new.class() != old.class() {
+            return false;
+        }
+        self.move_bytes(old.key_at(), new.key_at(), old.key_len);
+        self.write_head(new, expire_at_ms, version);
+        self.write_value(new, value);
+        true
+    }
+
+    /// Writes another expiry over the piece, if that needs the same class. Key and value stay.
+    pub(super) fn rewrite_expiry(&mut self, expire_at_ms: Option<u64>, version: Version) -> bool {
+        let old = self.shape();
+        let expiry = if expire_at_ms.is_some() { HAS_EXPIRY } else { 0 };
+        let new = Shape { head: old.head & !HAS_EXPIRY | expiry, ..old };
+        if new.class() != old.class() {
+            return false;
+        }
+        self.move_bytes(old.key_at(), new.key_at(), old.key_len + old.value_len);
+        self.write_head(new, expire_at_ms, version);
+        true
+    }
+
+    fn move_bytes(&mut self, from: usize, to: usize, bytes: usize) {
+        if from == to {
+            return;
+        }
+        let start = self.0.as_ptr();
+        // SAFETY: both ranges lie within the piece: `from` by its old shape, `to` by a shape of the same class.
+        unsafe { std::ptr::copy(start.add(from), start.add(to), bytes) }
+    }
+
+    pub(super) fn view(&self) -> View<'_> {
+        View { start: self.0, piece: PhantomData }
+    }
+
+    fn shape(&self) -> Shape {
+        self.view().shape()
+    }
+
+    pub fn key(&self) -> &[u8] {
+        self.view().key()
+    }
+
+    pub fn entry(&self) -> Entry<'_> {
+        self.view().entry()
+    }
+}
+
+/// A piece that somebody else owns, to be read.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) start: NonNull<u8>,
+    pub(super) piece: PhantomData<&'a Piece>,
+}
+
+impl<'a> View<'a> {
+    #[inline]
+    fn read(self, at: usize, bytes: usize) -> &'a [u8] {
+        // SAFETY: callers read what the piece's shape says was written, and the borrow of the owner keeps it from
+        // being changed or freed.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(at), bytes) }
+    }
+
+    #[inline]
+    fn read_u64(self, at: usize) -> u64 {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(self.read(at, 8));
+        u64::from_le_bytes(bytes)
+    }
+
+    #[inline]
+    fn read_length(self, at: usize, log: u8) -> usize {
+        match (log, self.read(at, 1 << log)) {
+            (0, &[a]) => a as usize,
+            (1, &[a, b]) => u16::from_le_bytes([a, b]) as usize,
+            (2, &[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]) as usize,
+            _ => self.read_u64(at) as usize,
+        }
+    }
+
+    #[inline]
+    fn shape(self) -> Shape {
+        let head = self.read(0, 1)[0];
+        let mut shape = Shape { head, key_len: 0, value_len: 0 };
+        shape.key_len = self.read_length(shape.key_len_at(), head >> 4 & 3);
+        shape.value_len = self.read_length(shape.value_len_at(), head >> 6);
+        shape
+    }
+
+    /// The bytes that it takes on the heap.
+    pub(super) fn bytes(self) -> usize {
+        self.shape().class()
+    }
+
+    #[inline]
+    pub(super) fn key(self) -> &'a [u8] {
+        let shape = self.shape();
+        self.read(shape.key_at(), shape.key_len)
+    }
+
+    #[inline]
+    pub(super) fn entry(self) -> Entry<'a> {
+        let shape = self.shape();
+        debug_assert_eq!(shape.head & KIND_BITS, KIND_STRING);
+        Entry {
+            key: self.read(shape.key_at(), shape.key_len),
+            value: Value::String(self.read(shape.value_at(), shape.value_len)),
+            expire_at_ms: if shape.has_expiry() { Some(self.read_u64(EXPIRY_AT)) } else { None },
+            version: Version(self.read_u64(VERSION_AT)),
+        }
+    }
+
+    pub(super) fn has_expiry(self) -> bool {
+        self.shape().has_expiry()
+    }
+}

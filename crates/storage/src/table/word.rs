@@ -1,0 +1,55 @@
+//! A word of the index: what of a key's order it tells, and the address of its piece. The head of [`super`] draws its
+//! bits.
+
+use super::piece::Piece;
+use std::ptr::NonNull;
+
+pub(super) const ADDRESS_BITS: u32 = 48;
+pub(super) const ADDRESS: u64 = (1 << ADDRESS_BITS) - 1;
+pub(super) const FRACTION_BITS: u32 = 8;
+pub(super) const FRACTION_SHIFT: u32 = 64 - FRACTION_BITS;
+/// A displacement of this or more: only the key's hash tells its home.
+pub(super) const FAR: u64 = 255;
+pub(super) const STEP: u64 = 1 << ADDRESS_BITS;
+
+pub(super) fn displacement(word: u64) -> u64 {
+    word >> ADDRESS_BITS & 0xff
+}
+
+pub(super) fn new_word(piece: Piece, order: u64, position: usize) -> u64 {
+    let address = piece.0.as_ptr().expose_provenance() as u64;
+    std::mem::forget(piece);
+    let far = (position as u64 - (order >> FRACTION_BITS)).min(FAR);
+    order << FRACTION_SHIFT | far << ADDRESS_BITS | address
+}
+
+/// The piece that a word of the index stands for.
+pub(super) fn start_of(word: u64) -> NonNull<u8> {
+    let start = std::ptr::with_exposed_provenance_mut((word & ADDRESS) as usize);
+    NonNull::new(start).expect("a word in use has an address")
+}
+
+#[inline]
+pub(super) fn fetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch touches no memory as far as the program can tell, and takes any address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = address;
+}
+
+#[inline]
+pub(super) fn fetch_piece(word: u64) {
+    let start = std::ptr::without_provenance((word & ADDRESS) as usize);
+    fetch(start);
+    // A small piece spans two lines as often as not.
+    fetch(start.wrapping_add(64));
+}
