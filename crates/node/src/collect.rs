@@ -58,6 +58,16 @@ pub(crate) struct Wait {
     ask_at: Instant,
 }
 
+impl Collector {
+    /// The client for which keys are written, if one is.
+    pub(crate) fn connection(&self) -> Option<u64> {
+        match self {
+            Collector::Gather(Gather { origin: Origin::Client(ticket), .. }) => Some(ticket.connection),
+            _ => None,
+        }
+    }
+}
+
 impl Shard {
     fn new_collector(&mut self, collector: Collector) -> u64 {
         let id = self.next_collector;

@@ -1,5 +1,6 @@
 //! Running a request on a partition of this shard, and handing its reply to whoever asked.
 
+use crate::collect::Collector;
 use crate::shard::{Shard, Ticket};
 use bytes::Bytes;
 use command::{Command, CommandError, Handler, Reply, scan};
@@ -306,7 +307,15 @@ impl Shard {
         }
         match origin {
             Origin::Client(ticket) => self.effects.replies.push((ticket, reply)),
-            Origin::Part { collector, index } => self.parts.push_back((collector, index, reply)),
+            Origin::Part { collector, index } => {
+                // A write over several partitions is its client's last in each of them.
+                if written.is_some()
+                    && let Some(connection) = self.collectors.get(&collector).and_then(Collector::connection)
+                {
+                    self.remember_write(connection, written);
+                }
+                self.parts.push_back((collector, index, reply));
+            }
             Origin::Peer { node, shard, id, reign } => {
                 let outcome =
                     ForwardOutcome::Reply { reply: neutral(&reply), written: written.map(|(_, at)| at) };
