@@ -50,6 +50,9 @@ pub enum ProtocolError {
     /// An inline request with a quote that does not close, or closes within a word.
     #[error("ERR Protocol error: unbalanced quotes in request")]
     UnbalancedQuotes,
+    /// An HTTP request.
+    #[error("ERR Protocol error: this is no HTTP server")]
+    Http,
     /// More arguments than a stranger may send.
     #[error("ERR Protocol error: unauthenticated multibulk length")]
     UnauthenticatedMultibulk,

@@ -106,8 +106,11 @@ fn set_info(session: &mut Session, _: &mut dyn Host, args: &[&[u8]]) -> Result<R
 fn describe(session: &Session, host: &mut dyn Host) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let age = (host.info().now_us / 1000).saturating_sub(session.created_ms) / 1000;
+    // What is not kept is shown as Redis shows nothing: client libraries read all of its fields.
     format!(
-        "id={} addr={} laddr={} name={} age={age} flags={} db=0 user=default resp={} lib-name={} lib-ver={}\n",
+        "id={} addr={} laddr={} fd=0 name={} age={age} idle=0 flags={} db=0 sub=0 psub=0 ssub=0 multi=-1 \
+         qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r \
+         cmd=client|info user=default redir=-1 resp={} lib-name={} lib-ver={}\n",
         session.id,
         session.address,
         session.local_address,

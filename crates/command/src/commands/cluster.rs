@@ -8,6 +8,7 @@ use super::integer;
 use crate::host::{ClusterView, NodeView};
 use crate::table::{help_of, run_subcommand};
 use crate::{Categories, Command, CommandError, Flags, Handler, Reply, SessionFn};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use storage::Keyspace;
 use types::{SLOTS, Slot, slot_of_key};
@@ -133,21 +134,35 @@ fn endpoint(node: &NodeView) -> Reply<'static> {
     ])
 }
 
+/// Clients such as redis-py take a node for a primary or a replica by where they see it first, and leave out those that
+/// they take for replicas when they ask all primaries (DBSIZE, KEYS, SCAN, FLUSHALL). Here nearly every node is both. So
+/// each primary's first slot comes first of all, in an entry of its own that names no backup.
 fn slots(view: &ClusterView) -> Reply<'static> {
-    let mut entries = Vec::new();
+    let mut primaries = BTreeSet::new();
+    let (mut introductions, mut entries) = (Vec::new(), Vec::new());
     for range in view.joined_ranges() {
         // Slots that nobody serves are left out, as in Redis: clients ask again.
         let Some(primary) = range.primary.and_then(|id| view.node(id)) else { continue };
-        let mut entry = vec![
-            Reply::Integer(i64::from(range.first)),
-            Reply::Integer(i64::from(range.last)),
-            endpoint(primary),
-        ];
         let backups = range.backups.iter().filter_map(|&id| view.node(id)).filter(|node| !node.failed);
-        entry.extend(backups.map(endpoint));
-        entries.push(Reply::Array(entry));
+        let backups: Vec<&NodeView> = backups.collect();
+        let mut first = range.first;
+        if primaries.insert(primary.id) {
+            introductions.push(slots_entry(first, first, primary, &[]));
+            first += 1;
+        }
+        if first <= range.last {
+            entries.push(slots_entry(first, range.last, primary, &backups));
+        }
     }
-    Reply::Array(entries)
+    introductions.append(&mut entries);
+    Reply::Array(introductions)
+}
+
+fn slots_entry(first: u16, last: u16, primary: &NodeView, backups: &[&NodeView]) -> Reply<'static> {
+    let mut entry =
+        vec![Reply::Integer(i64::from(first)), Reply::Integer(i64::from(last)), endpoint(primary)];
+    entry.extend(backups.iter().map(|node| endpoint(node)));
+    Reply::Array(entry)
 }
 
 fn shards(view: &ClusterView) -> Reply<'static> {
@@ -247,8 +262,10 @@ mod tests {
             "",
             "cluster slots",
             &format!(
-                "[[(integer) 0, (integer) 8191, ['h1', (integer) 7101, '{one}', {{}}], ['h2', (integer) 7102, '{two}', {{}}]], \
-                 [(integer) 8192, (integer) 12287, ['h2', (integer) 7102, '{two}', {{}}], ['h1', (integer) 7101, '{one}', {{}}]]]"
+                "[[(integer) 0, (integer) 0, ['h1', (integer) 7101, '{one}', {{}}]], \
+                 [(integer) 8192, (integer) 8192, ['h2', (integer) 7102, '{two}', {{}}]], \
+                 [(integer) 1, (integer) 8191, ['h1', (integer) 7101, '{one}', {{}}], ['h2', (integer) 7102, '{two}', {{}}]], \
+                 [(integer) 8193, (integer) 12287, ['h2', (integer) 7102, '{two}', {{}}], ['h1', (integer) 7101, '{one}', {{}}]]]"
             ),
         )]);
     }

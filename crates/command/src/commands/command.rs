@@ -145,7 +145,7 @@ fn info(_: &mut Session, _: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'stat
     if args.len() == 2 {
         return Ok(Reply::Array(table().iter().map(describe).collect()));
     }
-    Ok(Reply::Array(args[2..].iter().map(|name| find(name).map_or(Reply::NullArray, describe)).collect()))
+    Ok(Reply::Array(args[2..].iter().map(|name| find(name).map_or(Reply::Null, describe)).collect()))
 }
 
 fn docs(_: &mut Session, _: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'static>, CommandError> {

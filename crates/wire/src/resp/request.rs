@@ -238,6 +238,11 @@ impl Decoder {
             line = start;
         }
         split_words(line, &mut self.spans)?;
+        if let Some(&(start, end)) = self.spans.first()
+            && is_http(&line[start..end])
+        {
+            return Err(ProtocolError::Http);
+        }
         if self.spans.len() > limits.arguments_max {
             return Err(match limits.authenticated {
                 true => ProtocolError::InvalidMultibulkLength,
@@ -335,6 +340,12 @@ fn unquote(line: &mut [u8], mut read: usize, quote: u8, write: &mut usize) -> Re
 
 fn hex(digit: u8) -> u8 {
     (digit as char).to_digit(16).unwrap_or(0) as u8
+}
+
+/// Whether this word begins a line of an HTTP request that a web page can have its user's browser send to any port: its
+/// body may hold commands, so the connection ends before them. As in Redis, POST and the Host header tell.
+fn is_http(word: &[u8]) -> bool {
+    word.eq_ignore_ascii_case(b"post") || word.eq_ignore_ascii_case(b"host:")
 }
 
 fn is_blank(byte: u8) -> bool {
@@ -436,6 +447,18 @@ mod tests {
         assert_eq!(text(&format!("*{long}")), "ERR Protocol error: too big mbulk count string");
         assert_eq!(text(&format!("*1\r\n${long}")), "ERR Protocol error: too big bulk count string");
         assert_eq!(text(&long), "ERR Protocol error: too big inline request");
+    }
+
+    #[test]
+    fn commands_in_the_body_of_a_web_request_do_not_run() {
+        for start in ["POST / HTTP/1.1\r\n", "post /\n", "GET / HTTP/1.1\r\nHost: 127.0.0.1:7001\r\n\r\n"] {
+            let (requests, error) = whole(&format!("{start}\r\nFLUSHALL\r\n"));
+            assert_eq!(error, Some(ProtocolError::Http), "{start:?}");
+            assert!(requests.iter().all(|args| args[0] == b"GET"), "{requests:?}");
+        }
+        // Only as the first word of a line.
+        assert_eq!(words("ECHO POST\r\n"), [["ECHO", "POST"]]);
+        assert_eq!(words("*1\r\n$4\r\nPOST\r\n"), [["POST"]]);
     }
 
     #[test]

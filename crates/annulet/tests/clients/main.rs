@@ -1,0 +1,17 @@
+//! Clients that are not ours, at clusters of real processes: the `redis` crate, redis-py, redis-cli and redis-benchmark,
+//! and the binary's own shell. What they see is what users see.
+//!
+//! Most tests share one cluster and take turns at it; those that bring nodes down, or need a password, have their own.
+//! The others' programs have to be there: `pip install redis==5.2.1` (or ANNULET_TEST_PYTHON names an interpreter that
+//! has it) and `apt install redis-tools`.
+
+mod cluster_aware;
+mod failover;
+mod hostile;
+mod local_cluster;
+mod password;
+mod plain;
+mod python;
+mod redis_tools;
+mod script;
+mod shell;

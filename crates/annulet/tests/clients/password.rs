@@ -1,0 +1,108 @@
+//! A cluster with a password: nothing is told, and nothing done, before it is said, at no door.
+
+use crate::hostile::exchange;
+use crate::local_cluster::{LocalCluster, annulet, output, printed};
+use crate::redis_tools::{TOOLS, redis_cli};
+use crate::script::{play, say, shown};
+use redis::ProtocolVersion;
+use redis::cluster::ClusterClient;
+
+const PASSWORD: &str = "open sesame";
+
+#[test]
+fn every_door_is_shut_until_the_password_is_said() {
+    let cluster = LocalCluster::start(&["--requirepass", PASSWORD]);
+    let stranger = |port: u16| {
+        redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap().get_connection().unwrap()
+    };
+    for port in cluster.ports().into_iter().chain(cluster.cluster_ports()) {
+        let script = "
+            PING                 -> !NOAUTH Authentication required.
+            ECHO a               -> !NOAUTH Authentication required.
+            GET a                -> !NOAUTH Authentication required.
+            SET a 1              -> !NOAUTH Authentication required.
+            SET a                -> !NOAUTH Authentication required.
+            NOPE                 -> !NOAUTH Authentication required.
+            FLUSHALL             -> !NOAUTH Authentication required.
+            KEYS *               -> !NOAUTH Authentication required.
+            SCAN 0               -> !NOAUTH Authentication required.
+            INFO                 -> !NOAUTH Authentication required.
+            CONFIG GET *         -> !NOAUTH Authentication required.
+            COMMAND COUNT        -> !NOAUTH Authentication required.
+            CLIENT ID            -> !NOAUTH Authentication required.
+            CLUSTER SLOTS        -> !NOAUTH Authentication required.
+            CLUSTER NODES        -> !NOAUTH Authentication required.
+            READONLY             -> !NOAUTH Authentication required.
+            CONSISTENCY          -> !NOAUTH Authentication required.
+            WAIT 0 0             -> !NOAUTH Authentication required.
+            ANNULET STATUS       -> !NOAUTH Authentication required.
+            ANNULET ACCEPT-LOSS ALL -> !NOAUTH Authentication required.
+            HELLO                -> !NOAUTH HELLO must be called with the client already authenticated...
+            HELLO 3              -> !NOAUTH HELLO must be called with the client already authenticated...
+            AUTH wrong           -> !WRONGPASS invalid username-password pair or user is disabled.
+            AUTH default wrong   -> !WRONGPASS invalid username-password pair or user is disabled.
+            HELLO 3 AUTH default wrong -> !WRONGPASS invalid username-password pair or user is disabled.
+            PING                 -> !NOAUTH Authentication required.
+        ";
+        let mut connection = stranger(port);
+        play(&mut connection, script, &format!("port {port}"));
+        let right = redis::cmd("AUTH").arg(PASSWORD).query::<String>(&mut connection);
+        assert_eq!(right.unwrap(), "OK");
+        assert_eq!(shown(&say(&mut connection, "PING")), "PONG");
+        // A wrong one later takes nothing away, as in Redis.
+        let later = shown(&say(&mut connection, "AUTH wrong"));
+        assert_eq!(later, "!WRONGPASS invalid username-password pair or user is disabled.");
+        assert_eq!(shown(&say(&mut connection, "PING")), "PONG");
+        assert_eq!(shown(&say(&mut connection, "CONFIG GET requirepass")), "[\"requirepass\" \"(hidden)\"]");
+        // Strangers may send little.
+        let (answer, hung_up) = exchange(port, &[b"*2\r\n$4\r\nECHO\r\n$100000\r\n"]);
+        let told = "-ERR Protocol error: unauthenticated bulk length\r\n";
+        assert!(hung_up && answer == told, "{answer}");
+        let (answer, hung_up) = exchange(port, &[b"*11\r\n"]);
+        let told = "-ERR Protocol error: unauthenticated multibulk length\r\n";
+        assert!(hung_up && answer == told, "{answer}");
+    }
+
+    // Clients that say it: the `redis` crate, plain and cluster-aware, in both protocols.
+    let escaped = PASSWORD.replace(' ', "%20");
+    for protocol in [2, 3] {
+        let url = format!("redis://:{escaped}@127.0.0.1:{}/?protocol=resp{protocol}", cluster.port);
+        let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+        assert_eq!(shown(&say(&mut connection, "SET a 1")), "OK");
+    }
+    let url = format!("redis://127.0.0.1:{}/", cluster.cluster_ports()[2]);
+    for (protocol, password, enters) in [
+        (ProtocolVersion::RESP2, PASSWORD, true),
+        (ProtocolVersion::RESP3, PASSWORD, true),
+        (ProtocolVersion::RESP3, "wrong", false),
+    ] {
+        let builder = ClusterClient::builder([url.clone()]).use_protocol(protocol).password(password);
+        let connection = builder.build().unwrap().get_connection();
+        assert_eq!(connection.is_ok(), enters);
+        if let Ok(mut connection) = connection {
+            assert_eq!(redis::cmd("GET").arg("a").query::<u8>(&mut connection).unwrap(), 1);
+        }
+    }
+
+    // redis-cli, and the binary's own shell and status.
+    let said =
+        printed(redis_cli(cluster.port).args(["-a", PASSWORD, "--no-auth-warning", "get", "a"]), TOOLS);
+    assert_eq!(said, "1\n");
+    let aware = redis_cli(cluster.cluster_ports()[1]);
+    let said = printed({ aware }.args(["-c", "-a", PASSWORD, "--no-auth-warning", "get", "a"]), TOOLS);
+    assert_eq!(said, "1\n");
+    let said = printed(cluster.annulet(1, "cli").args(["--password", PASSWORD, "get", "a"]), "");
+    assert_eq!(said, "\"1\"\n");
+    let said = printed(cluster.annulet(1, "status").env("ANNULET_PASSWORD", PASSWORD), "");
+    assert!(said.contains(": ok\n"), "{said}");
+    for (subcommand, password) in [("status", ""), ("status", "wrong"), ("cli", "wrong")] {
+        let mut command = annulet();
+        command.args([subcommand, "--port", &cluster.port.to_string(), "--password", password]);
+        if subcommand == "cli" {
+            command.args(["get", "a"]);
+        }
+        let failed = output(&mut command, "");
+        assert_eq!(failed.status.code(), Some(2), "{subcommand} with {password:?}");
+        assert!(!failed.stderr.is_empty());
+    }
+}
