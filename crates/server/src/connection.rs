@@ -67,8 +67,6 @@ pub struct Connection {
     /// The rest of an unfinished request; with `backlog`, whole requests too.
     input: Vec<u8>,
     backlog: bool,
-    /// The next request asks about those before it, and is not run while one of them has no reply.
-    held: bool,
     readable: bool,
     writable: bool,
     /// The client has finished sending, or so an event said: read up to the end.
@@ -117,7 +115,6 @@ impl Connection {
             limits,
             input: Vec::new(),
             backlog: false,
-            held: false,
             readable: false,
             writable: true,
             hung_up: false,
@@ -176,7 +173,6 @@ impl Connection {
         self.out.len() - self.sent > OUT_BYTES_PAUSE
             || self.pending.len() >= PENDING_PAUSE
             || self.pending_bytes > PENDING_BYTES_PAUSE
-            || (self.held && !self.pending.is_empty())
     }
 
     /// Reads and runs what has come, within a turn's share.
@@ -269,18 +265,8 @@ impl Connection {
                 }
             }
             *requests -= batch.requests.len();
-            self.held = false;
             for (at, request) in batch.requests.iter().enumerate() {
-                let words = &args[request.args.clone()];
-                if asks_about_earlier(words)
-                    && !self.pending.is_empty()
-                    && can_be_parsed_again(bytes, used, &batch.requests[at..])
-                {
-                    self.decoder = resp::Decoder::new();
-                    (self.held, self.backlog) = (true, true);
-                    return used;
-                }
-                self.run_one(now, machine, words, request.bytes);
+                self.run_one(now, machine, &args[request.args.clone()], request.bytes);
                 used += request.bytes;
                 if self.closing {
                     return bytes.len();
@@ -441,12 +427,6 @@ impl Connection {
     pub fn shut_down(&mut self) -> io::Result<()> {
         self.stream.shutdown(std::net::Shutdown::Write)
     }
-}
-
-/// Whether a request's answer depends on what became of those before it: WAIT counts the backups that hold the writes of
-/// its connection, also of those sent in the same breath.
-fn asks_about_earlier(args: &[&[u8]]) -> bool {
-    args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"wait"))
 }
 
 /// Whether parsing leaves these requests, the first of which starts at `start`, as they were. It takes the quotes off

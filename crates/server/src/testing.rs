@@ -97,8 +97,6 @@ impl ShardMachine for FakeShard {
                 return Answer::Later;
             }
             b"NEVER" => return Answer::Later,
-            // How many requests have no reply yet.
-            b"WAIT" => sink(&Reply::count(self.later.len())),
             b"HELLO" => {
                 session.protocol = 3;
                 sink(&Reply::Map(Vec::new()));

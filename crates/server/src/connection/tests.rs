@@ -56,30 +56,6 @@ fn replies_come_in_the_order_of_requests_however_these_are_cut() {
 }
 
 #[test]
-fn wait_runs_once_all_before_it_is_answered() {
-    let node = FakeNode::alone();
-    let mut sent = Vec::new();
-    let mut expected = String::new();
-    for at in 0..100 {
-        let text = format!("{at}");
-        sent.extend(request(&["LATER", &format!("{}", at % 4), &text]));
-        expected += &bulk(&text);
-        if at % 3 == 0 {
-            sent.extend([request(&["WAIT", "1", "0"]), request(&["ECHO", "a"])].concat());
-            expected += &format!(":0\r\n{}", bulk("a"));
-        }
-    }
-    for piece in [1usize, 50, 1_000_000] {
-        let mut stream = connect(&node);
-        for part in sent.chunks(piece) {
-            stream.write_all(part).unwrap();
-        }
-        stream.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(read_to_end(stream), expected, "in pieces of {piece}");
-    }
-}
-
-#[test]
 fn a_client_that_does_not_read_is_not_read_from() {
     const BYTES: usize = 64 * 1024;
     const REQUESTS: usize = 2000;
