@@ -7,7 +7,7 @@ use replication::message::{ForwardOutcome, Forwarded};
 use replication::{Message, Release, Seen, Standing};
 use storage::Keyspace;
 use types::settings::{ReadLevel, WriteLevel};
-use types::{Instant, NodeId, PartitionId, Position, RequestId, ShardId};
+use types::{Epoch, Instant, NodeId, PartitionId, Position, RequestId, ShardId};
 
 /// Who wants the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub(crate) enum Origin {
     /// A client of this shard.
     Client(Ticket),
     /// Another shard, which passed its client's request on.
-    Peer { node: NodeId, shard: ShardId, id: RequestId },
+    Peer { node: NodeId, shard: ShardId, id: RequestId, reign: Epoch },
     /// A request over several partitions, of which this is a part.
     Part { collector: u64, index: usize },
 }
@@ -59,6 +59,8 @@ pub(crate) struct Waiter {
     origin: Origin,
     reply: Reply<'static>,
     written: Option<Position>,
+    /// Until when it may wait.
+    deadline: Instant,
     /// A read, kept whole: it can simply be run again where this primary is deposed.
     again: Option<Box<OwnedTask>>,
 }
@@ -71,6 +73,12 @@ pub(crate) enum Outcome {
     Later,
     /// This copy cannot run it now.
     NotServing,
+}
+
+impl Waiter {
+    pub fn is_over(&self, now: Instant) -> bool {
+        now >= self.deadline
+    }
 }
 
 impl Task<'_> {
@@ -215,7 +223,14 @@ impl Shard {
         }
         let level = if is_write { task.write_level } else { WriteLevel::All };
         let again = (!is_write).then(|| Box::new(task.kept()));
-        let waiter = Waiter { partition: id, origin: task.origin, reply, written: ran.written, again };
+        let waiter = Waiter {
+            partition: id,
+            origin: task.origin,
+            reply,
+            written: ran.written,
+            deadline: task.deadline,
+            again,
+        };
         partition.wait(wait, level, waiter);
         Outcome::Later
     }
@@ -223,18 +238,26 @@ impl Shard {
     /// A forwarded write that was seen before is answered, not done again (rule 17).
     fn repeat(&mut self, id: PartitionId, task: &Task<'_>, seen: Seen) -> Outcome {
         let Some(partition) = self.partitions.get_mut(&id) else { return Outcome::NotServing };
-        let (lsn, bytes) = match seen {
-            Seen::Done(lsn, bytes) if !bytes.is_empty() => (lsn, bytes),
+        let (lsn, bytes, changed) = match seen {
+            Seen::Done(lsn, bytes) if !bytes.is_empty() => (lsn, bytes, true),
+            Seen::Unchanged(lsn, bytes) if !bytes.is_empty() => (lsn, bytes, false),
             _ => return self.fail(task.origin, outcome_unknown()),
         };
         let Ok(reply) = Reply::decode_neutral(&bytes) else {
             return self.fail(task.origin, outcome_unknown());
         };
-        let written = partition.log().position_at(lsn);
+        let written = partition.log().position_at(lsn).filter(|_| changed);
         if lsn <= partition.commit() {
             return self.hand_over(task.origin, reply, written.map(|at| (id, at)), None);
         }
-        let waiter = Waiter { partition: id, origin: task.origin, reply, written, again: None };
+        let waiter = Waiter {
+            partition: id,
+            origin: task.origin,
+            reply,
+            written,
+            deadline: task.deadline,
+            again: None,
+        };
         partition.wait(lsn, task.write_level.max(WriteLevel::Quorum), waiter);
         self.dirty.push(id);
         Outcome::Later
@@ -284,10 +307,10 @@ impl Shard {
         match origin {
             Origin::Client(ticket) => self.effects.replies.push((ticket, reply)),
             Origin::Part { collector, index } => self.parts.push_back((collector, index, reply)),
-            Origin::Peer { node, shard, id } => {
+            Origin::Peer { node, shard, id, reign } => {
                 let outcome =
                     ForwardOutcome::Reply { reply: neutral(&reply), written: written.map(|(_, at)| at) };
-                self.send_outcome(node, shard, id, outcome);
+                self.send_outcome(node, shard, id, reign, outcome);
             }
         }
         Outcome::Later
@@ -298,9 +321,14 @@ impl Shard {
         node: NodeId,
         shard: ShardId,
         id: RequestId,
+        primary_since: Epoch,
         outcome: ForwardOutcome,
     ) {
-        self.effects.messages.push((node, shard, Message::Forwarded(Forwarded { id, outcome })));
+        self.effects.messages.push((
+            node,
+            shard,
+            Message::Forwarded(Forwarded { id, primary_since, outcome }),
+        ));
     }
 
     /// For WAIT: what a connection wrote last, in each partition that has backups.
@@ -315,13 +343,22 @@ impl Shard {
     /// Answers whose wait is over.
     pub(crate) fn release(&mut self) {
         for (waiter, release) in std::mem::take(&mut self.outbox.released) {
-            let Waiter { partition, origin, reply, written, again } = waiter;
+            let Waiter { partition, origin, reply, written, deadline: _, again } = waiter;
             match (release, again) {
                 (Release::Committed, _) => {
                     self.hand_over(origin, reply, written.map(|at| (partition, at)), None);
                 }
                 (Release::Deposed, Some(task)) => self.start(partition, *task),
                 (Release::Deposed, None) => self.unknown(origin),
+                (Release::Overdue, Some(_)) => {
+                    let error = self.not_served(partition);
+                    self.fail(origin, error);
+                }
+                (Release::Overdue, None) => {
+                    let why =
+                        "a copy did not confirm this write in time; it may or may not take effect".into();
+                    self.fail(origin, CommandError::OutcomeUnknown { why });
+                }
             }
         }
     }
@@ -330,7 +367,9 @@ impl Shard {
     pub(crate) fn unknown(&mut self, origin: Origin) {
         match origin {
             // The forwarder asks the next primary, which may have it in its log.
-            Origin::Peer { node, shard, id } => self.send_outcome(node, shard, id, ForwardOutcome::Unknown),
+            Origin::Peer { node, shard, id, reign } => {
+                self.send_outcome(node, shard, id, reign, ForwardOutcome::Unknown);
+            }
             _ => {
                 self.fail(origin, outcome_unknown());
             }

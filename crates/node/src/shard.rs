@@ -253,6 +253,7 @@ impl Shard {
             self.context.snapshots_free = free;
             let before = partition.snapshots_under_way();
             partition.tick(&self.context, &mut self.outbox);
+            partition.give_up(|waiter| waiter.is_over(now), &mut self.outbox);
             free = free.saturating_sub(partition.snapshots_under_way().saturating_sub(before));
         }
         self.context.snapshots_free = 0;
@@ -304,6 +305,10 @@ impl Shard {
             for id in dirty.drain(..) {
                 if let Some(partition) = self.partitions.get_mut(&id) {
                     partition.flush(&self.context, &mut self.outbox);
+                }
+                if self.parked.contains_key(&id) {
+                    // It may just have begun to serve.
+                    self.retry_parked_of(id);
                 }
             }
             if self.dirty.is_empty() {

@@ -73,6 +73,8 @@ pub struct InSyncChange {
 pub enum Release {
     /// What it saw and did is committed, as far as its level asks.
     Committed,
+    /// It has waited too long. What the request wrote stands in the log, and may yet be committed.
+    Overdue,
     /// This copy is not the primary any more. What the request wrote may or may not have happened.
     Deposed,
 }

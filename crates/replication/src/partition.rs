@@ -223,13 +223,16 @@ impl<W> Partition<W> {
         );
         let result = run(&mut keyspace);
         let wait = keyspace.wait();
-        if self.changes.is_empty() {
-            return (result, Ran { written: None, wait });
-        }
         let request = request.map(|id| {
             let bytes = reply(&result);
             (id, if bytes.len() > LOGGED_REPLY_BYTES_MAX { Bytes::new() } else { bytes })
         });
+        if self.changes.is_empty() {
+            if let Some((id, reply)) = request {
+                self.requests.add_unchanged(id, wait, now_ms, reply);
+            }
+            return (result, Ran { written: None, wait });
+        }
         let position = self.order(now_ms, request);
         let wait = if position.lsn > self.commit { position.lsn } else { Lsn(0) };
         (result, Ran { written: Some(position), wait })
@@ -275,6 +278,13 @@ impl<W> Partition<W> {
         let tail_time_ms = self.log.get(tail).map_or(0, |record| record.time_ms);
         let time_ms = self.time_ms(context).max(tail_time_ms);
         self.order(time_ms, None);
+    }
+
+    /// Lets go whoever has waited too long, by the caller's judgement.
+    pub fn give_up(&mut self, is_over: impl FnMut(&W) -> bool, out: &mut Outbox<W>) {
+        if let Role::Primary(primary) = &mut self.role {
+            primary.give_up(is_over, out);
+        }
     }
 
     /// A request waits until `lsn` is as safe as `level` asks.
@@ -348,6 +358,7 @@ impl<W> Partition<W> {
             self.wipe();
         }
         self.primary_since = state.primary_since;
+        self.requests.begin_reign();
         self.role = Role::Primary(Primary::new(context, self.id, self.me, state));
         // Rule 8: the whole tail is kept and committed, under the new epoch, before anything is served. It is
         // applied as it commits, so nothing of it needs undo.

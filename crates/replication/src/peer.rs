@@ -237,7 +237,10 @@ impl Peer {
                 } else if self.held < Lsn(next.0 - 1) && overdue {
                     self.send_again();
                     sending.more = true;
-                } else if self.told_commit < sending.commit && *next > last {
+                } else if *next <= last {
+                    // Kept back while the node was not active: no turn of the partition's own sends it any more.
+                    sending.more = true;
+                } else if self.told_commit < sending.commit {
                     self.told_commit = sending.commit;
                     let message = sending.append(sending.log.last(), Vec::new());
                     self.post(sending.now, message, out);

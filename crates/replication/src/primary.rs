@@ -112,6 +112,21 @@ impl<W> Primary<W> {
         all.chain(std::mem::take(&mut self.waiting_quorum)).map(|(_, waiter)| waiter)
     }
 
+    /// Lets go whoever has waited too long.
+    pub fn give_up(&mut self, mut is_over: impl FnMut(&W) -> bool, out: &mut Outbox<W>) {
+        for queue in [&mut self.waiting, &mut self.waiting_quorum] {
+            if queue.iter().any(|(_, waiter)| is_over(waiter)) {
+                for (lsn, waiter) in std::mem::take(queue) {
+                    if is_over(&waiter) {
+                        out.released.push((waiter, Release::Overdue));
+                    } else {
+                        queue.push_back((lsn, waiter));
+                    }
+                }
+            }
+        }
+    }
+
     /// What every member of the required set holds (rule 1). `own` is this copy's last lsn.
     fn held_by_all(&self, own: Lsn) -> Lsn {
         self.required.iter().map(|node| self.held_by(node, own)).min().unwrap_or(Lsn(0))

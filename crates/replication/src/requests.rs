@@ -2,8 +2,12 @@
 //!
 //! A forwarder that does not learn what became of a write sends it again, under the same number, maybe to another
 //! primary. The number and the reply are part of the record, so every copy that holds the record can answer the
-//! repeat. They are kept for a minute, far longer than a forwarder repeats; what is older is remembered only as
+//! repeat. The newest are kept, for a minute at most, far longer than a forwarder repeats; what is older is remembered only as
 //! "this number or a later one was forgotten", so that a very late repeat is refused instead of done twice.
+//!
+//! A write that changed nothing makes no record: `DEL` of an absent key. Were it forgotten, a repeat under way could
+//! delete what was written since. The primary that ran it remembers it for its own reign, which is all that a repeat
+//! of its forward can be meant for.
 
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -12,7 +16,7 @@ use types::{Lsn, RequestId};
 /// How long a finished request is remembered, in milliseconds of partition time.
 const KEPT_MS: u64 = 60_000;
 /// How many are remembered at most.
-const KEPT_MAX: usize = 8192;
+const KEPT_MAX: usize = 256;
 
 /// What a repeat finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub enum Seen {
     Never,
     /// Done by this record, with this reply.
     Done(Lsn, Bytes),
+    /// Done in this reign without any change, with this reply, which tells of what this record committed.
+    Unchanged(Lsn, Bytes),
     /// So old that nobody knows any more.
     Forgotten,
 }
@@ -31,6 +37,9 @@ pub(crate) struct Requests {
     order: VecDeque<(Lsn, u64, RequestId)>,
     /// By forwarder, as a request id with its newest forgotten number.
     forgotten: BTreeMap<RequestId, u64>,
+    /// Those of this reign that changed nothing.
+    unchanged: HashMap<RequestId, (Lsn, Bytes)>,
+    unchanged_order: VecDeque<(u64, RequestId)>,
 }
 
 fn forwarder(id: RequestId) -> RequestId {
@@ -41,6 +50,9 @@ impl Requests {
     pub fn seen(&self, id: RequestId) -> Seen {
         if let Some((lsn, reply)) = self.done.get(&id) {
             return Seen::Done(*lsn, reply.clone());
+        }
+        if let Some((lsn, reply)) = self.unchanged.get(&id) {
+            return Seen::Unchanged(*lsn, reply.clone());
         }
         match self.forgotten.get(&forwarder(id)) {
             Some(&newest) if id.sequence <= newest => Seen::Forgotten,
@@ -57,9 +69,33 @@ impl Requests {
             }
             self.order.pop_front();
             self.done.remove(&old);
-            let newest = self.forgotten.entry(forwarder(old)).or_default();
-            *newest = (*newest).max(old.sequence);
+            self.forget(old);
         }
+    }
+
+    /// A request was run and changed nothing; its reply tells of what is committed up to `wait`.
+    pub fn add_unchanged(&mut self, id: RequestId, wait: Lsn, time_ms: u64, reply: Bytes) {
+        self.unchanged.insert(id, (wait, reply));
+        self.unchanged_order.push_back((time_ms, id));
+        while let Some(&(then, old)) = self.unchanged_order.front() {
+            if self.unchanged_order.len() <= KEPT_MAX && then + KEPT_MS > time_ms {
+                break;
+            }
+            self.unchanged_order.pop_front();
+            self.unchanged.remove(&old);
+            self.forget(old);
+        }
+    }
+
+    /// Another reign begins: what changed nothing in the last one may be run again.
+    pub fn begin_reign(&mut self) {
+        self.unchanged.clear();
+        self.unchanged_order.clear();
+    }
+
+    fn forget(&mut self, old: RequestId) {
+        let newest = self.forgotten.entry(forwarder(old)).or_default();
+        *newest = (*newest).max(old.sequence);
     }
 
     /// The records after `lsn` never happened.
@@ -114,10 +150,15 @@ mod tests {
         requests.add(id(11), Lsn(9), 1000 + KEPT_MS, Bytes::new());
         assert_eq!(requests.seen(id(3)), Seen::Forgotten);
         assert_eq!(requests.seen(id(12)), Seen::Never);
+        requests.add_unchanged(id(13), Lsn(9), 1000 + KEPT_MS, Bytes::from_static(b"0"));
+        assert_eq!(requests.seen(id(13)), Seen::Unchanged(Lsn(9), Bytes::from_static(b"0")));
         let (done, forgotten) = requests.export(Lsn(99));
         let mut copy = Requests::default();
         copy.import(done, forgotten, 1000 + KEPT_MS);
         assert_eq!(copy.seen(id(3)), Seen::Forgotten);
         assert!(matches!(copy.seen(id(11)), Seen::Done(..)));
+        assert_eq!(copy.seen(id(13)), Seen::Never, "only the reign that ran it remembers it");
+        requests.begin_reign();
+        assert_eq!(requests.seen(id(13)), Seen::Never);
     }
 }

@@ -1,1 +1,31 @@
-//! Room `sim`.
+//! Room `sim`: whole clusters in one thread, from a seed.
+//!
+//! The simulator runs the code that ships: [`process`] joins the machines of a node as the server does, and
+//! [`world`] gives them a network that loses, delays and cuts ([`network`]), clocks that disagree ([`clock`]), a disk
+//! that forgets what was not synced ([`disk`]), clients ([`client`]) and a schedule of faults ([`faults`]), all drawn
+//! from one seed. After every event the invariants in [`checks`] are looked at; at the end the clients' [`history`]
+//! has to be linearizable ([`linearizability`]), and once all is healed the cluster has to be whole again.
+//!
+//! A run is a function of its seed and the code: the same seed gives the same [`trace`], to the last message.
+//!
+//! ```text
+//! cargo run --release -p annulet-sim --bin sim -- --seeds 0..2000
+//! cargo run --release -p annulet-sim --bin sim -- --seed 17 --trace
+//! ```
+
+pub mod checks;
+pub mod client;
+pub mod clock;
+pub mod disk;
+pub mod faults;
+pub mod history;
+mod injure;
+pub mod linearizability;
+pub mod network;
+pub mod oracle;
+pub mod process;
+pub mod random;
+pub mod trace;
+pub mod world;
+
+pub use world::{Failure, Options, Summary, run};

@@ -1,0 +1,77 @@
+//! What must hold at every moment, one invariant a file. All look at the nodes from outside, in true time, and none
+//! decides by the product's code.
+
+pub mod acknowledged;
+pub mod committed;
+pub mod growth;
+pub mod leases;
+pub mod maps;
+pub mod one_primary;
+pub mod tables;
+
+use crate::history::Time;
+use crate::process::Process;
+use types::Instant;
+
+/// A running node, as the checks see it.
+#[derive(Clone, Copy)]
+pub struct Seat<'a> {
+    /// Its index.
+    pub node: usize,
+    /// Its process.
+    pub process: &'a Process,
+    /// What its own clock shows now.
+    pub now: Instant,
+}
+
+/// All invariants and what they remember.
+pub struct Checks {
+    /// Maps.
+    pub maps: maps::Maps,
+    /// One primary.
+    pub one_primary: one_primary::OnePrimary,
+    /// What is committed.
+    pub committed: committed::CommittedLogs,
+    /// What only grows.
+    pub growth: growth::Growth,
+}
+
+impl Checks {
+    /// Nothing has happened yet.
+    pub fn new(nodes: usize, partitions: usize) -> Checks {
+        Checks {
+            maps: maps::Maps::default(),
+            one_primary: one_primary::OnePrimary::new(nodes),
+            committed: committed::CommittedLogs::new(nodes, partitions),
+            growth: growth::Growth::new(nodes, partitions),
+        }
+    }
+
+    /// A node's process is gone.
+    pub fn gone(&mut self, node: usize) {
+        self.one_primary.gone(node);
+        self.committed.gone(node);
+        self.growth.gone(node);
+    }
+
+    /// Something happened at a node. `shards`: to its data, too.
+    pub fn after(&mut self, node: usize, shards: bool, seats: &[Option<Seat<'_>>]) -> Result<(), String> {
+        let Some(seat) = seats[node] else { return Ok(()) };
+        let newer = self.maps.look(&seat)?;
+        if let Some((before, after)) = &newer {
+            leases::check(before, after, seats)?;
+        }
+        if shards {
+            self.one_primary.look(&seat);
+            self.one_primary.check(node, seats)?;
+            self.growth.look(&seat)?;
+            self.committed.look(&seat)?;
+        }
+        self.committed.check(newer.is_some(), self.maps.newest(), seats)
+    }
+}
+
+/// A true time for people.
+pub fn shown(now: Time) -> String {
+    format!("{}.{:06} s", now / 1_000_000_000, now / 1000 % 1_000_000)
+}

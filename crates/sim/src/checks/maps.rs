@@ -1,0 +1,69 @@
+//! One cluster map a version, and one configuration an epoch: whoever knows a version knows the same map, and from
+//! version to version epochs only grow, by one configuration at a time.
+
+use crate::checks::Seat;
+use placement::ClusterMap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Every map that any node has known.
+#[derive(Default)]
+pub struct Maps {
+    known: BTreeMap<u64, Arc<ClusterMap>>,
+    newest: Arc<ClusterMap>,
+    seen: BTreeMap<usize, Arc<ClusterMap>>,
+}
+
+impl Maps {
+    /// The newest map that any node has known. It was committed, or nobody would know it.
+    pub fn newest(&self) -> &Arc<ClusterMap> {
+        &self.newest
+    }
+
+    /// Looks at the map of a node. Where it is the newest so far: the newest before it, and it.
+    pub fn look(&mut self, seat: &Seat<'_>) -> Result<Option<(Arc<ClusterMap>, Arc<ClusterMap>)>, String> {
+        let map = seat.process.map();
+        if self.seen.get(&seat.node).is_some_and(|seen| Arc::ptr_eq(seen, map)) {
+            return Ok(None);
+        }
+        self.seen.insert(seat.node, map.clone());
+        match self.known.get(&map.version) {
+            Some(known) if known != map => {
+                return Err(format!("version {} of the map is two maps: {known:?} and {map:?}", map.version));
+            }
+            Some(_) => return Ok(None),
+            None => {}
+        }
+        let before = self.known.range(..map.version).next_back().map(|(_, map)| map.clone());
+        let after = self.known.range(map.version..).next().map(|(_, map)| map.clone());
+        if let Some(before) = before {
+            follows(&before, map)?;
+        }
+        if let Some(after) = after {
+            follows(map, &after)?;
+        }
+        self.known.insert(map.version, map.clone());
+        if map.version <= self.newest.version {
+            return Ok(None);
+        }
+        let before = std::mem::replace(&mut self.newest, map.clone());
+        Ok(Some((before, map.clone())))
+    }
+}
+
+fn follows(before: &ClusterMap, after: &ClusterMap) -> Result<(), String> {
+    for ((id, old), (_, new)) in before.each_partition().zip(after.each_partition()) {
+        if new.epoch < old.epoch || new.epoch == old.epoch && new != old {
+            return Err(format!(
+                "partition {id}: {old:?} in version {} became {new:?} in {}",
+                before.version, after.version
+            ));
+        }
+    }
+    for (old, new) in before.members.iter().zip(&after.members) {
+        if new.incarnation < old.incarnation {
+            return Err(format!("node {} went back from {old:?} to {new:?}", old.id));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! A client: one connection, one request at a time, and what its replies mean for the history.
+//!
+//! Every plain value written is a multiple of [`STEP`] and unique, so a read tells which write it saw and how often
+//! that was counted up since.
+
+use crate::history::{Answer, Call, History, Outcome, Time};
+use crate::network::MS;
+use crate::random::Random;
+use command::{Door, ErrorKind, Reply};
+
+/// The distance between two written values: more than any value is counted up.
+pub const STEP: i64 = 10_000;
+
+/// A key by its number.
+pub fn key_name(key: usize) -> Vec<u8> {
+    format!("key:{key}").into_bytes()
+}
+
+/// A request that waits for its reply.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// Its number on the connection.
+    pub sequence: u64,
+    /// Its operations in the history, one a key. Empty for a stale read.
+    pub operations: Vec<usize>,
+    /// What is read stale, and when that was asked.
+    pub stale: Option<(usize, Time)>,
+    /// The command.
+    pub args: Vec<Vec<u8>>,
+    /// When it was asked.
+    pub asked_at: Time,
+    /// Whether it may have reached the node.
+    pub delivered: bool,
+}
+
+/// A value that a stale read has shown.
+#[derive(Clone, Copy, Debug)]
+pub struct StaleRead {
+    /// The key.
+    pub key: usize,
+    /// What it showed.
+    pub value: i64,
+    /// When.
+    pub returned: Time,
+}
+
+/// A client.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Its number.
+    pub number: u32,
+    /// The node that it is connected to, by index.
+    pub node: usize,
+    /// Its connection: unique over all clients.
+    pub connection: u64,
+    /// The next request's number.
+    pub sequence: u64,
+    /// Its door.
+    pub door: Door,
+    /// Whether it reads stale.
+    pub stale: bool,
+    /// The request under way.
+    pub waiting: Option<Waiting>,
+    /// Its own chance.
+    pub random: Random,
+}
+
+/// What a client asks next: the command, and its operations.
+pub struct Request {
+    /// The command.
+    pub args: Vec<Vec<u8>>,
+    /// A call a key.
+    pub calls: Vec<(usize, Call)>,
+    /// When what it sets expires, in milliseconds from now.
+    pub expires_ms: Option<u64>,
+}
+
+/// Hands out values and numbers of expiries.
+#[derive(Clone, Debug, Default)]
+pub struct Unique {
+    values: i64,
+    expiries: u32,
+}
+
+impl Unique {
+    fn value(&mut self) -> i64 {
+        self.values += STEP;
+        self.values
+    }
+}
+
+impl Client {
+    /// How long it thinks before its next request.
+    pub fn pause(&mut self) -> Time {
+        match self.random.below(10) {
+            0 => 0,
+            1..=7 => self.random.between(0, 500 * MS),
+            _ => self.random.between(0, 1500 * MS),
+        }
+    }
+
+    fn key(&mut self, keys: usize) -> usize {
+        let among = if self.random.chance(500) { keys / 4 } else { keys };
+        self.random.below(among.max(1) as u64) as usize
+    }
+
+    /// Draws its next request.
+    pub fn draw(&mut self, keys: usize, unique: &mut Unique) -> Request {
+        let key = self.key(keys);
+        let name = key_name(key);
+        let word = |text: &str| text.as_bytes().to_vec();
+        let number = |value: i64| value.to_string().into_bytes();
+        let one = |args, call| Request { args, calls: vec![(key, call)], expires_ms: None };
+        if self.stale {
+            return one(vec![word("GET"), name], Call::Get);
+        }
+        match self.random.below(100) {
+            0..40 => one(vec![word("GET"), name], Call::Get),
+            40..60 => {
+                let value = unique.value();
+                one(vec![word("SET"), name, number(value)], Call::Set(value))
+            }
+            60..72 => one(vec![word("INCR"), name], Call::Increment),
+            72..79 => one(vec![word("DEL"), name], Call::Delete),
+            79..86 => {
+                let value = unique.value();
+                let args = vec![word("SET"), name, number(value), word("NX")];
+                one(args, Call::SetIfAbsent(value))
+            }
+            86..90 => {
+                let value = unique.value();
+                unique.expiries += 1;
+                let expires_ms = self.random.between(1, 3000);
+                let args =
+                    vec![word("SET"), name, number(value), word("PX"), expires_ms.to_string().into_bytes()];
+                let call = Call::SetExpiring(value, unique.expiries);
+                Request { expires_ms: Some(expires_ms), ..one(args, call) }
+            }
+            90..95 => {
+                let chosen = self.some_keys(keys);
+                let mut args = vec![word("MGET")];
+                args.extend(chosen.iter().map(|&key| key_name(key)));
+                let calls = chosen.into_iter().map(|key| (key, Call::Get)).collect();
+                Request { args, calls, expires_ms: None }
+            }
+            _ => {
+                let mut args = vec![word("MSET")];
+                let mut calls = Vec::new();
+                for key in self.some_keys(keys) {
+                    let value = unique.value();
+                    args.extend([key_name(key), number(value)]);
+                    calls.push((key, Call::Set(value)));
+                }
+                Request { args, calls, expires_ms: None }
+            }
+        }
+    }
+
+    /// Keys for one command. The cluster door takes those of one slot alone.
+    fn some_keys(&mut self, keys: usize) -> Vec<usize> {
+        let most = if self.door == Door::Cluster { 1 } else { 3 };
+        let mut chosen: Vec<usize> = (0..most).map(|_| self.key(keys)).collect();
+        chosen.sort_unstable();
+        chosen.dedup();
+        chosen
+    }
+}
+
+/// What a reply says of each of a request's operations. An error where no such reply was to be expected.
+pub fn outcomes(history: &History, waiting: &Waiting, reply: &Reply<'_>) -> Result<Vec<Outcome>, String> {
+    let count = waiting.operations.len();
+    let unexpected = || format!("{} was answered {reply:?}", shown(&waiting.args));
+    if let Reply::Error(error) = reply {
+        return match error.kind() {
+            ErrorKind::UnknownOutcome => Ok(vec![Outcome::Unknown; count]),
+            // Another key of the request may have been written.
+            ErrorKind::Retryable if count > 1 => Ok(vec![Outcome::Unknown; count]),
+            ErrorKind::Retryable => Ok(vec![Outcome::Refused; count]),
+            ErrorKind::Final => Err(unexpected()),
+        };
+    }
+    let calls = waiting.operations.iter().map(|&operation| history.operations()[operation].call);
+    if let Reply::Array(items) = reply {
+        if items.len() != count {
+            return Err(unexpected());
+        }
+        let values =
+            items.iter().map(|item| value(item).map(|value| Outcome::Answered(Answer::Value(value))));
+        return values.collect::<Option<_>>().ok_or_else(unexpected);
+    }
+    calls.map(|call| answer(call, reply).map(Outcome::Answered).ok_or_else(unexpected)).collect()
+}
+
+fn answer(call: Call, reply: &Reply<'_>) -> Option<Answer> {
+    match (call, reply) {
+        (Call::Get, reply) => value(reply).map(Answer::Value),
+        (Call::Set(_) | Call::SetExpiring(..), Reply::Simple(text)) if text == "OK" => Some(Answer::Done),
+        (Call::SetIfAbsent(_), Reply::Simple(text)) if text == "OK" => Some(Answer::Changed(true)),
+        (Call::SetIfAbsent(_), Reply::Null) => Some(Answer::Changed(false)),
+        (Call::Increment, Reply::Integer(value)) => Some(Answer::Counted(*value)),
+        (Call::Delete, Reply::Integer(count @ (0 | 1))) => Some(Answer::Changed(*count == 1)),
+        _ => None,
+    }
+}
+
+/// A value that a reply shows. The outer none: it shows something else.
+pub fn value(reply: &Reply<'_>) -> Option<Option<i64>> {
+    match reply {
+        Reply::Null => Some(None),
+        Reply::Bulk(bytes) => std::str::from_utf8(bytes).ok()?.parse().ok().map(Some),
+        _ => None,
+    }
+}
+
+/// A command for people.
+pub fn shown(args: &[Vec<u8>]) -> String {
+    args.iter().map(|arg| String::from_utf8_lossy(arg)).collect::<Vec<_>>().join(" ")
+}

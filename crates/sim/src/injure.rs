@@ -1,0 +1,243 @@
+//! Faults happen here, and end.
+
+use crate::faults::Kind;
+use crate::network::{Cut, Link, MS};
+use crate::world::{Event, NODES, World};
+use types::NodeId;
+
+/// The longest pause, cut and absence.
+const PAUSE_MAX: u64 = 20_000 * MS;
+const CUT_MAX: u64 = 8_000 * MS;
+const ABSENCE_MAX: u64 = 6_000 * MS;
+
+/// The end of a fault.
+#[derive(Clone, Debug)]
+pub(crate) enum Mend {
+    /// Links are good again.
+    Quality(Vec<(usize, usize)>),
+    /// A cut of links ends.
+    Cut(Vec<(usize, usize)>, Cut),
+    /// A node goes on. The second: its how-manieth process.
+    Pause(usize, u64),
+    /// A node's process is started again.
+    Crash(usize),
+}
+
+impl World {
+    /// One fault.
+    pub(crate) fn injure(&mut self) -> Result<(), String> {
+        let kind = self.plan.next_kind();
+        let node = self.plan.random().below(NODES as u64) as usize;
+        let other = (node + 1 + self.plan.random().below(NODES as u64 - 1) as usize) % NODES;
+        self.faults += 1;
+        let now = self.now;
+        self.trace.event(now, &[20, kind as u64, node as u64, other as u64], || {
+            format!("fault: {kind:?}, node {} (and {})", node + 1, other + 1)
+        });
+        match kind {
+            Kind::Late | Kind::Loss | Kind::Twice => self.worsen(kind, node, other),
+            Kind::OneWay => self.cut(vec![(node, other)]),
+            Kind::Isolate => self.cut(
+                (0..NODES)
+                    .filter(|&peer| peer != node)
+                    .flat_map(|peer| [(node, peer), (peer, node)])
+                    .collect(),
+            ),
+            Kind::Pause => {
+                if self.nodes[node].process.is_some() {
+                    self.nodes[node].pauses += 1;
+                    let until = now + self.plan.lasting(PAUSE_MAX);
+                    let start = self.nodes[node].start;
+                    self.schedule(until, Event::Mend(Mend::Pause(node, start)));
+                }
+            }
+            Kind::Crash => {
+                if self.may_kill(node) {
+                    self.kill(node);
+                    let until = now + self.plan.lasting(ABSENCE_MAX);
+                    self.schedule(until, Event::Mend(Mend::Crash(node)));
+                }
+            }
+            Kind::Reset => {
+                self.reset(node, other);
+            }
+            Kind::Jump => {
+                let mut random = self.plan.random().fork();
+                self.nodes[node].clock.jump(&mut random);
+            }
+        }
+        Ok(())
+    }
+
+    fn worsen(&mut self, kind: Kind, node: usize, other: usize) {
+        let random = self.plan.random();
+        let links: Vec<(usize, usize)> = match random.below(3) {
+            0 => vec![(node, other)],
+            1 => vec![(node, other), (other, node)],
+            _ => (0..NODES).flat_map(|a| (0..NODES).filter(move |&b| a != b).map(move |b| (a, b))).collect(),
+        };
+        let permille = random.pick(&[10, 50, 200, 500]);
+        let late_max = random.pick(&[5, 50, 400, 2000]) * MS;
+        for &(from, to) in &links {
+            let link: &mut Link = self.network.link(from, to);
+            match kind {
+                Kind::Late => (link.late, link.late_max) = (permille * 2, late_max),
+                Kind::Loss => link.loss = permille,
+                _ => link.twice = permille,
+            }
+        }
+        let until = self.now + self.plan.lasting(CUT_MAX);
+        self.schedule(until, Event::Mend(Mend::Quality(links)));
+    }
+
+    fn cut(&mut self, links: Vec<(usize, usize)>) {
+        let cut = if self.plan.random().chance(600) { Cut::Loses } else { Cut::Holds };
+        let lasting = self.plan.lasting(CUT_MAX);
+        for &(from, to) in &links {
+            self.network.link(from, to).cuts.push(cut);
+            // Some time later one end or both give the connection up.
+            for (end, peer) in [(from, to), (to, from)] {
+                let gives_up = self.plan.random().between(100 * MS, 4_000 * MS);
+                if gives_up < lasting {
+                    self.lose_link(end, peer, self.now + gives_up);
+                }
+            }
+        }
+        self.schedule(self.now + lasting, Event::Mend(Mend::Cut(links, cut)));
+    }
+
+    fn lose_link(&mut self, node: usize, peer: usize, at: u64) {
+        let start = self.nodes[node].start;
+        self.schedule(at, Event::LinkLost { node, start, peer: NodeId(peer as u16 + 1) });
+    }
+
+    /// The connection between two nodes breaks: both notice at once, or a little later.
+    fn reset(&mut self, node: usize, other: usize) {
+        for (end, peer) in [(node, other), (other, node)] {
+            let at = self.now + self.plan.random().between(0, 20 * MS);
+            self.lose_link(end, peer, at);
+        }
+    }
+
+    /// A message waits until a cut is mended.
+    pub(crate) fn hold(&mut self, from: usize, to: usize, event: Event) {
+        self.held.entry((from, to)).or_default().push(event);
+    }
+
+    /// Whether every partition that a node holds in sync has another in-sync copy that runs.
+    fn may_kill(&self, node: usize) -> bool {
+        let id = NodeId(node as u16 + 1);
+        let map = self.checks.maps.newest();
+        if self.nodes[node].process.is_none() {
+            return false;
+        }
+        if self.plan.reckless {
+            return true;
+        }
+        let runs = |other: NodeId| {
+            other != id
+                && self.nodes[usize::from(other.0) - 1].process.as_ref().is_some_and(|process| {
+                    map.member(other).is_some_and(|m| m.incarnation == process.identity().incarnation)
+                })
+        };
+        map.partitions.iter().all(|state| state.epoch.0 == 0 || state.in_sync.iter().any(runs))
+    }
+
+    fn kill(&mut self, index: usize) {
+        let seed = self.random.next();
+        let node = &mut self.nodes[index];
+        node.process = None;
+        node.inbox.clear();
+        node.pauses = 0;
+        node.disk.crash(seed);
+        self.checks.gone(index);
+        self.trace.event(self.now, &[21, index as u64], || format!("node {} is killed", index + 1));
+        self.break_clients(index);
+        for peer in (0..NODES).filter(|&peer| peer != index) {
+            let at = self.now + self.plan.random().between(0, 5 * MS);
+            self.lose_link(peer, index, at);
+        }
+    }
+
+    /// The end of one fault.
+    pub(crate) fn mend(&mut self, mend: Mend) -> Result<(), String> {
+        match mend {
+            Mend::Quality(links) => {
+                for (from, to) in links {
+                    let link = self.network.link(from, to);
+                    (link.late, link.loss, link.twice) = (0, 0, 0);
+                }
+                Ok(())
+            }
+            Mend::Cut(links, cut) => {
+                for (from, to) in links {
+                    let cuts = &mut self.network.link(from, to).cuts;
+                    if let Some(at) = cuts.iter().position(|&other| other == cut) {
+                        cuts.remove(at);
+                    }
+                    if cuts.is_empty() {
+                        self.let_go(from, to);
+                    }
+                }
+                Ok(())
+            }
+            Mend::Pause(node, start) => {
+                let paused = &mut self.nodes[node];
+                if paused.start == start && paused.pauses > 0 {
+                    paused.pauses -= 1;
+                    if paused.pauses == 0 {
+                        return self.wake(node);
+                    }
+                }
+                Ok(())
+            }
+            Mend::Crash(node) => {
+                if self.nodes[node].process.is_none() {
+                    self.start(node)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// What a cut held back arrives, in order.
+    fn let_go(&mut self, from: usize, to: usize) {
+        for (place, event) in self.held.remove(&(from, to)).unwrap_or_default().into_iter().enumerate() {
+            self.schedule(self.now + place as u64, event);
+        }
+    }
+
+    /// A node goes on: what came meanwhile is delivered, in order, with its own tick before or after.
+    fn wake(&mut self, index: usize) -> Result<(), String> {
+        self.trace.event(self.now, &[22, index as u64], || format!("node {} wakes", index + 1));
+        self.nodes[index].awake_since = self.now;
+        let mut inbox = std::mem::take(&mut self.nodes[index].inbox);
+        if self.plan.random().chance(500) {
+            inbox.sort_by_key(|event| !matches!(event, Event::Tick { .. }));
+        }
+        for event in inbox {
+            if self.nodes[index].process.is_none() {
+                break;
+            }
+            self.handle(event)?;
+        }
+        Ok(())
+    }
+
+    /// Everything is well again, at once.
+    pub(crate) fn heal(&mut self) -> Result<(), String> {
+        self.network.heal();
+        for (from, to) in (0..NODES).flat_map(|from| (0..NODES).map(move |to| (from, to))) {
+            self.let_go(from, to);
+        }
+        for node in 0..NODES {
+            if self.nodes[node].process.is_none() {
+                self.start(node)?;
+            } else if self.nodes[node].pauses > 0 {
+                self.nodes[node].pauses = 0;
+                self.wake(node)?;
+            }
+        }
+        Ok(())
+    }
+}

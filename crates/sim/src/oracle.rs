@@ -1,0 +1,148 @@
+//! What is committed, as an outsider sees it: every record that any copy has shown committed, and the state that they
+//! make. The effects are read by the table in the documentation (docs/storage.md), not by the product's code.
+
+use std::collections::BTreeMap;
+
+/// A committed record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The epoch that ordered it.
+    pub epoch: u64,
+    /// The partition's time that it names.
+    pub time_ms: u64,
+    /// Its effects, encoded.
+    pub body: Vec<u8>,
+}
+
+/// A key's value and its expiry, in Unix milliseconds.
+pub type Held = (Vec<u8>, Option<u64>);
+
+/// The committed records of each partition, from lsn 1 on.
+#[derive(Clone, Debug, Default)]
+pub struct Oracle {
+    partitions: Vec<Vec<Committed>>,
+}
+
+impl Oracle {
+    /// Nothing is committed yet.
+    pub fn new(partitions: usize) -> Oracle {
+        Oracle { partitions: vec![Vec::new(); partitions] }
+    }
+
+    /// The committed records of a partition; the first has lsn 1.
+    pub fn records(&self, partition: usize) -> &[Committed] {
+        &self.partitions[partition]
+    }
+
+    /// A copy shows a record as committed.
+    pub fn witness(&mut self, partition: usize, lsn: u64, record: Committed) -> Result<(), String> {
+        let records = &mut self.partitions[partition];
+        match records.get(lsn as usize - 1) {
+            Some(known) if *known == record => Ok(()),
+            Some(known) => Err(format!(
+                "two records are committed at lsn {lsn} of partition {partition}: {known:?} and {record:?}"
+            )),
+            None if records.len() as u64 + 1 == lsn => {
+                records.push(record);
+                Ok(())
+            }
+            None => Err(format!(
+                "partition {partition} shows lsn {lsn} committed, and nobody ever showed what follows {}",
+                records.len()
+            )),
+        }
+    }
+
+    /// The state after a partition's first `lsn` records.
+    pub fn state(&self, partition: usize, lsn: u64) -> Result<BTreeMap<Vec<u8>, Held>, String> {
+        let mut state = BTreeMap::new();
+        for record in self.partitions[partition].iter().take(lsn as usize) {
+            apply(&record.body, &mut state).ok_or_else(|| format!("bad effects: {:?}", record.body))?;
+        }
+        Ok(state)
+    }
+
+    /// Whether some committed record of a partition gives a key this value.
+    pub fn has_put(&self, partition: usize, key: &[u8], value: &[u8]) -> bool {
+        let puts = |record: &Committed| {
+            let mut state = BTreeMap::new();
+            apply(&record.body, &mut state).is_some() && state.get(key).is_some_and(|held| held.0 == value)
+        };
+        self.partitions[partition].iter().rev().any(puts)
+    }
+}
+
+/// Reads a record's body: a run of effects.
+fn apply(mut body: &[u8], state: &mut BTreeMap<Vec<u8>, Held>) -> Option<()> {
+    while let Some((&head, rest)) = body.split_first() {
+        body = rest.get(8..)?;
+        let expiry = if head & 16 != 0 { Some(number(&mut body)?) } else { None };
+        match head & 15 {
+            1 => {
+                let key = string(&mut body)?;
+                let value = string(&mut body)?;
+                state.insert(key, (value, expiry));
+            }
+            2 => {
+                state.remove(&string(&mut body)?);
+            }
+            3 => {
+                if let Some(held) = state.get_mut(&string(&mut body)?) {
+                    held.1 = expiry;
+                }
+            }
+            4 => state.clear(),
+            _ => return None,
+        }
+    }
+    Some(())
+}
+
+fn number(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(byte & 127) << shift;
+        if byte < 128 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+fn string(bytes: &mut &[u8]) -> Option<Vec<u8>> {
+    let length = number(bytes)? as usize;
+    let (string, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some(string.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn effects_are_read_as_the_documentation_draws_them() {
+        let mut body = vec![1];
+        body.extend([0; 8]);
+        body.extend([1, b'k', 2, b'v', b'w']);
+        body.push(1 | 16);
+        body.extend([0; 8]);
+        body.extend([0x80, 1, 1, b'j', 1, b'x']);
+        let mut state = BTreeMap::new();
+        apply(&body, &mut state).unwrap();
+        assert_eq!(state[&b"k"[..]], (b"vw".to_vec(), None));
+        assert_eq!(state[&b"j"[..]], (b"x".to_vec(), Some(128)));
+    }
+
+    #[test]
+    fn a_second_record_at_a_committed_place_is_noticed() {
+        let mut oracle = Oracle::new(1);
+        let record = |epoch| Committed { epoch, time_ms: 0, body: Vec::new() };
+        oracle.witness(0, 1, record(1)).unwrap();
+        oracle.witness(0, 1, record(1)).unwrap();
+        assert!(oracle.witness(0, 1, record(2)).is_err());
+        assert!(oracle.witness(0, 3, record(1)).is_err());
+    }
+}

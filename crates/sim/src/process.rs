@@ -1,0 +1,331 @@
+//! One process of a node: the shipped machines of its threads, joined as the server joins them.
+//!
+//! What the server's threads hand each other by queue leaves here as [`Effect`]s, so that the world can take its time
+//! with them: messages between the shards of one node, and maps on their way to the shards.
+
+use crate::disk::SimDisk;
+use command::{Door, Reply, Session};
+use control::{Beat, Identity, Message as ControlMessage};
+use node::{Answer, ControlDriver, ControlDriverConfig, HeartDriver, Published, Shard, ShardConfig, Ticket};
+use placement::ClusterMap;
+use replication::{Context, Message, Sender, Standing};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::{Log, Table};
+use types::settings::{ReadLevel, Settings};
+use types::{Instant, NodeId, PartitionId, ShardId};
+
+/// Where a node keeps its control file.
+const DIRECTORY: &str = "data";
+
+/// A message between nodes.
+#[derive(Clone, Debug)]
+pub enum Envelope {
+    /// Heart to heart.
+    Beat(Beat),
+    /// Control plane to control plane.
+    Control(ControlMessage),
+    /// Shard to shard.
+    Shard(ShardId, ShardId, Message),
+}
+
+/// What a process wants done.
+#[derive(Debug)]
+pub enum Effect {
+    /// A message to another node.
+    Send(NodeId, Envelope),
+    /// A message between two of its shards: never lost, in order.
+    Local(ShardId, ShardId, Message),
+    /// A map for a shard.
+    Map(ShardId, Arc<ClusterMap>),
+    /// A reply to a client.
+    Reply(Ticket, Reply<'static>),
+}
+
+/// One copy of a partition, as the checks see it.
+#[derive(Clone, Copy)]
+pub struct Copy<'a> {
+    /// Which partition.
+    pub partition: usize,
+    /// The newest epoch that it knows.
+    pub epoch: u64,
+    /// The reign that it follows, or is.
+    pub primary_since: u64,
+    /// What it holds for committed.
+    pub commit: u64,
+    /// Whether it is primary, by its own light.
+    pub is_primary: bool,
+    /// Whether it would run requests now.
+    pub serves: bool,
+    /// Whether it has a role at all.
+    pub is_here: bool,
+    /// Whether a snapshot is being taken in.
+    pub is_incomplete: bool,
+    /// Its log.
+    pub log: &'a Log,
+    /// Its table.
+    pub table: &'a Table,
+}
+
+/// A running process.
+pub struct Process {
+    identity: Identity,
+    settings: Arc<Settings>,
+    control: ControlDriver<SimDisk>,
+    heart: HeartDriver,
+    shards: Vec<Shard>,
+    published: Arc<Published>,
+    sessions: BTreeMap<u64, Session>,
+    effects: Vec<Effect>,
+}
+
+impl Process {
+    /// Starts a process on what its disk has kept.
+    pub fn start(
+        settings: Arc<Settings>,
+        shards: u16,
+        disk: SimDisk,
+        seed: u64,
+        now: Instant,
+        wall_ms: u64,
+    ) -> Result<Process, String> {
+        let directory = Path::new(DIRECTORY);
+        storage::Disk::create_dir_all(&disk, directory).map_err(|error| error.to_string())?;
+        let config = ControlDriverConfig {
+            settings: settings.clone(),
+            cluster_id: "simulated".into(),
+            shards,
+            wall_ms,
+            seed,
+        };
+        let control = ControlDriver::open(disk, directory, config, now).map_err(|error| error.to_string())?;
+        let published = Arc::new(Published::new(shards));
+        let heart_config = control.heart_config(&settings).map_err(|error| error.to_string())?;
+        let heart = HeartDriver::new(heart_config, published.clone(), now);
+        let identity = control.identity();
+        let shards = (0..shards)
+            .map(|shard| {
+                Shard::new(ShardConfig {
+                    settings: settings.clone(),
+                    identity,
+                    shard: ShardId(shard),
+                    shards,
+                    hash_seed: seed,
+                    published: published.clone(),
+                })
+            })
+            .collect();
+        let sessions = BTreeMap::new();
+        Ok(Process { identity, settings, control, heart, shards, published, sessions, effects: Vec::new() })
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The map that its control plane knows.
+    pub fn map(&self) -> &Arc<ClusterMap> {
+        self.control.map()
+    }
+
+    /// Until when it holds a lease, on its own clock.
+    pub fn lease_until(&self) -> Instant {
+        self.published.lease_until()
+    }
+
+    /// What is to be done since the last call.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Time passes.
+    pub fn tick(&mut self, now: Instant, wall_ms: u64) -> Result<(), String> {
+        for (at, shard) in self.shards.iter_mut().enumerate() {
+            shard.tick(now);
+            shard.flush(now);
+            self.published.stamp(ShardId(at as u16), now);
+        }
+        self.control.tick(now);
+        self.heart.tick(now, wall_ms);
+        self.settle(now)
+    }
+
+    /// A message from another node.
+    pub fn message(
+        &mut self,
+        now: Instant,
+        wall_ms: u64,
+        from: Identity,
+        envelope: Envelope,
+    ) -> Result<(), String> {
+        match envelope {
+            Envelope::Beat(beat) => self.heart.beat(now, wall_ms, from, beat),
+            Envelope::Control(message) => self.control.message(now, from, message),
+            Envelope::Shard(shard, to, message) => self.shard_message(now, from, shard, to, message),
+        }
+        self.settle(now)
+    }
+
+    /// A message from one of its own shards to another.
+    pub fn local(
+        &mut self,
+        now: Instant,
+        from: ShardId,
+        to: ShardId,
+        message: Message,
+    ) -> Result<(), String> {
+        self.shard_message(now, self.identity, from, to, message);
+        self.settle(now)
+    }
+
+    fn shard_message(&mut self, now: Instant, from: Identity, shard: ShardId, to: ShardId, message: Message) {
+        let sender = Sender { node: from.node, incarnation: from.incarnation, shard };
+        if let Some(shard) = self.shards.get_mut(usize::from(to.0)) {
+            shard.message(now, sender, message);
+            shard.flush(now);
+            self.published.stamp(to, now);
+        }
+    }
+
+    /// A map reaches a shard.
+    pub fn shard_map(&mut self, now: Instant, shard: ShardId, map: Arc<ClusterMap>) -> Result<(), String> {
+        let shard = &mut self.shards[usize::from(shard.0)];
+        shard.map(now, map);
+        shard.flush(now);
+        self.settle(now)
+    }
+
+    /// The connection to another node broke.
+    pub fn link_lost(&mut self, now: Instant, node: NodeId) -> Result<(), String> {
+        for shard in &mut self.shards {
+            shard.link_lost(now, node);
+            shard.flush(now);
+        }
+        self.settle(now)
+    }
+
+    /// A client's request. The connection is made by its first one.
+    pub fn request(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        door: Door,
+        read_level: ReadLevel,
+        args: &[Vec<u8>],
+    ) -> Result<(), String> {
+        let settings = &self.settings;
+        let session = self.sessions.entry(ticket.connection).or_insert_with(|| {
+            let mut session = Session::new(ticket.connection, door, settings);
+            session.read_level = read_level;
+            session
+        });
+        let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+        let at = ticket.connection as usize % self.shards.len();
+        let shard = &mut self.shards[at];
+        let mut told = Vec::new();
+        let answer = shard.request(now, ticket, session, &args, &mut |reply| {
+            told.push(reply.clone().into_owned());
+        });
+        if (answer == Answer::Now) != (told.len() == 1) {
+            return Err(format!("{ticket:?} was answered {answer:?} with {} replies", told.len()));
+        }
+        shard.flush(now);
+        self.effects.extend(told.into_iter().map(|reply| Effect::Reply(ticket, reply)));
+        self.settle(now)
+    }
+
+    /// A client's connection is gone.
+    pub fn closed(&mut self, connection: u64) {
+        self.sessions.remove(&connection);
+        let at = connection as usize % self.shards.len();
+        self.shards[at].closed(connection);
+    }
+
+    /// Hands on what the threads have for each other, until nobody has anything.
+    fn settle(&mut self, now: Instant) -> Result<(), String> {
+        loop {
+            let mut idle = true;
+            for beat in std::mem::take(&mut self.heart.effects().beats) {
+                self.effects.push(Effect::Send(beat.0, Envelope::Beat(beat.1)));
+            }
+            for notice in std::mem::take(&mut self.heart.effects().notices) {
+                idle = false;
+                self.control.notice(now, notice);
+            }
+            for at in 0..self.shards.len() {
+                let effects = std::mem::take(self.shards[at].effects());
+                let from = ShardId(at as u16);
+                for (to, shard, message) in effects.messages {
+                    self.effects.push(if to == self.identity.node {
+                        Effect::Local(from, shard, message)
+                    } else {
+                        Effect::Send(to, Envelope::Shard(from, shard, message))
+                    });
+                }
+                self.effects.extend(effects.replies.into_iter().map(|(t, reply)| Effect::Reply(t, reply)));
+                if !effects.changes.is_empty() {
+                    idle = false;
+                    self.control.changes(now, effects.changes);
+                }
+            }
+            let effects = std::mem::take(self.control.effects());
+            if let Some(why) = effects.failed {
+                return Err(format!("node {} stops: {why}", self.identity.node));
+            }
+            for (to, message) in effects.messages {
+                self.effects.push(Effect::Send(to, Envelope::Control(message)));
+            }
+            if let Some(map) = effects.map {
+                for shard in 0..self.shards.len() {
+                    self.effects.push(Effect::Map(ShardId(shard as u16), map.clone()));
+                }
+            }
+            for input in effects.to_heart {
+                idle = false;
+                self.heart.input(input);
+            }
+            for (to, question, partitions) in effects.ask_tails {
+                idle = false;
+                let tails = self.shards.iter().flat_map(|shard| shard.tails(&partitions)).collect();
+                self.control.tails(now, to, question, tails);
+            }
+            if idle {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Its copies, as they stand at `now` on its own clock.
+    pub fn copies(&self, now: Instant) -> impl Iterator<Item = Copy<'_>> {
+        self.shards.iter().flat_map(move |shard| {
+            let context = Context {
+                now,
+                lease_until: self.published.lease_until(),
+                clock_ms: self.published.clock_ms(now),
+                map: shard.acting_map().clone(),
+                snapshots_free: 0,
+                evict: Duration::MAX,
+            };
+            shard.partitions().map(move |partition| Copy {
+                partition: usize::from(partition.id().0),
+                epoch: partition.epoch().0,
+                primary_since: partition.primary_since().0,
+                commit: partition.commit().0,
+                is_primary: partition.is_primary(),
+                serves: partition.standing(&context) == Standing::Serving,
+                is_here: partition.is_here(),
+                is_incomplete: partition.is_incomplete(),
+                log: partition.log(),
+                table: partition.table(),
+            })
+        })
+    }
+
+    /// One of its copies.
+    pub fn copy(&self, now: Instant, partition: PartitionId) -> Option<Copy<'_>> {
+        self.copies(now).find(|copy| copy.partition == usize::from(partition.0))
+    }
+}

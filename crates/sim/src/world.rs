@@ -1,0 +1,909 @@
+//! A cluster and its clients in one thread: a queue of events in true time, drawn from a seed.
+//!
+//! For 30 simulated seconds clients ask and things go wrong ([`crate::faults`]); every event is followed by the checks
+//! ([`crate::checks`]). Then everything is healed and started again, and progress is demanded: within
+//! [`MENDING`] every partition that has a copy left serves, with all its copies in sync, and every key can be read.
+//! At the end the clients' history has to be linearizable ([`crate::linearizability`]).
+
+use crate::checks::{Checks, Seat, acknowledged, tables};
+use crate::client::{self, Client, STEP, StaleRead, Unique, Waiting, key_name};
+use crate::clock::Clock;
+use crate::disk::SimDisk;
+use crate::faults::Plan;
+use crate::history::{Answer, Call, History, Outcome, Time};
+use crate::linearizability;
+use crate::network::{Fate, MS, Network};
+use crate::process::{Effect, Envelope, Process};
+use crate::random::Random;
+use crate::trace::{Trace, digest};
+use command::{Door, Reply};
+use control::Identity;
+use node::Ticket;
+use placement::ClusterMap;
+use replication::Message;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use types::settings::{ReadLevel, Settings};
+use types::{NodeId, ShardId, partition_of_key};
+
+/// Nodes.
+pub(crate) const NODES: usize = 3;
+/// Partitions.
+pub(crate) const PARTITIONS: u16 = 8;
+/// Keys.
+const KEYS: usize = 16;
+/// When the faults end.
+pub(crate) const FAULTS_END: Time = 30_000 * MS;
+/// How long the cluster has to be whole again, once everything is healed.
+pub(crate) const MENDING: Time = 10_000 * MS;
+/// Between two ticks of a node.
+const TICK: Time = 5 * MS;
+/// How long a node lets a request wait, and how much longer a client waits for it.
+const REQUEST_TIMEOUT: Time = 2_000 * MS;
+const ANSWER_SLACK: Time = 1_500 * MS;
+/// Between two comparisons of the tables.
+const TABLES: Time = 1_000 * MS;
+/// The client of the final reads.
+const LAST_CLIENT: u32 = 999;
+
+/// How to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Keep the last lines of the trace.
+    pub keep_trace: bool,
+    /// Print the trace as it grows.
+    pub print_trace: bool,
+}
+
+/// What a run was like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The hash of everything that happened.
+    pub hash: u64,
+    /// Events.
+    pub events: u64,
+    /// Operations on keys.
+    pub operations: usize,
+    /// Those of unknown outcome.
+    pub unknown: usize,
+    /// Those that were refused.
+    pub refused: usize,
+    /// Stale reads.
+    pub stale_reads: usize,
+    /// Faults.
+    pub faults: usize,
+    /// Reigns: how often a partition got a primary.
+    pub reigns: u64,
+    /// Partitions of which every copy was lost.
+    pub lost: usize,
+    /// How long the cluster took to be whole again, in nanoseconds.
+    pub mended: Time,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// When.
+    pub now: Time,
+    /// What.
+    pub what: String,
+    /// The last lines of the trace, where they were kept.
+    pub trace: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Event {
+    Tick { node: usize, start: u64 },
+    Message { from: Identity, to: usize, start: u64, envelope: Envelope },
+    Local { node: usize, start: u64, from: ShardId, to: ShardId, message: Message },
+    Map { node: usize, start: u64, shard: ShardId, map: Arc<ClusterMap> },
+    LinkLost { node: usize, start: u64, peer: NodeId },
+    Request { node: usize, start: u64, client: usize, connection: u64, sequence: u64 },
+    Reply { client: usize, ticket: Ticket, reply: Reply<'static> },
+    Broken { client: usize, connection: u64 },
+    Client { client: usize },
+    Overdue { client: usize, connection: u64, sequence: u64 },
+    Fault,
+    Mend(crate::injure::Mend),
+    Tables,
+    Heal,
+    Watch,
+}
+
+/// A node: what outlives its processes, and the one that runs.
+pub(crate) struct Node {
+    pub clock: Clock,
+    pub disk: SimDisk,
+    pub process: Option<Process>,
+    /// Counts its processes.
+    pub start: u64,
+    /// How many pauses hold it.
+    pub pauses: u32,
+    /// What came while it stood still.
+    pub inbox: Vec<Event>,
+    /// When it last went on after a pause, or was started.
+    pub awake_since: Time,
+    /// When the last map went to each shard, so that they keep their order.
+    map_at: Time,
+}
+
+/// Runs a seed.
+pub fn run(seed: u64, options: Options) -> Result<Summary, Failure> {
+    let mut world = World::new(seed, options);
+    match world.run() {
+        Ok(summary) => Ok(summary),
+        Err(what) => Err(Failure { seed, now: world.now, what, trace: world.trace.into_lines() }),
+    }
+}
+
+/// The world of one run.
+pub struct World {
+    pub(crate) now: Time,
+    events: BTreeMap<(Time, u64), Event>,
+    scheduled: u64,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) network: Network,
+    clients: Vec<Client>,
+    last_reader: Option<LastReader>,
+    unique: Unique,
+    pub(crate) connections: u64,
+    history: History,
+    stale_reads: Vec<StaleRead>,
+    pub(crate) checks: Checks,
+    pub(crate) trace: Trace,
+    pub(crate) plan: Plan,
+    pub(crate) random: Random,
+    settings: Vec<Arc<Settings>>,
+    shards: u16,
+    pub(crate) faults: usize,
+    /// What cuts hold back, by sender and receiver.
+    pub(crate) held: BTreeMap<(usize, usize), Vec<Event>>,
+    healed: bool,
+    mended: Option<Time>,
+    map_delay: Time,
+    done: bool,
+}
+
+/// Reads every key at the end.
+struct LastReader {
+    key: usize,
+    client: usize,
+}
+
+impl World {
+    fn new(seed: u64, options: Options) -> World {
+        let mut random = Random::new(seed ^ 0x5eed_0000_0000_0000);
+        let copies = random.between(2, 3);
+        let shards = random.between(1, 2) as u16;
+        let ordered = random.chance(500);
+        let plan = Plan::draw(random.fork());
+        let settings = (1..=NODES).map(|id| Arc::new(settings_of(id, copies, shards))).collect();
+        let nodes = (0..NODES).map(|_| Node::new(Clock::draw(&mut random))).collect();
+        let clients = (0..random.between(5, 9) as usize)
+            .map(|number| Client {
+                number: number as u32,
+                node: number % NODES,
+                connection: number as u64 + 1,
+                sequence: 0,
+                door: if number % 3 == 2 { Door::Cluster } else { Door::Plain },
+                stale: number == 4,
+                waiting: None,
+                random: random.fork(),
+            })
+            .collect();
+        let map_delay = random.pick(&[0, 1, 1, 20]) * MS;
+        World {
+            now: 0,
+            events: BTreeMap::new(),
+            scheduled: 0,
+            nodes,
+            network: Network::new(NODES, ordered),
+            clients,
+            last_reader: None,
+            unique: Unique::default(),
+            connections: 100,
+            history: History::default(),
+            stale_reads: Vec::new(),
+            checks: Checks::new(NODES, usize::from(PARTITIONS)),
+            trace: Trace::new(options.keep_trace, options.print_trace),
+            plan,
+            random,
+            settings,
+            shards,
+            faults: 0,
+            held: BTreeMap::new(),
+            healed: false,
+            mended: None,
+            map_delay,
+            done: false,
+        }
+    }
+
+    pub(crate) fn schedule(&mut self, at: Time, event: Event) {
+        self.scheduled += 1;
+        self.events.insert((at.max(self.now), self.scheduled), event);
+    }
+
+    fn run(&mut self) -> Result<Summary, String> {
+        for node in 0..NODES {
+            self.start(node)?;
+        }
+        for client in 0..self.clients.len() {
+            let at = self.random.between(300 * MS, 1500 * MS);
+            self.schedule(at, Event::Client { client });
+        }
+        if let Some(at) = self.plan.next_at(0) {
+            self.schedule(at, Event::Fault);
+        }
+        self.schedule(TABLES, Event::Tables);
+        self.schedule(FAULTS_END, Event::Heal);
+        while !self.done {
+            let Some(((now, _), event)) = self.events.pop_first() else { break };
+            self.now = now;
+            self.handle(event)?;
+        }
+        self.finish()
+    }
+
+    // ------------------------------------------------------------------------------------------------ nodes
+
+    /// Starts a node's process.
+    pub(crate) fn start(&mut self, index: usize) -> Result<(), String> {
+        let seed = self.random.next();
+        let now = self.now;
+        let node = &mut self.nodes[index];
+        let (own, wall) = (node.clock.monotonic(now), node.clock.wall_ms(now));
+        let settings = self.settings[index].clone();
+        let process = Process::start(settings, self.shards, node.disk.clone(), seed, own, wall)
+            .map_err(|why| format!("node {} does not start: {why}", index + 1))?;
+        let incarnation = process.identity().incarnation.0;
+        node.process = Some(process);
+        node.start += 1;
+        node.awake_since = now;
+        let start = node.start;
+        self.trace.event(now, &[1, index as u64, incarnation], || {
+            format!("node {} starts as {incarnation}", index + 1)
+        });
+        let first = now + self.random.between(0, TICK);
+        self.schedule(first, Event::Tick { node: index, start });
+        Ok(())
+    }
+
+    /// The node that an event is for, if its process still runs; one that stands still keeps it for later.
+    fn arrive(&mut self, index: usize, start: u64, event: Event) -> Option<Event> {
+        let node = &mut self.nodes[index];
+        if node.process.is_none() || node.start != start {
+            return None;
+        }
+        if node.pauses > 0 {
+            node.inbox.push(event);
+            return None;
+        }
+        Some(event)
+    }
+
+    /// Lets a node's process do something, and sees to what follows from it.
+    fn at_node(
+        &mut self,
+        index: usize,
+        data: bool,
+        act: impl FnOnce(&mut Process, types::Instant, u64) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let now = self.now;
+        let node = &mut self.nodes[index];
+        let (own, wall) = (node.clock.monotonic(now), node.clock.wall_ms(now));
+        let Some(process) = &mut node.process else { return Ok(()) };
+        act(process, own, wall)?;
+        let effects = process.take_effects();
+        let data = data || effects.iter().any(|effect| matches!(effect, Effect::Local(..)));
+        self.check(index, data)?;
+        for effect in effects {
+            self.effect(index, effect);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check(&mut self, index: usize, data: bool) -> Result<(), String> {
+        let now = self.now;
+        let seats: [Option<Seat<'_>>; NODES] = std::array::from_fn(|at| seat(&self.nodes[at], at, now));
+        self.checks.after(index, data, &seats)
+    }
+
+    fn effect(&mut self, index: usize, effect: Effect) {
+        let start = self.nodes[index].start;
+        match effect {
+            Effect::Send(to, envelope) => self.send(index, usize::from(to.0) - 1, envelope),
+            Effect::Local(from, to, message) => {
+                self.schedule(self.now + MS / 50, Event::Local { node: index, start, from, to, message });
+            }
+            Effect::Map(shard, map) => {
+                let at = self.now + self.random.between(0, self.map_delay);
+                let node = &mut self.nodes[index];
+                node.map_at = node.map_at.max(at);
+                let at = node.map_at;
+                self.schedule(at, Event::Map { node: index, start, shard, map });
+            }
+            Effect::Reply(ticket, reply) => {
+                let Some(client) = self.client_of(ticket.connection) else { return };
+                let at = self.now + self.random.between(MS / 20, MS);
+                self.schedule(at, Event::Reply { client, ticket, reply });
+            }
+        }
+    }
+
+    fn send(&mut self, from: usize, to: usize, envelope: Envelope) {
+        let Some(process) = &self.nodes[from].process else { return };
+        let identity = process.identity();
+        if self.nodes[to].process.is_none() {
+            return;
+        }
+        // A client's request is passed on once; everything else stands coming twice.
+        let once = matches!(&envelope, Envelope::Shard(_, _, Message::Forward(_)));
+        let start = self.nodes[to].start;
+        match self.network.link(from, to).send(self.now, &mut self.random) {
+            Fate::Lost => {
+                let numbers = digest(&envelope);
+                self.trace.event(self.now, &numbers, || {
+                    format!("node {} -> node {}: lost {envelope:?}", from + 1, to + 1)
+                });
+            }
+            Fate::Held => {
+                let event = Event::Message { from: identity, to, start, envelope };
+                self.hold(from, to, event);
+            }
+            Fate::Arrives(at, again) => {
+                if let Some(again) = again.filter(|_| !once) {
+                    let envelope = envelope.clone();
+                    self.schedule(again, Event::Message { from: identity, to, start, envelope });
+                }
+                self.schedule(at, Event::Message { from: identity, to, start, envelope });
+            }
+        }
+    }
+
+    /// The nodes that run.
+    pub(crate) fn seats(&self) -> Vec<Option<Seat<'_>>> {
+        (0..NODES).map(|at| seat(&self.nodes[at], at, self.now)).collect()
+    }
+
+    // ----------------------------------------------------------------------------------------------- events
+
+    pub(crate) fn handle(&mut self, event: Event) -> Result<(), String> {
+        let now = self.now;
+        match event {
+            Event::Tick { node, start } => {
+                let Some(_) = self.arrive(node, start, Event::Tick { node, start }) else { return Ok(()) };
+                self.schedule(now + TICK, Event::Tick { node, start });
+                self.at_node(node, true, |process, own, wall| process.tick(own, wall))
+            }
+            Event::Message { to, start, .. } => {
+                let Some(Event::Message { from, to, envelope, .. }) = self.arrive(to, start, event) else {
+                    return Ok(());
+                };
+                let [a, b, c, d] = digest(&envelope);
+                self.trace.event(now, &[2, u64::from(from.node.0), to as u64, a, b, c, d], || {
+                    format!("node {} -> node {}: {}", from.node, to + 1, brief(&envelope))
+                });
+                let data = matches!(envelope, Envelope::Shard(..));
+                self.at_node(to, data, |process, own, wall| process.message(own, wall, from, envelope))
+            }
+            Event::Local { node, start, .. } => {
+                let Some(Event::Local { from, to, message, .. }) = self.arrive(node, start, event) else {
+                    return Ok(());
+                };
+                self.at_node(node, true, |process, own, _| process.local(own, from, to, message))
+            }
+            Event::Map { node, start, .. } => {
+                let Some(Event::Map { shard, map, .. }) = self.arrive(node, start, event) else {
+                    return Ok(());
+                };
+                self.trace.event(now, &[3, node as u64, u64::from(shard.0), map.version], || {
+                    format!("node {} shard {shard}: map {}", node + 1, brief_map(&map))
+                });
+                self.at_node(node, true, |process, own, _| process.shard_map(own, shard, map))
+            }
+            Event::LinkLost { node, start, .. } => {
+                let Some(Event::LinkLost { peer, .. }) = self.arrive(node, start, event) else {
+                    return Ok(());
+                };
+                self.trace.event(now, &[4, node as u64, u64::from(peer.0)], || {
+                    format!("node {}: the link to node {peer} is lost", node + 1)
+                });
+                self.at_node(node, true, |process, own, _| process.link_lost(own, peer))
+            }
+            Event::Request { node, start, .. } => {
+                let Some(Event::Request { client, connection, sequence, .. }) =
+                    self.arrive(node, start, event)
+                else {
+                    return Ok(());
+                };
+                self.request_arrives(node, client, connection, sequence)
+            }
+            Event::Reply { client, ticket, reply } => self.reply_arrives(client, ticket, &reply),
+            Event::Broken { client, connection } => {
+                if self.clients[client].connection == connection {
+                    self.give_up(client);
+                }
+                Ok(())
+            }
+            Event::Client { client } => {
+                self.client_asks(client);
+                Ok(())
+            }
+            Event::Overdue { client, connection, sequence } => self.overdue(client, connection, sequence),
+            Event::Fault => {
+                if !self.healed {
+                    self.injure()?;
+                    if let Some(at) = self.plan.next_at(now) {
+                        self.schedule(at, Event::Fault);
+                    }
+                }
+                Ok(())
+            }
+            Event::Mend(mend) => self.mend(mend),
+            Event::Tables => {
+                self.schedule(now + TABLES, Event::Tables);
+                self.check_tables()
+            }
+            Event::Heal => {
+                self.trace.event(now, &[5], || "everything is healed".into());
+                self.healed = true;
+                self.heal()?;
+                self.schedule(now + 50 * MS, Event::Watch);
+                Ok(())
+            }
+            Event::Watch => self.watch(),
+        }
+    }
+
+    fn check_tables(&mut self) -> Result<(), String> {
+        let seats = self.seats();
+        seats.iter().flatten().try_for_each(|seat| tables::check(&self.checks.committed.oracle, seat))
+    }
+
+    // ---------------------------------------------------------------------------------------------- clients
+
+    fn client_of(&self, connection: u64) -> Option<usize> {
+        self.clients.iter().position(|client| client.connection == connection)
+    }
+
+    fn client_asks(&mut self, at: usize) {
+        let now = self.now;
+        let last = self.last_reader.as_ref().filter(|last| last.client == at).map(|last| last.key);
+        if self.clients[at].waiting.is_some() || (self.healed && last.is_none()) {
+            return;
+        }
+        let client = &mut self.clients[at];
+        let request = match last {
+            Some(key) => client::Request {
+                args: vec![b"GET".to_vec(), key_name(key)],
+                calls: vec![(key, Call::Get)],
+                expires_ms: None,
+            },
+            None => client.draw(KEYS, &mut self.unique),
+        };
+        client.sequence += 1;
+        let (sequence, node, connection, number) =
+            (client.sequence, client.node, client.connection, client.number);
+        let stale = (client.stale && last.is_none()).then(|| (request.calls[0].0, now));
+        let mut operations = Vec::new();
+        if stale.is_none() {
+            for &(key, call) in &request.calls {
+                operations.push(self.history.invoke(number, key, call, now));
+                if let (Call::SetExpiring(_, expiry), Some(_)) = (call, request.expires_ms) {
+                    // Partition time may run ahead of this clock: from now on it may come.
+                    self.history.invoke(number, key, Call::Expire(expiry), now);
+                }
+            }
+        }
+        self.trace.event(now, &[6, at as u64, sequence], || {
+            format!("client {number} at node {}: {}", node + 1, client::shown(&request.args))
+        });
+        let waiting =
+            Waiting { sequence, operations, stale, args: request.args, asked_at: now, delivered: false };
+        self.clients[at].waiting = Some(waiting);
+        let travels = now + self.random.between(MS / 20, MS / 2);
+        let start = self.nodes[node].start;
+        if self.nodes[node].process.is_none() {
+            self.schedule(travels, Event::Broken { client: at, connection });
+            return;
+        }
+        self.schedule(travels, Event::Request { node, start, client: at, connection, sequence });
+        self.schedule(
+            now + REQUEST_TIMEOUT + ANSWER_SLACK,
+            Event::Overdue { client: at, connection, sequence },
+        );
+    }
+
+    fn request_arrives(
+        &mut self,
+        node: usize,
+        at: usize,
+        connection: u64,
+        sequence: u64,
+    ) -> Result<(), String> {
+        let client = &mut self.clients[at];
+        if client.connection != connection {
+            return Ok(());
+        }
+        let Some(waiting) = client.waiting.as_mut().filter(|waiting| waiting.sequence == sequence) else {
+            return Ok(());
+        };
+        waiting.delivered = true;
+        let args = waiting.args.clone();
+        let ticket = Ticket { connection: client.connection, sequence };
+        let level = if client.stale { ReadLevel::Stale } else { ReadLevel::Linearizable };
+        let door = client.door;
+        self.at_node(node, true, |process, own, _| process.request(own, ticket, door, level, &args))
+    }
+
+    fn reply_arrives(&mut self, at: usize, ticket: Ticket, reply: &Reply<'_>) -> Result<(), String> {
+        let now = self.now;
+        let client = &mut self.clients[at];
+        if client.connection != ticket.connection {
+            return Ok(());
+        }
+        let waiting = client.waiting.take_if(|waiting| waiting.sequence == ticket.sequence);
+        let number = client.number;
+        let Some(waiting) = waiting else {
+            return Err(format!(
+                "client {number} got a reply that it does not wait for: {ticket:?} {reply:?}"
+            ));
+        };
+        let numbers = [7, at as u64, ticket.sequence, hash_of(reply)];
+        self.trace.event(now, &numbers, || format!("client {number}: {reply:?}"));
+        if let Some((key, _)) = waiting.stale {
+            if let Some(Some(value)) = client::value(reply) {
+                self.stale_reads.push(StaleRead { key, value, returned: now });
+            }
+        } else {
+            let outcomes = client::outcomes(&self.history, &waiting, reply)?;
+            for (&operation, outcome) in waiting.operations.iter().zip(outcomes) {
+                self.history.end(operation, now, outcome);
+                let operation = self.history.operations()[operation];
+                let key = key_name(operation.key);
+                let partition = usize::from(partition_of_key(&key, PARTITIONS).0);
+                acknowledged::check(&self.checks.committed.oracle, partition, &key, &operation)?;
+            }
+        }
+        if let Reply::Error(command::CommandError::Moved { address, .. }) = reply {
+            let port: usize = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(0);
+            if !(7101..7101 + NODES).contains(&port) {
+                return Err(format!("client {number} is sent to {address}"));
+            }
+            self.connect(at, port - 7101);
+        }
+        if self.last_reader.as_ref().is_some_and(|last| last.client == at) {
+            return self.last_read(at, reply);
+        }
+        let again = now + self.clients[at].pause();
+        self.schedule(again, Event::Client { client: at });
+        Ok(())
+    }
+
+    /// A client connects anew.
+    fn connect(&mut self, at: usize, node: usize) {
+        let client = &mut self.clients[at];
+        let (old, from) = (client.connection, client.node);
+        self.connections += 1;
+        (client.connection, client.node, client.sequence) = (self.connections, node, 0);
+        if let Some(process) = &mut self.nodes[from].process {
+            process.closed(old);
+        }
+    }
+
+    /// A client's connection is gone: whatever it waited for, if it was on its way, may or may not have happened.
+    fn give_up(&mut self, at: usize) {
+        let now = self.now;
+        let client = &mut self.clients[at];
+        if let Some(waiting) = client.waiting.take() {
+            let outcome = if waiting.delivered { Outcome::Unknown } else { Outcome::Refused };
+            for operation in waiting.operations {
+                self.history.end(operation, now, outcome);
+            }
+        }
+        let node = (client.node + 1 + client.random.below(NODES as u64 - 1) as usize) % NODES;
+        let again = now + MS + client.pause();
+        self.trace.event(now, &[8, at as u64], || format!("client {at} lost its connection"));
+        self.connect(at, node);
+        self.schedule(again, Event::Client { client: at });
+    }
+
+    /// Every client of a node loses its connection.
+    pub(crate) fn break_clients(&mut self, node: usize) {
+        for client in 0..self.clients.len() {
+            if self.clients[client].node == node {
+                let connection = self.clients[client].connection;
+                let at = self.now + self.random.between(0, MS);
+                self.schedule(at, Event::Broken { client, connection });
+            }
+        }
+    }
+
+    /// A request should have been answered by now, unless the node stood still meanwhile.
+    fn overdue(&mut self, at: usize, connection: u64, sequence: u64) -> Result<(), String> {
+        let client = &self.clients[at];
+        let waits = client.connection == connection
+            && client.waiting.as_ref().is_some_and(|waiting| waiting.sequence == sequence);
+        if !waits {
+            return Ok(());
+        }
+        let node = &self.nodes[client.node];
+        let awake_for = self.now - node.awake_since.min(self.now);
+        if node.pauses > 0 || awake_for < REQUEST_TIMEOUT + ANSWER_SLACK {
+            let again = self.now + REQUEST_TIMEOUT + ANSWER_SLACK;
+            if node.pauses > 0 && self.random.chance(500) {
+                // Its patience ends.
+                self.give_up(at);
+            } else {
+                self.schedule(again, Event::Overdue { client: at, connection, sequence });
+            }
+            return Ok(());
+        }
+        let waiting = client.waiting.as_ref().map(|waiting| client::shown(&waiting.args));
+        Err(format!(
+            "client {} waits for ever at node {} for {}",
+            client.number,
+            client.node + 1,
+            waiting.unwrap_or_default()
+        ))
+    }
+
+    // -------------------------------------------------------------------------------------------- the end
+
+    /// Whether partition's every copy is gone.
+    fn is_lost(&self, partition: usize) -> bool {
+        self.checks
+            .maps
+            .newest()
+            .partitions
+            .get(partition)
+            .is_some_and(|state| state.epoch.0 > 0 && state.in_sync.is_empty())
+    }
+
+    /// What is not yet as it should be.
+    fn ailment(&self) -> Option<String> {
+        let map = self.checks.maps.newest();
+        let seats = self.seats();
+        if map.partitions.is_empty() {
+            return Some("no map".into());
+        }
+        for seat in seats.iter().flatten() {
+            let identity = seat.process.identity();
+            let known = map.is_active(identity.node)
+                && map.member(identity.node).is_some_and(|m| m.incarnation == identity.incarnation);
+            if !known {
+                return Some(format!(
+                    "node {} is not active: {:?}",
+                    seat.node + 1,
+                    map.member(identity.node)
+                ));
+            }
+            if seat.process.lease_until() <= seat.now {
+                return Some(format!("node {} has no lease", seat.node + 1));
+            }
+        }
+        for (id, state) in map.each_partition().filter(|(id, _)| !self.is_lost(usize::from(id.0))) {
+            let missing = state.copies.iter().find(|&node| !state.in_sync.contains(node));
+            if let Some(node) = missing {
+                return Some(format!("node {node}'s copy of partition {id} is not in sync: {state:?}"));
+            }
+            let serves = state
+                .primary
+                .and_then(|node| seats[usize::from(node.0) - 1])
+                .is_some_and(|seat| seat.process.copy(seat.now, id).is_some_and(|copy| copy.serves));
+            if !serves {
+                return Some(format!("partition {id} is not served: {state:?}"));
+            }
+        }
+        let waiting = self.clients.iter().find(|client| client.waiting.is_some());
+        waiting.map(|client| format!("client {} still waits", client.number))
+    }
+
+    fn watch(&mut self) -> Result<(), String> {
+        match self.ailment() {
+            Some(ailment) if self.now > FAULTS_END + MENDING => {
+                Err(format!("not whole again {} s after all was healed: {ailment}", MENDING / MS / 1000))
+            }
+            Some(_) => {
+                self.schedule(self.now + 50 * MS, Event::Watch);
+                Ok(())
+            }
+            None => {
+                let took = self.now - FAULTS_END;
+                self.mended = Some(took);
+                self.trace.event(self.now, &[9], || "the cluster is whole again".into());
+                self.begin_last_reads();
+                Ok(())
+            }
+        }
+    }
+
+    fn begin_last_reads(&mut self) {
+        self.connections += 1;
+        self.clients.push(Client {
+            number: LAST_CLIENT,
+            node: self.random.below(NODES as u64) as usize,
+            connection: self.connections,
+            sequence: 0,
+            door: Door::Plain,
+            stale: false,
+            waiting: None,
+            random: self.random.fork(),
+        });
+        let client = self.clients.len() - 1;
+        self.last_reader = Some(LastReader { key: 0, client });
+        self.schedule(self.now, Event::Client { client });
+    }
+
+    fn last_read(&mut self, client: usize, reply: &Reply<'_>) -> Result<(), String> {
+        let Some(last) = &mut self.last_reader else { return Ok(()) };
+        let lost = self.checks.maps.newest().partitions
+            [usize::from(partition_of_key(&key_name(last.key), PARTITIONS).0)]
+        .in_sync
+        .is_empty();
+        match (reply, lost) {
+            (Reply::Error(_), true) => {}
+            (Reply::Error(error), false) => {
+                return Err(format!("key:{} cannot be read in a whole cluster: {error}", last.key));
+            }
+            (reply, true) => {
+                return Err(format!("key:{} is lost, and yet it is answered with {reply:?}", last.key));
+            }
+            (_, false) => {}
+        }
+        last.key += 1;
+        if last.key == KEYS {
+            self.done = true;
+            return Ok(());
+        }
+        self.clients[client].node = (self.clients[client].node + 1) % NODES;
+        self.connections += 1;
+        self.clients[client].connection = self.connections;
+        self.schedule(self.now, Event::Client { client });
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Summary, String> {
+        if !self.done {
+            return Err("nothing is left to happen".into());
+        }
+        self.check_tables()?;
+        linearizability::check(self.history.operations()).map_err(|violation| explain(&violation))?;
+        self.check_stale_reads()?;
+        let operations = self.history.operations();
+        let count = |outcome| operations.iter().filter(|operation| operation.outcome == outcome).count();
+        let expiries = operations.iter().filter(|o| matches!(o.call, Call::Expire(_))).count();
+        let map = self.checks.maps.newest().clone();
+        Ok(Summary {
+            hash: self.trace.hash(),
+            events: self.trace.events(),
+            operations: operations.len() - expiries,
+            unknown: count(Outcome::Unknown) - expiries,
+            refused: count(Outcome::Refused),
+            stale_reads: self.stale_reads.len(),
+            faults: self.faults,
+            reigns: map.partitions.iter().map(|state| state.primary_since.0).sum(),
+            lost: (0..map.partitions.len()).filter(|&partition| self.is_lost(partition)).count(),
+            mended: self.mended.unwrap_or(0),
+        })
+    }
+
+    /// A stale read shows what somebody had asked to write, never what was refused, and nothing from the future.
+    fn check_stale_reads(&self) -> Result<(), String> {
+        for read in &self.stale_reads {
+            let base = read.value - read.value % STEP;
+            let on_key = || {
+                self.history.operations().iter().filter(|o| {
+                    o.key == read.key && o.invoked <= read.returned && o.outcome != Outcome::Refused
+                })
+            };
+            let written = base == 0
+                || on_key().any(|operation| match operation.call {
+                    Call::Set(value) | Call::SetExpiring(value, _) => value == base,
+                    Call::SetIfAbsent(value) => {
+                        value == base && operation.outcome != Outcome::Answered(Answer::Changed(false))
+                    }
+                    _ => false,
+                });
+            let counted = on_key().filter(|operation| operation.call == Call::Increment).count() as i64;
+            if !written || counted < read.value % STEP {
+                return Err(format!("a stale read shows what nobody wrote: {read:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    fn new(clock: Clock) -> Node {
+        Node {
+            clock,
+            disk: SimDisk::new(),
+            process: None,
+            start: 0,
+            pauses: 0,
+            inbox: Vec::new(),
+            awake_since: 0,
+            map_at: 0,
+        }
+    }
+}
+
+fn seat(node: &Node, at: usize, now: Time) -> Option<Seat<'_>> {
+    let process = node.process.as_ref()?;
+    Some(Seat { node: at, process, now: node.clock.monotonic(now) })
+}
+
+fn settings_of(id: usize, copies: u64, shards: u16) -> Settings {
+    Settings {
+        node_id: id as u16,
+        nodes: types::settings::Text("1=sim:7201,2=sim:7202,3=sim:7203".into()),
+        announce: types::settings::Text("sim".into()),
+        port: 7000 + id as u16,
+        cluster_port: 7100 + id as u16,
+        peer_port: 7200 + id as u16,
+        shards,
+        partitions: PARTITIONS,
+        copies: copies as u16,
+        request_timeout_ms: REQUEST_TIMEOUT / MS,
+        ..Settings::default()
+    }
+}
+
+fn hash_of(reply: &Reply<'_>) -> u64 {
+    let mut bytes = Vec::new();
+    reply.encode_neutral(&mut bytes);
+    bytes.iter().fold(17, |hash: u64, &byte| hash.wrapping_mul(0x0100_01b3) ^ u64::from(byte))
+}
+
+fn brief(envelope: &Envelope) -> String {
+    match envelope {
+        Envelope::Control(control::Message::Raft(bytes)) => format!("consensus, {} bytes", bytes.len()),
+        Envelope::Control(control::Message::Map(map)) => format!("map {}", brief_map(map)),
+        other => format!("{other:?}"),
+    }
+}
+
+fn brief_map(map: &ClusterMap) -> String {
+    let nodes: Vec<String> =
+        map.members.iter().map(|m| format!("{}:{}:{:?}", m.id, m.incarnation, m.state)).collect();
+    let partitions: Vec<String> = map
+        .partitions
+        .iter()
+        .map(|p| format!("e{} p{} {:?}", p.epoch, p.primary.unwrap_or_default(), p.in_sync))
+        .collect();
+    format!("{} [{}] [{}]", map.version, nodes.join(" "), partitions.join(", "))
+}
+
+fn explain(violation: &linearizability::Violation) -> String {
+    let mut text = format!(
+        "the history of key:{} is not linearizable{}: nothing explains {:?} where the state is {:?}\n",
+        violation.key,
+        if violation.undecided { ", or the search was too long" } else { "" },
+        violation.stuck,
+        violation.state
+    );
+    let near = |operation: &&crate::history::Operation| {
+        operation.invoked < violation.stuck.returned
+            && (operation.returned >= violation.stuck.invoked.saturating_sub(3_000 * MS))
+            && operation.outcome != Outcome::Refused
+    };
+    for operation in violation.operations.iter().filter(near) {
+        let until = if operation.returned == Time::MAX {
+            "?".into()
+        } else {
+            crate::checks::shown(operation.returned)
+        };
+        text += &format!(
+            "  {} to {until}: client {} {:?} {:?}\n",
+            crate::checks::shown(operation.invoked),
+            operation.client,
+            operation.call,
+            operation.outcome
+        );
+    }
+    text
+}
