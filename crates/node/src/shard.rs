@@ -186,9 +186,7 @@ impl Shard {
                 continue;
             }
             if let Some(partition) = self.partitions.get_mut(&id)
-                && (state.epoch > partition.epoch()
-                    || state.primary_since != partition.primary_since()
-                    || !partition.is_here())
+                && partition.is_news(state)
             {
                 partition.on_map(&self.context, state, &mut self.outbox);
                 self.dirty.push(id);

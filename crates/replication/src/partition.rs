@@ -323,6 +323,18 @@ impl<W> Partition<W> {
 
     // -------------------------------------------------------------------------------------------- the map
 
+    /// Whether a map's word on this partition is to be acted on. Its epoch alone does not tell: a message of the primary may
+    /// have brought that first, but who is in sync is the map's alone to say.
+    pub fn is_news(&self, state: &PartitionState) -> bool {
+        state.epoch > self.epoch
+            || state.primary_since != self.primary_since
+            || match &self.role {
+                Role::Absent => true,
+                Role::Backup(backup) => backup.in_sync != state.in_sync.contains(self.me),
+                Role::Primary(_) => false,
+            }
+    }
+
     /// A newer map says what this copy is.
     pub fn on_map(&mut self, context: &Context, state: &PartitionState, out: &mut Outbox<W>) {
         if state.epoch < self.epoch || state.epoch == Epoch(0) {
