@@ -37,6 +37,8 @@ pub(crate) struct Flags {
 struct Round {
     victim: u16,
     was_coordinator: bool,
+    /// How many partitions it led.
+    led: usize,
     /// The longest time without success of any partition before the kill: what the measurement can resolve.
     resolution_ms: u64,
     /// Over all partitions, from the last success to the first after the kill.
@@ -106,9 +108,13 @@ fn round(
     load.home();
     let ids: Vec<u16> = cluster.ids().collect();
     let coordinator = status.coordinator.ok_or("there is no coordinator")?;
-    let victim = if number.is_multiple_of(COORDINATOR_EVERY) { coordinator } else { random.choose(&ids) };
+    let holders = cluster.holders(coordinator)?;
+    // A node that leads nothing, since it came back not long ago, is hardly missed.
+    let leads = |id: &u16| holders.iter().any(|holders| holders[0] == *id);
+    let leaders: Vec<u16> = ids.iter().copied().filter(leads).collect();
+    let victim = if number.is_multiple_of(COORDINATOR_EVERY) { coordinator } else { random.choose(&leaders) };
     let others: Vec<u16> = ids.iter().copied().filter(|id| *id != victim).collect();
-    let led: Vec<bool> = cluster.holders(others[0])?.iter().map(|holders| holders[0] == victim).collect();
+    let led: Vec<bool> = holders.iter().map(|holders| holders[0] == victim).collect();
     let prober = match common.probe_ms {
         0 => None,
         period => Some(Prober::start(cluster, &others, Duration::from_millis(period))?),
@@ -138,6 +144,7 @@ fn round(
     Ok(Round {
         victim,
         was_coordinator: victim == coordinator,
+        led: led.iter().filter(|led| **led).count(),
         resolution_ms: calm.worst_ms,
         outage: Gaps::of(gaps),
         outage_led: Gaps::of(of_led),
@@ -189,11 +196,12 @@ pub(crate) fn wait_served(cluster: &Cluster, prober: &Option<Prober>, since: Ins
 impl Round {
     fn line(&self) -> String {
         format!(
-            "killed node {}{}: outage worst {} ms, median {} ms (of its own partitions {} ms), resolution {} ms; \
+            "killed node {}{}, primary of {}: outage worst {} ms, median {} ms (of its own partitions {} ms), resolution {} ms; \
              in sync {} ms after restart, worst write gap meanwhile {} ms; errors elsewhere: {}; \
              at the victim or cluster-aware: {}",
             self.victim,
             if self.was_coordinator { " (coordinator)" } else { "" },
+            self.led,
             self.outage.worst_ms,
             self.outage.median_ms,
             self.outage_led.median_ms,

@@ -124,9 +124,10 @@ pub(crate) fn run(common: &Common, flags: &Flags) -> Result<ExitCode, Failure> {
     let woken = cluster.signal_node(victim, Signal::CONT)?;
     queues.open_all(&cluster, victim, true)?;
     eprintln!("node {victim} wakes");
-    std::thread::sleep(AFTER);
     cluster.wait_healthy(&BTreeMap::new())?;
     let in_sync_ms = woken.elapsed().as_millis() as u64;
+    std::thread::sleep(AFTER.saturating_sub(woken.elapsed()));
+    cluster.wait_healthy(&BTreeMap::new())?;
 
     stop.store(true, Ordering::Relaxed);
     let errors_others = load.troubles(paused, |door| matches!(door, Door::Plain(node) if node != victim));

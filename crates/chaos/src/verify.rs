@@ -55,7 +55,7 @@ pub(crate) fn check(
         handles.into_iter().map(|handle| handle.join().unwrap_or_else(|_| died())).collect()
     });
     for faults in found {
-        let faults = faults?;
+        let faults = faults.unwrap_or_else(|failure| Faults { lost: 0, texts: vec![failure.to_string()] });
         summary.lost = summary.lost.max(faults.lost);
         for text in faults.texts {
             report.violation(text);
