@@ -18,6 +18,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("server", &["types", "storage", "command", "placement", "replication", "control", "node", "wire"]),
     ("client", &["types", "command", "placement", "wire"]),
     ("annulet", &["server", "client", "types", "command"]),
+    // It looks at the product from outside.
+    ("chaos", &["types", "client"]),
     ("sim", &["node", "wire", "storage", "command", "types", "placement", "replication", "control"]),
 ];
 

@@ -206,7 +206,7 @@ impl Shard {
                 continue;
             }
             if let Some(partition) = self.partitions.get_mut(&id)
-                && state.epoch > partition.map_epoch()
+                && partition.is_news(state)
             {
                 partition.on_map(&self.context, state, &mut self.outbox);
                 self.dirty.push(id);

@@ -53,6 +53,7 @@ pub struct Partition<W> {
     pub(crate) uncommitted: Uncommitted,
     pub(crate) log: Log,
     pub(crate) epoch: Epoch,
+    /// The epoch of the last map that it acted on.
     map_epoch: Epoch,
     /// The last forced beginning of this partition that this copy has seen: what it held before is gone.
     forced_since: Epoch,
@@ -93,11 +94,6 @@ impl<W> Partition<W> {
     /// Its number.
     pub fn id(&self) -> PartitionId {
         self.id
-    }
-
-    /// The epoch of the last map that it acted on.
-    pub fn map_epoch(&self) -> Epoch {
-        self.map_epoch
     }
 
     /// The newest epoch that it knows.
@@ -342,6 +338,12 @@ impl<W> Partition<W> {
     }
 
     // -------------------------------------------------------------------------------------------- the map
+
+    /// Whether a map's word on this partition is to be acted on. Its epoch alone does not tell: a message of the primary may
+    /// have brought that first, but who is in sync is the map's alone to say.
+    pub fn is_news(&self, state: &PartitionState) -> bool {
+        state.epoch > self.map_epoch
+    }
 
     /// A newer map says what this copy is.
     pub fn on_map(&mut self, context: &Context, state: &PartitionState, out: &mut Outbox<W>) {

@@ -13,6 +13,7 @@
 //! | `tick MS` | time passes at every node |
 //! | `restart NODE` | a new start: empty, another incarnation |
 //! | `down NODE`, `up NODE` | frozen: takes no maps, messages or ticks |
+//! | `blind NODE`, `sees NODE` | takes no maps, until it takes the newest |
 
 use bytes::Bytes;
 use placement::{ClusterMap, Member, MemberState, PartitionState};
@@ -29,6 +30,7 @@ struct Node {
     partition: Partition<String>,
     incarnation: Incarnation,
     frozen: bool,
+    blind: bool,
 }
 
 struct World {
@@ -68,7 +70,9 @@ impl World {
             partitions: vec![PartitionState::default()],
             ..ClusterMap::default()
         };
-        let node = |id| (id, Node { partition: partition(id), incarnation: Incarnation(1), frozen: false });
+        let node = |id| {
+            (id, Node { partition: partition(id), incarnation: Incarnation(1), frozen: false, blind: false })
+        };
         World {
             now: Instant(1_000_000_000),
             map: Arc::new(map),
@@ -111,7 +115,7 @@ impl World {
     }
 
     /// Every node that is up does something.
-    fn each(&mut self, mut run: impl FnMut(&mut Partition<String>, &Context, &mut Outbox<String>)) {
+    fn each(&mut self, mut run: impl FnMut(u16, &mut Partition<String>, &Context, &mut Outbox<String>)) {
         let context = self.context();
         for id in [1, 2, 3] {
             let node = self.nodes.get_mut(&id).expect("three nodes");
@@ -119,7 +123,7 @@ impl World {
                 continue;
             }
             let mut outbox = Outbox::default();
-            run(&mut node.partition, &context, &mut outbox);
+            run(id, &mut node.partition, &context, &mut outbox);
             self.collect(id, outbox);
         }
     }
@@ -139,7 +143,7 @@ impl World {
             }
             "tick" => {
                 self.now = self.now + Duration::from_millis(words[1].parse().expect("milliseconds"));
-                self.each(|partition, context, outbox| partition.tick(context, outbox));
+                self.each(|_, partition, context, outbox| partition.tick(context, outbox));
             }
             "restart" => {
                 let node = self.nodes.get_mut(&id()).expect("a node");
@@ -150,6 +154,11 @@ impl World {
                 map.member_mut(NodeId(id())).expect("a member").incarnation = incarnation;
                 self.map = Arc::new(map);
                 self.links.retain(|link, _| link.0 != id() && link.1 != id());
+            }
+            "blind" => self.nodes.get_mut(&id()).expect("a node").blind = true,
+            "sees" => {
+                self.nodes.get_mut(&id()).expect("a node").blind = false;
+                self.show_map();
             }
             "down" | "up" => self.nodes.get_mut(&id()).expect("a node").frozen = words[0] == "down",
             other => panic!("no such command: {other}"),
@@ -169,12 +178,20 @@ impl World {
                 _ => state.primary_since = state.epoch,
             }
         }
-        let state = *state;
         map.version += 1;
         self.map = Arc::new(map);
-        self.each(|partition, context, outbox| {
-            partition.on_map(context, &state, outbox);
-            partition.flush(context, outbox);
+        self.show_map();
+    }
+
+    /// Every node that is up and not blind takes the newest map, as a shard does.
+    fn show_map(&mut self) {
+        let state = self.map.partitions[0];
+        let blind: Vec<u16> = self.nodes.iter().filter(|(_, node)| node.blind).map(|(id, _)| *id).collect();
+        self.each(|id, partition, context, outbox| {
+            if !blind.contains(&id) && partition.is_news(&state) {
+                partition.on_map(context, &state, outbox);
+                partition.flush(context, outbox);
+            }
         });
     }
 
@@ -346,5 +363,6 @@ scripts!(
     a_deposed_primary_returns,
     a_copy_is_filled,
     three_copies_align,
-    lost_messages
+    lost_messages,
+    a_message_outruns_the_map
 );

@@ -1,0 +1,339 @@
+//! The cluster under test: each node a process of the `annulet` binary, started by itself so that it can be killed, stopped
+//! and started again alone.
+//!
+//! ```text
+//! DIR/node-1/               its data directory, with the join secret that all share
+//! DIR/node-1.log            its output, appended to at each start
+//! ```
+//!
+//! No way out leaves a process behind: the nodes are killed when a [`Cluster`] is dropped, on a panic, on Ctrl-C, and, by the
+//! kernel, when this program dies otherwise. For that, nodes are started by the main thread alone.
+
+use crate::failure::Failure;
+use crate::random::Random;
+use crate::status::{self, Holders, Status};
+use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// From one look at the cluster to the next.
+const TICK: Duration = Duration::from_millis(50);
+/// How long an answer about the cluster's state may take.
+const ASK: Duration = Duration::from_secs(2);
+/// From a node's port of one kind to that of the next.
+const PORT_STEP: u16 = 100;
+/// Where free ports are looked for. Below where kernels take the ports of outgoing connections from, lest one of those
+/// takes a node's port while the node is down.
+const PORTS: std::ops::Range<u16> = 10_000..31_000;
+
+/// What a cluster is like.
+#[derive(Clone)]
+pub(crate) struct Shape {
+    pub annulet: PathBuf,
+    pub nodes: u16,
+    pub copies: u16,
+    pub partitions: u16,
+    pub port: Option<u16>,
+    pub dir: Option<PathBuf>,
+    /// Further settings, by the names of their flags.
+    pub settings: Vec<(String, String)>,
+    /// The longest wait for anything.
+    pub patience: Duration,
+}
+
+/// A running cluster.
+pub(crate) struct Cluster {
+    pub shape: Shape,
+    port: u16,
+    dir: PathBuf,
+    processes: Arc<Processes>,
+}
+
+/// What has to be undone on every way out.
+struct Processes {
+    running: Mutex<BTreeMap<u16, Child>>,
+    /// To be removed with all that is in it.
+    scratch: Mutex<Option<PathBuf>>,
+}
+
+impl Processes {
+    fn running(&self) -> MutexGuard<'_, BTreeMap<u16, Child>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kills what runs and removes what was written. Never waits for a lock: a panic may hold it.
+    fn end(&self) {
+        if let Ok(mut running) = self.running.try_lock() {
+            for child in running.values_mut() {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            running.clear();
+        }
+        if let Some(dir) = self.scratch.try_lock().ok().and_then(|mut scratch| scratch.take()) {
+            let _ = std::fs::remove_dir_all(dir);
+        }
+    }
+
+    /// Has the cluster ended by Ctrl-C and its kin, and by a panic of any thread.
+    fn guard(self: &Arc<Processes>) -> Result<(), Failure> {
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let processes = self.clone();
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            if signals.forever().next().is_some() {
+                processes.end();
+                std::process::exit(130);
+            }
+        })?;
+        let processes = self.clone();
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            usual(panic);
+            processes.end();
+            std::process::exit(101);
+        }));
+        Ok(())
+    }
+}
+
+impl Cluster {
+    /// Starts all nodes and waits until the cluster is healthy.
+    pub(crate) fn start(shape: Shape, random: &mut Random) -> Result<Cluster, Failure> {
+        let (dir, scratch) = match &shape.dir {
+            Some(dir) => (dir.clone(), None),
+            None => {
+                let name = format!("annulet-chaos-{}-{:x}", std::process::id(), random.below(1 << 32));
+                let dir = std::env::temp_dir().join(name);
+                (dir.clone(), Some(dir))
+            }
+        };
+        let port = match shape.port {
+            Some(port) => port,
+            None => free_port(shape.nodes)?,
+        };
+        let processes =
+            Arc::new(Processes { running: Mutex::new(BTreeMap::new()), scratch: Mutex::new(scratch) });
+        processes.guard()?;
+        let cluster = Cluster { shape, port, dir, processes };
+        let secret = draw_secret()?;
+        for id in cluster.ids() {
+            let dir = cluster.node_dir(id);
+            std::fs::create_dir_all(&dir)?;
+            write_private(&dir.join("join.secret"), &secret)?;
+        }
+        for id in cluster.ids() {
+            cluster.start_node(id)?;
+        }
+        cluster.wait_healthy(&BTreeMap::new())?;
+        Ok(cluster)
+    }
+
+    /// The numbers of its nodes.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u16> + use<> {
+        1..=self.shape.nodes
+    }
+
+    /// A node's port for every client.
+    pub(crate) fn plain_port(&self, id: u16) -> u16 {
+        self.port + id - 1
+    }
+
+    /// A node's port for cluster-aware clients.
+    pub(crate) fn cluster_port(&self, id: u16) -> u16 {
+        self.plain_port(id) + PORT_STEP
+    }
+
+    fn peer_port(&self, id: u16) -> u16 {
+        self.plain_port(id) + 2 * PORT_STEP
+    }
+
+    fn node_dir(&self, id: u16) -> PathBuf {
+        self.dir.join(format!("node-{id}"))
+    }
+
+    fn log_path(&self, id: u16) -> PathBuf {
+        self.dir.join(format!("node-{id}.log"))
+    }
+
+    /// Starts one node. Call it from the main thread: the kernel kills the node when its starter's thread ends.
+    pub(crate) fn start_node(&self, id: u16) -> Result<(), Failure> {
+        let log = OpenOptions::new().create(true).append(true).open(self.log_path(id))?;
+        let peers: Vec<String> =
+            self.ids().map(|id| format!("{id}=127.0.0.1:{}", self.peer_port(id))).collect();
+        let mut command = Command::new(&self.shape.annulet);
+        command.arg("serve");
+        let own = [
+            ("node-id", id.to_string()),
+            ("nodes", peers.join(",")),
+            ("dir", self.node_dir(id).display().to_string()),
+            ("port", self.plain_port(id).to_string()),
+            ("cluster-port", self.cluster_port(id).to_string()),
+            ("peer-port", self.peer_port(id).to_string()),
+            ("copies", self.shape.copies.to_string()),
+            ("partitions", self.shape.partitions.to_string()),
+        ];
+        for (name, value) in own.iter().map(|(name, value)| (*name, value)) {
+            command.arg(format!("--{name}")).arg(value);
+        }
+        for (name, value) in &self.shape.settings {
+            command.arg(format!("--{name}")).arg(value);
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        let parent = rustix::process::getpid();
+        // SAFETY: between fork and exec only two system calls are made, without allocation or locks.
+        unsafe {
+            command.pre_exec(move || {
+                set_parent_process_death_signal(Some(Signal::KILL))?;
+                // The parent may have died before the request: then no signal comes.
+                if getppid() == Some(parent) { Ok(()) } else { Err(rustix::io::Errno::SRCH.into()) }
+            });
+        }
+        let child = command
+            .spawn()
+            .map_err(|error| format!("cannot start {}: {error}", self.shape.annulet.display()))?;
+        self.processes.running().insert(id, child);
+        Ok(())
+    }
+
+    /// Ends a node the hard way. Returns when.
+    pub(crate) fn kill_node(&self, id: u16) -> Result<Instant, Failure> {
+        let mut child =
+            self.processes.running().remove(&id).ok_or_else(|| format!("node {id} does not run"))?;
+        let at = Instant::now();
+        child.kill()?;
+        child.wait()?;
+        Ok(at)
+    }
+
+    /// Sends a signal to a node, which goes on counting as running.
+    pub(crate) fn signal_node(&self, id: u16, signal: Signal) -> Result<Instant, Failure> {
+        let running = self.processes.running();
+        let child = running.get(&id).ok_or_else(|| format!("node {id} does not run"))?;
+        // The child has not been waited for, so its id is still its own.
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("a process id is positive")?;
+        let at = Instant::now();
+        kill_process(pid, signal).map_err(|errno| format!("cannot signal node {id}: {errno}"))?;
+        Ok(at)
+    }
+
+    /// What a node says of the cluster.
+    pub(crate) fn status(&self, id: u16) -> Result<Status, Failure> {
+        Status::ask(&mut status::connect(self.plain_port(id), ASK)?)
+    }
+
+    /// Who holds each partition, as a node sees it.
+    pub(crate) fn holders(&self, id: u16) -> Result<Vec<Holders>, Failure> {
+        let id_of = self.ids().map(|id| (self.cluster_port(id), id)).collect();
+        status::holders(&mut status::connect(self.plain_port(id), ASK)?, self.shape.partitions, &id_of)
+    }
+
+    /// Waits until every node says that all is well, and those named have a newer incarnation than the one given. Returns
+    /// what the first node says.
+    pub(crate) fn wait_healthy(&self, older: &BTreeMap<u16, u64>) -> Result<Status, Failure> {
+        let started = Instant::now();
+        loop {
+            self.check_running()?;
+            let mut seen = Vec::new();
+            for id in self.ids() {
+                match self.status(id) {
+                    Ok(status) => seen.push(Ok(status)),
+                    Err(failure) => {
+                        seen.push(Err(format!("node {id} cannot be asked: {failure}")));
+                        break;
+                    }
+                }
+            }
+            let renewed = |status: &Status| {
+                older.iter().all(|(id, older)| status.node(*id).is_some_and(|node| node.incarnation > *older))
+            };
+            if seen
+                .iter()
+                .all(|seen| seen.as_ref().is_ok_and(|status| status.is_healthy() && renewed(status)))
+                && let Some(Ok(first)) = seen.first()
+            {
+                return Ok(first.clone());
+            }
+            if started.elapsed() > self.shape.patience {
+                self.keep();
+                let views: Vec<String> = seen.iter().map(|seen| format!("{seen:?}")).collect();
+                return Err(format!(
+                    "the cluster is not healthy after {} s; logs are in {}\n{}",
+                    self.shape.patience.as_secs(),
+                    self.dir.display(),
+                    views.join("\n")
+                )
+                .into());
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
+    /// A node that ended by itself fails the run.
+    pub(crate) fn check_running(&self) -> Result<(), Failure> {
+        for (id, child) in self.processes.running().iter_mut() {
+            if let Some(ended) = child.try_wait()? {
+                self.keep();
+                let log = std::fs::read_to_string(self.log_path(*id)).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                let tail = lines[lines.len().saturating_sub(15)..].join("\n    ");
+                return Err(format!(
+                    "node {id} ended by itself: {ended}. The end of {}:\n    {tail}",
+                    self.log_path(*id).display()
+                )
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves the nodes' directories and logs where they are. Returns where.
+    pub(crate) fn keep(&self) -> &Path {
+        self.processes.scratch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        &self.dir
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.processes.end();
+    }
+}
+
+/// A first port such that all that nodes take from it are free.
+fn free_port(nodes: u16) -> Result<u16, Failure> {
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let mut random = Random::new(u64::from_le_bytes(bytes));
+    for _ in 0..200 {
+        let port = PORTS.start + random.below(u64::from(PORTS.end - PORTS.start)) as u16;
+        let taken = (0..3)
+            .flat_map(|kind| (0..nodes).map(move |node| port + kind * PORT_STEP + node))
+            .map(|port| TcpListener::bind(("127.0.0.1", port)))
+            .collect::<Result<Vec<_>, _>>();
+        if taken.is_ok() {
+            return Ok(port);
+        }
+    }
+    Err("no free ports found; name them with --port".into())
+}
+
+/// 32 random bytes in hex.
+fn draw_secret() -> Result<String, Failure> {
+    let mut bytes = [0; 32];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n")
+}
+
+fn write_private(path: &Path, text: &str) -> Result<(), Failure> {
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
+    Ok(file.write_all(text.as_bytes())?)
+}
