@@ -13,6 +13,7 @@ use crate::partition::{Partition, Role};
 use crate::{Context, Outbox};
 use placement::PartitionState;
 use storage::{effect, snapshot};
+use types::planted::{self, Bug};
 use types::{Epoch, Lsn};
 
 #[derive(Debug, Default)]
@@ -89,11 +90,12 @@ impl<W> Partition<W> {
         primary_since: Epoch,
         out: &mut Outbox<W>,
     ) -> bool {
-        if epoch < self.epoch || matches!(self.role, Role::Absent) {
+        let old = epoch < self.epoch && !planted::is(Bug::TakesOldEpoch);
+        if old || matches!(self.role, Role::Absent) {
             return false;
         }
         let new_reign = primary_since != self.primary_since;
-        if new_reign && primary_since < self.primary_since {
+        if new_reign && primary_since < self.primary_since && !planted::is(Bug::TakesOldEpoch) {
             return false;
         }
         if new_reign && self.is_incomplete() {
@@ -171,7 +173,8 @@ impl<W> Partition<W> {
         }
         backup.verified = backup.verified.max(end.lsn);
         let verified = backup.verified;
-        self.learn_commit(append.commit.min(verified));
+        let commit = if planted::is(Bug::AppliesEarly) { verified } else { append.commit };
+        self.learn_commit(commit.min(verified));
         Some(AppendOutcome::Held(verified))
     }
 
