@@ -155,6 +155,12 @@ fn up(map: &mut ClusterMap, registration: &Registration) -> bool {
     let node = registration.node;
     let Some(member) = map.member_mut(node) else { return false };
     let restarted = registration.incarnation > member.incarnation;
+    let seat_is_free =
+        map.voters.contains(&node) && map.voter_directories.iter().all(|&(voter, _)| voter != node);
+    if seat_is_free && registration.votes {
+        map.voter_directories.push((node, registration.directory));
+    }
+    let Some(member) = map.member_mut(node) else { return false };
     *member = Member {
         id: node,
         incarnation: registration.incarnation,
@@ -306,6 +312,7 @@ mod tests {
             node: NodeId(node),
             incarnation: Incarnation(incarnation),
             directory: 7,
+            votes: true,
             shards: 2,
             host: "127.0.0.1".into(),
             port: 1,

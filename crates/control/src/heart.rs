@@ -250,7 +250,7 @@ impl Heart {
                 }
             }
             Beat::Grant { sent_at, map_version, wall_ms: theirs, coordinator, keys } => {
-                if Instant(sent_at) > now || !self.voters().contains(&from.node) {
+                if Instant(sent_at) > now || !self.is_seated(from) {
                     return;
                 }
                 let grants = self.grants.entry(from.node).or_default();
@@ -267,7 +267,7 @@ impl Heart {
                 self.count_lease();
             }
             Beat::Refusal { sent_at, map_version, coordinator } => {
-                if Instant(sent_at) <= now && self.voters().contains(&from.node) {
+                if Instant(sent_at) <= now && self.is_seated(from) {
                     self.heard_voter(now, from.node, map_version, coordinator);
                     self.effects.notices.push(HeartNotice::Refused);
                 }
@@ -281,6 +281,11 @@ impl Heart {
 
     fn is_voter(&self) -> bool {
         self.config.votes && self.voters().contains(&self.config.me.node)
+    }
+
+    /// Whether the sender's word counts as a voter's.
+    fn is_seated(&self, from: Identity) -> bool {
+        self.voters().contains(&from.node) && self.map.holds_vote(from.node, from.directory)
     }
 
     fn majority(&self) -> usize {

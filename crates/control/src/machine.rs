@@ -10,7 +10,7 @@ use crate::message::{Change, Identity, MapChanges, Message, Registration};
 use crate::store::LogStore;
 use placement::{ClusterMap, Member, MemberState};
 use protobuf::Message as _;
-use raft::eraftpb::{Entry, HardState, Message as RaftMessage, Snapshot};
+use raft::eraftpb::{Entry, HardState, Message as RaftMessage, MessageType, Snapshot};
 use raft::{RawNode, StateRole, Storage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -62,6 +62,9 @@ pub struct ControlConfig {
 pub struct ControlEffects {
     /// To be appended to this node's control file, and synced.
     pub frames: Vec<Vec<u8>>,
+    /// Whether the frames must be on disk before anything else is done. What only tells how far entries are committed
+    /// need not be: it is learned again.
+    pub sync: bool,
     /// To replace that file's content: sent instead of `frames` when much has gathered.
     pub rewrite: Option<Vec<Vec<u8>>>,
     /// To other nodes' control machines.
@@ -218,6 +221,8 @@ pub struct Control {
     next_repeat: Instant,
     effects: ControlEffects,
     frames_kept: usize,
+    /// The coordinator thinks that this voter holds entries which it does not.
+    forgot: bool,
 }
 
 impl Control {
@@ -260,6 +265,7 @@ impl Control {
             next_repeat: now,
             effects: ControlEffects::default(),
             frames_kept: 0,
+            forgot: false,
         }
     }
 
@@ -279,6 +285,13 @@ impl Control {
             Some(raft) => Some(NodeId(raft.raft.leader_id as u16)).filter(|node| node.0 != 0),
             None => self.told_coordinator,
         }
+    }
+
+    /// Whether this node thinks that it votes, while the cluster knows another data directory of it as the voter: then
+    /// it has forgotten what that one promised, and must not go on.
+    pub fn lost_its_vote(&self) -> bool {
+        let me = &self.config.me;
+        self.forgot || self.raft.is_some() && !self.map.holds_vote(me.node, me.directory)
     }
 
     /// Whether this node is the coordinator, and up to date with what earlier ones decided.
@@ -441,6 +454,7 @@ impl Control {
     fn save_reports(&mut self) {
         let reports = self.reports.iter().map(|(&node, &report)| (node, report)).collect();
         self.effects.frames.push(encode_frame(&Frame::Reports(reports)));
+        self.effects.sync = true;
     }
 
     /// Puts commands into the group's log. False where this node is not the leader any more.
@@ -466,14 +480,16 @@ impl Control {
         let Ok(message) = RaftMessage::parse_from_bytes(bytes) else { return };
         // Who sent it is what the transport proved, not what it says; and a voter is its directory: one that lost it
         // has forgotten its votes and is none (rule 16).
-        let imposter = self
-            .map
-            .member(from.node)
-            .is_some_and(|member| member.incarnation.0 != 0 && member.directory != from.directory);
-        if message.from != u64::from(from.node.0) || imposter {
+        if message.from != u64::from(from.node.0) || !self.map.holds_vote(from.node, from.directory) {
             return;
         }
         if let Some(raft) = &mut self.raft {
+            let last = raft.store().last_index().unwrap_or(0);
+            if message.get_msg_type() == MessageType::MsgHeartbeat && message.commit > last {
+                // A heartbeat never tells of more than we said we hold: our directory was emptied since.
+                self.forgot = true;
+                return;
+            }
             // An error here is a message out of place (a proposal without a leader, say): nothing was lost.
             let _ = raft.step(message);
         }
@@ -520,6 +536,7 @@ impl Control {
                         .collect();
                     self.effects.frames.push(encode_frame(&Frame::Entries(entries)));
                 }
+                self.effects.sync |= ready.must_sync();
                 if let Some(hard_state) = ready.hs() {
                     raft.mut_store().set_hard_state(hard_state.clone());
                     let bytes = hard_state.write_to_bytes().unwrap_or_default();
@@ -635,8 +652,10 @@ impl Control {
             .members
             .iter()
             .filter(|member| member.state == MemberState::Active && member.id != self.config.me.node)
+            .filter(|member| {
+                !self.map.voters.contains(&member.id) || !self.map.holds_vote(member.id, member.directory)
+            })
             .map(|member| member.id)
-            .filter(|node| !self.map.voters.contains(node))
             .collect();
         if followers.is_empty() {
             return;
@@ -674,6 +693,7 @@ impl Control {
             }
         }
         map.version = changes.to;
+        map.voter_directories = changes.voter_directories;
         self.map_moved(map);
     }
 
@@ -725,7 +745,13 @@ fn difference(before: &ClusterMap, after: &ClusterMap) -> MapChanges {
         .filter(|(id, state)| before.partition(*id) != Some(state))
         .map(|(id, state)| (id, *state))
         .collect();
-    MapChanges { from: before.version, to: after.version, members, partitions }
+    MapChanges {
+        from: before.version,
+        to: after.version,
+        members,
+        voter_directories: after.voter_directories.clone(),
+        partitions,
+    }
 }
 
 /// The library draws election timeouts from a generator of its own thread: a range of one value leaves it no choice,

@@ -73,6 +73,8 @@ pub struct MapChanges {
     pub to: u64,
     /// Members that changed.
     pub members: Vec<placement::Member>,
+    /// The voters' data directories.
+    pub voter_directories: Vec<(NodeId, u64)>,
     /// Partitions that changed.
     pub partitions: Vec<(PartitionId, PartitionState)>,
 }
@@ -86,6 +88,8 @@ pub struct Registration {
     pub incarnation: Incarnation,
     /// Its data directory's number.
     pub directory: u64,
+    /// Whether it votes: not where its directory is new and an earlier one had its vote.
+    pub votes: bool,
     /// Its data threads.
     pub shards: u16,
     /// Host that clients and peers reach it at.

@@ -35,6 +35,7 @@ fn registration(me: Identity) -> Registration {
         node: me.node,
         incarnation: me.incarnation,
         directory: me.directory,
+        votes: true,
         shards: 2,
         host: "127.0.0.1".into(),
         port: 7000 + me.node.0,
@@ -294,4 +295,42 @@ fn many_changes_are_compacted_and_survive_a_restart_of_all() {
                 && map.members.iter().all(|m| m.state == MemberState::Active && m.incarnation.0 == 2)
         })
     });
+}
+
+#[test]
+fn a_voter_that_lost_its_directory_is_none_and_says_so() {
+    let mut group = Group::formed();
+    let coordinator = group.node(1).control.coordinator().unwrap().0;
+    let victim = if coordinator == 3 { 2 } else { 3 };
+    group.nodes[usize::from(victim - 1)] = None;
+    group.run(Duration::from_secs(1));
+    let now = group.now;
+    // The same node on an emptied directory, with a later incarnation, and not told to rejoin.
+    let mut emptied = start(victim, vec![], now);
+    emptied.me.directory += 1;
+    let me = Identity { incarnation: Incarnation(9), ..emptied.me };
+    let voters: Vec<NodeId> = (1..=3).map(NodeId).collect();
+    let config = ControlConfig {
+        me: registration(me),
+        listed: voters.clone(),
+        voters,
+        rejoins: false,
+        cluster_id: "c".into(),
+        copies: 2,
+        min_in_sync: 1,
+        partitions: 16,
+        election: Duration::from_millis(300),
+        seed: 1,
+    };
+    emptied.me = me;
+    emptied.control = Control::new(config, restore(&[]).unwrap(), now);
+    group.nodes[usize::from(victim - 1)] = Some(emptied);
+    group.run_until("it finds out", Duration::from_secs(3), |group| {
+        group.node(victim).control.lost_its_vote()
+    });
+    // Its votes do not count: with one more node gone the two left have no majority between them.
+    let other = (1..=3).find(|&id| id != victim && id != coordinator).unwrap();
+    group.nodes[usize::from(coordinator - 1)] = None;
+    group.run(Duration::from_secs(3));
+    assert!(!group.node(other).control.is_coordinator(), "elected with a forgotten vote");
 }

@@ -63,7 +63,7 @@ pub struct DriverEffects {
     pub to_heart: Vec<HeartInput>,
     /// The shards are to say how far their logs of these partitions reach: who asks, the question, which.
     pub ask_tails: Vec<(NodeId, u64, Vec<PartitionId>)>,
-    /// The disk failed: the node must stop, and say why.
+    /// The node must stop, and say why: its disk failed, or it is not who it was.
     pub failed: Option<String>,
 }
 
@@ -110,6 +110,7 @@ impl<D: Disk> ControlDriver<D> {
                 node: identity.node,
                 incarnation: identity.incarnation,
                 directory: identity.directory,
+                votes,
                 shards: config.shards,
                 host: settings.announced_host().to_owned(),
                 port: settings.port,
@@ -209,9 +210,18 @@ impl<D: Disk> ControlDriver<D> {
             Some(frames) => self.journal.rewrite(frames),
             None => Ok(()),
         }
-        .and_then(|()| self.append(&effects.frames));
+        .and_then(|()| self.append(&effects.frames, effects.sync));
         if let Err(error) = saved {
             self.effects.failed = Some(error.to_string());
+            return;
+        }
+        if self.control.lost_its_vote() {
+            self.effects.failed = Some(
+                "this node's data directory is new, but the cluster knows it as a voter on another one, whose promises \
+                 are lost with it. Start it with --join HOST:PORT (a running node's peer address): it then holds data \
+                 and does not vote"
+                    .to_owned(),
+            );
             return;
         }
         self.effects.messages.extend(effects.messages);
@@ -222,13 +232,13 @@ impl<D: Disk> ControlDriver<D> {
         }
     }
 
-    fn append(&mut self, frames: &[Vec<u8>]) -> Result<(), JournalError> {
+    fn append(&mut self, frames: &[Vec<u8>], sync: bool) -> Result<(), JournalError> {
         if frames.is_empty() {
             return Ok(());
         }
         for frame in frames {
             self.journal.append(frame)?;
         }
-        self.journal.sync()
+        if sync { self.journal.sync() } else { Ok(()) }
     }
 }

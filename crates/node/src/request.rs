@@ -148,6 +148,11 @@ impl Shard {
         task: Task<'_>,
         sink: &mut dyn FnMut(&Reply<'_>),
     ) -> Result<Answer, CommandError> {
+        if self.parked.contains_key(&id) {
+            // Others wait for this partition, and came first.
+            self.start(id, task.kept());
+            return Ok(Answer::Later);
+        }
         match self.run_here(id, &task, Some(sink)) {
             Outcome::Replied => Ok(Answer::Now),
             Outcome::Later => Ok(Answer::Later),
@@ -188,11 +193,7 @@ impl Shard {
 
     /// Starts a request that is kept: here, elsewhere, or once somebody serves its partition.
     pub(crate) fn start(&mut self, id: PartitionId, task: OwnedTask) {
-        if self.parked.get(&id).is_some_and(|queue| !queue.is_empty()) {
-            // Others wait for the same partition, and came first.
-            return self.park(id, task);
-        }
-        self.try_start(id, task);
+        if self.parked.contains_key(&id) { self.park(id, task) } else { self.try_start(id, task) }
     }
 
     fn try_start(&mut self, id: PartitionId, task: OwnedTask) {
@@ -224,30 +225,35 @@ impl Shard {
         self.parked.entry(id).or_default().push_back(task);
     }
 
-    /// Tries again what waits for a partition, in order, and ends what has waited too long.
+    /// Tries again whatever waits for a partition.
     pub(crate) fn retry_parked(&mut self) {
-        let now = self.context.now;
         for id in self.parked.keys().copied().collect::<Vec<_>>() {
-            let Some(queue) = self.parked.remove(&id) else { continue };
-            let (over, mut queue): (VecDeque<Parked>, VecDeque<Parked>) =
-                queue.into_iter().partition(|task| now >= task.deadline);
-            for task in over {
-                let error = self.not_served(id);
-                self.fail(task.origin, error);
+            self.retry_parked_of(id);
+        }
+    }
+
+    /// Tries again what waits for this partition, in order, and ends what has waited too long.
+    pub(crate) fn retry_parked_of(&mut self, id: PartitionId) {
+        let now = self.context.now;
+        let Some(queue) = self.parked.remove(&id) else { return };
+        let (over, mut queue): (VecDeque<Parked>, VecDeque<Parked>) =
+            queue.into_iter().partition(|task| now >= task.deadline);
+        for task in over {
+            let error = self.not_served(id);
+            self.fail(task.origin, error);
+        }
+        while let Some(task) = queue.pop_front() {
+            self.try_start(id, task);
+            if self.parked.contains_key(&id) {
+                break;
             }
-            while let Some(task) = queue.pop_front() {
-                self.try_start(id, task);
-                if self.parked.contains_key(&id) {
-                    break;
-                }
-            }
-            // What parked itself again comes before those that were not tried.
-            if let Some(again) = self.parked.remove(&id) {
-                queue = again.into_iter().chain(queue).collect();
-            }
-            if !queue.is_empty() {
-                self.parked.insert(id, queue);
-            }
+        }
+        // What parked itself again came before those that were not tried.
+        if let Some(again) = self.parked.remove(&id) {
+            queue = again.into_iter().chain(queue).collect();
+        }
+        if !queue.is_empty() {
+            self.parked.insert(id, queue);
         }
     }
 

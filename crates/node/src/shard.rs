@@ -306,6 +306,10 @@ impl Shard {
                 if let Some(partition) = self.partitions.get_mut(&id) {
                     partition.flush(&self.context, &mut self.outbox);
                 }
+                if self.parked.contains_key(&id) {
+                    // It may just have begun to serve.
+                    self.retry_parked_of(id);
+                }
             }
             if self.dirty.is_empty() {
                 self.dirty = dirty;

@@ -18,6 +18,9 @@ pub struct ClusterMap {
     pub members: Vec<Member>,
     /// The voters of the control plane, by number.
     pub voters: Vec<NodeId>,
+    /// The data directory that each voter's seat belongs to, from its first registration on. A voter that lost its
+    /// directory has forgotten what it promised, and is none (rule 16).
+    pub voter_directories: Vec<(NodeId, u64)>,
     /// Every partition's configuration; the index is the partition's number.
     pub partitions: Vec<PartitionState>,
 }
@@ -92,6 +95,11 @@ impl ClusterMap {
     /// Every partition's number and configuration.
     pub fn each_partition(&self) -> impl Iterator<Item = (PartitionId, &PartitionState)> {
         self.partitions.iter().enumerate().map(|(at, state)| (PartitionId(at as u16), state))
+    }
+
+    /// Whether a node on this data directory may speak as a voter. True also where nothing is known of the seat yet.
+    pub fn holds_vote(&self, id: NodeId, directory: u64) -> bool {
+        self.voter_directories.iter().all(|&(voter, of)| voter != id || of == directory)
     }
 
     /// Whether a node is registered and alive.

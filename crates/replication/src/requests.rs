@@ -2,7 +2,7 @@
 //!
 //! A forwarder that does not learn what became of a write sends it again, under the same number, maybe to another
 //! primary. The number and the reply are part of the record, so every copy that holds the record can answer the
-//! repeat. They are kept for a minute, far longer than a forwarder repeats; what is older is remembered only as
+//! repeat. The newest are kept, for a minute at most, far longer than a forwarder repeats; what is older is remembered only as
 //! "this number or a later one was forgotten", so that a very late repeat is refused instead of done twice.
 //!
 //! A write that changed nothing makes no record: `DEL` of an absent key. Were it forgotten, a repeat under way could
@@ -16,7 +16,7 @@ use types::{Lsn, RequestId};
 /// How long a finished request is remembered, in milliseconds of partition time.
 const KEPT_MS: u64 = 60_000;
 /// How many are remembered at most.
-const KEPT_MAX: usize = 8192;
+const KEPT_MAX: usize = 256;
 
 /// What a repeat finds.
 #[derive(Clone, Debug, PartialEq, Eq)]

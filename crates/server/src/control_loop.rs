@@ -130,8 +130,8 @@ impl<M: ControlMachine> ControlLoop<M> {
         for round in 0..LOCAL_ROUNDS {
             let DriverEffects { messages, map, to_heart, ask_tails, failed } = self.machine.effects();
             if let Some(why) = failed {
-                // What the disk holds is not known any more: whatever this node would say could be a broken promise.
-                error!(%why, "the disk failed this node's control file; the node stops");
+                // Whatever this node would say from here on could be a broken promise.
+                error!("the node stops: {why}");
                 std::process::exit(1);
             }
             if !to_heart.is_empty() {

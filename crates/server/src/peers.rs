@@ -18,11 +18,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
-use types::{Endpoint, NodeId};
+use types::{Endpoint, Incarnation, NodeId};
 use wire::peer::handshake::Step;
 use wire::peer::{
-    Challenge, Frame, FrameError, HANDSHAKE_FRAME_BYTES_MAX, Hello, LENGTH_BYTES, Welcome, body_bytes,
-    decode, encode_handshake,
+    Challenge, Frame, FrameError, HANDSHAKE_FRAME_BYTES_MAX, Hello, LENGTH_BYTES, NODES_BYTES_MAX, Welcome,
+    body_bytes, decode, encode_handshake,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
@@ -70,6 +70,39 @@ pub struct Membership {
     pub secret: Secret,
     /// Where each listed node's peer port is.
     pub addresses: BTreeMap<NodeId, (String, u16)>,
+}
+
+/// The node that a hello is to where the dialer does not know who answers: it wants the list of nodes.
+const WHOEVER: NodeId = NodeId(0);
+
+impl Membership {
+    /// The `nodes` setting that these addresses make.
+    fn nodes(&self) -> String {
+        let listed = self.addresses.iter().map(|(node, (host, port))| match host.contains(':') {
+            true => format!("{node}=[{host}]:{port}"),
+            false => format!("{node}={host}:{port}"),
+        });
+        listed.collect::<Vec<_>>().join(",")
+    }
+}
+
+/// Asks the node at a peer address for the `nodes` setting of its cluster. Blocks, for a few seconds at most.
+pub fn ask_for_nodes(address: &str, me: NodeId, secret: &Secret) -> Result<String, String> {
+    let ask = async {
+        let connect = timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
+        let mut stream = connect.await.map_err(|_| HandshakeError::Timeout)??;
+        let identity = Identity { node: me, incarnation: Incarnation(0), directory: 0 };
+        let request = DialRequest { from: Endpoint::Control, node: WHOEVER, to: Endpoint::Control };
+        say_hello(secret, identity, request, &mut stream).await?;
+        match receive(&mut stream, NODES_BYTES_MAX).await? {
+            Frame::Nodes(nodes) => Ok(nodes),
+            _ => Err(HandshakeError::Unexpected),
+        }
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let asked = runtime.block_on(async { timeout(HANDSHAKE_TIMEOUT, ask).await });
+    asked.map_err(|_| HandshakeError::Timeout.to_string())?.map_err(|error: HandshakeError| error.to_string())
 }
 
 /// Why a handshake failed.
@@ -154,41 +187,42 @@ async fn dial_once(
     let connect = TcpStream::connect((host.as_str(), *port));
     let mut stream = timeout(CONNECT_TIMEOUT, connect).await.map_err(|_| HandshakeError::Timeout)??;
     tune(&stream)?;
-    let handshake = say_hello(membership, request, &mut stream);
+    let handshake = say_hello(&membership.secret, membership.identity, request, &mut stream);
     timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(|_| HandshakeError::Timeout)??;
     Ok(stream.into_std()?)
 }
 
 async fn say_hello(
-    membership: &Membership,
+    secret: &Secret,
+    identity: Identity,
     request: DialRequest,
     stream: &mut TcpStream,
 ) -> Result<(), HandshakeError> {
-    let challenge = match receive(stream).await? {
+    let challenge = match receive(stream, HANDSHAKE_FRAME_BYTES_MAX).await? {
         Frame::Challenge(challenge) => challenge,
         Frame::Refused(why) => return Err(HandshakeError::Refused(why)),
         _ => return Err(HandshakeError::Unexpected),
     };
     let mut hello = Hello {
-        cluster_id: membership.secret.cluster_id(),
-        identity: membership.identity,
+        cluster_id: secret.cluster_id(),
+        identity,
         from: request.from,
         to_node: request.node,
         to: request.to,
         nonce: proof::nonce()?,
         proof: Default::default(),
     };
-    hello.proof = membership.secret.prove(&hello.proved(&challenge));
+    hello.proof = secret.prove(&hello.proved(&challenge));
     send(stream, &Step::Hello(&hello)).await?;
-    let welcome = match receive(stream).await? {
+    let welcome = match receive(stream, HANDSHAKE_FRAME_BYTES_MAX).await? {
         Frame::Welcome(welcome) => welcome,
         Frame::Refused(why) => return Err(HandshakeError::Refused(why)),
         _ => return Err(HandshakeError::Unexpected),
     };
-    if !membership.secret.holds(&welcome.proved(&challenge, &hello.nonce), &welcome.proof) {
+    if !secret.holds(&welcome.proved(&challenge, &hello.nonce), &welcome.proof) {
         return Err(HandshakeError::NoProof);
     }
-    if welcome.identity.node != request.node {
+    if welcome.identity.node != request.node && request.node != WHOEVER {
         return Err(HandshakeError::OtherNode { found: welcome.identity.node });
     }
     Ok(())
@@ -229,6 +263,9 @@ async fn accept_one(
     tune(&stream)?;
     let handshake = hear_hello(membership, threads, &mut stream);
     let hello = timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(|_| HandshakeError::Timeout)??;
+    if hello.to_node == WHOEVER {
+        return send(&mut stream, &Step::Nodes(&membership.nodes())).await;
+    }
     let stream = stream.into_std()?;
     if let Some(post) = threads.post(hello.to) {
         let (identity, from) = (hello.identity, hello.from);
@@ -244,7 +281,9 @@ async fn hear_hello(
 ) -> Result<Hello, HandshakeError> {
     let challenge = Challenge { nonce: proof::nonce()? };
     send(stream, &Step::Challenge(&challenge)).await?;
-    let Frame::Hello(hello) = receive(stream).await? else { return Err(HandshakeError::Unexpected) };
+    let Frame::Hello(hello) = receive(stream, HANDSHAKE_FRAME_BYTES_MAX).await? else {
+        return Err(HandshakeError::Unexpected);
+    };
     if let Err(why) = admit(membership, threads, &challenge, &hello) {
         if hello.cluster_id == membership.secret.cluster_id() {
             warn!(node = hello.identity.node.0, why, "refused a node on peer_port");
@@ -274,7 +313,8 @@ fn admit(
     if hello.identity.node == membership.identity.node {
         return Err("two nodes have the same node_id: give each its own");
     }
-    if hello.to_node != membership.identity.node {
+    let wants_nodes = hello.to_node == WHOEVER && hello.to == Endpoint::Control;
+    if hello.to_node != membership.identity.node && !wants_nodes {
         return Err("this is another node than was dialed: correct the `nodes` setting");
     }
     if !membership.addresses.contains_key(&hello.identity.node) {
@@ -299,10 +339,10 @@ async fn send(stream: &mut TcpStream, step: &Step<'_>) -> Result<(), HandshakeEr
 }
 
 /// Reads one frame and not a byte beyond: what follows the handshake belongs to another thread.
-async fn receive(stream: &mut TcpStream) -> Result<Frame, HandshakeError> {
+async fn receive(stream: &mut TcpStream, most: usize) -> Result<Frame, HandshakeError> {
     let mut length = [0; LENGTH_BYTES];
     stream.read_exact(&mut length).await?;
-    let mut body = vec![0; body_bytes(length, HANDSHAKE_FRAME_BYTES_MAX)?];
+    let mut body = vec![0; body_bytes(length, most)?];
     stream.read_exact(&mut body).await?;
     Ok(decode(Bytes::from(body))?)
 }

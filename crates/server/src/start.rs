@@ -81,6 +81,16 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// The node to join by does not tell who the cluster's nodes are.
+    #[error(
+        "cannot join by {address}: {why}. `join` takes the peer address of a running node of the cluster"
+    )]
+    Join {
+        /// The address.
+        address: String,
+        /// What went wrong.
+        why: String,
+    },
     /// The control plane's file cannot be read.
     #[error("cannot read this node's control file: {why}")]
     Control {
@@ -124,9 +134,17 @@ pub fn prepare(mut settings: Settings) -> Result<Prepared, StartError> {
         settings.shards = processors();
     }
     let shards = settings.shards;
-    let alone = settings.listed_nodes()?.len() == 1;
+    let joins = !settings.join.as_str().is_empty();
+    let alone = settings.listed_nodes()?.len() == 1 && !joins;
     let directory = Directory::open(&settings.directory())?;
     let secret = directory.join_secret(alone)?;
+    if joins && settings.nodes.as_str().is_empty() {
+        let address = settings.join.as_str().to_owned();
+        let nodes = peers::ask_for_nodes(&address, NodeId(settings.node_id), &secret)
+            .map_err(|why| StartError::Join { address, why })?;
+        settings.set("nodes", &nodes)?;
+        settings.check()?;
+    }
     let mut clients = Vec::new();
     let doors =
         [("port", settings.port, Door::Plain), ("cluster_port", settings.cluster_port, Door::Cluster)];

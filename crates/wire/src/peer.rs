@@ -27,6 +27,8 @@ use types::limits::PEER_FRAME_BYTES_MAX;
 pub const FORMAT_VERSION: u8 = 1;
 /// The largest frame before both sides have proved that they belong, in bytes after the length.
 pub const HANDSHAKE_FRAME_BYTES_MAX: usize = 1024;
+/// The largest list of a cluster's nodes, in bytes.
+pub const NODES_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a frame's length field.
 pub const LENGTH_BYTES: usize = 4;
 /// Version and kind.
@@ -38,6 +40,7 @@ const KIND_CHALLENGE: u8 = 1;
 const KIND_HELLO: u8 = 2;
 const KIND_WELCOME: u8 = 3;
 const KIND_REFUSED: u8 = 4;
+const KIND_NODES: u8 = 5;
 const KIND_SHARD: u8 = 16;
 const KIND_CONTROL: u8 = 17;
 const KIND_BEAT: u8 = 18;
@@ -78,6 +81,8 @@ pub enum Frame {
     Welcome(Welcome),
     /// The acceptor will have none of it.
     Refused(String),
+    /// The cluster's nodes, as the `nodes` setting lists them: for one that comes back knowing nothing else.
+    Nodes(String),
     /// From shard to shard.
     Shard(Vec<replication::message::Message>),
     /// From control plane to control plane.
@@ -149,6 +154,7 @@ pub fn decode(body: Bytes) -> Result<Frame, FrameError> {
         KIND_HELLO => Frame::Hello(Hello::decode(&mut reader)?),
         KIND_WELCOME => Frame::Welcome(Welcome::decode(&mut reader)?),
         KIND_REFUSED => Frame::Refused(handshake::decode_refusal(&mut reader)?),
+        KIND_NODES => Frame::Nodes(handshake::decode_nodes(&mut reader)?),
         KIND_SHARD => Frame::Shard(shard::decode_all(&mut reader)?),
         KIND_CONTROL => Frame::Control(decode_postcard(&mut reader)?),
         KIND_BEAT => Frame::Beat(decode_postcard(&mut reader)?),

@@ -83,9 +83,14 @@ fn a_forged_or_replayed_proof_is_refused() {
         // A forged proof; then one that was right for an earlier challenge.
         for _ in 0..2 {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            let Frame::Challenge(challenge) = receive(&mut stream).await.unwrap() else { panic!() };
+            let Frame::Challenge(challenge) = receive(&mut stream, HANDSHAKE_FRAME_BYTES_MAX).await.unwrap()
+            else {
+                panic!()
+            };
             send(&mut stream, &Step::Hello(&hello)).await.unwrap();
-            let Frame::Refused(why) = receive(&mut stream).await.unwrap() else { panic!("let in") };
+            let Frame::Refused(why) = receive(&mut stream, HANDSHAKE_FRAME_BYTES_MAX).await.unwrap() else {
+                panic!("let in")
+            };
             assert!(why.contains("proof"), "{why}");
             hello.proof = secret.prove(&hello.proved(&challenge));
         }
@@ -105,7 +110,10 @@ fn a_dialer_believes_only_who_knows_the_secret_and_is_whom_it_wants() {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let challenge = Challenge { nonce: [1; 32] };
                 send(&mut stream, &Step::Challenge(&challenge)).await.unwrap();
-                let Frame::Hello(hello) = receive(&mut stream).await.unwrap() else { panic!() };
+                let Frame::Hello(hello) = receive(&mut stream, HANDSHAKE_FRAME_BYTES_MAX).await.unwrap()
+                else {
+                    panic!()
+                };
                 let mut welcome =
                     Welcome { identity: membership(node, answers, address).identity, proof: [0; 32] };
                 welcome.proof = answers.prove(&welcome.proved(&challenge, &hello.nonce));

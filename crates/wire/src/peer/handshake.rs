@@ -10,13 +10,18 @@
 //!    |         "accept", d, a, who) -----------  |   or Refused: why
 //! ```
 //!
+//! A node that comes back on a new data directory may know no more than one address: its hello is to node 0, from and
+//! to the control plane, and after the welcome it gets the list of nodes instead of a link.
+//!
 //! Each proof covers the other side's fresh nonce, so that none can be replayed, and says in which role it was
 //! made, so that none can be reflected. The hello names the node and the thread that it is meant for, so that
 //! it is of no use elsewhere. What follows is neither encrypted nor authenticated message by message: the peer
 //! network is trusted to carry bytes, not to say who belongs.
 
 use super::codec::{Reader, put_bytes, put_endpoint, put_number};
-use super::{FrameError, KIND_CHALLENGE, KIND_HELLO, KIND_REFUSED, KIND_WELCOME};
+use super::{
+    FrameError, KIND_CHALLENGE, KIND_HELLO, KIND_NODES, KIND_REFUSED, KIND_WELCOME, NODES_BYTES_MAX,
+};
 use control::message::Identity;
 use types::{Endpoint, Incarnation, NodeId};
 
@@ -75,6 +80,8 @@ pub enum Step<'a> {
     Welcome(&'a Welcome),
     /// Why the dialer is not let in. Cut after 512 bytes.
     Refused(&'a str),
+    /// The `nodes` setting.
+    Nodes(&'a str),
 }
 
 impl Step<'_> {
@@ -84,6 +91,7 @@ impl Step<'_> {
             Step::Hello(_) => KIND_HELLO,
             Step::Welcome(_) => KIND_WELCOME,
             Step::Refused(_) => KIND_REFUSED,
+            Step::Nodes(_) => KIND_NODES,
         }
     }
 
@@ -98,6 +106,7 @@ impl Step<'_> {
                 put_identity(out, &welcome.identity);
                 out.extend_from_slice(&welcome.proof);
             }
+            Step::Nodes(nodes) => put_bytes(out, nodes.as_bytes()),
             Step::Refused(why) => {
                 put_bytes(out, &why.as_bytes()[..why.floor_char_boundary(WHY_BYTES_MAX)]);
             }
@@ -163,6 +172,14 @@ pub(super) fn decode_refusal(reader: &mut Reader) -> Result<String, FrameError> 
         return Err(FrameError::Corrupt { what: "a refusal that is too long" });
     }
     Ok(String::from_utf8_lossy(&why).into_owned())
+}
+
+pub(super) fn decode_nodes(reader: &mut Reader) -> Result<String, FrameError> {
+    let nodes = reader.bytes()?;
+    if nodes.len() > NODES_BYTES_MAX {
+        return Err(FrameError::Corrupt { what: "a list of nodes that is too long" });
+    }
+    Ok(String::from_utf8_lossy(&nodes).into_owned())
 }
 
 fn put_identity(out: &mut Vec<u8>, identity: &Identity) {

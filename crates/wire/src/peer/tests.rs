@@ -178,6 +178,7 @@ fn stream() -> impl Strategy<Value = (Vec<u8>, Vec<Frame>)> {
         hello().prop_map(Frame::Hello),
         hello().prop_map(|hello| Frame::Welcome(Welcome { identity: hello.identity, proof: hello.proof })),
         "[a-z ]{0,40}".prop_map(Frame::Refused),
+        "[0-9a-z=:,]{0,60}".prop_map(Frame::Nodes),
     ];
     proptest::collection::vec(frame, 1..5).prop_map(|frames| {
         let mut out = Vec::new();
@@ -194,6 +195,7 @@ fn encode(frame: &Frame, out: &mut Vec<u8>) {
         Frame::Hello(hello) => encode_handshake(&Step::Hello(hello), out),
         Frame::Welcome(welcome) => encode_handshake(&Step::Welcome(welcome), out),
         Frame::Refused(why) => encode_handshake(&Step::Refused(why), out),
+        Frame::Nodes(nodes) => encode_handshake(&Step::Nodes(nodes), out),
         Frame::Shard(messages) => assert_eq!(encode_shard(messages, out), 0),
         Frame::Control(messages) => encode_control(messages, out),
         Frame::Beat(beats) => encode_beats(beats, out),

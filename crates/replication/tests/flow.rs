@@ -1,0 +1,349 @@
+//! Golden scripts of the replication protocol: commands in, the exact messages and states out.
+//!
+//! Each script under `tests/golden/` is a list of commands, each followed by what it led to. After a change that is
+//! meant, `UPDATE_GOLDEN=1 cargo test -p annulet-replication` writes them anew, to be read as a diff.
+//!
+//! | command | what it does |
+//! | --- | --- |
+//! | `map primary=1 in_sync=1,2 copies=1,2 reign` | the next epoch, at every node that is up; `reign`: its primary is new |
+//! | `put NODE KEY VALUE [all quorum one]` | a write at a primary, waiting at the level |
+//! | `read NODE KEY` | what a linearizable read would say, and what it waits for |
+//! | `deliver [from-to ...]` | messages on the way arrive, and those that they lead to; only on these links |
+//! | `drop from-to` | messages on the way there are lost |
+//! | `tick MS` | time passes at every node |
+//! | `restart NODE` | a new start: empty, another incarnation |
+//! | `down NODE`, `up NODE` | frozen: takes no maps, messages or ticks |
+
+use bytes::Bytes;
+use placement::{ClusterMap, Member, MemberState, PartitionState};
+use replication::{Context, Message, Outbox, Partition, Release, Sender, Standing};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::{Hasher, Value};
+use types::settings::WriteLevel;
+use types::{Incarnation, Instant, NodeId, NodeSet, PartitionId, ShardId};
+
+struct Node {
+    partition: Partition<String>,
+    incarnation: Incarnation,
+    frozen: bool,
+}
+
+struct World {
+    now: Instant,
+    map: Arc<ClusterMap>,
+    nodes: BTreeMap<u16, Node>,
+    links: BTreeMap<(u16, u16), VecDeque<(Incarnation, Message)>>,
+    out: String,
+}
+
+fn set(text: &str) -> NodeSet {
+    text.split(',').filter(|id| !id.is_empty()).map(|id| NodeId(id.parse().expect("a node"))).collect()
+}
+
+fn partition(id: u16) -> Partition<String> {
+    Partition::new(PartitionId(0), NodeId(id), Hasher::new(7))
+}
+
+impl World {
+    fn new() -> World {
+        let member = |id| Member {
+            id: NodeId(id),
+            incarnation: Incarnation(1),
+            directory: 1,
+            state: MemberState::Active,
+            shards: 1,
+            host: String::new(),
+            port: 0,
+            cluster_port: 0,
+            peer_port: 0,
+        };
+        let map = ClusterMap {
+            version: 1,
+            copies: 2,
+            min_in_sync: 1,
+            members: (1..=3).map(member).collect(),
+            partitions: vec![PartitionState::default()],
+            ..ClusterMap::default()
+        };
+        let node = |id| (id, Node { partition: partition(id), incarnation: Incarnation(1), frozen: false });
+        World {
+            now: Instant(1_000_000_000),
+            map: Arc::new(map),
+            nodes: (1..=3).map(node).collect(),
+            links: BTreeMap::new(),
+            out: String::new(),
+        }
+    }
+
+    fn context(&self) -> Context {
+        Context {
+            now: self.now,
+            lease_until: self.now + Duration::from_secs(1),
+            clock_ms: Some(self.now.as_millis()),
+            map: self.map.clone(),
+            snapshots_free: 8,
+            evict: Duration::from_secs(2),
+        }
+    }
+
+    fn collect(&mut self, id: u16, mut outbox: Outbox<String>) {
+        let incarnation = self.nodes[&id].incarnation;
+        for (to, _, message) in outbox.messages.drain(..) {
+            let _ = writeln!(self.out, "    {id}-{to} {}", describe(&message));
+            self.links.entry((id, to.0)).or_default().push_back((incarnation, message));
+        }
+        for change in outbox.changes.drain(..) {
+            let what = if change.join { "join" } else { "leave" };
+            let _ =
+                writeln!(self.out, "    {id} proposes at epoch {}: {} {what}s", change.epoch, change.node);
+        }
+        for (waiter, release) in outbox.released.drain(..) {
+            let what = match release {
+                Release::Committed => "acknowledged",
+                Release::Deposed => "unknown: deposed",
+            };
+            let _ = writeln!(self.out, "    {waiter} {what}");
+        }
+    }
+
+    /// Every node that is up does something.
+    fn each(&mut self, mut run: impl FnMut(&mut Partition<String>, &Context, &mut Outbox<String>)) {
+        let context = self.context();
+        for id in [1, 2, 3] {
+            let node = self.nodes.get_mut(&id).expect("three nodes");
+            if node.frozen {
+                continue;
+            }
+            let mut outbox = Outbox::default();
+            run(&mut node.partition, &context, &mut outbox);
+            self.collect(id, outbox);
+        }
+    }
+
+    fn run(&mut self, line: &str) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let id = || words[1].parse::<u16>().expect("a node");
+        match words[0] {
+            "map" => self.change_map(&words[1..]),
+            "put" => self.put(id(), words[2], words[3], words.get(4).copied().unwrap_or("all")),
+            "read" => self.read(id(), words[2]),
+            "deliver" => self.deliver(&words[1..]),
+            "drop" => {
+                for link in &words[1..] {
+                    self.links.remove(&parse_link(link));
+                }
+            }
+            "tick" => {
+                self.now = self.now + Duration::from_millis(words[1].parse().expect("milliseconds"));
+                self.each(|partition, context, outbox| partition.tick(context, outbox));
+            }
+            "restart" => {
+                let node = self.nodes.get_mut(&id()).expect("a node");
+                node.incarnation.0 += 1;
+                node.partition = partition(id());
+                let incarnation = node.incarnation;
+                let mut map = ClusterMap::clone(&self.map);
+                map.member_mut(NodeId(id())).expect("a member").incarnation = incarnation;
+                self.map = Arc::new(map);
+                self.links.retain(|link, _| link.0 != id() && link.1 != id());
+            }
+            "down" | "up" => self.nodes.get_mut(&id()).expect("a node").frozen = words[0] == "down",
+            other => panic!("no such command: {other}"),
+        }
+        self.show();
+    }
+
+    fn change_map(&mut self, words: &[&str]) {
+        let mut map = ClusterMap::clone(&self.map);
+        let state = &mut map.partitions[0];
+        state.epoch = state.epoch.next();
+        for word in words {
+            match word.split_once('=') {
+                Some(("primary", id)) => state.primary = Some(NodeId(id.parse().expect("a node"))),
+                Some(("in_sync", ids)) => state.in_sync = set(ids),
+                Some(("copies", ids)) => state.copies = set(ids),
+                _ => state.primary_since = state.epoch,
+            }
+        }
+        let state = *state;
+        map.version += 1;
+        self.map = Arc::new(map);
+        self.each(|partition, context, outbox| {
+            partition.on_map(context, &state, outbox);
+            partition.flush(context, outbox);
+        });
+    }
+
+    fn put(&mut self, id: u16, key: &str, value: &str, level: &str) {
+        let context = self.context();
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let standing = node.partition.standing(&context);
+        if standing != Standing::Serving {
+            let _ = writeln!(self.out, "    refused: {standing:?}");
+            return;
+        }
+        let run = |keyspace: &mut storage::Keyspace<'_>| {
+            keyspace.put(key.as_bytes(), Value::String(value.as_bytes()), None);
+        };
+        let ((), ran) = node.partition.run(&context, None, run, |()| Bytes::new());
+        let level: WriteLevel = level.parse().expect("a level");
+        let name = format!("{key}={value}");
+        if level == WriteLevel::One || ran.wait.0 == 0 {
+            let _ = writeln!(self.out, "    {name} acknowledged");
+        } else {
+            node.partition.wait(ran.wait, level, name);
+        }
+        let mut outbox = Outbox::default();
+        node.partition.flush(&context, &mut outbox);
+        self.collect(id, outbox);
+    }
+
+    fn read(&mut self, id: u16, key: &str) {
+        let context = self.context();
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let text = |entry: Option<storage::Entry<'_>>| {
+            entry.map_or("nothing".to_owned(), |entry| {
+                let Value::String(value) = entry.value;
+                String::from_utf8_lossy(value).into_owned()
+            })
+        };
+        let stale = node.partition.committed(&context, |keyspace| text(keyspace.get(key.as_bytes())));
+        let line = if node.partition.standing(&context) == Standing::Serving {
+            let run = |keyspace: &mut storage::Keyspace<'_>| text(keyspace.get(key.as_bytes()));
+            let (fresh, ran) = node.partition.run(&context, None, run, |_| Bytes::new());
+            format!("{fresh} once {} is committed; stale: {stale}", ran.wait)
+        } else {
+            format!("only stale: {stale}")
+        };
+        let _ = writeln!(self.out, "    {line}");
+    }
+
+    fn deliver(&mut self, links: &[&str]) {
+        let only: Vec<(u16, u16)> = links.iter().map(|link| parse_link(link)).collect();
+        loop {
+            let fits = |link: &(u16, u16)| only.is_empty() || only.contains(link);
+            let next = self
+                .links
+                .iter()
+                .find(|(link, queue)| !queue.is_empty() && fits(link) && !self.nodes[&link.1].frozen);
+            let Some((&(from, to), _)) = next else { return };
+            let Some((incarnation, message)) = self.links.get_mut(&(from, to)).and_then(VecDeque::pop_front)
+            else {
+                return;
+            };
+            let context = self.context();
+            let sender = Sender { node: NodeId(from), incarnation, shard: ShardId(0) };
+            let mut outbox = Outbox::default();
+            let partition = &mut self.nodes.get_mut(&to).expect("a node").partition;
+            partition.on_message(&context, sender, message, &mut outbox);
+            partition.flush(&context, &mut outbox);
+            self.collect(to, outbox);
+        }
+    }
+
+    fn show(&mut self) {
+        let context = self.context();
+        for (id, node) in &self.nodes {
+            let partition = &node.partition;
+            if !partition.is_here() {
+                continue;
+            }
+            let tail = partition.tail();
+            let frozen = if node.frozen { " (down)" } else { "" };
+            let _ = writeln!(
+                self.out,
+                "  node {id}: {:?} epoch {} log to {}/{} committed {} keys {}{frozen}",
+                partition.standing(&context),
+                partition.epoch(),
+                tail.epoch,
+                tail.lsn,
+                partition.commit(),
+                partition.table().len(),
+            );
+        }
+    }
+}
+
+fn parse_link(text: &str) -> (u16, u16) {
+    let (from, to) = text.split_once('-').expect("from-to");
+    (from.parse().expect("a node"), to.parse().expect("a node"))
+}
+
+fn describe(message: &Message) -> String {
+    match message {
+        Message::Append(a) => {
+            let records: Vec<String> =
+                a.records.iter().map(|r| format!("{}/{}", r.position.epoch, r.position.lsn)).collect();
+            let (prev, records) = (a.prev, records.join(" "));
+            format!(
+                "append epoch {} after {}/{} [{records}] commit {}",
+                a.epoch, prev.epoch, prev.lsn, a.commit
+            )
+        }
+        Message::Appended(a) => format!("appended epoch {} {:?}", a.epoch, a.outcome),
+        Message::Chunk(c) => format!(
+            "chunk epoch {} session {} number {}{}",
+            c.epoch,
+            c.session,
+            c.index,
+            c.end.as_ref().map_or(String::new(), |end| format!(
+                " end: base {}/{} complete at {}",
+                end.base.epoch, end.base.lsn, end.complete_at
+            ))
+        ),
+        Message::ChunkStored(c) => format!("chunk stored session {} next {}", c.session, c.next),
+        Message::Forward(_) | Message::Forwarded(_) => "a request".to_owned(),
+    }
+}
+
+fn play(name: &str) {
+    let path = format!("{}/tests/golden/{name}.txt", env!("CARGO_MANIFEST_DIR"));
+    let script = std::fs::read_to_string(&path).expect("the script is there");
+    let mut world = World::new();
+    for line in script.lines() {
+        if line.starts_with(' ') {
+            continue;
+        }
+        let _ = writeln!(world.out, "{line}");
+        if !line.is_empty() && !line.starts_with('#') {
+            world.run(line);
+        }
+    }
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &world.out).expect("the script can be written");
+    } else if world.out != script {
+        let differs = world.out.lines().zip(script.lines()).position(|(is, was)| is != was).unwrap_or(0);
+        let is = world.out.lines().nth(differs).unwrap_or_default();
+        panic!(
+            "{name}, line {}:\n was: {}\n is:  {is}",
+            differs + 1,
+            script.lines().nth(differs).unwrap_or_default()
+        );
+    }
+    // Whatever a script does, copies never disagree on what both call committed.
+    let logs: Vec<_> = world.nodes.values().map(|node| (&node.partition, node.partition.commit())).collect();
+    for (a, a_commit) in &logs {
+        for (b, b_commit) in &logs {
+            let both = (*a_commit).min(*b_commit);
+            if let (Some(a), Some(b)) = (a.log().position_at(both), b.log().position_at(both)) {
+                assert_eq!(a, b, "{name}");
+            }
+        }
+    }
+}
+
+macro_rules! scripts {
+    ($($name:ident),+ $(,)?) => { $(#[test] fn $name() { play(stringify!($name)); })+ };
+}
+
+scripts!(
+    a_write,
+    a_failover_keeps_the_tail,
+    a_deposed_primary_returns,
+    a_copy_is_filled,
+    three_copies_align,
+    lost_messages
+);
