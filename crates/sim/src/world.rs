@@ -178,6 +178,7 @@ impl World {
         let copies = random.between(2, 3);
         let shards = random.between(1, 2) as u16;
         let ordered = random.chance(500);
+        let fat = random.chance(500);
         let plan = Plan::draw(random.fork());
         let settings = (1..=NODES).map(|id| Arc::new(settings_of(id, copies, shards))).collect();
         let nodes = (0..NODES).map(|_| Node::new(Clock::draw(&mut random))).collect();
@@ -189,6 +190,7 @@ impl World {
                 sequence: 0,
                 door: if number % 3 == 2 { Door::Cluster } else { Door::Plain },
                 stale: number == 4,
+                fat: number == 3 && fat,
                 waiting: None,
                 random: random.fork(),
             })
@@ -730,6 +732,7 @@ impl World {
             sequence: 0,
             door: Door::Plain,
             stale: false,
+            fat: false,
             waiting: None,
             random: self.random.fork(),
         });

@@ -29,23 +29,26 @@ fn found_by(bug: Bug) -> Option<(u64, String)> {
 #[test]
 fn every_planted_bug_is_found() {
     std::panic::set_hook(Box::new(|_| {}));
+    // One alone: PLANTED=DropsTail.
+    let wanted = std::env::var("PLANTED").unwrap_or_default();
+    let bugs: Vec<Bug> = BUGS.into_iter().filter(|bug| format!("{bug:?}").contains(&wanted)).collect();
     let missed: Vec<Bug> = std::thread::scope(|scope| {
-        let halves: Vec<_> = BUGS
-            .chunks(BUGS.len().div_ceil(2))
+        let halves: Vec<_> = (0..2)
+            .map(|half| bugs.iter().skip(half).step_by(2).copied().collect::<Vec<_>>())
             .map(|bugs| {
                 scope.spawn(move || {
-                    let missed = |bug: &&Bug| match found_by(**bug) {
+                    let missed = |bug: &Bug| match found_by(*bug) {
                         Some((seed, what)) => {
                             let what: String = what.chars().take(150).collect();
                             println!("{bug:?}: found after {} seeds: {what}", seed + 1);
                             false
                         }
                         None => {
-                            println!("{bug:?}: NOT found in {} seeds", seeds_max(**bug));
+                            println!("{bug:?}: NOT found in {} seeds", seeds_max(*bug));
                             true
                         }
                     };
-                    bugs.iter().filter(missed).copied().collect::<Vec<_>>()
+                    bugs.into_iter().filter(missed).collect::<Vec<_>>()
                 })
             })
             .collect();
