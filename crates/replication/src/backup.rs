@@ -183,7 +183,8 @@ impl<W> Partition<W> {
             self.apply_up_to(commit);
             self.trim_log(Lsn(u64::MAX));
         }
-        let commit = self.commit;
+        // What the primary tells counts here, not this copy's own lsn: that begins at the snapshot's base, which may
+        // not have been committed when the snapshot was cut.
         if let Role::Backup(backup) = &mut self.role
             && let Filling::Until(complete_at) = backup.filling
             && commit >= complete_at
@@ -235,7 +236,6 @@ impl<W> Partition<W> {
             self.last_time_ms = end.time_ms;
             self.last_version = end.version;
             self.requests.import(end.requests, end.forgotten, end.time_ms);
-            self.learn_commit(end.base.lsn);
         }
         let stored = ChunkStored { partition: self.id, epoch: self.epoch, session: chunk.session, next };
         out.messages.push((from.node, from.shard, Message::ChunkStored(stored)));

@@ -369,6 +369,8 @@ impl Peer {
         if transfer.cursor.is_none() && transfer.under_way.is_empty() {
             self.held = transfer.base.lsn;
             self.counts_from = transfer.complete_at;
+            // The copy is whole once it is told that what it was shown is committed.
+            self.told_commit = Lsn(0);
             self.state = State::Streaming { next: transfer.base.lsn.next() };
         }
     }
