@@ -119,7 +119,8 @@ impl Shard {
 
     /// Another shard passed a request on to this one.
     pub(crate) fn on_forward(&mut self, from: Sender, forward: Forward) {
-        let origin = Origin::Peer { node: from.node, shard: from.shard, id: forward.id };
+        let reign = forward.primary_since;
+        let origin = Origin::Peer { node: from.node, shard: from.shard, id: forward.id, reign };
         let partition = forward.partition;
         // Rule 4: meant for another reign, it is refused, and can never be ordered later.
         let current = self
@@ -128,7 +129,7 @@ impl Shard {
             .is_some_and(|copy| copy.is_primary() && copy.primary_since() == forward.primary_since);
         let genuine = forward.id.node == from.node && forward.id.incarnation == from.incarnation;
         if !current || !genuine {
-            return self.send_outcome(from.node, from.shard, forward.id, ForwardOutcome::NotOrdered);
+            return self.send_outcome(from.node, from.shard, forward.id, reign, ForwardOutcome::NotOrdered);
         }
         let args: Vec<&[u8]> = forward.args.iter().map(|arg| &arg[..]).collect();
         // WAIT's question has arguments of its own; everything else was checked where it came in, and is again.
@@ -154,7 +155,7 @@ impl Shard {
             redirects: false,
         };
         if let Outcome::NotServing = self.run_here(partition, &task, None) {
-            self.send_outcome(from.node, from.shard, forward.id, ForwardOutcome::NotOrdered);
+            self.send_outcome(from.node, from.shard, forward.id, reign, ForwardOutcome::NotOrdered);
         }
     }
 
@@ -166,6 +167,10 @@ impl Shard {
             && forwarded.id.incarnation == identity.incarnation
             && forwarded.id.shard == self.config.shard;
         let Some(forwarding) = self.forwards.get_mut(&sequence).filter(|_| own) else { return };
+        // Sent anew for another reign since: that sending may still be run, so its answer alone counts.
+        if forwarding.to.is_none_or(|(_, _, reign)| reign != forwarded.primary_since) {
+            return;
+        }
         match forwarded.outcome {
             ForwardOutcome::Reply { reply, written } => {
                 let Some(Forwarding { task, partition, .. }) = self.forwards.remove(&sequence) else {

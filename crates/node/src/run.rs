@@ -7,7 +7,7 @@ use replication::message::{ForwardOutcome, Forwarded};
 use replication::{Message, Release, Seen, Standing};
 use storage::Keyspace;
 use types::settings::{ReadLevel, WriteLevel};
-use types::{Instant, NodeId, PartitionId, Position, RequestId, ShardId};
+use types::{Epoch, Instant, NodeId, PartitionId, Position, RequestId, ShardId};
 
 /// Who wants the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub(crate) enum Origin {
     /// A client of this shard.
     Client(Ticket),
     /// Another shard, which passed its client's request on.
-    Peer { node: NodeId, shard: ShardId, id: RequestId },
+    Peer { node: NodeId, shard: ShardId, id: RequestId, reign: Epoch },
     /// A request over several partitions, of which this is a part.
     Part { collector: u64, index: usize },
 }
@@ -307,10 +307,10 @@ impl Shard {
         match origin {
             Origin::Client(ticket) => self.effects.replies.push((ticket, reply)),
             Origin::Part { collector, index } => self.parts.push_back((collector, index, reply)),
-            Origin::Peer { node, shard, id } => {
+            Origin::Peer { node, shard, id, reign } => {
                 let outcome =
                     ForwardOutcome::Reply { reply: neutral(&reply), written: written.map(|(_, at)| at) };
-                self.send_outcome(node, shard, id, outcome);
+                self.send_outcome(node, shard, id, reign, outcome);
             }
         }
         Outcome::Later
@@ -321,9 +321,14 @@ impl Shard {
         node: NodeId,
         shard: ShardId,
         id: RequestId,
+        primary_since: Epoch,
         outcome: ForwardOutcome,
     ) {
-        self.effects.messages.push((node, shard, Message::Forwarded(Forwarded { id, outcome })));
+        self.effects.messages.push((
+            node,
+            shard,
+            Message::Forwarded(Forwarded { id, primary_since, outcome }),
+        ));
     }
 
     /// For WAIT: what a connection wrote last, in each partition that has backups.
@@ -362,7 +367,9 @@ impl Shard {
     pub(crate) fn unknown(&mut self, origin: Origin) {
         match origin {
             // The forwarder asks the next primary, which may have it in its log.
-            Origin::Peer { node, shard, id } => self.send_outcome(node, shard, id, ForwardOutcome::Unknown),
+            Origin::Peer { node, shard, id, reign } => {
+                self.send_outcome(node, shard, id, reign, ForwardOutcome::Unknown);
+            }
             _ => {
                 self.fail(origin, outcome_unknown());
             }

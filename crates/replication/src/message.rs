@@ -148,6 +148,8 @@ pub struct Forward {
 pub struct Forwarded {
     /// The forwarder's number for it.
     pub id: RequestId,
+    /// The reign that the request was meant for. One that was sent anew, for a later reign, is not answered by this.
+    pub primary_since: Epoch,
     /// The outcome.
     pub outcome: ForwardOutcome,
 }

@@ -104,6 +104,7 @@ impl World {
             let what = match release {
                 Release::Committed => "acknowledged",
                 Release::Deposed => "unknown: deposed",
+                Release::Overdue => "unknown: overdue",
             };
             let _ = writeln!(self.out, "    {waiter} {what}");
         }

@@ -72,6 +72,7 @@ impl FakeShard {
 pub fn forwarded(sequence: u64, bytes: usize) -> Message {
     Message::Forwarded(Forwarded {
         id: RequestId { node: NodeId(1), incarnation: Incarnation(1), shard: ShardId(0), sequence },
+        primary_since: types::Epoch(1),
         outcome: ForwardOutcome::Reply { reply: Bytes::from(vec![b'r'; bytes]), written: None },
     })
 }

@@ -119,7 +119,7 @@ fn digest_of_shard(message: &Message) -> [u64; 4] {
                 ForwardOutcome::NotOrdered => 1 << 40,
                 ForwardOutcome::Unknown => 2 << 40,
             };
-            [5000, m.id.sequence, m.id.incarnation.0, kind]
+            [5000 + m.primary_since.0, m.id.sequence, m.id.incarnation.0, kind]
         }
     }
 }

@@ -107,6 +107,7 @@ fn encode(message: &Message, out: &mut Vec<u8>) {
         Message::Forwarded(forwarded) => {
             out.push(FORWARDED);
             put_request_id(out, forwarded.id);
+            put_number(out, forwarded.primary_since.0);
             match &forwarded.outcome {
                 ForwardOutcome::Reply { reply, written } => {
                     out.push(0);
@@ -200,6 +201,7 @@ fn decode(reader: &mut Reader) -> Result<Message, FrameError> {
         })),
         FORWARDED => Ok(Message::Forwarded(Forwarded {
             id: reader.request_id()?,
+            primary_since: Epoch(reader.number()?),
             outcome: match reader.byte()? {
                 0 => ForwardOutcome::Reply {
                     reply: reader.bytes()?,

@@ -107,7 +107,13 @@ fn message() -> impl Strategy<Value = Message> {
                 Forward { id, partition, primary_since, write_level, read_level, args }
             )
         ),
-        (request_id(), forwarded).prop_map(|(id, outcome)| Message::Forwarded(Forwarded { id, outcome })),
+        (request_id(), head(), forwarded).prop_map(
+            |(id, (_, primary_since, _), outcome)| Message::Forwarded(Forwarded {
+                id,
+                primary_since,
+                outcome
+            })
+        ),
     ]
 }
 
@@ -264,6 +270,7 @@ fn a_long_turn_becomes_several_frames() {
     let forward = |bytes: usize| {
         Message::Forwarded(Forwarded {
             id: RequestId { node: NodeId(1), incarnation: Incarnation(1), shard: ShardId(0), sequence: 9 },
+            primary_since: Epoch(1),
             outcome: ForwardOutcome::Reply { reply: Bytes::from(vec![7; bytes]), written: None },
         })
     };
