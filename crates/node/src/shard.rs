@@ -185,8 +185,11 @@ impl Shard {
                 // The map speaks of another start of this node: nothing in it is meant for this one.
                 continue;
             }
+            // A follower may know the epoch from its primary's messages already, but not what the map says of it; to a
+            // primary the map of its own epoch says nothing new.
             if let Some(partition) = self.partitions.get_mut(&id)
                 && (state.epoch > partition.epoch()
+                    || (state.epoch == partition.epoch() && !partition.is_primary())
                     || state.primary_since != partition.primary_since()
                     || !partition.is_here())
             {
