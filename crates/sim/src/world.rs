@@ -74,6 +74,8 @@ pub struct Summary {
     pub faults: usize,
     /// Reigns: how often a partition got a primary.
     pub reigns: u64,
+    /// Whether processes were killed though they held the last copy of something.
+    pub reckless: bool,
     /// Partitions of which every copy was lost.
     pub lost: usize,
     /// How long the cluster took to be whole again, in nanoseconds.
@@ -789,6 +791,7 @@ impl World {
             stale_reads: self.stale_reads.len(),
             faults: self.faults,
             reigns: map.partitions.iter().map(|state| state.primary_since.0).sum(),
+            reckless: self.plan.reckless,
             lost: (0..map.partitions.len()).filter(|&partition| self.is_lost(partition)).count(),
             mended: self.mended.unwrap_or(0),
         })
