@@ -6,6 +6,7 @@
 use crate::message::{Change, Registration};
 use placement::{ClusterMap, Member, MemberState, PartitionState};
 use serde::{Deserialize, Serialize};
+use types::planted::{self, Bug};
 use types::{Epoch, Incarnation, NodeId, NodeSet, PartitionId};
 
 /// One decision of the coordinator.
@@ -261,7 +262,8 @@ fn promote_where_none(map: &mut ClusterMap, preferred: &[(PartitionId, NodeId)])
         if state.primary.is_some() || state.epoch == Epoch(0) {
             continue;
         }
-        let alive: NodeSet = state.in_sync.iter().filter(|&node| map.is_active(node)).collect();
+        let seats = if planted::is(Bug::PromotesOutsider) { state.copies } else { state.in_sync };
+        let alive: NodeSet = seats.iter().filter(|&node| map.is_active(node)).collect();
         let wanted = preferred.iter().find(|(id, node)| usize::from(id.0) == at && alive.contains(*node));
         let Some(primary) = wanted.map(|(_, node)| *node).or_else(|| alive.iter().next()) else { continue };
         let epoch = state.epoch.next();

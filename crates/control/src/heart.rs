@@ -18,6 +18,7 @@ use placement::{ClusterMap, MemberState};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use types::planted::{self, Bug};
 use types::{Incarnation, Instant, NodeId};
 
 /// How many grants of one voter are remembered, for when the newest was given by a map that is newer than ours.
@@ -388,7 +389,8 @@ impl Heart {
                 listener.heard_at = now;
             }
         }
-        if !known || stalled || self.reported.contains_key(&from.node) {
+        let reported = self.reported.contains_key(&from.node) && !planted::is(Bug::GrantsAfterReport);
+        if !known || stalled || reported {
             return Beat::Refusal { sent_at, map_version, coordinator };
         }
         let listener = Listener { incarnation: from.incarnation, granted_at: now, heard_at: now, keys };
@@ -413,7 +415,9 @@ impl Heart {
                     Listener { incarnation: member.incarnation, granted_at: now, heard_at: now, keys: 0 };
             }
             let quiet_since = listener.granted_at.max(listener.heard_at).max(self.awake_since);
-            if now.since(quiet_since) > self.config.grace {
+            let grace =
+                if planted::is(Bug::ReportsEarly) { self.config.grace / 4 } else { self.config.grace };
+            if now.since(quiet_since) > grace {
                 self.last_mark += 1;
                 let (incarnation, mark) = (member.incarnation, self.last_mark);
                 self.reported.insert(member.id, (incarnation, mark));

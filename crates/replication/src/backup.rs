@@ -13,6 +13,7 @@ use crate::message::{Append, AppendOutcome, Appended, Chunk, ChunkStored, Messag
 use crate::partition::{Partition, Role};
 use placement::PartitionState;
 use storage::{effect, snapshot};
+use types::planted::{self, Bug};
 use types::{Epoch, Lsn};
 
 #[derive(Debug, Default)]
@@ -83,17 +84,21 @@ impl<W> Partition<W> {
 
     /// Rule 4, for a message of a primary: refuses an older epoch, takes on a newer one of the same reign. Another
     /// reign begins only by the map, which alone tells whether this copy must be kept. False: not to be acted on.
-    fn accept_epoch(&mut self, epoch: Epoch, primary_since: Epoch) -> bool {
+    fn accept_epoch(&mut self, epoch: Epoch, primary_since: Epoch, out: &mut Outbox<W>) -> bool {
         let follows = matches!(self.role, Role::Backup(_)) && primary_since == self.primary_since;
         if !follows || epoch < self.epoch {
-            return false;
+            if !planted::is(Bug::TakesOldEpoch) || matches!(self.role, Role::Absent) {
+                return false;
+            }
+            self.step_down(out);
+            self.begin_reign(primary_since);
         }
         self.epoch = epoch;
         true
     }
 
     pub(crate) fn on_append(&mut self, from: Sender, append: Append, out: &mut Outbox<W>) {
-        let outcome = if self.accept_epoch(append.epoch, append.primary_since) {
+        let outcome = if self.accept_epoch(append.epoch, append.primary_since, out) {
             self.take_records(append)
         } else if append.epoch < self.epoch {
             Some(AppendOutcome::Fenced)
@@ -154,7 +159,8 @@ impl<W> Partition<W> {
         }
         backup.verified = backup.verified.max(end.lsn);
         let verified = backup.verified;
-        self.learn_commit(append.commit.min(verified));
+        let commit = if planted::is(Bug::AppliesEarly) { verified } else { append.commit };
+        self.learn_commit(commit.min(verified));
         Some(AppendOutcome::Held(verified))
     }
 
@@ -164,6 +170,8 @@ impl<W> Partition<W> {
             self.apply_up_to(commit);
             self.trim_log(Lsn(u64::MAX));
         }
+        // What the primary tells counts here, not this copy's own lsn: that begins at the snapshot's base, which may
+        // not have been committed when the snapshot was cut.
         if let Role::Backup(backup) = &mut self.role
             && let Filling::Until(complete_at) = backup.filling
             && commit >= complete_at
@@ -173,7 +181,7 @@ impl<W> Partition<W> {
     }
 
     pub(crate) fn on_chunk(&mut self, from: Sender, chunk: Chunk, out: &mut Outbox<W>) {
-        if !self.accept_epoch(chunk.epoch, chunk.primary_since) {
+        if !self.accept_epoch(chunk.epoch, chunk.primary_since, out) {
             return;
         }
         let Role::Backup(backup) = &mut self.role else { return };

@@ -9,6 +9,7 @@ use crate::{Context, Outbox, Release};
 use bytes::Bytes;
 use placement::PartitionState;
 use storage::{Changes, Hasher, Keyspace, Log, Record, Table, Uncommitted, effect};
+use types::planted::{self, Bug};
 use types::settings::WriteLevel;
 use types::{Epoch, Lsn, NodeId, PartitionId, Position, RequestId, Version};
 
@@ -144,7 +145,11 @@ impl<W> Partition<W> {
     /// What it can do with a request now.
     pub fn standing(&self, context: &Context) -> Standing {
         match &self.role {
-            Role::Primary(primary) if primary.serving && context.leased() && context.clock_ms.is_some() => {
+            Role::Primary(primary)
+                if primary.serving
+                    && (context.leased() || planted::is(Bug::ReadsWithoutLease))
+                    && context.clock_ms.is_some() =>
+            {
                 Standing::Serving
             }
             Role::Primary(_) => Standing::Waiting,
@@ -234,7 +239,9 @@ impl<W> Partition<W> {
             (id, if bytes.len() > LOGGED_REPLY_BYTES_MAX { Bytes::new() } else { bytes })
         });
         if self.changes.is_empty() {
-            if let Some((id, reply)) = request {
+            if let Some((id, reply)) = request
+                && !planted::is(Bug::RunsAgain)
+            {
                 self.requests.add_unchanged(id, wait, now_ms, reply);
             }
             return (result, Ran { written: None, wait });
@@ -388,6 +395,9 @@ impl<W> Partition<W> {
         {
             // Only an operator's acceptance of loss promotes a copy that is half filled: nothing whole is left.
             self.wipe();
+        }
+        if planted::is(Bug::DropsTail) {
+            self.log.truncate_after(self.commit);
         }
         self.primary_since = state.primary_since;
         self.requests.begin_reign();

@@ -419,6 +419,8 @@ impl Peer {
             self.aligned = transfer.base.lsn;
             self.counts_from = transfer.complete_at;
             self.lost = false;
+            // The copy is whole once it is told that what it was shown is committed.
+            self.told_commit = Lsn(0);
             self.state = State::Streaming { next: transfer.base.lsn.next() };
         }
     }

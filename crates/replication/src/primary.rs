@@ -13,6 +13,7 @@ use crate::{Context, InSyncChange, Outbox, Release};
 use placement::PartitionState;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
+use types::planted::{self, Bug};
 use types::settings::WriteLevel;
 use types::{Incarnation, Instant, Lsn, NodeId, NodeSet, PartitionId};
 
@@ -137,6 +138,9 @@ impl<W> Primary<W> {
 
     /// What every member of the required set holds (rule 1). `own` is this copy's last lsn.
     fn held_by_all(&self, own: Lsn) -> Lsn {
+        if planted::is(Bug::AcknowledgesEarly) {
+            return own;
+        }
         self.required.iter().map(|node| self.held_by(node, own)).min().unwrap_or(Lsn(0))
     }
 
@@ -188,7 +192,9 @@ impl<W> Primary<W> {
         if let Some((&node, peer)) = joiner {
             // Rule 2: it counts from before it is proposed, so that it has every write acknowledged from here on.
             let incarnation = peer.incarnation;
-            self.required.insert(node);
+            if !planted::is(Bug::JoinerNotCounted) {
+                self.required.insert(node);
+            }
             self.proposal = Some(Proposal { node, incarnation, join: true, sent_at: None });
         }
     }
@@ -303,7 +309,8 @@ impl<W> Partition<W> {
         let (epoch, since) = (self.epoch, self.primary_since);
         let Role::Primary(primary) = &mut self.role else { return };
         let Some(peer) = primary.peers.get_mut(&from.node) else { return };
-        if peer.incarnation != from.incarnation || appended.epoch < since.max(peer.believed_from) {
+        let other_start = peer.incarnation != from.incarnation && !planted::is(Bug::BelievesOldIncarnation);
+        if other_start || appended.epoch < since.max(peer.believed_from) {
             return;
         }
         if peer.on_appended(context.now, epoch, appended, &self.log) {

@@ -11,6 +11,10 @@ use command::{Door, ErrorKind, Reply};
 /// The distance between two written values: more than any value is counted up.
 pub const STEP: i64 = 10_000;
 
+/// Large values: how many keys have them, and how large they are.
+const FAT_KEYS: u64 = 24;
+const FAT_BYTES: usize = 20_000;
+
 /// A key by its number.
 pub fn key_name(key: usize) -> Vec<u8> {
     format!("key:{key}").into_bytes()
@@ -59,6 +63,8 @@ pub struct Client {
     pub door: Door,
     /// Whether it reads stale.
     pub stale: bool,
+    /// Whether it does nothing but write large values, so that logs are trimmed and copies need snapshots.
+    pub fat: bool,
     /// The request under way.
     pub waiting: Option<Waiting>,
     /// Its own chance.
@@ -69,7 +75,7 @@ pub struct Client {
 pub struct Request {
     /// The command.
     pub args: Vec<Vec<u8>>,
-    /// A call a key.
+    /// A call a key. None for keys that only take up room.
     pub calls: Vec<(usize, Call)>,
     /// When what it sets expires, in milliseconds from now.
     pub expires_ms: Option<u64>,
@@ -111,6 +117,11 @@ impl Client {
         let word = |text: &str| text.as_bytes().to_vec();
         let number = |value: i64| value.to_string().into_bytes();
         let one = |args, call| Request { args, calls: vec![(key, call)], expires_ms: None };
+        if self.fat {
+            let name = format!("fat:{}", self.random.below(FAT_KEYS)).into_bytes();
+            let value = vec![b'a' + self.random.below(26) as u8; FAT_BYTES];
+            return Request { args: vec![word("SET"), name, value], calls: Vec::new(), expires_ms: None };
+        }
         if self.stale {
             return one(vec![word("GET"), name], Call::Get);
         }
@@ -214,5 +225,6 @@ pub fn value(reply: &Reply<'_>) -> Option<Option<i64>> {
 
 /// A command for people.
 pub fn shown(args: &[Vec<u8>]) -> String {
-    args.iter().map(|arg| String::from_utf8_lossy(arg)).collect::<Vec<_>>().join(" ")
+    let short = |arg: &Vec<u8>| String::from_utf8_lossy(&arg[..arg.len().min(40)]).into_owned();
+    args.iter().map(short).collect::<Vec<_>>().join(" ")
 }

@@ -74,6 +74,8 @@ pub struct Summary {
     pub faults: usize,
     /// Reigns: how often a partition got a primary.
     pub reigns: u64,
+    /// Whether processes were killed though they held the last copy of something.
+    pub reckless: bool,
     /// Partitions of which every copy was lost.
     pub lost: usize,
     /// How long the cluster took to be whole again, in nanoseconds.
@@ -178,6 +180,7 @@ impl World {
         let copies = random.between(2, 3);
         let shards = random.between(1, 2) as u16;
         let ordered = random.chance(500);
+        let fat = random.chance(500);
         let plan = Plan::draw(random.fork());
         let settings = (1..=NODES).map(|id| Arc::new(settings_of(id, copies, shards))).collect();
         let nodes = (0..NODES).map(|_| Node::new(Clock::draw(&mut random))).collect();
@@ -189,6 +192,7 @@ impl World {
                 sequence: 0,
                 door: if number % 3 == 2 { Door::Cluster } else { Door::Plain },
                 stale: number == 4,
+                fat: number == 3 && fat,
                 waiting: None,
                 random: random.fork(),
             })
@@ -730,6 +734,7 @@ impl World {
             sequence: 0,
             door: Door::Plain,
             stale: false,
+            fat: false,
             waiting: None,
             random: self.random.fork(),
         });
@@ -786,6 +791,7 @@ impl World {
             stale_reads: self.stale_reads.len(),
             faults: self.faults,
             reigns: map.partitions.iter().map(|state| state.primary_since.0).sum(),
+            reckless: self.plan.reckless,
             lost: (0..map.partitions.len()).filter(|&partition| self.is_lost(partition)).count(),
             mended: self.mended.unwrap_or(0),
         })

@@ -4,6 +4,7 @@
 
 pub mod ids;
 pub mod limits;
+pub mod planted;
 pub mod settings;
 pub mod slot;
 pub mod time;

@@ -107,6 +107,12 @@ fn main() {
                             operations.fetch_add(summary.operations as u64, Ordering::Relaxed);
                             unknown.fetch_add(summary.unknown as u64, Ordering::Relaxed);
                             lost.fetch_add(summary.lost as u64, Ordering::Relaxed);
+                            if summary.lost > 0 && !summary.reckless {
+                                println!(
+                                    "seed {seed}: {} partitions lost, though no kill was reckless",
+                                    summary.lost
+                                );
+                            }
                             if one {
                                 show(seed, &summary);
                             }

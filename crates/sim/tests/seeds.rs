@@ -1,0 +1,31 @@
+//! Some seeds, and that a seed is all that a run depends on.
+
+use sim::{Options, run};
+
+const QUIET: Options = Options { keep_trace: false, print_trace: false };
+
+#[test]
+fn a_seed_gives_the_same_run_every_time() {
+    for seed in 0..12 {
+        let first = run(seed, QUIET).unwrap_or_else(|failure| panic!("seed {seed}: {}", failure.what));
+        let traced = run(seed, Options { keep_trace: true, print_trace: false });
+        assert_eq!(traced.ok(), Some(first), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_first_seeds_pass_and_are_worth_running() {
+    let (mut operations, mut unknown, mut faults, mut reigns) = (0, 0, 0, 0);
+    for seed in 0..60 {
+        let summary = run(seed, QUIET).unwrap_or_else(|failure| panic!("seed {seed}: {}", failure.what));
+        operations += summary.operations;
+        unknown += summary.unknown;
+        faults += summary.faults;
+        reigns += summary.reigns;
+    }
+    assert!(operations > 60 * 300, "{operations} operations");
+    assert!(
+        unknown > 20 && faults > 300 && reigns > 1000,
+        "{unknown} unknown, {faults} faults, {reigns} reigns"
+    );
+}

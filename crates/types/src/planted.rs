@@ -1,0 +1,70 @@
+//! Bugs planted on purpose, to show that the simulator's checks can fail.
+//!
+//! Only with the feature `planted`, which no binary of ours has, can one be switched on; otherwise the switch is
+//! always off, and the compiler leaves nothing of it.
+
+/// A rule that is broken on purpose, where its code asks [`is`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// A write is acknowledged before its backups hold it (rule 1).
+    AcknowledgesEarly,
+    /// A joiner does not count before its joining is proposed (rule 2).
+    JoinerNotCounted,
+    /// What an earlier start of a copy said it held is believed of the next (rule 3).
+    BelievesOldIncarnation,
+    /// A backup takes records of an older epoch (rule 4).
+    TakesOldEpoch,
+    /// A primary reads without a lease (rule 5).
+    ReadsWithoutLease,
+    /// A voter reports a node before the grace is over (rule 6).
+    ReportsEarly,
+    /// A voter goes on granting to a node that it has reported (rule 6).
+    GrantsAfterReport,
+    /// A copy is promoted that was not in sync (rule 7).
+    PromotesOutsider,
+    /// A promoted backup drops what it does not know to be committed (rule 8).
+    DropsTail,
+    /// A backup applies what is not committed (rule 13).
+    AppliesEarly,
+    /// A forwarded write that changed nothing is run again when it comes again (rule 17).
+    RunsAgain,
+}
+
+/// Every planted bug.
+pub const BUGS: [Bug; 11] = [
+    Bug::AcknowledgesEarly,
+    Bug::JoinerNotCounted,
+    Bug::BelievesOldIncarnation,
+    Bug::TakesOldEpoch,
+    Bug::ReadsWithoutLease,
+    Bug::ReportsEarly,
+    Bug::GrantsAfterReport,
+    Bug::PromotesOutsider,
+    Bug::DropsTail,
+    Bug::AppliesEarly,
+    Bug::RunsAgain,
+];
+
+#[cfg(feature = "planted")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants a bug in this thread, or none any more.
+#[cfg(feature = "planted")]
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+/// Whether this bug is planted in this thread.
+#[cfg(feature = "planted")]
+pub fn is(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// No.
+#[cfg(not(feature = "planted"))]
+#[inline(always)]
+pub const fn is(_: Bug) -> bool {
+    false
+}
