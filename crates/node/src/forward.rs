@@ -279,7 +279,7 @@ impl Shard {
         }
         match forwarded.outcome {
             ForwardOutcome::Reply { reply, written } => {
-                let Some(Forwarding { task, partition, .. }) = self.forwards.remove(&sequence) else {
+                let Some(Forwarding { task, partition, .. }) = self.close_forward(sequence) else {
                     return;
                 };
                 let reply = Reply::decode_neutral(&reply).unwrap_or_else(|_| {
