@@ -636,7 +636,8 @@ impl World {
         }
         let node = &self.nodes[client.node];
         let awake_for = self.now - node.awake_since.min(self.now);
-        if node.pauses > 0 || awake_for < REQUEST_TIMEOUT + ANSWER_SLACK {
+        // Where it was killed, the news that the connection broke is under way.
+        if node.pauses > 0 || node.process.is_none() || awake_for < REQUEST_TIMEOUT + ANSWER_SLACK {
             let again = self.now + REQUEST_TIMEOUT + ANSWER_SLACK;
             if node.pauses > 0 && self.random.chance(500) {
                 // Its patience ends.
