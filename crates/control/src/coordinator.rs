@@ -19,6 +19,8 @@ use types::{Epoch, Incarnation, Instant, NodeId, PartitionId, Position};
 const FORMING: Duration = Duration::from_secs(2);
 /// How long possible primaries have to tell how far their logs reach.
 const TAILS: Duration = Duration::from_millis(100);
+/// How long a node that is reported and yet speaks has to be heard again by those who report it: a few heartbeats.
+const DOUBT: Duration = Duration::from_millis(150);
 /// How long a registration counts. Repeated three times as often.
 const REGISTRATION: Duration = Duration::from_millis(300);
 
@@ -34,6 +36,8 @@ pub struct Coordinator {
     reports: BTreeMap<NodeId, BTreeMap<NodeId, (Incarnation, u64)>>,
     dismissals: BTreeSet<(NodeId, NodeId, Incarnation)>,
     accept_loss: bool,
+    /// Since when somebody is reported who reports others, or is this very node.
+    doubt_since: Option<Instant>,
     asked: Option<Question>,
     asked_lost: Option<Question>,
     last_question: u64,
@@ -213,6 +217,10 @@ fn bury(control: &mut Control, now: Instant, commands: &mut Vec<Command>) {
     let dead = reported_dead(control);
     if dead.is_empty() {
         control.coordinator.asked = None;
+        control.coordinator.doubt_since = None;
+        return;
+    }
+    if is_doubtful(control, now, &dead) {
         return;
     }
     let answered = match &control.coordinator.asked {
@@ -225,6 +233,20 @@ fn bury(control: &mut Control, now: Instant, commands: &mut Vec<Command>) {
     let promote = control.coordinator.asked.take().map(|asked| longest(&asked.tails)).unwrap_or_default();
     control.coordinator.reports.retain(|node, _| !dead.contains_key(node));
     commands.push(Command::Down { nodes: dead.into_iter().collect(), promote });
+}
+
+/// Whether somebody among the dead speaks: this node itself, or one that reports others. Right after a cut is mended
+/// all voters report all others, and themselves. Were some of them buried a moment before the rest, only the rest would
+/// keep their seats, and those may be the ones that are really dead. So the living get a moment to be heard again.
+fn is_doubtful(control: &mut Control, now: Instant, dead: &BTreeMap<NodeId, Incarnation>) -> bool {
+    let me = control.config.me.node;
+    let coordinator = &mut control.coordinator;
+    let speaks = |node: &NodeId| *node == me || coordinator.reports.values().any(|by| by.contains_key(node));
+    if !dead.keys().any(speaks) {
+        coordinator.doubt_since = None;
+        return false;
+    }
+    now.since(*coordinator.doubt_since.get_or_insert(now)) < DOUBT
 }
 
 /// Asks the possible primaries how far their logs reach. True where no partition has more than one.
