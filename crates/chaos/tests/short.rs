@@ -102,7 +102,11 @@ fn a_node_is_refilled_unnoticed() {
 /// The check can fail: `read-level stale` lets a node that slept show what it knew before.
 #[test]
 fn stale_reads_are_seen_where_they_are_allowed() {
-    let (found, code) = chaos(&["pause", "--seconds", "3", "--set", "read-level=stale"]);
+    // Named, since logs stay after a violation.
+    let dir = std::env::temp_dir().join(format!("annulet-chaos-stale-{}", std::process::id()));
+    let kept = dir.to_str().expect("a path in UTF-8");
+    let (found, code) = chaos(&["pause", "--seconds", "3", "--set", "read-level=stale", "--dir", kept]);
+    let _ = std::fs::remove_dir_all(&dir);
     assert_eq!(code, Some(1), "{found}");
     assert!(found["result"]["stale"].as_u64() > Some(0), "{found}");
 }
