@@ -6,7 +6,7 @@ use crate::published::{Published, ServerFigures, ShardCounters};
 use crate::run::{Parked, Waiter};
 use command::Reply;
 use control::{Change, Identity};
-use placement::ClusterMap;
+use placement::{ClusterMap, PartitionState};
 use replication::{Context, Message, Outbox, Partition, Sender};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use storage::Hasher;
 use types::settings::Settings;
-use types::{Instant, NodeId, PartitionId, Position, ShardId};
+use types::{Epoch, Instant, NodeId, PartitionId, Position, ShardId};
 
 /// Snapshots that one shard sends at once.
 const SNAPSHOTS_MAX: usize = 8;
@@ -186,7 +186,10 @@ impl Shard {
         self.at(now);
         let before = std::mem::replace(&mut self.context.map, map.clone());
         for (id, state) in map.each_partition() {
-            if before.partition(id).is_some_and(|was| was.primary_since != state.primary_since) {
+            let moved = |was: &PartitionState| {
+                was.primary_since > Epoch(0) && was.primary_since != state.primary_since
+            };
+            if before.partition(id).is_some_and(moved) {
                 self.moved_at.insert(id, now);
             }
         }

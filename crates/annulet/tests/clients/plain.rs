@@ -52,8 +52,8 @@ const CONNECTION: &str = "
     WAIT x 0                    -> !ERR value is not an integer or out of range
     WAIT 0 -1                   -> !ERR timeout is negative
     WAIT 0 0                    -> 1
-    MULTI                       -> !ERR MULTI is not supported yet
-    PING                        -> !ERR not run
+    MULTI                       -> !ERR MULTI is not supported yet; nothing up to EXEC or DISCARD is run. Send the commands without it
+    PING                        -> !ERR not run: MULTI is not supported yet, so nothing up to EXEC or DISCARD is
     DISCARD                     -> OK
     FOO bar baz                 -> !ERR unknown command 'FOO', with args beginning with: 'bar' 'baz'
 ";
