@@ -255,7 +255,7 @@ impl World {
 
     /// Starts a node's process.
     pub(crate) fn start(&mut self, index: usize) -> Result<(), String> {
-        let seed = self.random.next();
+        let seed = self.random.draw();
         let now = self.now;
         let node = &mut self.nodes[index];
         let (own, wall) = (node.clock.monotonic(now), node.clock.wall_ms(now));
