@@ -32,6 +32,8 @@ pub(crate) struct Partitions {
     pub at_risk: u64,
     /// With a copy that is being filled.
     pub filling: u64,
+    /// With fewer copies in sync than belong to them.
+    pub short: u64,
     /// Not served now; a copy may come back.
     pub unavailable: u64,
     /// Without any copy.
@@ -93,8 +95,8 @@ impl Status {
             self.cluster_id, self.version, self.copies
         );
         text += &format!("partitions: {} of {} served", partitions.served, partitions.total);
-        if partitions.filling > 0 {
-            text += &format!(", {} filling a copy", partitions.filling);
+        if partitions.short > 0 {
+            text += &format!(", {} short of a copy ({} filling)", partitions.short, partitions.filling);
         }
         text += &format!("\n\n{}\n", self.table());
         let warnings = [
@@ -177,7 +179,7 @@ mod tests {
     use super::*;
 
     const JSON: &str = r#"{"ok":true,"cluster_id":"c0ffee","version":42,"coordinator":2,"copies":2,
-        "partitions":{"total":1024,"served":1024,"at_risk":0,"filling":3,"unavailable":0,"lost":0},
+        "partitions":{"total":1024,"served":1024,"at_risk":0,"filling":3,"short":4,"unavailable":0,"lost":0},
         "nodes":[
         {"id":1,"name":"node-1","host":"127.0.0.1","port":7001,"cluster_port":7101,"peer_port":7201,
          "state":"ACTIVE","voter":true,"incarnation":1,"primaries":512,"copies":1024,"in_sync":1024,"keys":12},
@@ -192,7 +194,7 @@ mod tests {
         for part in [
             "cluster c0ffee: ok",
             "coordinator node 2",
-            "1024 of 1024 served, 3 filling a copy",
+            "1024 of 1024 served, 4 short of a copy (3 filling)",
             "ACTIVE (voter)",
             "FAILED",
             "7202",

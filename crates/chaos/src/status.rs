@@ -22,7 +22,7 @@ pub(crate) struct Partitions {
     pub total: u64,
     pub served: u64,
     pub at_risk: u64,
-    pub filling: u64,
+    pub short: u64,
 }
 
 /// One node.
@@ -59,7 +59,7 @@ impl Status {
         self.ok
             && partitions.served == partitions.total
             && partitions.at_risk == 0
-            && partitions.filling == 0
+            && partitions.short == 0
             && self.coordinator.is_some()
             && self.nodes.iter().all(|node| node.state == "ACTIVE" && node.in_sync > 0)
     }
@@ -111,14 +111,14 @@ mod tests {
     #[test]
     fn health_is_everything_together() {
         let text = r#"{"ok":true,"cluster_id":"c0ffee","version":42,"coordinator":2,"copies":2,
-            "partitions":{"total":8,"served":8,"at_risk":0,"filling":0,"unavailable":0,"lost":0},
+            "partitions":{"total":8,"served":8,"at_risk":0,"short":0,"unavailable":0,"lost":0},
             "nodes":[{"id":1,"state":"ACTIVE","incarnation":1,"in_sync":8}]}"#;
         let healthy: Status = serde_json::from_str(text).unwrap();
         assert!(healthy.is_healthy());
         let faults: [fn(&mut Status); 6] = [
             |status| status.ok = false,
             |status| status.partitions.at_risk = 1,
-            |status| status.partitions.filling = 1,
+            |status| status.partitions.short = 1,
             |status| status.partitions.served = 7,
             |status| status.nodes[0].in_sync = 0,
             |status| status.nodes[0].state = "FAILED".into(),

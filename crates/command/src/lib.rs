@@ -32,6 +32,6 @@ pub use host::{ClusterView, Host, InfoData, NodeView, RangeView};
 pub use reply::{Corrupt, Reply};
 pub use session::{Door, Session};
 pub use table::{
-    Categories, Command, Flags, Handler, KeySpec, KeysFn, Merge, Over, SessionFn, lookup, reference_markdown,
-    resolve, table,
+    Categories, Command, Flags, Handler, KeySpec, KeysFn, Merge, Over, SessionFn, check_session, lookup,
+    reference_markdown, resolve, table,
 };

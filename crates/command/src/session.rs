@@ -43,6 +43,8 @@ pub struct Session {
     pub local_address: String,
     /// When it came, in Unix milliseconds.
     pub created_ms: u64,
+    /// A MULTI was refused: so is what follows, up to EXEC or DISCARD.
+    pub refuses_transaction: bool,
     /// Whether to close the connection once the reply is out.
     pub close_after_reply: bool,
 }
@@ -65,6 +67,7 @@ impl Session {
             address: String::new(),
             local_address: String::new(),
             created_ms: 0,
+            refuses_transaction: false,
             close_after_reply: false,
         }
     }

@@ -300,7 +300,9 @@ static TABLE: &[Command] = &[
     incr::DECR,
     incr::DECRBY,
     del::COMMAND,
+    multi::DISCARD,
     echo::COMMAND,
+    multi::EXEC,
     exists::COMMAND,
     expire::EXPIRE,
     flushall::COMMAND,
@@ -312,6 +314,7 @@ static TABLE: &[Command] = &[
     keys::COMMAND,
     mget::COMMAND,
     mset::COMMAND,
+    multi::MULTI,
     persist::COMMAND,
     expire::PEXPIRE,
     ping::COMMAND,
@@ -405,6 +408,14 @@ pub fn resolve(args: &[&[u8]]) -> Result<&'static Command, CommandError> {
     command.check_arity(args)?;
     command.check_keys(args)?;
     Ok(command)
+}
+
+/// Whether a session takes this command now: not within a transaction that was refused.
+pub fn check_session(session: &Session, command: &Command) -> Result<(), CommandError> {
+    if session.refuses_transaction && !multi::ends_refusal(command) {
+        return Err(multi::not_run());
+    }
+    Ok(())
 }
 
 /// Runs the subcommand that the arguments name: the handler of commands that have some.

@@ -38,8 +38,10 @@ struct Health {
     served: usize,
     /// Down to the last copy, where more are wanted.
     at_risk: usize,
-    /// With copies that are still being filled, or whose node is away.
+    /// With a copy that is being filled.
     filling: usize,
+    /// With fewer copies in sync than belong to them, for whatever reason.
+    short: usize,
     unavailable: usize,
     /// Every in-sync log is gone.
     lost: usize,
@@ -54,8 +56,10 @@ impl NodeHost<'_> {
             health.served += usize::from(served);
             health.unavailable += usize::from(!served);
             health.lost += usize::from(state.in_sync.is_empty() && state.epoch > Epoch(0));
-            health.at_risk += usize::from(state.in_sync.len() == 1 && map.copies > 1);
-            health.filling += usize::from(state.copies.iter().any(|node| !state.in_sync.contains(node)));
+            health.at_risk += usize::from(state.in_sync.len() == 1 && state.copies.len() > 1);
+            let missing = || state.copies.iter().filter(|node| !state.in_sync.contains(*node));
+            health.short += usize::from(missing().next().is_some());
+            health.filling += usize::from(missing().any(|node| map.is_active(node)));
         }
         health
     }
@@ -204,7 +208,7 @@ impl Host for NodeHost<'_> {
             .collect();
         format!(
             "{{\"ok\":{ok},\"cluster_id\":\"{}\",\"version\":{},\"coordinator\":{},\"copies\":{},\
-             \"partitions\":{{\"total\":{},\"served\":{},\"at_risk\":{},\"filling\":{},\"unavailable\":{},\"lost\":{}}},\
+             \"partitions\":{{\"total\":{},\"served\":{},\"at_risk\":{},\"filling\":{},\"short\":{},\"unavailable\":{},\"lost\":{}}},\
              \"nodes\":[{}]}}",
             map.cluster_id,
             map.version,
@@ -214,6 +218,7 @@ impl Host for NodeHost<'_> {
             health.served,
             health.at_risk,
             health.filling,
+            health.short,
             health.unavailable,
             health.lost,
             nodes.join(","),

@@ -69,6 +69,7 @@ impl Shard {
         if !session.authenticated && !command.flags.contains(Flags::NO_AUTH) {
             return Err(CommandError::NoAuth);
         }
+        command::check_session(session, command)?;
         if let Handler::Session(run) = command.handler {
             let mut host = NodeHost { shard: self };
             let reply = run(session, &mut host, args)?;

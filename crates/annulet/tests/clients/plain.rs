@@ -52,7 +52,9 @@ const CONNECTION: &str = "
     WAIT x 0                    -> !ERR value is not an integer or out of range
     WAIT 0 -1                   -> !ERR timeout is negative
     WAIT 0 0                    -> 1
-    MULTI                       -> !ERR unknown command 'MULTI', with args beginning with:
+    MULTI                       -> !ERR MULTI is not supported yet
+    PING                        -> !ERR not run
+    DISCARD                     -> OK
     FOO bar baz                 -> !ERR unknown command 'FOO', with args beginning with: 'bar' 'baz'
 ";
 

@@ -22,6 +22,7 @@ pub mod info;
 pub mod keys;
 pub mod mget;
 pub mod mset;
+pub mod multi;
 pub mod persist;
 pub mod ping;
 pub mod quit;
