@@ -309,8 +309,8 @@ impl<W> Partition<W> {
         let (epoch, since) = (self.epoch, self.primary_since);
         let Role::Primary(primary) = &mut self.role else { return };
         let Some(peer) = primary.peers.get_mut(&from.node) else { return };
-        let other_start = peer.incarnation != from.incarnation && !planted::is(Bug::BelievesOldIncarnation);
-        if other_start || appended.epoch < since.max(peer.believed_from) {
+        let late = peer.incarnation != from.incarnation || appended.epoch < peer.believed_from;
+        if late && !planted::is(Bug::BelievesOldIncarnation) || appended.epoch < since {
             return;
         }
         if peer.on_appended(context.now, epoch, appended, &self.log) {

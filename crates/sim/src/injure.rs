@@ -144,7 +144,7 @@ impl World {
     }
 
     fn kill(&mut self, index: usize) {
-        let seed = self.random.next();
+        let seed = self.random.draw();
         let node = &mut self.nodes[index];
         node.process = None;
         node.inbox.clear();

@@ -16,7 +16,9 @@
 pub mod checks;
 pub mod client;
 pub mod clock;
+mod crowd;
 pub mod disk;
+mod ending;
 pub mod faults;
 pub mod history;
 mod injure;

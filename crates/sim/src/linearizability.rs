@@ -36,7 +36,7 @@ pub struct Violation {
 }
 
 /// Checks every key of a history. `undecided` violations are the caller's to judge.
-pub fn check(operations: &[Operation]) -> Result<(), Violation> {
+pub fn check(operations: &[Operation]) -> Result<(), Box<Violation>> {
     let mut keys: BTreeMap<usize, Vec<Operation>> = BTreeMap::new();
     for operation in operations {
         keys.entry(operation.key).or_default().push(*operation);
@@ -90,7 +90,7 @@ impl Search {
         let mut known = Vec::new();
         let mut unknown = Vec::new();
         for operation in &all {
-            let mark = u128::from(random.next()) << 64 | u128::from(random.next());
+            let mark = u128::from(random.draw()) << 64 | u128::from(random.draw());
             let Operation { call, invoked, returned, .. } = *operation;
             match operation.outcome {
                 Outcome::Answered(answer) => {
@@ -118,7 +118,7 @@ impl Search {
         }
     }
 
-    fn run(mut self) -> Result<(), Violation> {
+    fn run(mut self) -> Result<(), Box<Violation>> {
         let mut taken = Vec::new();
         let state = self.take_neutral(State::default(), &mut taken);
         if self.left == 0 {
@@ -259,7 +259,7 @@ impl Search {
         choices
     }
 
-    fn violation(&self, undecided: bool) -> Violation {
+    fn violation(&self, undecided: bool) -> Box<Violation> {
         let (_, low, state) = self.furthest;
         let item = self.known[low.min(self.known.len() - 1)];
         let is_stuck = |operation: &&Operation| {
@@ -270,7 +270,7 @@ impl Search {
         let stuck = *self.all.iter().find(is_stuck).expect("it is one of them");
         let mut operations = self.all.clone();
         operations.sort_by_key(|operation| operation.invoked);
-        Violation { key: stuck.key, undecided, stuck, state, operations }
+        Box::new(Violation { key: stuck.key, undecided, stuck, state, operations })
     }
 }
 
@@ -413,7 +413,7 @@ mod tests {
                     && o.invoked > old.returned
                     && o.returned < new.returned
             });
-            if let Some(read) = lie.iter_mut().filter(reads).next_back()
+            if let Some(read) = lie.iter_mut().rfind(reads)
                 && overwritten
             {
                 read.outcome = Outcome::Answered(Answer::Value(Some(stale)));

@@ -5,13 +5,12 @@
 //! [`MENDING`] every partition that has a copy left serves, with all its copies in sync, and every key can be read.
 //! At the end the clients' history has to be linearizable ([`crate::linearizability`]).
 
-use crate::checks::{Checks, Seat, acknowledged, tables};
-use crate::client::{self, Client, STEP, StaleRead, Unique, Waiting, key_name};
+use crate::checks::{Checks, Seat, tables};
+use crate::client::{Client, StaleRead, Unique};
 use crate::clock::Clock;
 use crate::disk::SimDisk;
 use crate::faults::Plan;
-use crate::history::{Answer, Call, History, Outcome, Time};
-use crate::linearizability;
+use crate::history::{History, Time};
 use crate::network::{Fate, MS, Network};
 use crate::process::{Effect, Envelope, Process};
 use crate::random::Random;
@@ -23,15 +22,15 @@ use placement::ClusterMap;
 use replication::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use types::settings::{ReadLevel, Settings};
-use types::{NodeId, ShardId, partition_of_key};
+use types::settings::Settings;
+use types::{NodeId, ShardId};
 
 /// Nodes.
 pub(crate) const NODES: usize = 3;
 /// Partitions.
 pub(crate) const PARTITIONS: u16 = 8;
 /// Keys.
-const KEYS: usize = 16;
+pub(crate) const KEYS: usize = 16;
 /// When the faults end.
 pub(crate) const FAULTS_END: Time = 30_000 * MS;
 /// How long the cluster has to be whole again, once everything is healed.
@@ -39,12 +38,12 @@ pub(crate) const MENDING: Time = 10_000 * MS;
 /// Between two ticks of a node.
 const TICK: Time = 5 * MS;
 /// How long a node lets a request wait, and how much longer a client waits for it.
-const REQUEST_TIMEOUT: Time = 2_000 * MS;
-const ANSWER_SLACK: Time = 1_500 * MS;
+pub(crate) const REQUEST_TIMEOUT: Time = 2_000 * MS;
+pub(crate) const ANSWER_SLACK: Time = 1_500 * MS;
 /// Between two comparisons of the tables.
 const TABLES: Time = 1_000 * MS;
 /// The client of the final reads.
-const LAST_CLIENT: u32 = 999;
+pub(crate) const LAST_CLIENT: u32 = 999;
 
 /// How to run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -147,12 +146,12 @@ pub struct World {
     scheduled: u64,
     pub(crate) nodes: Vec<Node>,
     pub(crate) network: Network,
-    clients: Vec<Client>,
-    last_reader: Option<LastReader>,
-    unique: Unique,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) last_reader: Option<LastReader>,
+    pub(crate) unique: Unique,
     pub(crate) connections: u64,
-    history: History,
-    stale_reads: Vec<StaleRead>,
+    pub(crate) history: History,
+    pub(crate) stale_reads: Vec<StaleRead>,
     pub(crate) checks: Checks,
     pub(crate) trace: Trace,
     pub(crate) plan: Plan,
@@ -162,16 +161,16 @@ pub struct World {
     pub(crate) faults: usize,
     /// What cuts hold back, by sender and receiver.
     pub(crate) held: BTreeMap<(usize, usize), Vec<Event>>,
-    healed: bool,
-    mended: Option<Time>,
+    pub(crate) healed: bool,
+    pub(crate) mended: Option<Time>,
     map_delay: Time,
-    done: bool,
+    pub(crate) done: bool,
 }
 
 /// Reads every key at the end.
-struct LastReader {
-    key: usize,
-    client: usize,
+pub(crate) struct LastReader {
+    pub key: usize,
+    pub client: usize,
 }
 
 impl World {
@@ -255,7 +254,7 @@ impl World {
 
     /// Starts a node's process.
     pub(crate) fn start(&mut self, index: usize) -> Result<(), String> {
-        let seed = self.random.next();
+        let seed = self.random.draw();
         let now = self.now;
         let node = &mut self.nodes[index];
         let (own, wall) = (node.clock.monotonic(now), node.clock.wall_ms(now));
@@ -289,7 +288,7 @@ impl World {
     }
 
     /// Lets a node's process do something, and sees to what follows from it.
-    fn at_node(
+    pub(crate) fn at_node(
         &mut self,
         index: usize,
         data: bool,
@@ -462,365 +461,9 @@ impl World {
         }
     }
 
-    fn check_tables(&mut self) -> Result<(), String> {
+    pub(crate) fn check_tables(&mut self) -> Result<(), String> {
         let seats = self.seats();
         seats.iter().flatten().try_for_each(|seat| tables::check(&self.checks.committed.oracle, seat))
-    }
-
-    // ---------------------------------------------------------------------------------------------- clients
-
-    fn client_of(&self, connection: u64) -> Option<usize> {
-        self.clients.iter().position(|client| client.connection == connection)
-    }
-
-    fn client_asks(&mut self, at: usize) {
-        let now = self.now;
-        let last = self.last_reader.as_ref().filter(|last| last.client == at).map(|last| last.key);
-        if self.clients[at].waiting.is_some() || (self.healed && last.is_none()) {
-            return;
-        }
-        let client = &mut self.clients[at];
-        let request = match last {
-            Some(key) => client::Request {
-                args: vec![b"GET".to_vec(), key_name(key)],
-                calls: vec![(key, Call::Get)],
-                expires_ms: None,
-            },
-            None => client.draw(KEYS, &mut self.unique),
-        };
-        client.sequence += 1;
-        let (sequence, node, connection, number) =
-            (client.sequence, client.node, client.connection, client.number);
-        let stale = (client.stale && last.is_none()).then(|| (request.calls[0].0, now));
-        let mut operations = Vec::new();
-        if stale.is_none() {
-            for &(key, call) in &request.calls {
-                operations.push(self.history.invoke(number, key, call, now));
-                if let (Call::SetExpiring(_, expiry), Some(_)) = (call, request.expires_ms) {
-                    // Partition time may run ahead of this clock: from now on it may come.
-                    self.history.invoke(number, key, Call::Expire(expiry), now);
-                }
-            }
-        }
-        self.trace.event(now, &[6, at as u64, sequence], || {
-            format!("client {number} at node {}: {}", node + 1, client::shown(&request.args))
-        });
-        let waiting =
-            Waiting { sequence, operations, stale, args: request.args, asked_at: now, delivered: false };
-        self.clients[at].waiting = Some(waiting);
-        let travels = now + self.random.between(MS / 20, MS / 2);
-        let start = self.nodes[node].start;
-        if self.nodes[node].process.is_none() {
-            self.schedule(travels, Event::Broken { client: at, connection });
-            return;
-        }
-        self.schedule(travels, Event::Request { node, start, client: at, connection, sequence });
-        self.schedule(
-            now + REQUEST_TIMEOUT + ANSWER_SLACK,
-            Event::Overdue { client: at, connection, sequence },
-        );
-    }
-
-    fn request_arrives(
-        &mut self,
-        node: usize,
-        at: usize,
-        connection: u64,
-        sequence: u64,
-    ) -> Result<(), String> {
-        let client = &mut self.clients[at];
-        if client.connection != connection {
-            return Ok(());
-        }
-        let Some(waiting) = client.waiting.as_mut().filter(|waiting| waiting.sequence == sequence) else {
-            return Ok(());
-        };
-        waiting.delivered = true;
-        let args = waiting.args.clone();
-        let ticket = Ticket { connection: client.connection, sequence };
-        let level = if client.stale { ReadLevel::Stale } else { ReadLevel::Linearizable };
-        let door = client.door;
-        self.at_node(node, true, |process, own, _| process.request(own, ticket, door, level, &args))
-    }
-
-    fn reply_arrives(&mut self, at: usize, ticket: Ticket, reply: &Reply<'_>) -> Result<(), String> {
-        let now = self.now;
-        let client = &mut self.clients[at];
-        if client.connection != ticket.connection {
-            return Ok(());
-        }
-        let waiting = client.waiting.take_if(|waiting| waiting.sequence == ticket.sequence);
-        let number = client.number;
-        let Some(waiting) = waiting else {
-            return Err(format!(
-                "client {number} got a reply that it does not wait for: {ticket:?} {reply:?}"
-            ));
-        };
-        let numbers = [7, at as u64, ticket.sequence, hash_of(reply)];
-        self.trace.event(now, &numbers, || format!("client {number}: {reply:?}"));
-        if let Some((key, _)) = waiting.stale {
-            if let Some(Some(value)) = client::value(reply) {
-                self.stale_reads.push(StaleRead { key, value, returned: now });
-            }
-        } else {
-            let outcomes = client::outcomes(&self.history, &waiting, reply)?;
-            for (&operation, outcome) in waiting.operations.iter().zip(outcomes) {
-                self.history.end(operation, now, outcome);
-                let operation = self.history.operations()[operation];
-                let key = key_name(operation.key);
-                let partition = usize::from(partition_of_key(&key, PARTITIONS).0);
-                acknowledged::check(&self.checks.committed.oracle, partition, &key, &operation)?;
-            }
-        }
-        if let Reply::Error(command::CommandError::Moved { address, .. }) = reply {
-            let port: usize = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(0);
-            if !(7101..7101 + NODES).contains(&port) {
-                return Err(format!("client {number} is sent to {address}"));
-            }
-            self.connect(at, port - 7101);
-        }
-        if self.last_reader.as_ref().is_some_and(|last| last.client == at) {
-            return self.last_read(at, reply);
-        }
-        let again = now + self.clients[at].pause();
-        self.schedule(again, Event::Client { client: at });
-        Ok(())
-    }
-
-    /// A client connects anew.
-    fn connect(&mut self, at: usize, node: usize) {
-        let client = &mut self.clients[at];
-        let (old, from) = (client.connection, client.node);
-        self.connections += 1;
-        (client.connection, client.node, client.sequence) = (self.connections, node, 0);
-        if let Some(process) = &mut self.nodes[from].process {
-            process.closed(old);
-        }
-    }
-
-    /// A client's connection is gone: whatever it waited for, if it was on its way, may or may not have happened.
-    fn give_up(&mut self, at: usize) {
-        let now = self.now;
-        let client = &mut self.clients[at];
-        if let Some(waiting) = client.waiting.take() {
-            let outcome = if waiting.delivered { Outcome::Unknown } else { Outcome::Refused };
-            for operation in waiting.operations {
-                self.history.end(operation, now, outcome);
-            }
-        }
-        let node = (client.node + 1 + client.random.below(NODES as u64 - 1) as usize) % NODES;
-        let again = now + MS + client.pause();
-        self.trace.event(now, &[8, at as u64], || format!("client {at} lost its connection"));
-        self.connect(at, node);
-        self.schedule(again, Event::Client { client: at });
-    }
-
-    /// Every client of a node loses its connection.
-    pub(crate) fn break_clients(&mut self, node: usize) {
-        for client in 0..self.clients.len() {
-            if self.clients[client].node == node {
-                let connection = self.clients[client].connection;
-                let at = self.now + self.random.between(0, MS);
-                self.schedule(at, Event::Broken { client, connection });
-            }
-        }
-    }
-
-    /// A request should have been answered by now, unless the node stood still meanwhile.
-    fn overdue(&mut self, at: usize, connection: u64, sequence: u64) -> Result<(), String> {
-        let client = &self.clients[at];
-        let waits = client.connection == connection
-            && client.waiting.as_ref().is_some_and(|waiting| waiting.sequence == sequence);
-        if !waits {
-            return Ok(());
-        }
-        let node = &self.nodes[client.node];
-        let awake_for = self.now - node.awake_since.min(self.now);
-        // Where it was killed, the news that the connection broke is under way.
-        if node.pauses > 0 || node.process.is_none() || awake_for < REQUEST_TIMEOUT + ANSWER_SLACK {
-            let again = self.now + REQUEST_TIMEOUT + ANSWER_SLACK;
-            if node.pauses > 0 && self.random.chance(500) {
-                // Its patience ends.
-                self.give_up(at);
-            } else {
-                self.schedule(again, Event::Overdue { client: at, connection, sequence });
-            }
-            return Ok(());
-        }
-        let waiting = client.waiting.as_ref().map(|waiting| client::shown(&waiting.args));
-        Err(format!(
-            "client {} waits for ever at node {} for {}",
-            client.number,
-            client.node + 1,
-            waiting.unwrap_or_default()
-        ))
-    }
-
-    // -------------------------------------------------------------------------------------------- the end
-
-    /// Whether partition's every copy is gone.
-    fn is_lost(&self, partition: usize) -> bool {
-        self.checks
-            .maps
-            .newest()
-            .partitions
-            .get(partition)
-            .is_some_and(|state| state.epoch.0 > 0 && state.in_sync.is_empty())
-    }
-
-    /// What is not yet as it should be.
-    fn ailment(&self) -> Option<String> {
-        let map = self.checks.maps.newest();
-        let seats = self.seats();
-        if map.partitions.is_empty() {
-            return Some("no map".into());
-        }
-        for seat in seats.iter().flatten() {
-            let identity = seat.process.identity();
-            let known = map.is_active(identity.node)
-                && map.member(identity.node).is_some_and(|m| m.incarnation == identity.incarnation);
-            if !known {
-                return Some(format!(
-                    "node {} is not active: {:?}",
-                    seat.node + 1,
-                    map.member(identity.node)
-                ));
-            }
-            if seat.process.lease_until() <= seat.now {
-                return Some(format!("node {} has no lease", seat.node + 1));
-            }
-        }
-        for (id, state) in map.each_partition().filter(|(id, _)| !self.is_lost(usize::from(id.0))) {
-            let missing = state.copies.iter().find(|&node| !state.in_sync.contains(node));
-            if let Some(node) = missing {
-                return Some(format!("node {node}'s copy of partition {id} is not in sync: {state:?}"));
-            }
-            let serves = state
-                .primary
-                .and_then(|node| seats[usize::from(node.0) - 1])
-                .is_some_and(|seat| seat.process.copy(seat.now, id).is_some_and(|copy| copy.serves));
-            if !serves {
-                return Some(format!("partition {id} is not served: {state:?}"));
-            }
-        }
-        let waiting = self.clients.iter().find(|client| client.waiting.is_some());
-        waiting.map(|client| format!("client {} still waits", client.number))
-    }
-
-    fn watch(&mut self) -> Result<(), String> {
-        match self.ailment() {
-            Some(ailment) if self.now > FAULTS_END + MENDING => {
-                Err(format!("not whole again {} s after all was healed: {ailment}", MENDING / MS / 1000))
-            }
-            Some(_) => {
-                self.schedule(self.now + 50 * MS, Event::Watch);
-                Ok(())
-            }
-            None => {
-                let took = self.now - FAULTS_END;
-                self.mended = Some(took);
-                self.trace.event(self.now, &[9], || "the cluster is whole again".into());
-                self.begin_last_reads();
-                Ok(())
-            }
-        }
-    }
-
-    fn begin_last_reads(&mut self) {
-        self.connections += 1;
-        self.clients.push(Client {
-            number: LAST_CLIENT,
-            node: self.random.below(NODES as u64) as usize,
-            connection: self.connections,
-            sequence: 0,
-            door: Door::Plain,
-            stale: false,
-            fat: false,
-            waiting: None,
-            random: self.random.fork(),
-        });
-        let client = self.clients.len() - 1;
-        self.last_reader = Some(LastReader { key: 0, client });
-        self.schedule(self.now, Event::Client { client });
-    }
-
-    fn last_read(&mut self, client: usize, reply: &Reply<'_>) -> Result<(), String> {
-        let Some(last) = &mut self.last_reader else { return Ok(()) };
-        let lost = self.checks.maps.newest().partitions
-            [usize::from(partition_of_key(&key_name(last.key), PARTITIONS).0)]
-        .in_sync
-        .is_empty();
-        match (reply, lost) {
-            (Reply::Error(_), true) => {}
-            (Reply::Error(error), false) => {
-                return Err(format!("key:{} cannot be read in a whole cluster: {error}", last.key));
-            }
-            (reply, true) => {
-                return Err(format!("key:{} is lost, and yet it is answered with {reply:?}", last.key));
-            }
-            (_, false) => {}
-        }
-        last.key += 1;
-        if last.key == KEYS {
-            self.done = true;
-            return Ok(());
-        }
-        self.clients[client].node = (self.clients[client].node + 1) % NODES;
-        self.connections += 1;
-        self.clients[client].connection = self.connections;
-        self.schedule(self.now, Event::Client { client });
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<Summary, String> {
-        if !self.done {
-            return Err("nothing is left to happen".into());
-        }
-        self.check_tables()?;
-        linearizability::check(self.history.operations()).map_err(|violation| explain(&violation))?;
-        self.check_stale_reads()?;
-        let operations = self.history.operations();
-        let count = |outcome| operations.iter().filter(|operation| operation.outcome == outcome).count();
-        let expiries = operations.iter().filter(|o| matches!(o.call, Call::Expire(_))).count();
-        let map = self.checks.maps.newest().clone();
-        Ok(Summary {
-            hash: self.trace.hash(),
-            events: self.trace.events(),
-            operations: operations.len() - expiries,
-            unknown: count(Outcome::Unknown) - expiries,
-            refused: count(Outcome::Refused),
-            stale_reads: self.stale_reads.len(),
-            faults: self.faults,
-            reigns: map.partitions.iter().map(|state| state.primary_since.0).sum(),
-            reckless: self.plan.reckless,
-            lost: (0..map.partitions.len()).filter(|&partition| self.is_lost(partition)).count(),
-            mended: self.mended.unwrap_or(0),
-        })
-    }
-
-    /// A stale read shows what somebody had asked to write, never what was refused, and nothing from the future.
-    fn check_stale_reads(&self) -> Result<(), String> {
-        for read in &self.stale_reads {
-            let base = read.value - read.value % STEP;
-            let on_key = || {
-                self.history.operations().iter().filter(|o| {
-                    o.key == read.key && o.invoked <= read.returned && o.outcome != Outcome::Refused
-                })
-            };
-            let written = base == 0
-                || on_key().any(|operation| match operation.call {
-                    Call::Set(value) | Call::SetExpiring(value, _) => value == base,
-                    Call::SetIfAbsent(value) => {
-                        value == base && operation.outcome != Outcome::Answered(Answer::Changed(false))
-                    }
-                    _ => false,
-                });
-            let counted = on_key().filter(|operation| operation.call == Call::Increment).count() as i64;
-            if !written || counted < read.value % STEP {
-                return Err(format!("a stale read shows what nobody wrote: {read:?}"));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -860,12 +503,6 @@ fn settings_of(id: usize, copies: u64, shards: u16) -> Settings {
     }
 }
 
-fn hash_of(reply: &Reply<'_>) -> u64 {
-    let mut bytes = Vec::new();
-    reply.encode_neutral(&mut bytes);
-    bytes.iter().fold(17, |hash: u64, &byte| hash.wrapping_mul(0x0100_01b3) ^ u64::from(byte))
-}
-
 fn brief(envelope: &Envelope) -> String {
     match envelope {
         Envelope::Control(control::Message::Raft(bytes)) => format!("consensus, {} bytes", bytes.len()),
@@ -883,34 +520,4 @@ fn brief_map(map: &ClusterMap) -> String {
         .map(|p| format!("e{} p{} {:?}", p.epoch, p.primary.unwrap_or_default(), p.in_sync))
         .collect();
     format!("{} [{}] [{}]", map.version, nodes.join(" "), partitions.join(", "))
-}
-
-fn explain(violation: &linearizability::Violation) -> String {
-    let mut text = format!(
-        "the history of key:{} is not linearizable{}: nothing explains {:?} where the state is {:?}\n",
-        violation.key,
-        if violation.undecided { ", or the search was too long" } else { "" },
-        violation.stuck,
-        violation.state
-    );
-    let near = |operation: &&crate::history::Operation| {
-        operation.invoked < violation.stuck.returned
-            && (operation.returned >= violation.stuck.invoked.saturating_sub(3_000 * MS))
-            && operation.outcome != Outcome::Refused
-    };
-    for operation in violation.operations.iter().filter(near) {
-        let until = if operation.returned == Time::MAX {
-            "?".into()
-        } else {
-            crate::checks::shown(operation.returned)
-        };
-        text += &format!(
-            "  {} to {until}: client {} {:?} {:?}\n",
-            crate::checks::shown(operation.invoked),
-            operation.client,
-            operation.call,
-            operation.outcome
-        );
-    }
-    text
 }

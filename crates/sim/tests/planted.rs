@@ -7,8 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use types::planted::{BUGS, Bug, plant};
 
 /// Seeds that a bug may survive.
-fn seeds_max(_: Bug) -> u64 {
-    1000
+fn seeds_max(bug: Bug) -> u64 {
+    match bug {
+        // Its window is the time between a late answer and the next one.
+        Bug::BelievesOldIncarnation => 4000,
+        _ => 1500,
+    }
 }
 
 /// The first seed that finds a bug, and what it says.

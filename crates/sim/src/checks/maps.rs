@@ -6,6 +6,9 @@ use placement::ClusterMap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// The map that was the newest, and the one that is now.
+pub type Step = (Arc<ClusterMap>, Arc<ClusterMap>);
+
 /// Every map that any node has known.
 #[derive(Default)]
 pub struct Maps {
@@ -20,8 +23,8 @@ impl Maps {
         &self.newest
     }
 
-    /// Looks at the map of a node. Where it is the newest so far: the newest before it, and it.
-    pub fn look(&mut self, seat: &Seat<'_>) -> Result<Option<(Arc<ClusterMap>, Arc<ClusterMap>)>, String> {
+    /// Looks at the map of a node. Where it is the newest so far: the one before it, and it.
+    pub fn look(&mut self, seat: &Seat<'_>) -> Result<Option<Step>, String> {
         let map = seat.process.map();
         if self.seen.get(&seat.node).is_some_and(|seen| Arc::ptr_eq(seen, map)) {
             return Ok(None);

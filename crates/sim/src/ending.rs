@@ -1,0 +1,209 @@
+//! The end of a run: the cluster has to become whole, every key has to be readable, and all that the clients saw has to
+//! make sense.
+
+use crate::client::{Client, STEP, key_name};
+use crate::history::{Answer, Call, Outcome, Time};
+use crate::linearizability;
+use crate::network::MS;
+use crate::world::{
+    Event, FAULTS_END, KEYS, LAST_CLIENT, LastReader, MENDING, NODES, PARTITIONS, Summary, World,
+};
+use command::{Door, Reply};
+use types::partition_of_key;
+
+impl World {
+    /// Whether partition's every copy is gone.
+    fn is_lost(&self, partition: usize) -> bool {
+        self.checks
+            .maps
+            .newest()
+            .partitions
+            .get(partition)
+            .is_some_and(|state| state.epoch.0 > 0 && state.in_sync.is_empty())
+    }
+
+    /// What is not yet as it should be.
+    fn ailment(&self) -> Option<String> {
+        let map = self.checks.maps.newest();
+        let seats = self.seats();
+        if map.partitions.is_empty() {
+            return Some("no map".into());
+        }
+        for seat in seats.iter().flatten() {
+            let identity = seat.process.identity();
+            let known = map.is_active(identity.node)
+                && map.member(identity.node).is_some_and(|m| m.incarnation == identity.incarnation);
+            if !known {
+                return Some(format!(
+                    "node {} is not active: {:?}",
+                    seat.node + 1,
+                    map.member(identity.node)
+                ));
+            }
+            if seat.process.lease_until() <= seat.now {
+                return Some(format!("node {} has no lease", seat.node + 1));
+            }
+        }
+        for (id, state) in map.each_partition().filter(|(id, _)| !self.is_lost(usize::from(id.0))) {
+            let missing = state.copies.iter().find(|&node| !state.in_sync.contains(node));
+            if let Some(node) = missing {
+                return Some(format!("node {node}'s copy of partition {id} is not in sync: {state:?}"));
+            }
+            let serves = state
+                .primary
+                .and_then(|node| seats[usize::from(node.0) - 1])
+                .is_some_and(|seat| seat.process.copy(seat.now, id).is_some_and(|copy| copy.serves));
+            if !serves {
+                return Some(format!("partition {id} is not served: {state:?}"));
+            }
+        }
+        let waiting = self.clients.iter().find(|client| client.waiting.is_some());
+        waiting.map(|client| format!("client {} still waits", client.number))
+    }
+
+    pub(crate) fn watch(&mut self) -> Result<(), String> {
+        match self.ailment() {
+            Some(ailment) if self.now > FAULTS_END + MENDING => {
+                Err(format!("not whole again {} s after all was healed: {ailment}", MENDING / MS / 1000))
+            }
+            Some(_) => {
+                self.schedule(self.now + 50 * MS, Event::Watch);
+                Ok(())
+            }
+            None => {
+                let took = self.now - FAULTS_END;
+                self.mended = Some(took);
+                self.trace.event(self.now, &[9], || "the cluster is whole again".into());
+                self.begin_last_reads();
+                Ok(())
+            }
+        }
+    }
+
+    fn begin_last_reads(&mut self) {
+        self.connections += 1;
+        self.clients.push(Client {
+            number: LAST_CLIENT,
+            node: self.random.below(NODES as u64) as usize,
+            connection: self.connections,
+            sequence: 0,
+            door: Door::Plain,
+            stale: false,
+            fat: false,
+            waiting: None,
+            random: self.random.fork(),
+        });
+        let client = self.clients.len() - 1;
+        self.last_reader = Some(LastReader { key: 0, client });
+        self.schedule(self.now, Event::Client { client });
+    }
+
+    pub(crate) fn last_read(&mut self, client: usize, reply: &Reply<'_>) -> Result<(), String> {
+        let Some(last) = &mut self.last_reader else { return Ok(()) };
+        let lost = self.checks.maps.newest().partitions
+            [usize::from(partition_of_key(&key_name(last.key), PARTITIONS).0)]
+        .in_sync
+        .is_empty();
+        match (reply, lost) {
+            (Reply::Error(_), true) => {}
+            (Reply::Error(error), false) => {
+                return Err(format!("key:{} cannot be read in a whole cluster: {error}", last.key));
+            }
+            (reply, true) => {
+                return Err(format!("key:{} is lost, and yet it is answered with {reply:?}", last.key));
+            }
+            (_, false) => {}
+        }
+        last.key += 1;
+        if last.key == KEYS {
+            self.done = true;
+            return Ok(());
+        }
+        self.clients[client].node = (self.clients[client].node + 1) % NODES;
+        self.connections += 1;
+        self.clients[client].connection = self.connections;
+        self.schedule(self.now, Event::Client { client });
+        Ok(())
+    }
+
+    pub(crate) fn finish(&mut self) -> Result<Summary, String> {
+        if !self.done {
+            return Err("nothing is left to happen".into());
+        }
+        self.check_tables()?;
+        linearizability::check(self.history.operations()).map_err(|violation| explain(&violation))?;
+        self.check_stale_reads()?;
+        let operations = self.history.operations();
+        let count = |outcome| operations.iter().filter(|operation| operation.outcome == outcome).count();
+        let expiries = operations.iter().filter(|o| matches!(o.call, Call::Expire(_))).count();
+        let map = self.checks.maps.newest().clone();
+        Ok(Summary {
+            hash: self.trace.hash(),
+            events: self.trace.events(),
+            operations: operations.len() - expiries,
+            unknown: count(Outcome::Unknown) - expiries,
+            refused: count(Outcome::Refused),
+            stale_reads: self.stale_reads.len(),
+            faults: self.faults,
+            reigns: map.partitions.iter().map(|state| state.primary_since.0).sum(),
+            reckless: self.plan.reckless,
+            lost: (0..map.partitions.len()).filter(|&partition| self.is_lost(partition)).count(),
+            mended: self.mended.unwrap_or(0),
+        })
+    }
+
+    /// A stale read shows what somebody had asked to write, never what was refused, and nothing from the future.
+    fn check_stale_reads(&self) -> Result<(), String> {
+        for read in &self.stale_reads {
+            let base = read.value - read.value % STEP;
+            let on_key = || {
+                self.history.operations().iter().filter(|o| {
+                    o.key == read.key && o.invoked <= read.returned && o.outcome != Outcome::Refused
+                })
+            };
+            let written = base == 0
+                || on_key().any(|operation| match operation.call {
+                    Call::Set(value) | Call::SetExpiring(value, _) => value == base,
+                    Call::SetIfAbsent(value) => {
+                        value == base && operation.outcome != Outcome::Answered(Answer::Changed(false))
+                    }
+                    _ => false,
+                });
+            let counted = on_key().filter(|operation| operation.call == Call::Increment).count() as i64;
+            if !written || counted < read.value % STEP {
+                return Err(format!("a stale read shows what nobody wrote: {read:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn explain(violation: &linearizability::Violation) -> String {
+    let mut text = format!(
+        "the history of key:{} is not linearizable{}: nothing explains {:?} where the state is {:?}\n",
+        violation.key,
+        if violation.undecided { ", or the search was too long" } else { "" },
+        violation.stuck,
+        violation.state
+    );
+    let near = |operation: &&crate::history::Operation| {
+        operation.invoked < violation.stuck.returned
+            && (operation.returned >= violation.stuck.invoked.saturating_sub(3_000 * MS))
+            && operation.outcome != Outcome::Refused
+    };
+    for operation in violation.operations.iter().filter(near) {
+        let until = if operation.returned == Time::MAX {
+            "?".into()
+        } else {
+            crate::checks::shown(operation.returned)
+        };
+        text += &format!(
+            "  {} to {until}: client {} {:?} {:?}\n",
+            crate::checks::shown(operation.invoked),
+            operation.client,
+            operation.call,
+            operation.outcome
+        );
+    }
+    text
+}
