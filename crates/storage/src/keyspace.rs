@@ -844,18 +844,31 @@ mod tests {
                         prop_assert_eq!(visits, seen.len());
                         prop_assert_eq!(keyspace.wait(), Lsn(0));
 
-                        let newest = &reference.states.back().unwrap().1;
+                        let state = reference.states.back().unwrap().1.clone();
                         let mut keyspace =
                             Keyspace::fresh(&mut table, &mut changes, &uncommitted, &mut version, now_ms);
+                        prop_assert_eq!(keyspace.len(), state.len());
+                        prop_assert_eq!(keyspace.wait(), uncommitted.last());
                         let mut seen = Model::new();
                         keyspace.scan(0, usize::MAX, &mut |entry| seen.extend([entry_of(entry)]));
-                        let mut live = newest.clone();
-                        live.retain(|_, entry| entry.expire_at_ms.is_none_or(|at| at > now_ms));
+                        let is_live = |entry: &OwnedEntry| entry.expire_at_ms.is_none_or(|at| at > now_ms);
+                        let (live, expired): (Model, Model) =
+                            state.into_iter().partition(|(_, entry)| is_live(entry));
                         prop_assert_eq!(&seen, &live);
                         prop_assert_eq!(keyspace.random(random).is_some(), !live.is_empty());
-                        prop_assert_eq!(keyspace.len(), newest.len());
-                        prop_assert_eq!(keyspace.wait(), uncommitted.last());
-                        prop_assert!(changes.is_empty(), "looks of the committed kind and scans log nothing");
+                        prop_assert_eq!(keyspace.len(), live.len());
+                        // What a fresh scan does not show is removed by the record that it makes.
+                        prop_assert_eq!(changes.count, expired.len());
+                        if !expired.is_empty() {
+                            let lsn = newest + 1;
+                            uncommitted.push(Lsn(lsn), std::mem::take(&mut changes.undo), changes.removed_any);
+                            bodies.push_back((lsn, changes.body.clone()));
+                            reference.states.push_back((lsn, live));
+                            reference.changed.extend(expired.into_keys().map(|key| (lsn, key)));
+                            reference.removals.push(lsn);
+                        }
+                        changes.clear();
+                        let committed = &reference.states[0].1;
 
                         let mut applied = Model::new();
                         backup.scan(0, usize::MAX, &mut |entry| applied.extend([entry_of(entry)]));
