@@ -259,8 +259,13 @@ impl Heart {
                     if grants.len() > GRANTS_KEPT {
                         grants.pop_front();
                     }
-                    let half_trip = now.since(Instant(sent_at)).as_millis() as i64 / 2;
-                    self.wall_offsets.insert(from.node, theirs as i64 + half_trip - now.as_millis() as i64);
+                    let trip = now.since(Instant(sent_at));
+                    if trip <= self.config.lease {
+                        // An answer that came later may have lain here while we slept: it tells little of the time.
+                        let half_trip = trip.as_millis() as i64 / 2;
+                        let offset = theirs as i64 + half_trip - now.as_millis() as i64;
+                        self.wall_offsets.insert(from.node, offset);
+                    }
                 }
                 self.keys_seen = keys.into_iter().collect();
                 self.heard_voter(now, from.node, map_version, coordinator);
