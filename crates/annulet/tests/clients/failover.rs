@@ -175,3 +175,24 @@ fn wait_counts_the_backups_that_are_left() {
     let holders: Vec<usize> = pipe.query(&mut connection).unwrap();
     assert_eq!(holders, [1]);
 }
+
+#[test]
+fn writes_below_min_in_sync_are_refused_and_reads_go_on() {
+    let mut cluster = LocalCluster::start(&["--copies", "3", "--min-in-sync", "3"]);
+    let mut connection = connect(cluster.port, 2);
+    assert_eq!(shown(&say(&mut connection, "SET key before")), "OK");
+    cluster.kill_node(3);
+    until("the death is known, and every partition served", || {
+        let status = status(cluster.port);
+        status["nodes"][2]["state"] == "FAILED"
+            && status["partitions"]["served"] == status["partitions"]["total"]
+    });
+    for key in ["key", "other", "third"] {
+        let refused = shown(&say(&mut connection, &format!("SET {key} after")));
+        assert_eq!(refused, "!NOREPLICAS Not enough good replicas to write.");
+    }
+    assert_eq!(shown(&say(&mut connection, "GET key")), "\"before\"");
+    cluster.restart_node(3);
+    until("writes are taken again", || shown(&say(&mut connection, "SET key after")) == "OK");
+    assert_eq!(shown(&say(&mut connection, "GET key")), "\"after\"");
+}
