@@ -131,7 +131,8 @@ impl<W> Partition<W> {
         }
         let mut end = prev;
         for record in &records {
-            if record.prev() != end || effect::effects(&record.body).any(|effect| effect.is_err()) {
+            let follows = record.prev() == end && record.position.epoch >= record.prev_epoch;
+            if !follows || effect::effects(&record.body).any(|effect| effect.is_err()) {
                 return None;
             }
             let differs =
