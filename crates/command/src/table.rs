@@ -328,6 +328,7 @@ static TABLE: &[Command] = &[
     strlen::COMMAND,
     ttl::TTL,
     r#type::COMMAND,
+    del::UNLINK,
     wait::COMMAND,
 ];
 
