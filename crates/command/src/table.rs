@@ -326,6 +326,7 @@ static TABLE: &[Command] = &[
     select::COMMAND,
     set::COMMAND,
     strlen::COMMAND,
+    exists::TOUCH,
     ttl::TTL,
     r#type::COMMAND,
     del::UNLINK,
