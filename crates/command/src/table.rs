@@ -326,6 +326,8 @@ static TABLE: &[Command] = &[
     quit::COMMAND,
     readonly::READONLY,
     readonly::READWRITE,
+    rename::RENAME,
+    rename::RENAMENX,
     scan::COMMAND,
     select::COMMAND,
     set::COMMAND,
