@@ -296,6 +296,7 @@ static TABLE: &[Command] = &[
     command::COMMAND,
     config::COMMAND,
     consistency::COMMAND,
+    copy::COMMAND,
     dbsize::COMMAND,
     incr::DECR,
     incr::DECRBY,

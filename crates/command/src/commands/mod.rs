@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod consistency;
+pub mod copy;
 pub mod dbsize;
 pub mod del;
 pub mod echo;
