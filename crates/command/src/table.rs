@@ -317,6 +317,7 @@ static TABLE: &[Command] = &[
     keys::COMMAND,
     mget::COMMAND,
     mset::COMMAND,
+    msetnx::COMMAND,
     multi::MULTI,
     persist::COMMAND,
     expire::PEXPIRE,

@@ -23,6 +23,7 @@ pub mod info;
 pub mod keys;
 pub mod mget;
 pub mod mset;
+pub mod msetnx;
 pub mod multi;
 pub mod persist;
 pub mod ping;
