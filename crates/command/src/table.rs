@@ -309,6 +309,7 @@ static TABLE: &[Command] = &[
     expire::EXPIREAT,
     ttl::EXPIRETIME,
     flushall::COMMAND,
+    flushall::FLUSHDB,
     get::COMMAND,
     hello::COMMAND,
     incr::INCR,
