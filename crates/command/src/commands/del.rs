@@ -1,4 +1,6 @@
-//! DEL: removes keys. DELETE is the same.
+//! DEL, UNLINK: removes keys. DELETE is the same as DEL.
+//!
+//! UNLINK is for Redis, where it leaves the freeing of memory for later; here both do the same.
 
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Merge, Over, Reply};
 use storage::Keyspace;
@@ -23,6 +25,16 @@ fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, 
     Ok(Reply::count(args[1..].iter().filter(|key| keyspace.remove(key)).count()))
 }
 
+/// UNLINK key [key ...]
+pub(crate) const UNLINK: Command = Command {
+    name: "unlink",
+    aliases: &[],
+    flags: Flags::WRITE.with(Flags::FAST),
+    since: "4.0.0",
+    categories: Categories::KEYSPACE.with(Categories::WRITE).with(Categories::FAST),
+    ..COMMAND
+};
+
 #[cfg(test)]
 mod tests {
     use crate::testing::check;
@@ -36,6 +48,18 @@ mod tests {
             ("set a 1; del a", "get a", "(nil)"),
             ("set a 1 px 1; sleep 1", "del a", "(integer) 0"),
             ("", "del", "(error) ERR wrong number of arguments for 'del' command"),
+        ]);
+    }
+
+    #[test]
+    fn unlink() {
+        check(&[
+            ("", "unlink a", "(integer) 0"),
+            ("mset a 1 b 2", "unlink a b c", "(integer) 2"),
+            ("set a 1", "unlink a a", "(integer) 1"),
+            ("set a 1; unlink a", "get a", "(nil)"),
+            ("set a 1 px 1; sleep 1", "unlink a", "(integer) 0"),
+            ("", "unlink", "(error) ERR wrong number of arguments for 'unlink' command"),
         ]);
     }
 }

@@ -1,4 +1,6 @@
-//! EXISTS: how many of the keys there are.
+//! EXISTS, TOUCH: how many of the keys there are.
+//!
+//! TOUCH is for Redis, where it counts as a use of the keys; here both do the same.
 
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Merge, Over, Reply};
 use storage::Keyspace;
@@ -22,6 +24,9 @@ fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, 
     Ok(Reply::count(args[1..].iter().filter(|key| keyspace.get(key).is_some()).count()))
 }
 
+/// TOUCH key [key ...]
+pub(crate) const TOUCH: Command = Command { name: "touch", since: "3.2.1", ..COMMAND };
+
 #[cfg(test)]
 mod tests {
     use crate::testing::check;
@@ -32,6 +37,18 @@ mod tests {
             ("", "exists a", "(integer) 0"),
             ("mset a 1 b 2", "exists a b c a", "(integer) 3"),
             ("set a 1 px 1; sleep 1", "exists a", "(integer) 0"),
+            ("", "exists", "(error) ERR wrong number of arguments for 'exists' command"),
+        ]);
+    }
+
+    #[test]
+    fn touch() {
+        check(&[
+            ("", "touch a", "(integer) 0"),
+            ("mset a 1 b 2", "touch a b c a", "(integer) 3"),
+            ("set a 1 px 1; sleep 1", "touch a", "(integer) 0"),
+            ("set a 1 px 10; touch a", "pttl a", "(integer) 10"),
+            ("", "touch", "(error) ERR wrong number of arguments for 'touch' command"),
         ]);
     }
 }

@@ -1,10 +1,26 @@
-//! EXPIRE, PEXPIRE: gives a key a time to live.
+//! EXPIRE, PEXPIRE, EXPIREAT, PEXPIREAT: gives a key a time to live, counted from now, or a time at which it ends.
 
 use super::{integer, is, shown};
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, KeysFn, Over, Reply};
 use storage::Keyspace;
 
-const fn row(name: &'static str, syntax: &'static str, since: &'static str, run: KeysFn) -> Command {
+/// What an amount of time counts from.
+#[derive(Clone, Copy)]
+enum Since {
+    Now,
+    Epoch,
+}
+
+const FROM_NOW: &str = "Gives a key a time to live: NX only if it has none, XX only if it has one, GT only to lengthen it, LT only to shorten it.";
+const FROM_EPOCH: &str = "Gives a key a Unix time at which it ends: NX only if it has none, XX only if it has one, GT only for a later one, LT only for an earlier one.";
+
+const fn row(
+    name: &'static str,
+    syntax: &'static str,
+    since: &'static str,
+    summary: &'static str,
+    run: KeysFn,
+) -> Command {
     Command {
         name,
         syntax,
@@ -13,7 +29,7 @@ const fn row(name: &'static str, syntax: &'static str, since: &'static str, run:
         keys: KeySpec::ONE,
         group: "generic",
         since,
-        summary: "Gives a key a time to live: NX only if it has none, XX only if it has one, GT only to lengthen it, LT only to shorten it.",
+        summary,
         categories: Categories::KEYSPACE.with(Categories::WRITE).with(Categories::FAST),
         handler: Handler::Keys { run, over: Over::One },
         ..Command::BASE
@@ -22,15 +38,30 @@ const fn row(name: &'static str, syntax: &'static str, since: &'static str, run:
 
 /// EXPIRE key seconds [NX | XX | GT | LT]
 pub(crate) const EXPIRE: Command =
-    row("expire", "key seconds [NX | XX | GT | LT]", "1.0.0", |keyspace, args| {
-        run(keyspace, args, 1000, "expire")
+    row("expire", "key seconds [NX | XX | GT | LT]", "1.0.0", FROM_NOW, |keyspace, args| {
+        run(keyspace, args, Since::Now, 1000, "expire")
     });
 
 /// PEXPIRE key milliseconds [NX | XX | GT | LT]
 pub(crate) const PEXPIRE: Command =
-    row("pexpire", "key milliseconds [NX | XX | GT | LT]", "2.6.0", |keyspace, args| {
-        run(keyspace, args, 1, "pexpire")
+    row("pexpire", "key milliseconds [NX | XX | GT | LT]", "2.6.0", FROM_NOW, |keyspace, args| {
+        run(keyspace, args, Since::Now, 1, "pexpire")
     });
+
+/// EXPIREAT key unix-time-seconds [NX | XX | GT | LT]
+pub(crate) const EXPIREAT: Command =
+    row("expireat", "key unix-time-seconds [NX | XX | GT | LT]", "1.2.0", FROM_EPOCH, |keyspace, args| {
+        run(keyspace, args, Since::Epoch, 1000, "expireat")
+    });
+
+/// PEXPIREAT key unix-time-milliseconds [NX | XX | GT | LT]
+pub(crate) const PEXPIREAT: Command = row(
+    "pexpireat",
+    "key unix-time-milliseconds [NX | XX | GT | LT]",
+    "2.6.0",
+    FROM_EPOCH,
+    |keyspace, args| run(keyspace, args, Since::Epoch, 1, "pexpireat"),
+);
 
 #[derive(Default)]
 struct Conditions {
@@ -66,15 +97,20 @@ fn parse(words: &[&[u8]]) -> Result<Conditions, CommandError> {
 fn run<'t>(
     keyspace: &'t mut Keyspace<'_>,
     args: &[&[u8]],
+    since: Since,
     unit_ms: i64,
     name: &'static str,
 ) -> Result<Reply<'t>, CommandError> {
     let conditions = parse(&args[3..])?;
     let amount = integer(args[2])?;
     let now_ms = i64::try_from(keyspace.now_ms()).unwrap_or(i64::MAX);
+    let base_ms = match since {
+        Since::Now => now_ms,
+        Since::Epoch => 0,
+    };
     let end = amount
         .checked_mul(unit_ms)
-        .and_then(|amount_ms| amount_ms.checked_add(now_ms))
+        .and_then(|amount_ms| amount_ms.checked_add(base_ms))
         .ok_or(CommandError::InvalidExpire { command: name.into() })?;
     let Some(entry) = keyspace.get(args[1]) else { return Ok(Reply::Integer(0)) };
     let present = entry.expire_at_ms.map(|end| i64::try_from(end).unwrap_or(i64::MAX));
@@ -157,6 +193,62 @@ mod tests {
                 "expire a 10 gt lt",
                 "(error) ERR GT and LT options at the same time are not compatible",
             ),
+        ]);
+    }
+
+    // It is 1700000000 when these begin.
+    #[test]
+    fn expire_at() {
+        check(&[
+            ("", "expireat a 1700000010", "(integer) 0"),
+            ("", "pexpireat a 1700000010000", "(integer) 0"),
+            ("set a 1", "expireat a 1700000010", "(integer) 1"),
+            ("set a 1; expireat a 1700000010", "pttl a", "(integer) 10000"),
+            ("set a 1; pexpireat a 1700000000010", "pttl a", "(integer) 10"),
+            ("set a 1; pexpireat a 1700000000010; sleep 9", "exists a", "(integer) 1"),
+            ("set a 1; pexpireat a 1700000000010; sleep 10", "exists a", "(integer) 0"),
+            ("set a 1", "expireat a 1700000000", "(integer) 1"),
+            ("set a 1; expireat a 1700000000", "exists a", "(integer) 0"),
+            ("set a 1; expireat a 0", "exists a", "(integer) 0"),
+            ("set a 1; pexpireat a -1", "exists a", "(integer) 0"),
+            ("set a 1", "pexpireat a 9223372036854775807", "(integer) 1"),
+            ("set a 1", "pexpireat a -9223372036854775808", "(integer) 1"),
+            ("set a 1", "expireat a 9223372036854775", "(integer) 1"),
+            (
+                "set a 1",
+                "expireat a 9223372036854776",
+                "(error) ERR invalid expire time in 'expireat' command",
+            ),
+            ("", "expireat a -9223372036854775807", "(error) ERR invalid expire time in 'expireat' command"),
+            ("", "expireat a x", "(error) ERR value is not an integer or out of range"),
+            ("", "pexpireat a x", "(error) ERR value is not an integer or out of range"),
+            ("", "expireat a", "(error) ERR wrong number of arguments for 'expireat' command"),
+            ("", "pexpireat a", "(error) ERR wrong number of arguments for 'pexpireat' command"),
+        ]);
+    }
+
+    #[test]
+    fn expire_at_under_a_condition() {
+        check(&[
+            ("set a 1", "expireat a 1700000010 nx", "(integer) 1"),
+            ("set a 1 ex 5", "expireat a 1700000010 nx", "(integer) 0"),
+            ("set a 1", "pexpireat a 1700000010000 xx", "(integer) 0"),
+            ("set a 1 ex 5", "pexpireat a 1700000010000 xx", "(integer) 1"),
+            ("set a 1", "expireat a 1700000010 gt", "(integer) 0"),
+            ("set a 1 ex 5", "expireat a 1700000010 gt", "(integer) 1"),
+            ("set a 1 ex 10", "expireat a 1700000010 gt", "(integer) 0"),
+            ("set a 1", "pexpireat a 1700000010000 lt", "(integer) 1"),
+            ("set a 1 ex 10", "pexpireat a 1700000010000 lt", "(integer) 0"),
+            ("set a 1 ex 50", "pexpireat a 1700000010000 lt", "(integer) 1"),
+            ("set a 1; expireat a 0 gt", "exists a", "(integer) 1"),
+            ("set a 1 ex 5; expireat a 0 nx", "exists a", "(integer) 1"),
+            ("", "expireat a x zz", "(error) ERR Unsupported option zz"),
+            (
+                "",
+                "pexpireat a 10 nx gt",
+                "(error) ERR NX and XX, GT or LT options at the same time are not compatible",
+            ),
+            ("", "expireat a 10 gt lt", "(error) ERR GT and LT options at the same time are not compatible"),
         ]);
     }
 }

@@ -1,4 +1,4 @@
-//! FLUSHALL: removes every key.
+//! FLUSHALL, FLUSHDB: removes every key. There is one database, so both do the same.
 
 use super::is;
 use crate::{Categories, Command, CommandError, Flags, Handler, Merge, Reply};
@@ -32,6 +32,9 @@ fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, 
     Ok(Reply::ok())
 }
 
+/// FLUSHDB [ASYNC | SYNC]
+pub(crate) const FLUSHDB: Command = Command { name: "flushdb", ..COMMAND };
+
 #[cfg(test)]
 mod tests {
     use crate::testing::check;
@@ -45,6 +48,18 @@ mod tests {
             ("set a 1; flushall SYNC", "get a", "(nil)"),
             ("", "flushall now", "(error) ERR syntax error"),
             ("", "flushall sync async", "(error) ERR syntax error"),
+        ]);
+    }
+
+    #[test]
+    fn flushdb() {
+        check(&[
+            ("", "flushdb", "OK"),
+            ("mset a 1 b 2; flushdb", "dbsize", "(integer) 0"),
+            ("set a 1; flushdb async", "get a", "(nil)"),
+            ("set a 1; flushdb SYNC", "get a", "(nil)"),
+            ("", "flushdb now", "(error) ERR syntax error"),
+            ("", "flushdb sync async", "(error) ERR syntax error"),
         ]);
     }
 }

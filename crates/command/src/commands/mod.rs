@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod consistency;
+pub mod copy;
 pub mod dbsize;
 pub mod del;
 pub mod echo;
@@ -22,11 +23,13 @@ pub mod info;
 pub mod keys;
 pub mod mget;
 pub mod mset;
+pub mod msetnx;
 pub mod multi;
 pub mod persist;
 pub mod ping;
 pub mod quit;
 pub mod readonly;
+pub mod rename;
 pub mod scan;
 pub mod select;
 pub mod set;
@@ -69,6 +72,16 @@ pub(crate) fn put_string(
     }
     keyspace.put(key, Value::String(value), expire_at_ms);
     Ok(())
+}
+
+/// A key's value and expiry, to be stored elsewhere; `None` where it is absent.
+pub(crate) fn copy_of(keyspace: &mut Keyspace<'_>, key: &[u8]) -> Option<(Vec<u8>, Option<u64>)> {
+    let entry = keyspace.get(key)?;
+    // A new type of value has to say here how it is taken along.
+    let bytes = match entry.value {
+        Value::String(bytes) => bytes.to_vec(),
+    };
+    Some((bytes, entry.expire_at_ms))
 }
 
 /// An argument that has to be an integer.
