@@ -76,6 +76,24 @@ pub(crate) fn integer(arg: &[u8]) -> Result<i64, CommandError> {
     parse_i64(arg).ok_or(CommandError::NotInteger)
 }
 
+/// A lifetime's end in Unix milliseconds: positive, and in 63 bits. `command` is who asks, for the error.
+pub(crate) fn end_ms(
+    command: &'static str,
+    amount: &[u8],
+    seconds: bool,
+    relative: bool,
+    now_ms: u64,
+) -> Result<u64, CommandError> {
+    let invalid = || CommandError::InvalidExpire { command: command.into() };
+    let amount = integer(amount)?;
+    if amount <= 0 {
+        return Err(invalid());
+    }
+    let amount = if seconds { amount.checked_mul(1000).ok_or_else(invalid)? } else { amount };
+    let start = if relative { i64::try_from(now_ms).map_err(|_| invalid())? } else { 0 };
+    Ok(amount.checked_add(start).ok_or_else(invalid)? as u64)
+}
+
 /// Whether an argument is this word, in either case.
 pub(crate) fn is(arg: &[u8], word: &str) -> bool {
     arg.eq_ignore_ascii_case(word.as_bytes())
