@@ -325,6 +325,7 @@ static TABLE: &[Command] = &[
     scan::COMMAND,
     select::COMMAND,
     set::COMMAND,
+    setnx::COMMAND,
     strlen::COMMAND,
     ttl::TTL,
     r#type::COMMAND,
