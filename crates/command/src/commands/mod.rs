@@ -30,6 +30,7 @@ pub mod readonly;
 pub mod scan;
 pub mod select;
 pub mod set;
+pub mod setex;
 pub mod setnx;
 pub mod strlen;
 pub mod ttl;
