@@ -307,6 +307,7 @@ static TABLE: &[Command] = &[
     expire::EXPIRE,
     flushall::COMMAND,
     get::COMMAND,
+    getdel::COMMAND,
     getset::COMMAND,
     hello::COMMAND,
     incr::INCR,

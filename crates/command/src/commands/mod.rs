@@ -16,6 +16,7 @@ pub mod exists;
 pub mod expire;
 pub mod flushall;
 pub mod get;
+pub mod getdel;
 pub mod getset;
 pub mod hello;
 pub mod incr;
