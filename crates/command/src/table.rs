@@ -308,6 +308,7 @@ static TABLE: &[Command] = &[
     flushall::COMMAND,
     get::COMMAND,
     getdel::COMMAND,
+    getex::COMMAND,
     getset::COMMAND,
     hello::COMMAND,
     incr::INCR,

@@ -17,6 +17,7 @@ pub mod expire;
 pub mod flushall;
 pub mod get;
 pub mod getdel;
+pub mod getex;
 pub mod getset;
 pub mod hello;
 pub mod incr;
