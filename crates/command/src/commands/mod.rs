@@ -18,6 +18,7 @@ pub mod flushall;
 pub mod get;
 pub mod getdel;
 pub mod getex;
+pub mod getrange;
 pub mod getset;
 pub mod hello;
 pub mod incr;
