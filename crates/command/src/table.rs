@@ -332,6 +332,7 @@ static TABLE: &[Command] = &[
     set::COMMAND,
     setex::SETEX,
     setnx::COMMAND,
+    setrange::COMMAND,
     strlen::COMMAND,
     getrange::SUBSTR,
     ttl::TTL,

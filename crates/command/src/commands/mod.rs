@@ -36,6 +36,7 @@ pub mod select;
 pub mod set;
 pub mod setex;
 pub mod setnx;
+pub mod setrange;
 pub mod strlen;
 pub mod ttl;
 pub mod r#type;
