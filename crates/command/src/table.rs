@@ -314,6 +314,7 @@ static TABLE: &[Command] = &[
     hello::COMMAND,
     incr::INCR,
     incr::INCRBY,
+    incrbyfloat::COMMAND,
     info::COMMAND,
     keys::COMMAND,
     mget::COMMAND,

@@ -22,6 +22,7 @@ pub mod getrange;
 pub mod getset;
 pub mod hello;
 pub mod incr;
+pub mod incrbyfloat;
 pub mod info;
 pub mod keys;
 pub mod mget;
