@@ -18,6 +18,7 @@ pub mod commands;
 pub mod error;
 pub mod glob;
 pub mod host;
+mod long_double;
 mod neutral;
 pub mod number;
 pub mod reply;

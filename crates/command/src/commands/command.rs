@@ -209,7 +209,7 @@ mod tests {
             ("", "command getkeys nope", "(error) ERR Invalid command specified"),
             ("", "command getkeys ping", "(error) ERR The command has no key arguments"),
             ("", "command getkeys get", "(error) ERR Invalid number of arguments specified for command"),
-            ("", "command list filterby pattern GE*", "['get']"),
+            ("", "command list filterby pattern EC*", "['echo']"),
             ("", "command list filterby module x", "[]"),
             ("", "command list filterby x y", "(error) ERR syntax error"),
             ("", "command list x", "(error) ERR syntax error"),

@@ -17,8 +17,13 @@ pub mod exists;
 pub mod expire;
 pub mod flushall;
 pub mod get;
+pub mod getdel;
+pub mod getex;
+pub mod getrange;
+pub mod getset;
 pub mod hello;
 pub mod incr;
+pub mod incrbyfloat;
 pub mod info;
 pub mod keys;
 pub mod mget;
@@ -33,6 +38,9 @@ pub mod rename;
 pub mod scan;
 pub mod select;
 pub mod set;
+pub mod setex;
+pub mod setnx;
+pub mod setrange;
 pub mod strlen;
 pub mod ttl;
 pub mod r#type;
@@ -87,6 +95,24 @@ pub(crate) fn copy_of(keyspace: &mut Keyspace<'_>, key: &[u8]) -> Option<(Vec<u8
 /// An argument that has to be an integer.
 pub(crate) fn integer(arg: &[u8]) -> Result<i64, CommandError> {
     parse_i64(arg).ok_or(CommandError::NotInteger)
+}
+
+/// A lifetime's end in Unix milliseconds: positive, and in 63 bits. `command` is who asks, for the error.
+pub(crate) fn end_ms(
+    command: &'static str,
+    amount: &[u8],
+    seconds: bool,
+    relative: bool,
+    now_ms: u64,
+) -> Result<u64, CommandError> {
+    let invalid = || CommandError::InvalidExpire { command: command.into() };
+    let amount = integer(amount)?;
+    if amount <= 0 {
+        return Err(invalid());
+    }
+    let amount = if seconds { amount.checked_mul(1000).ok_or_else(invalid)? } else { amount };
+    let start = if relative { i64::try_from(now_ms).map_err(|_| invalid())? } else { 0 };
+    Ok(amount.checked_add(start).ok_or_else(invalid)? as u64)
 }
 
 /// Whether an argument is this word, in either case.

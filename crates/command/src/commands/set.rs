@@ -1,6 +1,6 @@
 //! SET: stores a string, maybe only under a condition, maybe for a time. PUT is the same.
 
-use super::{integer, is, put_string, string_of};
+use super::{end_ms, is, put_string, string_of};
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
 use storage::Keyspace;
 
@@ -77,18 +77,6 @@ fn parse<'a>(args: &[&'a [u8]]) -> Result<Options<'a>, CommandError> {
     Ok(options)
 }
 
-/// A lifetime's end in Unix milliseconds: positive, and in 63 bits.
-fn end_ms(amount: &[u8], seconds: bool, relative: bool, now_ms: u64) -> Result<u64, CommandError> {
-    let invalid = || CommandError::InvalidExpire { command: "set".into() };
-    let amount = integer(amount)?;
-    if amount <= 0 {
-        return Err(invalid());
-    }
-    let amount = if seconds { amount.checked_mul(1000).ok_or_else(invalid)? } else { amount };
-    let start = if relative { i64::try_from(now_ms).map_err(|_| invalid())? } else { 0 };
-    Ok(amount.checked_add(start).ok_or_else(invalid)? as u64)
-}
-
 fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, CommandError> {
     let (key, value) = (args[1], args[2]);
     if args.len() == 3 {
@@ -98,7 +86,9 @@ fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, 
     let options = parse(args)?;
     let now_ms = keyspace.now_ms();
     let end = match options.lifetime {
-        Lifetime::Time { amount, seconds, relative } => Some(end_ms(amount, seconds, relative, now_ms)?),
+        Lifetime::Time { amount, seconds, relative } => {
+            Some(end_ms("set", amount, seconds, relative, now_ms)?)
+        }
         _ => None,
     };
     let old = keyspace.get(key);
