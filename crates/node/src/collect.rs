@@ -234,10 +234,11 @@ impl Shard {
         let writes: Vec<(PartitionId, Position)> =
             written.map(|writes| writes.iter().map(|(&id, &at)| (id, at)).collect()).unwrap_or_default();
         if writes.is_empty() {
-            // Nothing written: every backup that there is holds it.
-            let backups = i64::from(self.context.map.copies.saturating_sub(1));
+            // Nothing written: every backup that is in sync holds it.
+            let in_sync = self.context.map.partitions.iter().map(|state| state.in_sync.len());
+            let backups = in_sync.min().unwrap_or(0).saturating_sub(1);
             self.collectors.remove(&collector);
-            self.hand_over(Origin::Client(ticket), Reply::Integer(backups), None, None);
+            self.hand_over(Origin::Client(ticket), Reply::count(backups), None, None);
             return;
         }
         let Some(Collector::Wait(waiting)) = self.collectors.get_mut(&collector) else { return };

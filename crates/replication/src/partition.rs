@@ -363,8 +363,9 @@ impl<W> Partition<W> {
         self.map_epoch = state.epoch;
         if state.forced_since > self.forced_since {
             self.forced_since = state.forced_since;
-            if !is_primary || state.primary_since != state.forced_since {
-                // An operator accepted a loss: another copy's history is the partition's from here on.
+            if !is_primary {
+                // An operator accepted a loss: another copy's history is the partition's from here on. A primary's own
+                // is the partition's, also where it slept through the map that chose it.
                 self.step_down(out);
                 self.wipe();
                 self.role = Role::Absent;

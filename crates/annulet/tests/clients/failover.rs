@@ -160,6 +160,8 @@ fn wait_counts_the_backups_that_are_left() {
         status["nodes"][2]["state"] == "FAILED"
             && status["partitions"]["served"] == status["partitions"]["total"]
     });
+    let mut idle = connect(cluster.port, 2);
+    assert_eq!(shown(&say(&mut idle, "WAIT 0 0")), "1", "of a connection that wrote nothing");
     // Each connection's first write: in one partition, in several, and in the same breath as the question.
     for (write, reply) in [("SET a 1", "OK"), ("MSET a 1 b 2 c 3", "OK"), ("DEL a b c d", "3")] {
         let mut connection = connect(cluster.port, 2);
