@@ -6,6 +6,7 @@
 //! | command | what it does |
 //! | --- | --- |
 //! | `map primary=1 in_sync=1,2 copies=1,2 reign` | the next epoch, at every node that is up; `reign`: its primary is new |
+//! | `map primary=1 in_sync=1 forced` | the same, and an operator has accepted a loss |
 //! | `put NODE KEY VALUE [all quorum one]` | a write at a primary, waiting at the level |
 //! | `read NODE KEY` | what a linearizable read would say, and what it waits for |
 //! | `deliver [from-to ...]` | messages on the way arrive, and those that they lead to; only on these links |
@@ -175,7 +176,12 @@ impl World {
                 Some(("primary", id)) => state.primary = Some(NodeId(id.parse().expect("a node"))),
                 Some(("in_sync", ids)) => state.in_sync = set(ids),
                 Some(("copies", ids)) => state.copies = set(ids),
-                _ => state.primary_since = state.epoch,
+                _ => {
+                    state.primary_since = state.epoch;
+                    if *word == "forced" {
+                        state.forced_since = state.epoch;
+                    }
+                }
             }
         }
         map.version += 1;
@@ -363,6 +369,7 @@ scripts!(
     a_deposed_primary_returns,
     a_copy_is_filled,
     three_copies_align,
+    a_loss_is_accepted,
     lost_messages,
     a_message_outruns_the_map
 );
