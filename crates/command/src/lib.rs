@@ -34,5 +34,5 @@ pub use reply::{Corrupt, Reply};
 pub use session::{Door, Session};
 pub use table::{
     Categories, Command, Flags, Handler, KeySpec, KeysFn, Merge, Over, SessionFn, check_session, lookup,
-    reference_markdown, resolve, table,
+    reference_markdown, resolve, resolve_from, table,
 };

@@ -418,8 +418,15 @@ pub fn lookup(name: &[u8]) -> Option<&'static Command> {
 
 /// The command, or subcommand, that a request names, after its arity and the length of its keys were checked.
 pub fn resolve(args: &[&[u8]]) -> Result<&'static Command, CommandError> {
-    let mut command =
-        args.first().and_then(|name| lookup(name)).ok_or_else(|| CommandError::unknown_command(args))?;
+    let command = args.first().and_then(|name| lookup(name));
+    resolve_from(command.ok_or_else(|| CommandError::unknown_command(args))?, args)
+}
+
+/// As [`resolve`], where the first word's command is known.
+pub fn resolve_from(
+    mut command: &'static Command,
+    args: &[&[u8]],
+) -> Result<&'static Command, CommandError> {
     if let (false, Some(name)) = (command.subcommands.is_empty(), args.get(1)) {
         command = command.subcommand(name).ok_or_else(|| CommandError::UnknownSubcommand {
             name: String::from_utf8_lossy(&name[..name.len().min(128)]).into_owned(),

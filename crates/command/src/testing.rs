@@ -4,7 +4,7 @@ use crate::{
     ClusterView, Command, CommandError, Door, Flags, Handler, Host, InfoData, NodeView, RangeView, Reply,
     Session, resolve, scan,
 };
-use storage::{Changes, Hasher, Keyspace, Table, Uncommitted};
+use storage::{Changes, Footprint, Hasher, Keyspace, Table, Uncommitted};
 use types::Version;
 use types::settings::Settings;
 
@@ -41,7 +41,8 @@ impl World {
     pub(crate) fn keyspace<T>(&mut self, run: impl FnOnce(&mut Keyspace<'_>) -> T) -> T {
         let World { table, changes, uncommitted, last_version, now_ms, .. } = self;
         changes.clear();
-        run(&mut Keyspace::fresh(table, changes, uncommitted, last_version, *now_ms))
+        let footprint = Footprint::default();
+        run(&mut Keyspace::fresh(table, changes, uncommitted, last_version, *now_ms, &footprint))
     }
 
     /// Runs a command, given as words between blanks, and shows its reply as text. `sleep` lets milliseconds pass.

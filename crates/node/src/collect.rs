@@ -230,9 +230,7 @@ impl Shard {
             }
             return;
         }
-        let written = self.last_writes.get(&ticket.connection);
-        let writes: Vec<(PartitionId, Position)> =
-            written.map(|writes| writes.iter().map(|(&id, &at)| (id, at)).collect()).unwrap_or_default();
+        let writes = self.last_writes.of(ticket.connection);
         if writes.is_empty() {
             // Nothing written: every backup that is in sync holds it.
             let in_sync = self.context.map.partitions.iter().map(|state| state.in_sync.len());
@@ -294,7 +292,7 @@ impl Shard {
         self.forwards.values().any(|forwarding| earlier(&forwarding.task.origin))
             || self.parked.values().flatten().any(|task| earlier(&task.origin))
             || self.collectors.values().any(|collector| earlier(&collector.origin()))
-            || self.partitions.values().flat_map(Partition::waiters).any(|waiter| earlier(&waiter.origin))
+            || self.partitions.iter().flat_map(Partition::waiters).any(|waiter| earlier(&waiter.origin))
     }
 
     /// WAITs whose time is over are answered with what is known; others ask again, or for the first time.

@@ -215,7 +215,7 @@ impl Shard {
         let partition = forward.partition;
         // Rule 4: meant for another reign, it is refused, and can never be ordered later.
         let stale_here = forward.read_level == ReadLevel::Stale && from.node == self.config.identity.node;
-        let current = self.partitions.get(&partition).is_some_and(|copy| {
+        let current = self.partitions.get(partition).is_some_and(|copy| {
             (copy.is_primary() || stale_here) && copy.primary_since() == forward.primary_since
         });
         let genuine = forward.id.node == from.node && forward.id.incarnation == from.incarnation;

@@ -4,15 +4,28 @@ use crate::host::NodeHost;
 use crate::published::ShardCounters;
 use crate::run::{Origin, Outcome, OwnedTask, Parked, Task};
 use crate::shard::{Answer, Shard, Ticket};
-use command::{CommandError, Door, Flags, Handler, Over, Reply, Session, resolve};
+use command::{Command, CommandError, Door, Flags, Handler, KeySpec, Over, Reply, Session, resolve, resolve_from};
 use std::collections::VecDeque;
 use types::{Instant, PartitionId, Slot, partition_of_key, partition_of_slot, slot_of_key};
 
 /// Requests of one shard that may wait for partitions that nobody serves.
 const PARKED_MAX: usize = 200_000;
 
+/// What was found out of a request before it is run, by [`Shard::preview`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Preview {
+    /// The command that its first word names.
+    command: Option<&'static Command>,
+    /// The partition of its key, where the command has just one.
+    partition: Option<PartitionId>,
+    /// That key's hash, where the partition is here.
+    hash: u64,
+}
+
 impl Shard {
     /// A client's request, its command's name first. The sink gets a reply that need not wait.
+    ///
+    /// `preview` is what [`Shard::preview`] found of the same arguments; a default one will do, but costs more.
     ///
     /// `now` must have been read after the request's bytes were: a lease that ran then covers whatever the table says
     /// afterwards, however long the process was paused in between, because the table changes only in this thread.
@@ -22,11 +35,12 @@ impl Shard {
         ticket: Ticket,
         session: &mut Session,
         args: &[&[u8]],
+        preview: &Preview,
         sink: &mut dyn FnMut(&Reply<'_>),
     ) -> Answer {
         self.at(now);
         let asking = std::mem::take(&mut session.asking);
-        let answer = match self.dispatch(ticket, session, args, sink) {
+        let answer = match self.dispatch(ticket, session, args, preview, sink) {
             Ok(answer) => answer,
             Err(error) => {
                 ShardCounters::add(&self.counters().errors, 1);
@@ -40,17 +54,31 @@ impl Shard {
         answer
     }
 
-    /// The keys of a request that comes soon: fetches them into the cache.
-    pub fn prefetch(&self, args: &[&[u8]]) {
-        let Some(command) = args.first().and_then(|name| command::lookup(name)) else { return };
-        let Some(key) = command.key_positions(args).next().and_then(|at| args.get(at)) else { return };
-        let map = &self.context.map;
-        if map.partitions.is_empty() {
-            return;
+    /// Looks at a request that comes soon: finds its command and its partition, and fetches the index at its key into
+    /// the cache. What it found is given to [`Shard::request`].
+    pub fn preview(&self, args: &[&[u8]]) -> Preview {
+        let Some(command) = args.first().and_then(|name| command::lookup(name)) else {
+            return Preview::default();
+        };
+        let mut preview = Preview { command: Some(command), ..Preview::default() };
+        let partitions = self.partition_count();
+        if command.keys != KeySpec::ONE || partitions == 0 {
+            return preview;
         }
-        let id = partition_of_key(key, map.partitions.len() as u16);
-        if let Some(partition) = self.partitions.get(&id) {
-            partition.table().prefetch_index(self.hasher.hash(key));
+        let Some(key) = args.get(1) else { return preview };
+        let id = partition_of_key(key, partitions);
+        preview.partition = Some(id);
+        if let Some(partition) = self.partitions.get(id) {
+            preview.hash = self.hasher.hash(key);
+            partition.table().prefetch_index(preview.hash);
+        }
+        preview
+    }
+
+    /// Fetches a preview request's entry into the cache. By now its place in the index should be there.
+    pub fn prefetch(&self, preview: &Preview) {
+        if let Some(partition) = preview.partition.and_then(|id| self.partitions.get(id)) {
+            partition.table().prefetch(preview.hash);
         }
     }
 
@@ -59,9 +87,14 @@ impl Shard {
         ticket: Ticket,
         session: &mut Session,
         args: &[&[u8]],
+        preview: &Preview,
         sink: &mut dyn FnMut(&Reply<'_>),
     ) -> Result<Answer, CommandError> {
-        let command = match resolve(args) {
+        let command = match preview.command {
+            Some(command) => resolve_from(command, args),
+            None => resolve(args),
+        };
+        let command = match command {
             // A stranger learns nothing of the table but that a password is needed.
             Err(_) if !session.authenticated => return Err(CommandError::NoAuth),
             other => other?,
@@ -90,7 +123,10 @@ impl Shard {
             redirects: session.door == Door::Cluster,
         };
         match command.handler {
-            Handler::Keys { over, .. } => self.over_keys(over, task, sink),
+            Handler::Keys { over, .. } => match preview.partition {
+                Some(id) => self.on_one(id, task, sink),
+                None => self.over_keys(over, task, sink),
+            },
             Handler::Slot { at, .. } => {
                 let slot = args.get(at).and_then(|arg| std::str::from_utf8(arg).ok()?.parse::<u16>().ok());
                 let slot = slot.filter(|&slot| slot < types::SLOTS);

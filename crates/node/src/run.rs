@@ -5,7 +5,7 @@ use bytes::Bytes;
 use command::{Command, CommandError, Handler, Reply, scan};
 use replication::message::{ForwardOutcome, Forwarded};
 use replication::{Message, Release, Seen, Standing};
-use storage::Keyspace;
+use storage::{Footprint, Keyspace};
 use types::settings::{ReadLevel, WriteLevel};
 use types::{Epoch, Instant, NodeId, PartitionId, Position, RequestId, ShardId};
 
@@ -170,7 +170,7 @@ impl Shard {
         task: &Task<'_>,
         sink: Option<&mut dyn FnMut(&Reply<'_>)>,
     ) -> Outcome {
-        let Some(partition) = self.partitions.get_mut(&id) else { return Outcome::NotServing };
+        let Some(partition) = self.partitions.get_mut(id) else { return Outcome::NotServing };
         let standing = partition.standing(&self.context);
         let is_write = task.is_write();
         if matches!(task.command.handler, Handler::Wait) {
@@ -180,9 +180,10 @@ impl Shard {
             if standing == Standing::Absent {
                 return Outcome::NotServing;
             }
-            let reply = partition.committed(&self.context, |keyspace| {
-                reply_or_error(run_command(task.command, keyspace, task.args)).into_owned()
-            });
+            let footprint = Footprint::default();
+            let mut keyspace = partition.committed(&self.context, &footprint);
+            let reply = reply_or_error(run_command(task.command, &mut keyspace, task.args));
+            let reply = reply.into_owned();
             return self.hand_over(task.origin, reply, None, sink);
         }
         if standing != Standing::Serving {
@@ -198,32 +199,28 @@ impl Shard {
             if !partition.enough_in_sync() {
                 return self.hand_over(task.origin, Reply::Error(CommandError::NoReplicas), None, sink);
             }
-        } else if let Some(mut keyspace) = partition.settled(&self.context)
-            && let Some(sink) = sink
-        {
-            // Nothing that it could see is uncommitted or about to expire: straight from the table to the wire.
-            sink(&reply_or_error(run_command(task.command, &mut keyspace, task.args)));
-            return Outcome::Replied;
-        } else {
-            return self.run_and_wait(id, task, None);
         }
-        self.run_and_wait(id, task, sink)
-    }
-
-    fn run_and_wait(
-        &mut self,
-        id: PartitionId,
-        task: &Task<'_>,
-        sink: Option<&mut dyn FnMut(&Reply<'_>)>,
-    ) -> Outcome {
-        let Some(partition) = self.partitions.get_mut(&id) else { return Outcome::NotServing };
-        let is_write = task.is_write();
-        let run = |keyspace: &mut Keyspace<'_>| {
-            reply_or_error(run_command(task.command, keyspace, task.args)).into_owned()
-        };
+        let footprint = Footprint::default();
+        let mut keyspace = partition.begin(&self.context, &footprint);
+        let reply = reply_or_error(run_command(task.command, &mut keyspace, task.args));
         let request = task.request.filter(|_| is_write);
-        let (reply, ran) = partition.run(&self.context, request, run, |reply| neutral(reply));
-        if ran.written.is_some() {
+        if footprint.is_clean() && request.is_none() {
+            // Nothing that it saw is uncommitted or about to expire: straight from the table to the wire.
+            return match (sink, task.origin) {
+                (Some(sink), Origin::Client(_)) => {
+                    sink(&reply);
+                    Outcome::Replied
+                }
+                (sink, origin) => {
+                    let reply = reply.into_owned();
+                    self.hand_over(origin, reply, None, sink)
+                }
+            };
+        }
+        let reply = reply.into_owned();
+        let request = request.map(|request| (request, neutral(&reply)));
+        let ran = partition.finish(&self.context, &footprint, request);
+        if ran.written.is_some() && partition.wants_flush() {
             self.dirty.push(id);
         }
         let wait = if is_write && task.write_level == WriteLevel::One { types::Lsn(0) } else { ran.wait };
@@ -246,7 +243,7 @@ impl Shard {
 
     /// A forwarded write that was seen before is answered, not done again (rule 17).
     fn repeat(&mut self, id: PartitionId, task: &Task<'_>, seen: Seen) -> Outcome {
-        let Some(partition) = self.partitions.get_mut(&id) else { return Outcome::NotServing };
+        let Some(partition) = self.partitions.get_mut(id) else { return Outcome::NotServing };
         let (lsn, bytes, changed) = match seen {
             Seen::Done(lsn, bytes) if !bytes.is_empty() => (lsn, bytes, true),
             Seen::Unchanged(lsn, bytes) if !bytes.is_empty() => (lsn, bytes, false),
@@ -284,7 +281,7 @@ impl Shard {
             return self.fail(task.origin, CommandError::Syntax);
         };
         let position = Position { epoch: types::Epoch(epoch), lsn: types::Lsn(lsn) };
-        let holders = self.partitions.get(&id).and_then(|partition| partition.backups_holding(position));
+        let holders = self.partitions.get(id).and_then(|partition| partition.backups_holding(position));
         let reply = match holders {
             Some(count) => Reply::count(count),
             None => Reply::Error(CommandError::OutcomeUnknown {
@@ -348,9 +345,9 @@ impl Shard {
     /// For WAIT: what a connection wrote last, in each partition that has backups.
     pub(crate) fn remember_write(&mut self, connection: u64, written: Option<(PartitionId, Position)>) {
         if let Some((partition, position)) = written
-            && self.context.map.copies > 1
+            && self.has_backups
         {
-            self.last_writes.entry(connection).or_default().insert(partition, position);
+            self.last_writes.note(connection, self.partition_count(), partition, position);
         }
     }
 

@@ -2,13 +2,15 @@
 
 use crate::collect::Collector;
 use crate::forward::{Forwarding, Lane};
+use crate::last_writes::LastWrites;
+use crate::partitions::Partitions;
 use crate::published::{Published, ServerFigures, ShardCounters};
 use crate::run::{Parked, Waiter};
 use command::Reply;
 use control::{Change, Identity};
 use placement::{ClusterMap, PartitionState};
 use replication::{Context, Message, Outbox, Partition, Sender};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -76,7 +78,7 @@ pub struct ShardConfig {
 pub struct Shard {
     pub(crate) config: ShardConfig,
     pub(crate) context: Context,
-    pub(crate) partitions: BTreeMap<PartitionId, Partition<Waiter>>,
+    pub(crate) partitions: Partitions,
     pub(crate) outbox: Outbox<Waiter>,
     pub(crate) effects: Effects,
     /// Partitions that something happened to in this turn.
@@ -98,8 +100,9 @@ pub struct Shard {
     pub(crate) parked_count: usize,
     /// When the map last changed a partition's primary, for a while.
     pub(crate) moved_at: BTreeMap<PartitionId, Instant>,
-    /// Each connection's last write to each partition, for WAIT.
-    pub(crate) last_writes: HashMap<u64, BTreeMap<PartitionId, Position>>,
+    pub(crate) last_writes: LastWrites,
+    /// Whether any partition has a second copy, in sync or not.
+    pub(crate) has_backups: bool,
     pub(crate) hasher: Hasher,
     pub(crate) figures: Arc<dyn Fn() -> ServerFigures + Send + Sync>,
     expiry_next: PartitionId,
@@ -118,9 +121,9 @@ impl Shard {
         };
         let hasher = Hasher::new(config.hash_seed);
         Shard {
-            config,
             context,
-            partitions: BTreeMap::new(),
+            partitions: Partitions::new(config.shard, config.shards),
+            config,
             outbox: Outbox::default(),
             effects: Effects::default(),
             dirty: Vec::new(),
@@ -134,7 +137,8 @@ impl Shard {
             parts: VecDeque::new(),
             parked_count: 0,
             moved_at: BTreeMap::new(),
-            last_writes: HashMap::new(),
+            last_writes: LastWrites::default(),
+            has_backups: false,
             hasher,
             figures: Arc::new(ServerFigures::default),
             expiry_next: PartitionId(0),
@@ -153,7 +157,7 @@ impl Shard {
 
     /// Its copies of partitions, by number.
     pub fn partitions(&self) -> impl Iterator<Item = &Partition<impl Sized + use<>>> {
-        self.partitions.values()
+        self.partitions.iter()
     }
 
     /// The map that it acts on.
@@ -174,7 +178,7 @@ impl Shard {
 
     /// A connection is gone: what it waited for needs no reply.
     pub fn closed(&mut self, connection: u64) {
-        self.last_writes.remove(&connection);
+        self.last_writes.forget(connection);
         self.drop_collectors(connection);
     }
 
@@ -193,22 +197,23 @@ impl Shard {
                 self.moved_at.insert(id, now);
             }
         }
-        let (me, shards) = (self.config.identity.node, self.config.shards.max(1));
+        self.has_backups = map.partitions.iter().any(|state| state.copies.len().max(state.in_sync.len()) > 1);
+        let me = self.config.identity.node;
         for (id, state) in map.each_partition() {
-            if id.0 % shards != self.config.shard.0 {
+            if !self.partitions.is_ours(id) {
                 continue;
             }
-            if !self.partitions.contains_key(&id) {
+            if self.partitions.get(id).is_none() {
                 if !state.copies.contains(me) && !state.in_sync.contains(me) {
                     continue;
                 }
-                self.partitions.insert(id, Partition::new(id, me, self.hasher));
+                self.partitions.insert(Partition::new(id, me, self.hasher));
             }
             if !self.is_current(me) {
                 // The map speaks of another start of this node: nothing in it is meant for this one.
                 continue;
             }
-            if let Some(partition) = self.partitions.get_mut(&id)
+            if let Some(partition) = self.partitions.get_mut(id)
                 && partition.is_news(state)
             {
                 partition.on_map(&self.context, state, &mut self.outbox);
@@ -243,7 +248,7 @@ impl Shard {
     }
 
     fn on_partition_message(&mut self, id: PartitionId, from: Sender, message: Message) {
-        if let Some(partition) = self.partitions.get_mut(&id) {
+        if let Some(partition) = self.partitions.get_mut(id) {
             partition.on_message(&self.context, from, message, &mut self.outbox);
             if partition.is_primary() {
                 self.dirty.push(id);
@@ -259,16 +264,16 @@ impl Shard {
 
     /// How far this shard's logs of these partitions reach; without those that lie elsewhere.
     pub fn tails(&self, partitions: &[PartitionId]) -> Vec<(PartitionId, Position)> {
-        let tail = |id: &PartitionId| self.partitions.get(id).map(|partition| (*id, partition.tail()));
+        let tail = |id: &PartitionId| self.partitions.get(*id).map(|partition| (*id, partition.tail()));
         partitions.iter().filter_map(tail).collect()
     }
 
     /// Time passes. Called every few milliseconds, and at least as often as that even when idle.
     pub fn tick(&mut self, now: Instant) {
         self.at(now);
-        let under_way: usize = self.partitions.values().map(Partition::snapshots_under_way).sum();
+        let under_way: usize = self.partitions.iter().map(Partition::snapshots_under_way).sum();
         let mut free = SNAPSHOTS_MAX.saturating_sub(under_way);
-        for partition in self.partitions.values_mut().filter(|partition| partition.is_primary()) {
+        for partition in self.partitions.iter_mut().filter(|partition| partition.is_primary()) {
             self.context.snapshots_free = free;
             let before = partition.snapshots_under_way();
             partition.tick(&self.context, &mut self.outbox);
@@ -288,11 +293,13 @@ impl Shard {
     /// Removes keys whose time has come, a slice at a time.
     fn expire(&mut self) {
         let first = self.expiry_next;
-        let ids: Vec<PartitionId> =
-            self.partitions.range(first..).chain(self.partitions.range(..first)).map(|(&id, _)| id).collect();
+        let due = self.partitions.iter().filter(|partition| partition.table().volatile_len() > 0);
+        let mut ids: Vec<PartitionId> = due.map(Partition::id).collect();
+        let behind = ids.partition_point(|&id| id < first);
+        ids.rotate_left(behind);
         let mut slices = 0;
         for id in ids {
-            let Some(partition) = self.partitions.get_mut(&id) else { continue };
+            let Some(partition) = self.partitions.get_mut(id) else { continue };
             if partition.table().volatile_len() == 0 {
                 continue;
             }
@@ -323,7 +330,7 @@ impl Shard {
             dirty.sort_unstable();
             dirty.dedup();
             for id in dirty.drain(..) {
-                if let Some(partition) = self.partitions.get_mut(&id) {
+                if let Some(partition) = self.partitions.get_mut(id) {
                     partition.flush(&self.context, &mut self.outbox);
                 }
                 if self.parked.contains_key(&id) {
@@ -356,7 +363,7 @@ impl Shard {
     fn count(&self) {
         let counters = self.counters();
         let mut sums = [0u64; 6];
-        for partition in self.partitions.values() {
+        for partition in self.partitions.iter() {
             sums[2] += partition.table().bytes() as u64;
             if partition.is_primary() {
                 sums[0] += partition.table().len() as u64;

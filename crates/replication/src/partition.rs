@@ -8,7 +8,7 @@ use crate::requests::{Requests, Seen};
 use crate::{Context, Outbox, Release};
 use bytes::Bytes;
 use placement::PartitionState;
-use storage::{Changes, Hasher, Keyspace, Log, Record, Table, Uncommitted, effect};
+use storage::{Changes, Footprint, Hasher, Keyspace, Log, Record, Table, Uncommitted, effect};
 use types::planted::{self, Bug};
 use types::settings::WriteLevel;
 use types::{Epoch, Lsn, NodeId, PartitionId, Position, RequestId, Version};
@@ -180,75 +180,75 @@ impl<W> Partition<W> {
 
     // --------------------------------------------------------------------------------------------- requests
 
-    /// The newest state, where nothing that a reply could tell is uncommitted or about to expire: a read may be
-    /// answered from it at once.
-    pub fn settled(&mut self, context: &Context) -> Option<Keyspace<'_>> {
-        if !self.uncommitted.is_empty() || self.table.volatile_len() > 0 {
-            return None;
-        }
-        let now_ms = self.time_ms(context);
-        self.changes.clear();
-        Some(Keyspace::fresh(
-            &mut self.table,
-            &mut self.changes,
-            &self.uncommitted,
-            &mut self.last_version,
-            now_ms,
-        ))
-    }
-
     /// Committed state, for a stale read (rule 13).
-    pub fn committed<R>(&mut self, context: &Context, run: impl FnOnce(&mut Keyspace<'_>) -> R) -> R {
+    pub fn committed<'p>(&'p mut self, context: &Context, footprint: &'p Footprint) -> Keyspace<'p> {
         let now_ms = self.time_ms(context);
         self.changes.clear();
-        let mut keyspace = Keyspace::committed(
+        Keyspace::committed(
             &mut self.table,
             &mut self.changes,
             &self.uncommitted,
             &mut self.last_version,
             now_ms,
-        );
-        run(&mut keyspace)
+            footprint,
+        )
     }
 
-    /// Runs a request on the primary's newest state and orders what it changed as one record (rule 18). The caller
-    /// has seen [`Standing::Serving`]. `reply` gives the bytes to be logged with a forwarded request's number.
-    pub fn run<R>(
+    /// The primary's newest state, for a request. The caller has seen [`Standing::Serving`]. Where the request leaves a
+    /// clean footprint and needs no number remembered, its reply may be told at once; otherwise
+    /// [`Partition::finish`] follows, before anything else is run.
+    #[inline]
+    pub fn begin<'p>(&'p mut self, context: &Context, footprint: &'p Footprint) -> Keyspace<'p> {
+        let now_ms = self.time_ms(context);
+        let (keeps_log, alone) = match &self.role {
+            Role::Primary(primary) => (primary.keeps_log, primary.required.len() == 1),
+            _ => unreachable!("only a primary runs requests"),
+        };
+        self.changes.clear();
+        self.changes.set_keep(keeps_log, !alone);
+        Keyspace::fresh(
+            &mut self.table,
+            &mut self.changes,
+            &self.uncommitted,
+            &mut self.last_version,
+            now_ms,
+            footprint,
+        )
+    }
+
+    /// Orders what a request changed as one record (rule 18). `request` is a forwarded one's number, with its reply.
+    pub fn finish(
         &mut self,
         context: &Context,
-        request: Option<RequestId>,
-        run: impl FnOnce(&mut Keyspace<'_>) -> R,
-        reply: impl FnOnce(&R) -> Bytes,
-    ) -> (R, Ran) {
+        footprint: &Footprint,
+        request: Option<(RequestId, Bytes)>,
+    ) -> Ran {
+        let wait = footprint.wait();
+        if request.is_none() && self.changes.is_empty() {
+            return Ran { written: None, wait };
+        }
         let now_ms = self.time_ms(context);
-        let Role::Primary(primary) = &self.role else { unreachable!("only a primary runs requests") };
-        let alone = primary.required.len() == 1;
-        self.changes.clear();
-        self.changes.set_keep(primary.keeps_log, !alone);
-        let mut keyspace = Keyspace::fresh(
-            &mut self.table,
-            &mut self.changes,
-            &self.uncommitted,
-            &mut self.last_version,
-            now_ms,
-        );
-        let result = run(&mut keyspace);
-        let wait = keyspace.wait();
-        let request = request.map(|id| {
-            let bytes = reply(&result);
-            (id, if bytes.len() > LOGGED_REPLY_BYTES_MAX { Bytes::new() } else { bytes })
-        });
+        let request = request
+            .map(|(id, reply)| (id, if reply.len() > LOGGED_REPLY_BYTES_MAX { Bytes::new() } else { reply }));
         if self.changes.is_empty() {
             if let Some((id, reply)) = request
                 && !planted::is(Bug::RunsAgain)
             {
                 self.requests.add_unchanged(id, wait, now_ms, reply);
             }
-            return (result, Ran { written: None, wait });
+            return Ran { written: None, wait };
         }
         let position = self.order(now_ms, request);
         let wait = if position.lsn > self.commit { position.lsn } else { Lsn(0) };
-        (result, Ran { written: Some(position), wait })
+        Ran { written: Some(position), wait }
+    }
+
+    /// Whether something is to be done at the turn's end after a change: somebody waits for it, or is to be sent it.
+    pub fn wants_flush(&self) -> bool {
+        match &self.role {
+            Role::Primary(primary) => !primary.peers.is_empty() || primary.waits(),
+            _ => true,
+        }
     }
 
     /// The partition's time (rule 14): the cluster's, but never before what is logged.
@@ -334,13 +334,13 @@ impl<W> Partition<W> {
         if expired.is_empty() {
             return false;
         }
-        let look = |keyspace: &mut Keyspace<'_>| {
-            for key in &expired {
-                // A fresh look at an expired key logs its removal.
-                let _ = keyspace.get(key);
-            }
-        };
-        self.run(context, None, look, |()| Bytes::new());
+        let footprint = Footprint::default();
+        let mut keyspace = self.begin(context, &footprint);
+        for key in &expired {
+            // A fresh look at an expired key logs its removal.
+            let _ = keyspace.get(key);
+        }
+        self.finish(context, &footprint, None);
         true
     }
 

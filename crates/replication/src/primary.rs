@@ -112,6 +112,11 @@ impl<W> Primary<W> {
         queue.insert(at, (lsn, waiter));
     }
 
+    /// Whether a reply waits for a commit.
+    pub fn waits(&self) -> bool {
+        !self.waiting.is_empty() || !self.waiting_quorum.is_empty()
+    }
+
     pub fn waiters(&self) -> impl Iterator<Item = &W> {
         self.waiting.iter().chain(&self.waiting_quorum).map(|(_, waiter)| waiter)
     }

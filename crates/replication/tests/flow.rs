@@ -16,14 +16,13 @@
 //! | `down NODE`, `up NODE` | frozen: takes no maps, messages or ticks |
 //! | `blind NODE`, `sees NODE` | takes no maps, until it takes the newest |
 
-use bytes::Bytes;
 use placement::{ClusterMap, Member, MemberState, PartitionState};
 use replication::{Context, Message, Outbox, Partition, Release, Sender, Standing};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{Hasher, Value};
+use storage::{Footprint, Hasher, Value};
 use types::settings::WriteLevel;
 use types::{Incarnation, Instant, NodeId, NodeSet, PartitionId, ShardId};
 
@@ -209,10 +208,10 @@ impl World {
             let _ = writeln!(self.out, "    refused: {standing:?}");
             return;
         }
-        let run = |keyspace: &mut storage::Keyspace<'_>| {
-            keyspace.put(key.as_bytes(), Value::String(value.as_bytes()), None);
-        };
-        let ((), ran) = node.partition.run(&context, None, run, |()| Bytes::new());
+        let footprint = Footprint::default();
+        let mut keyspace = node.partition.begin(&context, &footprint);
+        keyspace.put(key.as_bytes(), Value::String(value.as_bytes()), None);
+        let ran = node.partition.finish(&context, &footprint, None);
         let level: WriteLevel = level.parse().expect("a level");
         let name = format!("{key}={value}");
         if level == WriteLevel::One || ran.wait.0 == 0 {
@@ -234,10 +233,11 @@ impl World {
                 String::from_utf8_lossy(value).into_owned()
             })
         };
-        let stale = node.partition.committed(&context, |keyspace| text(keyspace.get(key.as_bytes())));
+        let footprint = Footprint::default();
+        let stale = text(node.partition.committed(&context, &footprint).get(key.as_bytes()));
         let line = if node.partition.standing(&context) == Standing::Serving {
-            let run = |keyspace: &mut storage::Keyspace<'_>| text(keyspace.get(key.as_bytes()));
-            let (fresh, ran) = node.partition.run(&context, None, run, |_| Bytes::new());
+            let fresh = text(node.partition.begin(&context, &footprint).get(key.as_bytes()));
+            let ran = node.partition.finish(&context, &footprint, None);
             format!("{fresh} once {} is committed; stale: {stale}", ran.wait)
         } else {
             format!("only stale: {stale}")

@@ -12,7 +12,7 @@
 //! read: beyond 1 MiB of replies, 10,000 waiting requests, or 64 MiB of waiting requests.
 
 use crate::clock;
-use crate::machine::{Answer, ShardMachine, Ticket};
+use crate::machine::{Answer, Preview, ShardMachine, Ticket};
 use command::{Reply, Session};
 use mio::net::TcpStream;
 use smallvec::SmallVec;
@@ -259,14 +259,15 @@ impl Connection {
             let mut batch = Batch { end: used, ..Batch::default() };
             let end = batch.parse(&mut self.decoder, &limits, bytes, most);
             let args: SmallVec<[&[u8]; ARGS_IN_PLACE]> = resp::slices(bytes, &batch.spans).collect();
+            for request in &mut batch.requests {
+                request.preview = machine.preview(&args[request.args.clone()]);
+            }
             if batch.requests.len() > 1 {
-                for request in &batch.requests {
-                    machine.prefetch(&args[request.args.clone()]);
-                }
+                batch.requests.iter().for_each(|request| machine.prefetch(&request.preview));
             }
             *requests -= batch.requests.len();
             for (at, request) in batch.requests.iter().enumerate() {
-                self.run_one(now, machine, &args[request.args.clone()], request.bytes);
+                self.run_one(now, machine, &args[request.args.clone()], request);
                 used += request.bytes;
                 if self.closing {
                     return bytes.len();
@@ -292,7 +293,13 @@ impl Connection {
         used
     }
 
-    fn run_one<M: ShardMachine>(&mut self, now: Instant, machine: &mut M, args: &[&[u8]], bytes: usize) {
+    fn run_one<M: ShardMachine>(
+        &mut self,
+        now: Instant,
+        machine: &mut M,
+        args: &[&[u8]],
+        request: &Request,
+    ) {
         let Some(name) = args.first() else { return };
         self.counts.commands += 1;
         let ticket = Ticket { connection: self.key, sequence: self.front + self.pending.len() as u64 };
@@ -303,7 +310,7 @@ impl Connection {
         let mut behind = Vec::new();
         let direct = self.pending.is_empty();
         let out = if direct { &mut self.out } else { &mut behind };
-        let answer = machine.request(now, ticket, &mut self.session, args, &mut |reply| {
+        let answer = machine.request(now, ticket, &mut self.session, args, &request.preview, &mut |reply| {
             if switches {
                 switched = Some(reply.clone().into_owned());
             } else {
@@ -323,8 +330,8 @@ impl Connection {
                 }
             }
             Answer::Later => {
-                self.pending.push_back(Slot::Waiting { protocol, bytes });
-                self.pending_bytes += bytes;
+                self.pending.push_back(Slot::Waiting { protocol, bytes: request.bytes });
+                self.pending_bytes += request.bytes;
             }
         }
         if self.session.close_after_reply {
@@ -453,6 +460,7 @@ struct Request {
     /// Which of the batch's arguments are its own.
     args: Range<usize>,
     bytes: usize,
+    preview: Preview,
 }
 
 enum BatchEnd {
@@ -482,7 +490,8 @@ impl Batch {
             };
             let first = self.spans.len();
             self.spans.extend(decoder.arguments().iter().map(|&(from, to)| (start + from, start + to)));
-            self.requests.push(Request { args: first..self.spans.len(), bytes: used });
+            let preview = Preview::default();
+            self.requests.push(Request { args: first..self.spans.len(), bytes: used, preview });
             self.end += used;
         }
         BatchEnd::Full

@@ -5,7 +5,7 @@
 use command::{Reply, Session};
 use control::message::{Beat, Change, Identity};
 pub use control::{HeartEffects, HeartInput, HeartNotice};
-pub use node::{Answer, DriverEffects, Effects, Ticket};
+pub use node::{Answer, DriverEffects, Effects, Preview, Ticket};
 use placement::ClusterMap;
 use replication::message::{Message, Sender};
 use std::sync::Arc;
@@ -21,10 +21,13 @@ pub trait ShardMachine {
         ticket: Ticket,
         session: &mut Session,
         args: &[&[u8]],
+        preview: &Preview,
         sink: &mut dyn FnMut(&Reply<'_>),
     ) -> Answer;
-    /// A request that comes soon: its keys may be fetched into the cache.
-    fn prefetch(&mut self, args: &[&[u8]]);
+    /// Looks at a request that comes soon.
+    fn preview(&self, args: &[&[u8]]) -> Preview;
+    /// Fetches what a preview request needs into the cache.
+    fn prefetch(&self, preview: &Preview);
     /// A connection is gone: what it waited for needs no reply.
     fn closed(&mut self, connection: u64);
     /// A message from another shard.
@@ -80,13 +83,18 @@ impl ShardMachine for node::Shard {
         ticket: Ticket,
         session: &mut Session,
         args: &[&[u8]],
+        preview: &Preview,
         sink: &mut dyn FnMut(&Reply<'_>),
     ) -> Answer {
-        node::Shard::request(self, now, ticket, session, args, sink)
+        node::Shard::request(self, now, ticket, session, args, preview, sink)
     }
 
-    fn prefetch(&mut self, args: &[&[u8]]) {
-        node::Shard::prefetch(self, args);
+    fn preview(&self, args: &[&[u8]]) -> Preview {
+        node::Shard::preview(self, args)
+    }
+
+    fn prefetch(&self, preview: &Preview) {
+        node::Shard::prefetch(self, preview);
     }
 
     fn closed(&mut self, connection: u64) {

@@ -4,7 +4,7 @@ use crate::client_ports::ClientCount;
 use crate::directory::Directory;
 use crate::machine::{
     Answer, ControlMachine, DriverEffects, Effects, HeartEffects, HeartInput, HeartMachine, HeartNotice,
-    ShardMachine, Ticket,
+    Preview, ShardMachine, Ticket,
 };
 use crate::proof::Secret;
 use crate::start::{Machines, Prepared, Running, start};
@@ -84,6 +84,7 @@ impl ShardMachine for FakeShard {
         ticket: Ticket,
         session: &mut Session,
         args: &[&[u8]],
+        _: &Preview,
         sink: &mut dyn FnMut(&Reply<'_>),
     ) -> Answer {
         self.ran.fetch_add(1, Ordering::SeqCst);
@@ -120,7 +121,10 @@ impl ShardMachine for FakeShard {
         Answer::Now
     }
 
-    fn prefetch(&mut self, _: &[&[u8]]) {}
+    fn preview(&self, _: &[&[u8]]) -> Preview {
+        Preview::default()
+    }
+    fn prefetch(&self, _: &Preview) {}
 
     fn closed(&mut self, _: u64) {
         let _ = self.told.send(Told::Closed);

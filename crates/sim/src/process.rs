@@ -226,7 +226,8 @@ impl Process {
         let at = ticket.connection as usize % self.shards.len();
         let shard = &mut self.shards[at];
         let mut told = Vec::new();
-        let answer = shard.request(now, ticket, session, &args, &mut |reply| {
+        let preview = shard.preview(&args);
+        let answer = shard.request(now, ticket, session, &args, &preview, &mut |reply| {
             told.push(reply.clone().into_owned());
         });
         if (answer == Answer::Now) != (told.len() == 1) {

@@ -3,7 +3,7 @@
 //! A [`Keyspace`] lives as long as one command. It hands every change to [`Changes`] twice: as an effect, which
 //! becomes part of the record, and as an [`Undo`], which is what the change replaced. It also finds out what a
 //! reply has to wait for: a reply may tell only of what is committed (rule 5), so every look at a key that an
-//! uncommitted record touched raises [`Keyspace::wait`].
+//! uncommitted record touched raises [`Footprint::wait`].
 //!
 //! There are two views. *Fresh* is the primary's newest state, which commands that order writes need. *Committed*
 //! is what stale reads may see: on a primary, the newest state with the uncommitted changes thought away; on a
@@ -20,6 +20,7 @@
 
 use crate::effect::Effect;
 use crate::table::{Entry, Piece, Table, Value};
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher as StdHasher};
 use types::{Lsn, Version};
@@ -325,6 +326,32 @@ enum View {
     Committed,
 }
 
+/// What a command has left behind: kept outside of the [`Keyspace`], so that it can be asked while a reply still borrows
+/// from the table.
+#[derive(Debug, Default)]
+pub struct Footprint {
+    wait: Cell<Lsn>,
+    changed: Cell<bool>,
+}
+
+impl Footprint {
+    /// The last record that has to be committed before a reply may tell what was seen; 0: none. The record that
+    /// the command itself makes is not counted.
+    pub fn wait(&self) -> Lsn {
+        self.wait.get()
+    }
+
+    /// Whether the command changed nothing and saw nothing that is not committed.
+    pub fn is_clean(&self) -> bool {
+        self.wait.get() == Lsn(0) && !self.changed.get()
+    }
+
+    #[inline]
+    fn wait_for(&self, lsn: Lsn) {
+        self.wait.set(self.wait.get().max(lsn));
+    }
+}
+
 /// One partition as one command sees it.
 #[derive(Debug)]
 pub struct Keyspace<'p> {
@@ -334,7 +361,7 @@ pub struct Keyspace<'p> {
     last_version: &'p mut Version,
     now_ms: u64,
     view: View,
-    wait: Lsn,
+    footprint: &'p Footprint,
 }
 
 /// How often a random choice is repeated that hit an entry which may not be shown.
@@ -349,8 +376,9 @@ impl<'p> Keyspace<'p> {
         uncommitted: &'p Uncommitted,
         last_version: &'p mut Version,
         now_ms: u64,
+        footprint: &'p Footprint,
     ) -> Keyspace<'p> {
-        Keyspace { table, changes, uncommitted, last_version, now_ms, view: View::Fresh, wait: Lsn(0) }
+        Keyspace { table, changes, uncommitted, last_version, now_ms, view: View::Fresh, footprint }
     }
 
     /// The committed state of any copy, for stale reads. Writes are mistakes of the caller, and ignored.
@@ -360,19 +388,14 @@ impl<'p> Keyspace<'p> {
         uncommitted: &'p Uncommitted,
         last_version: &'p mut Version,
         now_ms: u64,
+        footprint: &'p Footprint,
     ) -> Keyspace<'p> {
-        Keyspace { table, changes, uncommitted, last_version, now_ms, view: View::Committed, wait: Lsn(0) }
+        Keyspace { table, changes, uncommitted, last_version, now_ms, view: View::Committed, footprint }
     }
 
     /// The partition's time, in Unix milliseconds.
     pub fn now_ms(&self) -> u64 {
         self.now_ms
-    }
-
-    /// The last record that has to be committed before a reply may tell what was seen; 0: none. The record that
-    /// the command itself makes is not counted.
-    pub fn wait(&self) -> Lsn {
-        self.wait
     }
 
     /// A key's hash, for the operations that take one.
@@ -394,7 +417,7 @@ impl<'p> Keyspace<'p> {
         if !self.uncommitted.is_empty()
             && let Some(lsn) = self.uncommitted.lsn_of(hash)
         {
-            self.wait = self.wait.max(lsn);
+            self.footprint.wait_for(lsn);
         }
         Some(self.table.entry_at(position))
     }
@@ -467,7 +490,7 @@ impl<'p> Keyspace<'p> {
         }
         let len = self.table.len();
         if len == 0 {
-            self.wait = self.wait.max(self.uncommitted.last_removal());
+            self.footprint.wait_for(self.uncommitted.last_removal());
             return 0;
         }
         let version = self.next_version();
@@ -484,7 +507,7 @@ impl<'p> Keyspace<'p> {
     /// `budget` bounds the entries and the length of the walk; a few more may be visited in the committed view.
     pub fn scan(&mut self, cursor: u64, budget: usize, visit: &mut dyn FnMut(Entry<'_>)) -> Option<u64> {
         if self.view == View::Fresh {
-            self.wait = self.wait.max(self.uncommitted.last());
+            self.footprint.wait_for(self.uncommitted.last());
             let now_ms = self.now_ms;
             let mut expired: Vec<Box<[u8]>> = Vec::new();
             let next = self.table.scan(cursor, budget, &mut |entry| {
@@ -525,7 +548,7 @@ impl<'p> Keyspace<'p> {
     /// How many keys there are, also those whose time to expire has come.
     pub fn len(&mut self) -> usize {
         if self.view == View::Fresh {
-            self.wait = self.wait.max(self.uncommitted.last());
+            self.footprint.wait_for(self.uncommitted.last());
             return self.table.len();
         }
         let base = self.uncommitted.base(self.table);
@@ -545,7 +568,7 @@ impl<'p> Keyspace<'p> {
     /// An entry chosen by a random number. `None`: there is none that may be shown.
     pub fn random(&mut self, random: u64) -> Option<Entry<'_>> {
         if self.view == View::Fresh {
-            self.wait = self.wait.max(self.uncommitted.last());
+            self.footprint.wait_for(self.uncommitted.last());
         }
         let key = self.random_key(random)?;
         let hash = self.hash(&key);
@@ -595,7 +618,7 @@ impl<'p> Keyspace<'p> {
     /// to wait for, and logs the removal.
     fn find_live(&mut self, hash: u64, key: &[u8]) -> Option<usize> {
         let Ok(position) = self.table.find(hash, key) else {
-            self.wait = self.wait.max(self.uncommitted.last_removal());
+            self.footprint.wait_for(self.uncommitted.last_removal());
             return None;
         };
         if is_expired(self.table.entry_at(position), self.now_ms) {
@@ -614,6 +637,7 @@ impl<'p> Keyspace<'p> {
     }
 
     fn next_version(&mut self) -> Version {
+        self.footprint.changed.set(true);
         *self.last_version = self.last_version.next(self.now_ms);
         *self.last_version
     }
@@ -734,8 +758,9 @@ mod tests {
                         let mut touched = Vec::new();
                         let mut removed = false;
                         for one in dos {
+                            let footprint = Footprint::default();
                             let mut keyspace =
-                                Keyspace::fresh(&mut table, &mut changes, &uncommitted, &mut version, now_ms);
+                                Keyspace::fresh(&mut table, &mut changes, &uncommitted, &mut version, now_ms, &footprint);
                             // A key whose time has come goes at the first look, but for a put, which replaces it.
                             let mut live = |state: &mut Model, key: &Vec<u8>| {
                                 let expire_at_ms = state.get(key).and_then(|entry| entry.expire_at_ms);
@@ -782,7 +807,7 @@ mod tests {
                                     prop_assert_eq!(found.as_ref(), state.get(&key));
                                     // What the command itself changed waits for its own record.
                                     if !expired && !touched.contains(&key) {
-                                        prop_assert_eq!(keyspace.wait(), reference.wait(&key, live));
+                                        prop_assert_eq!(footprint.wait(), reference.wait(&key, live));
                                     }
                                 }
                                 Do::Clear => {
@@ -824,8 +849,9 @@ mod tests {
                     }
                     Step::Look { random, budget } => {
                         let committed = &reference.states[0].1;
+                        let footprint = Footprint::default();
                         let mut keyspace =
-                            Keyspace::committed(&mut table, &mut changes, &uncommitted, &mut version, now_ms);
+                            Keyspace::committed(&mut table, &mut changes, &uncommitted, &mut version, now_ms, &footprint);
                         for key in (0..24).map(key_of) {
                             let found = keyspace.get(&key).map(|entry| entry.to_owned());
                             prop_assert_eq!(found.as_ref(), committed.get(&key));
@@ -842,13 +868,14 @@ mod tests {
                         }
                         prop_assert_eq!(&seen, committed);
                         prop_assert_eq!(visits, seen.len());
-                        prop_assert_eq!(keyspace.wait(), Lsn(0));
+                        prop_assert_eq!(footprint.wait(), Lsn(0));
 
                         let state = reference.states.back().unwrap().1.clone();
+                        let footprint = Footprint::default();
                         let mut keyspace =
-                            Keyspace::fresh(&mut table, &mut changes, &uncommitted, &mut version, now_ms);
+                            Keyspace::fresh(&mut table, &mut changes, &uncommitted, &mut version, now_ms, &footprint);
                         prop_assert_eq!(keyspace.len(), state.len());
-                        prop_assert_eq!(keyspace.wait(), uncommitted.last());
+                        prop_assert_eq!(footprint.wait(), uncommitted.last());
                         let mut seen = Model::new();
                         keyspace.scan(0, usize::MAX, &mut |entry| seen.extend([entry_of(entry)]));
                         let is_live = |entry: &OwnedEntry| entry.expire_at_ms.is_none_or(|at| at > now_ms);
@@ -906,7 +933,8 @@ mod tests {
         let mut table = Table::new(Hasher::new(1));
         let (mut changes, uncommitted, mut version) =
             (Changes::new(false, false), Uncommitted::default(), Version(0));
-        let mut keyspace = Keyspace::fresh(&mut table, &mut changes, &uncommitted, &mut version, 5);
+        let footprint = Footprint::default();
+        let mut keyspace = Keyspace::fresh(&mut table, &mut changes, &uncommitted, &mut version, 5, &footprint);
         keyspace.put(b"a", Value::String(b"1"), Some(9));
         keyspace.put(b"b", Value::String(b"2"), None);
         assert!(keyspace.set_expiry(b"a", None) && keyspace.remove(b"b") && keyspace.clear() == 1);

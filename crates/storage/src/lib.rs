@@ -24,7 +24,7 @@ pub use codec::Corrupt;
 pub use disk::Disk;
 pub use effect::Effect;
 pub use journal::{Journal, JournalError};
-pub use keyspace::{Changes, Keyspace, Uncommitted, Undo};
+pub use keyspace::{Changes, Footprint, Keyspace, Uncommitted, Undo};
 pub use log::Log;
 pub use record::Record;
 pub use table::{Entry, Hasher, OwnedEntry, OwnedValue, Table, Value};
