@@ -181,7 +181,7 @@ impl Shard {
                 return Outcome::NotServing;
             }
             let footprint = Footprint::default();
-            let mut keyspace = partition.committed(&self.context, &footprint);
+            let mut keyspace = partition.committed(&self.context, &mut self.changes, &footprint);
             let reply = reply_or_error(run_command(task.command, &mut keyspace, task.args));
             let reply = reply.into_owned();
             return self.hand_over(task.origin, reply, None, sink);
@@ -201,7 +201,7 @@ impl Shard {
             }
         }
         let footprint = Footprint::default();
-        let mut keyspace = partition.begin(&self.context, &footprint);
+        let mut keyspace = partition.begin(&self.context, &mut self.changes, &footprint);
         let reply = reply_or_error(run_command(task.command, &mut keyspace, task.args));
         let request = task.request.filter(|_| is_write);
         if footprint.is_clean() && request.is_none() {
@@ -219,7 +219,7 @@ impl Shard {
         }
         let reply = reply.into_owned();
         let request = request.map(|request| (request, neutral(&reply)));
-        let ran = partition.finish(&self.context, &footprint, request);
+        let ran = partition.finish(&self.context, &mut self.changes, &footprint, request);
         if ran.written.is_some() && partition.wants_flush() {
             self.dirty.push(id);
         }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use storage::Hasher;
+use storage::{Changes, Hasher};
 use types::settings::Settings;
 use types::{Epoch, Instant, NodeId, PartitionId, Position, ShardId};
 
@@ -23,6 +23,8 @@ const SNAPSHOTS_MAX: usize = 8;
 /// For this long after a partition got another primary its requests are passed on also at the door for cluster-aware
 /// clients: nodes learn of it at different moments, and redirections could go round in circles.
 pub(crate) const SETTLING: Duration = Duration::from_secs(1);
+/// How often a shard's figures are published.
+const COUNT: Duration = Duration::from_millis(50);
 /// Slices of active expiry in one tick.
 const EXPIRY_SLICES: usize = 32;
 
@@ -79,6 +81,8 @@ pub struct Shard {
     pub(crate) config: ShardConfig,
     pub(crate) context: Context,
     pub(crate) partitions: Partitions,
+    /// What the command at hand changes.
+    pub(crate) changes: Changes,
     pub(crate) outbox: Outbox<Waiter>,
     pub(crate) effects: Effects,
     /// Partitions that something happened to in this turn.
@@ -106,6 +110,7 @@ pub struct Shard {
     pub(crate) hasher: Hasher,
     pub(crate) figures: Arc<dyn Fn() -> ServerFigures + Send + Sync>,
     expiry_next: PartitionId,
+    count_at: Instant,
 }
 
 impl Shard {
@@ -124,6 +129,7 @@ impl Shard {
             context,
             partitions: Partitions::new(config.shard, config.shards),
             config,
+            changes: Changes::default(),
             outbox: Outbox::default(),
             effects: Effects::default(),
             dirty: Vec::new(),
@@ -142,6 +148,7 @@ impl Shard {
             hasher,
             figures: Arc::new(ServerFigures::default),
             expiry_next: PartitionId(0),
+            count_at: Instant(0),
         }
     }
 
@@ -271,9 +278,15 @@ impl Shard {
     /// Time passes. Called every few milliseconds, and at least as often as that even when idle.
     pub fn tick(&mut self, now: Instant) {
         self.at(now);
-        let under_way: usize = self.partitions.iter().map(Partition::snapshots_under_way).sum();
+        let restless = self.partitions.iter().filter(|partition| partition.is_primary() && !partition.is_quiet());
+        let mut under_way = 0;
+        let ids: Vec<PartitionId> = restless
+            .inspect(|partition| under_way += partition.snapshots_under_way())
+            .map(Partition::id)
+            .collect();
         let mut free = SNAPSHOTS_MAX.saturating_sub(under_way);
-        for partition in self.partitions.iter_mut().filter(|partition| partition.is_primary()) {
+        for id in ids {
+            let Some(partition) = self.partitions.get_mut(id) else { continue };
             self.context.snapshots_free = free;
             let before = partition.snapshots_under_way();
             partition.tick(&self.context, &mut self.outbox);
@@ -287,7 +300,10 @@ impl Shard {
         self.tick_collectors();
         self.moved_at.retain(|_, at| now.since(*at) < SETTLING);
         self.settle();
-        self.count();
+        if now >= self.count_at {
+            self.count_at = now + COUNT;
+            self.count();
+        }
     }
 
     /// Removes keys whose time has come, a slice at a time.
@@ -309,7 +325,7 @@ impl Shard {
             }
             slices += 1;
             let before = partition.table().volatile_len();
-            if partition.expire(&self.context) {
+            if partition.expire(&self.context, &mut self.changes) {
                 let removed = before.saturating_sub(partition.table().volatile_len());
                 ShardCounters::add(&self.config.published.shard(self.config.shard).expired, removed as u64);
                 self.dirty.push(id);

@@ -65,7 +65,6 @@ pub struct Partition<W> {
     pub(crate) role: Role<W>,
     pub(crate) last_version: Version,
     pub(crate) last_time_ms: u64,
-    changes: Changes,
     expiry_cursor: u64,
 }
 
@@ -87,7 +86,6 @@ impl<W> Partition<W> {
             role: Role::Absent,
             last_version: Version::default(),
             last_time_ms: 0,
-            changes: Changes::default(),
             expiry_cursor: 0,
         }
     }
@@ -181,12 +179,16 @@ impl<W> Partition<W> {
     // --------------------------------------------------------------------------------------------- requests
 
     /// Committed state, for a stale read (rule 13).
-    pub fn committed<'p>(&'p mut self, context: &Context, footprint: &'p Footprint) -> Keyspace<'p> {
+    pub fn committed<'p>(
+        &'p mut self,
+        context: &Context,
+        changes: &'p mut Changes,
+        footprint: &'p Footprint,
+    ) -> Keyspace<'p> {
         let now_ms = self.time_ms(context);
-        self.changes.clear();
         Keyspace::committed(
             &mut self.table,
-            &mut self.changes,
+            changes,
             &self.uncommitted,
             &mut self.last_version,
             now_ms,
@@ -196,19 +198,24 @@ impl<W> Partition<W> {
 
     /// The primary's newest state, for a request. The caller has seen [`Standing::Serving`]. Where the request leaves a
     /// clean footprint and needs no number remembered, its reply may be told at once; otherwise
-    /// [`Partition::finish`] follows, before anything else is run.
+    /// [`Partition::finish`] follows, with the same changes, before anything else is run.
     #[inline]
-    pub fn begin<'p>(&'p mut self, context: &Context, footprint: &'p Footprint) -> Keyspace<'p> {
+    pub fn begin<'p>(
+        &'p mut self,
+        context: &Context,
+        changes: &'p mut Changes,
+        footprint: &'p Footprint,
+    ) -> Keyspace<'p> {
         let now_ms = self.time_ms(context);
         let (keeps_log, alone) = match &self.role {
             Role::Primary(primary) => (primary.keeps_log, primary.required.len() == 1),
             _ => unreachable!("only a primary runs requests"),
         };
-        self.changes.clear();
-        self.changes.set_keep(keeps_log, !alone);
+        changes.clear();
+        changes.set_keep(keeps_log, !alone);
         Keyspace::fresh(
             &mut self.table,
-            &mut self.changes,
+            changes,
             &self.uncommitted,
             &mut self.last_version,
             now_ms,
@@ -220,17 +227,18 @@ impl<W> Partition<W> {
     pub fn finish(
         &mut self,
         context: &Context,
+        changes: &mut Changes,
         footprint: &Footprint,
         request: Option<(RequestId, Bytes)>,
     ) -> Ran {
         let wait = footprint.wait();
-        if request.is_none() && self.changes.is_empty() {
+        if request.is_none() && changes.is_empty() {
             return Ran { written: None, wait };
         }
         let now_ms = self.time_ms(context);
         let request = request
             .map(|(id, reply)| (id, if reply.len() > LOGGED_REPLY_BYTES_MAX { Bytes::new() } else { reply }));
-        if self.changes.is_empty() {
+        if changes.is_empty() {
             if let Some((id, reply)) = request
                 && !planted::is(Bug::RunsAgain)
             {
@@ -238,9 +246,17 @@ impl<W> Partition<W> {
             }
             return Ran { written: None, wait };
         }
-        let position = self.order(now_ms, request);
+        let position = self.order(now_ms, changes, request);
         let wait = if position.lsn > self.commit { position.lsn } else { Lsn(0) };
         Ran { written: Some(position), wait }
+    }
+
+    /// Whether time alone changes nothing here: a primary without other copies, for which nobody waits.
+    pub fn is_quiet(&self) -> bool {
+        match &self.role {
+            Role::Primary(primary) => primary.serving && primary.peers.is_empty() && !primary.waits(),
+            _ => true,
+        }
     }
 
     /// Whether something is to be done at the turn's end after a change: somebody waits for it, or is to be sent it.
@@ -257,7 +273,12 @@ impl<W> Partition<W> {
     }
 
     /// Orders what was just changed as the next record.
-    fn order(&mut self, time_ms: u64, request: Option<(RequestId, Bytes)>) -> Position {
+    fn order(
+        &mut self,
+        time_ms: u64,
+        changes: &mut Changes,
+        request: Option<(RequestId, Bytes)>,
+    ) -> Position {
         let prev = self.log.last();
         let position = Position { epoch: self.epoch, lsn: prev.lsn.next() };
         self.last_time_ms = time_ms;
@@ -267,7 +288,7 @@ impl<W> Partition<W> {
             self.requests.add(*id, position.lsn, time_ms, reply.clone());
         }
         if primary.keeps_log {
-            let body = Bytes::copy_from_slice(&self.changes.body);
+            let body = Bytes::copy_from_slice(&changes.body);
             self.log.append(Record { position, prev_epoch: prev.epoch, time_ms, request, body });
         } else {
             self.log.pass(position);
@@ -276,22 +297,21 @@ impl<W> Partition<W> {
             self.commit = position.lsn;
             self.uncommitted.commit(position.lsn);
         } else {
-            let undo = std::mem::take(&mut self.changes.undo);
-            self.uncommitted.push(position.lsn, undo, self.changes.removed_any);
+            let undo = std::mem::take(&mut changes.undo);
+            self.uncommitted.push(position.lsn, undo, changes.removed_any);
         }
         position
     }
 
     /// The record that opens a reign: it makes the new epoch part of every copy's log.
     pub(crate) fn open_reign(&mut self, context: &Context) {
-        self.changes.clear();
         let tail = self.log.last().lsn;
         if matches!(&self.role, Role::Primary(primary) if primary.required.len() == 1) {
             self.apply_up_to(tail);
         }
         let tail_time_ms = self.log.get(tail).map_or(0, |record| record.time_ms);
         let time_ms = self.time_ms(context).max(tail_time_ms);
-        self.order(time_ms, None);
+        self.order(time_ms, &mut Changes::default(), None);
     }
 
     /// Lets go whoever has waited too long, by the caller's judgement.
@@ -318,7 +338,7 @@ impl<W> Partition<W> {
     }
 
     /// Logs the removal of up to a few keys whose time has come (rule 14). True where there may be more.
-    pub fn expire(&mut self, context: &Context) -> bool {
+    pub fn expire(&mut self, context: &Context, changes: &mut Changes) -> bool {
         const ENTRIES_A_SLICE: usize = 64;
         if self.table.volatile_len() == 0 || self.standing(context) != Standing::Serving {
             return false;
@@ -335,12 +355,12 @@ impl<W> Partition<W> {
             return false;
         }
         let footprint = Footprint::default();
-        let mut keyspace = self.begin(context, &footprint);
+        let mut keyspace = self.begin(context, changes, &footprint);
         for key in &expired {
             // A fresh look at an expired key logs its removal.
             let _ = keyspace.get(key);
         }
-        self.finish(context, &footprint, None);
+        self.finish(context, changes, &footprint, None);
         true
     }
 

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{Footprint, Hasher, Value};
+use storage::{Changes, Footprint, Hasher, Value};
 use types::settings::WriteLevel;
 use types::{Incarnation, Instant, NodeId, NodeSet, PartitionId, ShardId};
 
@@ -208,10 +208,10 @@ impl World {
             let _ = writeln!(self.out, "    refused: {standing:?}");
             return;
         }
-        let footprint = Footprint::default();
-        let mut keyspace = node.partition.begin(&context, &footprint);
+        let (footprint, mut changes) = (Footprint::default(), Changes::default());
+        let mut keyspace = node.partition.begin(&context, &mut changes, &footprint);
         keyspace.put(key.as_bytes(), Value::String(value.as_bytes()), None);
-        let ran = node.partition.finish(&context, &footprint, None);
+        let ran = node.partition.finish(&context, &mut changes, &footprint, None);
         let level: WriteLevel = level.parse().expect("a level");
         let name = format!("{key}={value}");
         if level == WriteLevel::One || ran.wait.0 == 0 {
@@ -233,11 +233,11 @@ impl World {
                 String::from_utf8_lossy(value).into_owned()
             })
         };
-        let footprint = Footprint::default();
-        let stale = text(node.partition.committed(&context, &footprint).get(key.as_bytes()));
+        let (footprint, mut changes) = (Footprint::default(), Changes::default());
+        let stale = text(node.partition.committed(&context, &mut changes, &footprint).get(key.as_bytes()));
         let line = if node.partition.standing(&context) == Standing::Serving {
-            let fresh = text(node.partition.begin(&context, &footprint).get(key.as_bytes()));
-            let ran = node.partition.finish(&context, &footprint, None);
+            let fresh = text(node.partition.begin(&context, &mut changes, &footprint).get(key.as_bytes()));
+            let ran = node.partition.finish(&context, &mut changes, &footprint, None);
             format!("{fresh} once {} is committed; stale: {stale}", ran.wait)
         } else {
             format!("only stale: {stale}")
