@@ -46,11 +46,6 @@ impl Partitions {
         self.places.iter().flatten().map(|partition| &**partition)
     }
 
-    /// By number.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Partition<Waiter>> {
-        self.places.iter_mut().flatten().map(|partition| &mut **partition)
-    }
-
     #[inline]
     fn place(&self, id: PartitionId) -> Option<usize> {
         if self.shards == 1 {
