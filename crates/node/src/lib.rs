@@ -19,6 +19,7 @@ mod forward;
 mod heart_driver;
 mod host;
 mod published;
+mod random_key;
 mod request;
 mod run;
 mod shard;

@@ -41,7 +41,7 @@ pub(crate) const DISCARD: Command = Command {
 
 /// Whether a command ends a refused transaction; any other is refused with it.
 pub(crate) fn ends_refusal(command: &Command) -> bool {
-    matches!(command.name, "exec" | "discard" | "quit")
+    matches!(command.name, "exec" | "discard" | "quit" | "reset")
 }
 
 /// What the commands of a refused transaction are answered.
