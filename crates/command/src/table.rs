@@ -260,7 +260,11 @@ impl Command {
         let whole = self.keys.step < 2
             || self.keys.last > 0
             || args.len().saturating_sub(self.keys.first).is_multiple_of(self.keys.step);
-        if enough && whole { Ok(()) } else { Err(CommandError::WrongArity { command: self.full_name() }) }
+        match enough && whole {
+            true => Ok(()),
+            false if self.name == "exec" => Err(multi::malformed_exec()),
+            false => Err(CommandError::WrongArity { command: self.full_name() }),
+        }
     }
 
     /// Checks the length of the keys.

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use types::{Instant, PartitionId, Position, partition_of_key};
 
-/// The most partitions that one SCAN walks through where they are empty.
+/// The most partitions that one SCAN walks through where they are empty, unless its COUNT is greater.
 const SCAN_PARTITIONS_MAX: usize = 128;
 /// The partition's bits of a SCAN cursor; the rest is the place within it. Cutting the place's last bits off shows a
 /// few keys twice, which SCAN may.
@@ -157,7 +157,9 @@ impl Shard {
         if scan.partition >= self.partition_count() {
             return self.scan_done(scan, 0);
         }
-        if inner == 0 && (scan.found.len() >= scan.count || scan.walked >= SCAN_PARTITIONS_MAX) {
+        if inner == 0
+            && (scan.found.len() >= scan.count || scan.walked >= SCAN_PARTITIONS_MAX.max(scan.count))
+        {
             let cursor = u64::from(scan.partition);
             return self.scan_done(scan, cursor);
         }

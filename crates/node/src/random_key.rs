@@ -107,3 +107,50 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use types::Instant;
+    use types::settings::{ReadLevel, WriteLevel};
+
+    fn choice(counts: &[u64], random: u64) -> RandomKey {
+        let task = OwnedTask {
+            command: command::lookup(b"randomkey").unwrap(),
+            args: Vec::new(),
+            read_level: ReadLevel::default(),
+            write_level: WriteLevel::default(),
+            request: None,
+            origin: Origin::Part { collector: 0, index: 0 },
+            deadline: Instant(0),
+            redirects: false,
+        };
+        RandomKey {
+            task,
+            partitions: (0..counts.len()).map(|id| PartitionId(id as u16)).collect(),
+            counts: counts.iter().map(|&count| Some(count)).collect(),
+            missing: 0,
+            random,
+            chosen: None,
+        }
+    }
+
+    #[test]
+    fn partitions_are_chosen_by_their_sizes() {
+        let mut choice = choice(&[0, 10, 0, 30, 60, 0], 1);
+        let mut chosen = [0; 6];
+        for _ in 0..10_000 {
+            chosen[choice.choose().expect("there are keys")] += 1;
+        }
+        assert_eq!([chosen[0], chosen[2], chosen[5]], [0, 0, 0]);
+        for (times, expected) in [(chosen[1], 1000), (chosen[3], 3000), (chosen[4], 6000)] {
+            assert!((expected - 200..expected + 200).contains(&times), "{chosen:?}");
+        }
+    }
+
+    #[test]
+    fn without_keys_nothing_is_chosen() {
+        assert_eq!(choice(&[0, 0], 7).choose(), None);
+        assert_eq!(choice(&[u64::MAX >> 1, 1], 7).choose(), Some(0));
+    }
+}

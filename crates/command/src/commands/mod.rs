@@ -105,6 +105,18 @@ pub(crate) fn integer(arg: &[u8]) -> Result<i64, CommandError> {
     parse_i64(arg).ok_or(CommandError::NotInteger)
 }
 
+/// An argument that has to name a database: 0 is the only one.
+pub(crate) fn database(arg: &[u8]) -> Result<(), CommandError> {
+    match i32::try_from(integer(arg)?) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(CommandError::DatabaseOutOfRange),
+        Err(_) => {
+            let text = format!("ERR value is out of range, value must between {} and {}", i32::MIN, i32::MAX);
+            Err(CommandError::Other(text))
+        }
+    }
+}
+
 /// A lifetime's end in Unix milliseconds: positive, and in 63 bits. `command` is who asks, for the error.
 pub(crate) fn end_ms(
     command: &'static str,

@@ -49,6 +49,13 @@ pub(crate) fn not_run() -> CommandError {
     CommandError::Other("ERR not run: MULTI is not supported yet, so nothing up to EXEC or DISCARD is".into())
 }
 
+/// What EXEC is answered when it has arguments: Redis aborts whatever it would have run.
+pub(crate) fn malformed_exec() -> CommandError {
+    CommandError::Other(
+        "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command".into(),
+    )
+}
+
 fn multi(session: &mut Session, _: &mut dyn Host, _: &[&[u8]]) -> Result<Reply<'static>, CommandError> {
     session.refuses_transaction = true;
     Err(CommandError::Other(
