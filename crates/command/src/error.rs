@@ -201,8 +201,11 @@ impl CommandError {
     /// The error for a command that the table does not have, with what Redis shows of its arguments.
     pub fn unknown_command(args: &[&[u8]]) -> CommandError {
         const SHOWN: usize = 128;
-        let shown =
-            |bytes: &[u8], most: usize| String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned();
+        let shown = |bytes: &[u8], most: usize| {
+            // Redis prints C strings: nothing from a zero byte on.
+            let bytes = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+            String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned()
+        };
         let mut text = String::new();
         for arg in args.iter().skip(1) {
             if text.len() >= SHOWN {
@@ -248,6 +251,8 @@ mod tests {
     fn unknown_commands_show_a_bounded_part_of_their_arguments() {
         let error = CommandError::unknown_command(&[b"foo", b"a", b"b"]);
         assert_eq!(error.to_string(), "ERR unknown command 'foo', with args beginning with: 'a' 'b' ");
+        let error = CommandError::unknown_command(&[b"fo\0o", b"a\0"]);
+        assert_eq!(error.to_string(), "ERR unknown command 'fo', with args beginning with: 'a' ");
         let long = vec![b'x'; 100_000];
         assert!(CommandError::unknown_command(&[&long, &long, &long]).to_string().len() < 400);
     }

@@ -9,6 +9,8 @@ pub trait Host {
     fn password(&self) -> &str;
     /// This node's settings.
     fn settings(&self) -> &Settings;
+    /// The cluster's time in Unix microseconds.
+    fn now_us(&mut self) -> u64;
     /// The figures for `INFO`.
     fn info(&mut self) -> InfoData;
     /// The cluster as this node knows it.

@@ -27,7 +27,7 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 
-pub use commands::{scan, wait};
+pub use commands::{randomkey, scan, wait};
 pub use error::{CommandError, ErrorKind};
 pub use host::{ClusterView, Host, InfoData, NodeView, RangeView};
 pub use reply::{Corrupt, Reply};

@@ -72,6 +72,17 @@ impl Session {
         }
     }
 
+    /// As it was when it came, but for what the client's library said of itself (`RESET`).
+    pub fn reset(&mut self, settings: &Settings) {
+        let old = std::mem::replace(self, Session::new(self.id, self.door, settings));
+        self.lib_name = old.lib_name;
+        self.lib_version = old.lib_version;
+        self.address = old.address;
+        self.local_address = old.local_address;
+        self.created_ms = old.created_ms;
+        self.close_after_reply = old.close_after_reply;
+    }
+
     /// What its reads may show now: `READONLY` means stale reads, whatever the level.
     pub fn effective_read_level(&self) -> ReadLevel {
         if self.readonly { ReadLevel::Stale } else { self.read_level }

@@ -48,6 +48,8 @@ pub enum Handler {
     },
     /// On the connection's session, touching no key.
     Session(SessionFn),
+    /// `RANDOMKEY`: a partition after all have said how many keys they have. The node chooses, and drives [`randomkey`].
+    RandomKey,
     /// `WAIT`: the node does it, from what [`wait`] parsed.
     Wait,
 }
@@ -161,6 +163,8 @@ bits!(Categories {
     ADMIN = 8, "@admin";
     /// Works on the connection.
     CONNECTION = 9, "@connection";
+    /// Works on the bits of strings.
+    BITMAP = 10, "@bitmap";
 });
 
 /// Which arguments are keys.
@@ -256,7 +260,11 @@ impl Command {
         let whole = self.keys.step < 2
             || self.keys.last > 0
             || args.len().saturating_sub(self.keys.first).is_multiple_of(self.keys.step);
-        if enough && whole { Ok(()) } else { Err(CommandError::WrongArity { command: self.full_name() }) }
+        match enough && whole {
+            true => Ok(()),
+            false if self.name == "exec" => Err(multi::malformed_exec()),
+            false => Err(CommandError::WrongArity { command: self.full_name() }),
+        }
     }
 
     /// Checks the length of the keys.
@@ -291,6 +299,8 @@ static TABLE: &[Command] = &[
     append::COMMAND,
     readonly::ASKING,
     auth::COMMAND,
+    bitcount::COMMAND,
+    bitpos::COMMAND,
     client::COMMAND,
     cluster::COMMAND,
     command::COMMAND,
@@ -311,6 +321,7 @@ static TABLE: &[Command] = &[
     flushall::COMMAND,
     flushall::FLUSHDB,
     get::COMMAND,
+    setbit::GETBIT,
     getdel::COMMAND,
     getex::COMMAND,
     getrange::GETRANGE,
@@ -321,10 +332,12 @@ static TABLE: &[Command] = &[
     incrbyfloat::COMMAND,
     info::COMMAND,
     keys::COMMAND,
+    memory::COMMAND,
     mget::COMMAND,
     mset::COMMAND,
     msetnx::COMMAND,
     multi::MULTI,
+    object::COMMAND,
     persist::COMMAND,
     expire::PEXPIRE,
     expire::PEXPIREAT,
@@ -333,18 +346,22 @@ static TABLE: &[Command] = &[
     setex::PSETEX,
     ttl::PTTL,
     quit::COMMAND,
+    randomkey::COMMAND,
     readonly::READONLY,
     readonly::READWRITE,
     rename::RENAME,
     rename::RENAMENX,
+    reset::COMMAND,
     scan::COMMAND,
     select::COMMAND,
     set::COMMAND,
+    setbit::SETBIT,
     setex::SETEX,
     setnx::COMMAND,
     setrange::COMMAND,
     strlen::COMMAND,
     getrange::SUBSTR,
+    time::COMMAND,
     exists::TOUCH,
     ttl::TTL,
     r#type::COMMAND,
@@ -508,7 +525,7 @@ fn reference_row(page: &mut String, command: &Command) {
         Handler::Keys { over: Over::One, .. } if command.keys == KeySpec::ONE => "one key",
         Handler::Keys { over: Over::One, .. } => "CROSSSLOT",
         Handler::Keys { over: Over::Split(_), .. } => "each key by itself",
-        Handler::Everywhere { .. } | Handler::Scan => "all partitions",
+        Handler::Everywhere { .. } | Handler::Scan | Handler::RandomKey => "all partitions",
         Handler::Slot { .. } => "the slot's",
         Handler::Session(_) | Handler::Wait => "no keys",
     };

@@ -2,7 +2,7 @@
 
 use crate::{
     ClusterView, Command, CommandError, Door, Flags, Handler, Host, InfoData, NodeView, RangeView, Reply,
-    Session, resolve, scan,
+    Session, randomkey, resolve, scan,
 };
 use storage::{Changes, Footprint, Hasher, Keyspace, Table, Uncommitted};
 use types::Version;
@@ -76,6 +76,9 @@ impl World {
                     Reply::Array(found.into_iter().map(Reply::bulk).collect()),
                 ]))
             }
+            Handler::RandomKey => {
+                Ok(self.keyspace(|keyspace| randomkey::run_partition(keyspace, &[args[0], b"0"])))
+            }
             Handler::Wait => Ok(Reply::Integer(0)),
         }
     }
@@ -127,6 +130,10 @@ impl Host for FixedHost {
 
     fn settings(&self) -> &Settings {
         &self.0
+    }
+
+    fn now_us(&mut self) -> u64 {
+        1_700_000_000_012_345
     }
 
     fn info(&mut self) -> InfoData {

@@ -1,8 +1,10 @@
-//! Requests over several partitions: split and merged (rule 18), on every partition, SCAN, and WAIT.
+//! Requests over several partitions: split and merged (rule 18), on every partition, SCAN, and WAIT. RANDOMKEY has a
+//! file of its own.
 //!
 //! Each part is a request of its own on one partition, with all that this means: passed on, parked, sent again. The
 //! collector has their replies and makes one of them.
 
+use crate::random_key::RandomKey;
 use crate::run::{Origin, OwnedTask, Task};
 use crate::shard::{Shard, Ticket};
 use bytes::Bytes;
@@ -12,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use types::{Instant, PartitionId, Position, partition_of_key};
 
-/// The most partitions that one SCAN walks through where they are empty.
+/// The most partitions that one SCAN walks through where they are empty, unless its COUNT is greater.
 const SCAN_PARTITIONS_MAX: usize = 128;
 /// The partition's bits of a SCAN cursor; the rest is the place within it. Cutting the place's last bits off shows a
 /// few keys twice, which SCAN may.
@@ -25,6 +27,7 @@ pub(crate) enum Collector {
     Gather(Gather),
     Scan(Scan),
     Wait(Wait),
+    RandomKey(RandomKey),
 }
 
 #[derive(Debug)]
@@ -62,7 +65,7 @@ pub(crate) struct Wait {
 }
 
 impl Shard {
-    fn new_collector(&mut self, collector: Collector) -> u64 {
+    pub(crate) fn new_collector(&mut self, collector: Collector) -> u64 {
         let id = self.next_collector;
         self.next_collector += 1;
         self.collectors.insert(id, collector);
@@ -154,7 +157,9 @@ impl Shard {
         if scan.partition >= self.partition_count() {
             return self.scan_done(scan, 0);
         }
-        if inner == 0 && (scan.found.len() >= scan.count || scan.walked >= SCAN_PARTITIONS_MAX) {
+        if inner == 0
+            && (scan.found.len() >= scan.count || scan.walked >= SCAN_PARTITIONS_MAX.max(scan.count))
+        {
             let cursor = u64::from(scan.partition);
             return self.scan_done(scan, cursor);
         }
@@ -350,6 +355,7 @@ impl Shard {
                         self.scan_part(scan, reply);
                     }
                 }
+                Some(Collector::RandomKey(_)) => self.random_key_part(id, index, reply),
                 None => {}
             }
         }
@@ -362,6 +368,7 @@ impl Collector {
             Collector::Gather(gather) => gather.origin,
             Collector::Scan(scan) => scan.task.origin,
             Collector::Wait(waiting) => waiting.task.origin,
+            Collector::RandomKey(choice) => choice.task.origin,
         }
     }
 

@@ -232,9 +232,13 @@ impl Shard {
         }
         self.refusals.remove(&lane);
         let args: Vec<&[u8]> = forward.args.iter().map(|arg| &arg[..]).collect();
-        // WAIT's question has arguments of its own; everything else was checked where it came in, and is again.
+        // The questions of WAIT and RANDOMKEY have arguments of their own; everything else was checked where it came in, and is again.
         let command = match command::lookup(args.first().copied().unwrap_or_default()) {
-            Some(command) if matches!(command.handler, command::Handler::Wait) => Ok(command),
+            Some(command)
+                if matches!(command.handler, command::Handler::Wait | command::Handler::RandomKey) =>
+            {
+                Ok(command)
+            }
             _ => resolve(&args),
         };
         let command = match command {

@@ -79,6 +79,15 @@ impl Host for NodeHost<'_> {
         &self.shard.config.settings
     }
 
+    fn now_us(&mut self) -> u64 {
+        let context = &self.shard.context;
+        match context.clock_ms {
+            Some(ms) => ms * 1000 + context.now.0 % 1_000_000 / 1000,
+            // No majority of voters has told it yet.
+            None => (self.shard.figures)().now_us,
+        }
+    }
+
     fn info(&mut self) -> InfoData {
         let shard = &*self.shard;
         let published = &shard.config.published;

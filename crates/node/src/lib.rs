@@ -21,6 +21,7 @@ mod host;
 mod last_writes;
 mod partitions;
 mod published;
+mod random_key;
 mod request;
 mod run;
 mod shard;

@@ -138,6 +138,10 @@ impl Shard {
                 Ok(Answer::Later)
             }
             Handler::Scan => self.scan(&task).map(|()| Answer::Later),
+            Handler::RandomKey => {
+                self.random_key(&task);
+                Ok(Answer::Later)
+            }
             Handler::Wait => self.wait_for_backups(&task).map(|()| Answer::Later),
             Handler::Session(_) => Err(CommandError::Syntax),
         }

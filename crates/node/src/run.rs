@@ -2,7 +2,7 @@
 
 use crate::shard::{Shard, Ticket};
 use bytes::Bytes;
-use command::{Command, CommandError, Handler, Reply, scan};
+use command::{Command, CommandError, Handler, Reply, randomkey, scan};
 use replication::message::{ForwardOutcome, Forwarded};
 use replication::{Message, Release, Seen, Standing};
 use storage::{Footprint, Keyspace};
@@ -147,6 +147,7 @@ fn run_command<'t>(
             let next = next.map_or(Reply::Null, |cursor| Reply::bulk(cursor.to_string()));
             Ok(Reply::Array(vec![next, Reply::Array(found.into_iter().map(Reply::bulk).collect())]))
         }
+        Handler::RandomKey => Ok(randomkey::run_partition(keyspace, args)),
         Handler::Session(_) | Handler::Wait => Err(CommandError::Syntax),
     }
 }

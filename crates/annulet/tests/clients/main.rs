@@ -3,9 +3,10 @@
 //!
 //! Most tests share one cluster and take turns at it; those that bring nodes down, or need a password, have their own.
 //! The others' programs have to be there: `pip install redis==5.2.1` (or ANNULET_TEST_PYTHON names an interpreter that
-//! has it) and `apt install redis-tools`.
+//! has it) and `apt install redis-tools`; [`conformance`] needs redis-server.
 
 mod cluster_aware;
+mod conformance;
 mod failover;
 mod hostile;
 mod local_cluster;

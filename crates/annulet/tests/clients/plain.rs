@@ -330,6 +330,44 @@ fn scan_shows_every_key_once_it_is_through() {
 }
 
 #[test]
+fn a_random_key_is_any_as_likely_as_another() {
+    const DRAWS: usize = 300;
+    let cluster = Shared::turn();
+    let mut pipe = redis::pipe();
+    for number in 0..90 {
+        pipe.cmd("SET").arg(format!("{{one partition}}{number}")).arg(number).ignore();
+    }
+    for number in 0..10 {
+        pipe.cmd("SET").arg(format!("alone:{number}")).arg(number).ignore();
+    }
+    pipe.exec(&mut connect(cluster.port, 2)).unwrap();
+    for port in cluster.ports() {
+        let mut connection = connect(port, 2);
+        let mut draw = || redis::cmd("RANDOMKEY").query::<String>(&mut connection).unwrap();
+        let keys: Vec<String> = (0..DRAWS).map(|_| draw()).collect();
+        let alone = keys.iter().filter(|key| key.starts_with("alone:")).count();
+        // A tenth is expected, and if partitions were chosen without regard to their sizes, ten elevenths. The bounds
+        // are five standard deviations from 30.
+        assert!((4..=56).contains(&alone), "{alone} of {DRAWS}");
+        let mut distinct = keys.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert!(distinct.len() > 40, "{distinct:?}");
+    }
+    // At the cluster doors it is a key of this very node.
+    for port in cluster.cluster_ports() {
+        let mut connection = connect(port, 2);
+        for _ in 0..10 {
+            let key: Option<String> = redis::cmd("RANDOMKEY").query(&mut connection).unwrap();
+            if let Some(key) = key {
+                let value: String = redis::cmd("GET").arg(&key).query(&mut connection).expect("no MOVED");
+                assert!(key.ends_with(&value));
+            }
+        }
+    }
+}
+
+#[test]
 fn binary_keys_and_values_come_back_as_they_were() {
     let cluster = Shared::turn();
     let mut connections = cluster.ports().map(|port| connect(port, 2));

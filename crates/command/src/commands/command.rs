@@ -175,7 +175,11 @@ fn list(_: &mut Session, _: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'stat
 fn get_keys(_: &mut Session, _: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'static>, CommandError> {
     let request = &args[2..];
     let error = |text: &str| Err(CommandError::Other(text.into()));
-    let Some(command) = lookup(request[0]) else { return error("ERR Invalid command specified") };
+    let command = lookup(request[0]).and_then(|command| match request.get(1) {
+        Some(name) if !command.subcommands.is_empty() => command.subcommand(name),
+        _ => Some(command),
+    });
+    let Some(command) = command else { return error("ERR Invalid command specified") };
     if command.keys.first == 0 {
         return error("ERR The command has no key arguments");
     }
@@ -206,6 +210,8 @@ mod tests {
             ),
             ("", "command getkeys mset a 1 b 2", "['a', 'b']"),
             ("", "command getkeys get a", "['a']"),
+            ("", "command getkeys object encoding a", "['a']"),
+            ("", "command getkeys object nope a", "(error) ERR Invalid command specified"),
             ("", "command getkeys nope", "(error) ERR Invalid command specified"),
             ("", "command getkeys ping", "(error) ERR The command has no key arguments"),
             ("", "command getkeys get", "(error) ERR Invalid number of arguments specified for command"),

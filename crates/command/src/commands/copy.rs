@@ -2,7 +2,7 @@
 //!
 //! Both keys have to lie in one partition. There is one database, 0.
 
-use super::{copy_of, integer, is, put_string};
+use super::{copy_of, database, is, put_string};
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
 use storage::Keyspace;
 
@@ -29,23 +29,12 @@ fn parse(words: &[&[u8]]) -> Result<bool, CommandError> {
         if is(word, "replace") {
             replace = true;
         } else if is(word, "db") {
-            check_database(words.next().ok_or(CommandError::Syntax)?)?;
+            database(words.next().ok_or(CommandError::Syntax)?)?;
         } else {
             return Err(CommandError::Syntax);
         }
     }
     Ok(replace)
-}
-
-fn check_database(arg: &[u8]) -> Result<(), CommandError> {
-    match i32::try_from(integer(arg)?) {
-        Ok(0) => Ok(()),
-        Ok(_) => Err(CommandError::DatabaseOutOfRange),
-        Err(_) => {
-            let text = format!("ERR value is out of range, value must between {} and {}", i32::MIN, i32::MAX);
-            Err(CommandError::Other(text))
-        }
-    }
 }
 
 fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, CommandError> {

@@ -4,6 +4,8 @@
 pub mod annulet;
 pub mod append;
 pub mod auth;
+pub mod bitcount;
+pub mod bitpos;
 pub mod client;
 pub mod cluster;
 pub mod command;
@@ -26,22 +28,28 @@ pub mod incr;
 pub mod incrbyfloat;
 pub mod info;
 pub mod keys;
+pub mod memory;
 pub mod mget;
 pub mod mset;
 pub mod msetnx;
 pub mod multi;
+pub mod object;
 pub mod persist;
 pub mod ping;
 pub mod quit;
+pub mod randomkey;
 pub mod readonly;
 pub mod rename;
+pub mod reset;
 pub mod scan;
 pub mod select;
 pub mod set;
+pub mod setbit;
 pub mod setex;
 pub mod setnx;
 pub mod setrange;
 pub mod strlen;
+pub mod time;
 pub mod ttl;
 pub mod r#type;
 pub mod wait;
@@ -95,6 +103,18 @@ pub(crate) fn copy_of(keyspace: &mut Keyspace<'_>, key: &[u8]) -> Option<(Vec<u8
 /// An argument that has to be an integer.
 pub(crate) fn integer(arg: &[u8]) -> Result<i64, CommandError> {
     parse_i64(arg).ok_or(CommandError::NotInteger)
+}
+
+/// An argument that has to name a database: 0 is the only one.
+pub(crate) fn database(arg: &[u8]) -> Result<(), CommandError> {
+    match i32::try_from(integer(arg)?) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(CommandError::DatabaseOutOfRange),
+        Err(_) => {
+            let text = format!("ERR value is out of range, value must between {} and {}", i32::MIN, i32::MAX);
+            Err(CommandError::Other(text))
+        }
+    }
 }
 
 /// A lifetime's end in Unix milliseconds: positive, and in 63 bits. `command` is who asks, for the error.

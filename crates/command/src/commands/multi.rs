@@ -41,12 +41,19 @@ pub(crate) const DISCARD: Command = Command {
 
 /// Whether a command ends a refused transaction; any other is refused with it.
 pub(crate) fn ends_refusal(command: &Command) -> bool {
-    matches!(command.name, "exec" | "discard" | "quit")
+    matches!(command.name, "exec" | "discard" | "quit" | "reset")
 }
 
 /// What the commands of a refused transaction are answered.
 pub(crate) fn not_run() -> CommandError {
     CommandError::Other("ERR not run: MULTI is not supported yet, so nothing up to EXEC or DISCARD is".into())
+}
+
+/// What EXEC is answered when it has arguments: Redis aborts whatever it would have run.
+pub(crate) fn malformed_exec() -> CommandError {
+    CommandError::Other(
+        "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command".into(),
+    )
 }
 
 fn multi(session: &mut Session, _: &mut dyn Host, _: &[&[u8]]) -> Result<Reply<'static>, CommandError> {

@@ -36,14 +36,19 @@ pub struct ScanRequest {
 /// The most entries that one step looks at, so that no step stands still for long.
 const COUNT_MAX: i64 = 100_000;
 
+/// A cursor as C's `strtoul` reads it, but for negative ones: nothing at all is 0.
+fn read_cursor(text: &[u8]) -> Option<u64> {
+    match text {
+        [] => Some(0),
+        [b'+' | b'0'..=b'9', ..] => std::str::from_utf8(text).ok()?.parse().ok(),
+        _ => None,
+    }
+}
+
 /// Reads a request.
 pub fn parse(args: &[&[u8]]) -> Result<ScanRequest, CommandError> {
     let [_, cursor, options @ ..] = args else { return Err(CommandError::Syntax) };
-    let cursor = std::str::from_utf8(cursor)
-        .ok()
-        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
-        .and_then(|text| text.parse().ok())
-        .ok_or(CommandError::InvalidCursor)?;
+    let cursor = read_cursor(cursor).ok_or(CommandError::InvalidCursor)?;
     let mut request = ScanRequest { cursor, pattern: None, count: 10, type_filter: None };
     for option in options.chunks(2) {
         let [word, value] = option else { return Err(CommandError::Syntax) };
@@ -94,6 +99,9 @@ mod tests {
             ("mset a 1 b 2", "scan 0 type hash", "['0', []]"),
             ("mset a 1 b 2", "scan 0 count 1000000000000", "['0', ['a', 'b']]"),
             ("set a 1 px 1; sleep 1", "scan 0", "['0', []]"),
+            ("set a 1", "scan  count 10", "['0', ['a']]"),
+            ("set a 1", "scan +0", "['0', ['a']]"),
+            ("", "scan +", "(error) ERR invalid cursor"),
             ("", "scan x", "(error) ERR invalid cursor"),
             ("", "scan -1", "(error) ERR invalid cursor"),
             ("", "scan 18446744073709551616", "(error) ERR invalid cursor"),

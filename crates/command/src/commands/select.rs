@@ -1,6 +1,6 @@
 //! SELECT: there is one database, 0.
 
-use super::integer;
+use super::database;
 use crate::{Categories, Command, CommandError, Flags, Handler, Host, Reply, Session};
 
 /// SELECT index
@@ -17,7 +17,7 @@ pub(crate) const COMMAND: Command = Command {
 };
 
 fn run(_: &mut Session, _: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'static>, CommandError> {
-    if integer(args[1])? == 0 { Ok(Reply::ok()) } else { Err(CommandError::DatabaseOutOfRange) }
+    database(args[1]).map(|()| Reply::ok())
 }
 
 #[cfg(test)]
@@ -30,6 +30,11 @@ mod tests {
             ("", "select 0", "OK"),
             ("", "select 1", "(error) ERR DB index is out of range"),
             ("", "select -1", "(error) ERR DB index is out of range"),
+            (
+                "",
+                "select 99999999999",
+                "(error) ERR value is out of range, value must between -2147483648 and 2147483647",
+            ),
             ("", "select x", "(error) ERR value is not an integer or out of range"),
         ]);
     }

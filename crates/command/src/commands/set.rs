@@ -4,26 +4,28 @@ use super::{end_ms, is, put_string, string_of};
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
 use storage::Keyspace;
 
-/// SET key value [NX | XX] [GET] [EX | PX | EXAT | PXAT time | KEEPTTL]
+/// SET key value [NX | XX | IFEQ comparison] [GET] [EX | PX | EXAT | PXAT time | KEEPTTL]
 pub(crate) const COMMAND: Command = Command {
     name: "set",
     aliases: &["put"],
-    syntax: "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT unix-seconds | PXAT unix-milliseconds | KEEPTTL]",
+    syntax: "key value [NX | XX | IFEQ comparison] [GET] [EX seconds | PX milliseconds | EXAT unix-seconds | PXAT unix-milliseconds | KEEPTTL]",
     arity: -3,
     flags: Flags::WRITE.with(Flags::DENYOOM),
     keys: KeySpec::ONE,
     group: "string",
-    summary: "Stores a string, whatever was there; NX only if nothing was, XX only if something was. GET replies with what was there.",
+    summary: "Stores a string, whatever was there; NX only if nothing was, XX only if something was; IFEQ only if that was it. GET replies with what was there.",
     categories: Categories::WRITE.with(Categories::STRING).with(Categories::SLOW),
     handler: Handler::Keys { run, over: Over::One },
     ..Command::BASE
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Condition {
+enum Condition<'a> {
     Always,
     IfAbsent,
     IfPresent,
+    /// Valkey's: only where the value is this.
+    IfEqual(&'a [u8]),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,7 +41,7 @@ enum Lifetime<'a> {
 }
 
 struct Options<'a> {
-    condition: Condition,
+    condition: Condition<'a>,
     get: bool,
     lifetime: Lifetime<'a>,
 }
@@ -48,10 +50,12 @@ fn parse<'a>(args: &[&'a [u8]]) -> Result<Options<'a>, CommandError> {
     let mut options = Options { condition: Condition::Always, get: false, lifetime: Lifetime::Forever };
     let mut words = args.iter().skip(3);
     while let Some(&word) = words.next() {
-        if is(word, "nx") && options.condition != Condition::IfPresent {
+        if is(word, "nx") && matches!(options.condition, Condition::Always | Condition::IfAbsent) {
             options.condition = Condition::IfAbsent;
-        } else if is(word, "xx") && options.condition != Condition::IfAbsent {
+        } else if is(word, "xx") && matches!(options.condition, Condition::Always | Condition::IfPresent) {
             options.condition = Condition::IfPresent;
+        } else if is(word, "ifeq") && options.condition == Condition::Always {
+            options.condition = Condition::IfEqual(words.next().ok_or(CommandError::Syntax)?);
         } else if is(word, "get") {
             options.get = true;
         } else if is(word, "keepttl") && !matches!(options.lifetime, Lifetime::Time { .. }) {
@@ -94,15 +98,19 @@ fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, 
     let old = keyspace.get(key);
     let found = old.is_some();
     let old_end = old.as_ref().and_then(|entry| entry.expire_at_ms);
-    let shown = match old {
-        Some(entry) if options.get => Some(Reply::bulk(string_of(entry.value)?)),
-        None if options.get => Some(Reply::Null),
-        _ => None,
-    };
     let refused = match options.condition {
         Condition::Always => false,
         Condition::IfAbsent => found,
         Condition::IfPresent => !found,
+        Condition::IfEqual(comparison) => match &old {
+            Some(entry) => string_of(entry.value)? != comparison,
+            None => true,
+        },
+    };
+    let shown = match old {
+        Some(entry) if options.get => Some(Reply::bulk(string_of(entry.value)?)),
+        None if options.get => Some(Reply::Null),
+        _ => None,
     };
     if refused {
         return Ok(shown.unwrap_or(Reply::Null));
@@ -148,6 +156,34 @@ mod tests {
             ("", "set a 1 nx nx", "OK"),
             ("", "set a 1 nx xx", SYNTAX),
             ("", "set a 1 xx nx", SYNTAX),
+        ]);
+    }
+
+    // As Valkey 9.1 answers.
+    #[test]
+    fn set_if_equal() {
+        check(&[
+            ("set a 1", "set a 2 ifeq 1", "OK"),
+            ("set a 1; set a 2 ifeq 1", "get a", "'2'"),
+            ("set a 1", "set a 2 IFEQ 3", "(nil)"),
+            ("set a 1; set a 2 ifeq 3", "get a", "'1'"),
+            ("", "set a 2 ifeq ", "(nil)"),
+            ("set a 2 ifeq 1", "exists a", "(integer) 0"),
+            ("set a 1", "set a 2 ifeq 1 get", "'1'"),
+            ("set a 1", "set a 2 get ifeq 3", "'1'"),
+            ("set a 1; set a 2 get ifeq 3", "get a", "'1'"),
+            ("", "set a 2 ifeq 1 get", "(nil)"),
+            ("set a 1; set a 2 ifeq 1 ex 10", "ttl a", "(integer) 10"),
+            ("set a 1 ex 10; set a 2 ifeq 1 keepttl", "ttl a", "(integer) 10"),
+            ("set a 1 ex 10; set a 2 ifeq 1", "ttl a", "(integer) -1"),
+            ("set a 1 ex 10; set a 2 ifeq 3", "ttl a", "(integer) 10"),
+            ("set a ifeq", "set a 2 ifeq ifeq", "OK"),
+            ("", "set a 1 ifeq", SYNTAX),
+            ("", "set a 1 ifeq 1 ifeq 1", SYNTAX),
+            ("", "set a 1 ifeq 1 nx", SYNTAX),
+            ("", "set a 1 nx ifeq 1", SYNTAX),
+            ("", "set a 1 ifeq 1 xx", SYNTAX),
+            ("", "set a 1 xx ifeq 1", SYNTAX),
         ]);
     }
 

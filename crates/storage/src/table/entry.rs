@@ -1,5 +1,6 @@
 //! A key with its value, as others see it: where it lies, or as a copy of its own.
 
+use super::piece::piece_bytes;
 use types::Version;
 
 /// A key's value, where it lies. Strings are the only type yet.
@@ -52,6 +53,11 @@ impl Entry<'_> {
     pub fn to_owned(self) -> OwnedEntry {
         let Entry { value, expire_at_ms, version, .. } = self;
         OwnedEntry { value: value.to_owned(), expire_at_ms, version }
+    }
+
+    /// The heap bytes that it takes in a table, as the allocator rounds them, with its word of the index.
+    pub fn table_bytes(&self) -> usize {
+        piece_bytes(self.key.len(), self.value, self.expire_at_ms.is_some()) + size_of::<u64>()
     }
 }
 

@@ -82,6 +82,11 @@ impl Shape {
     }
 }
 
+/// What the piece of such an entry takes, as the allocator rounds it.
+pub(super) fn piece_bytes(key_len: usize, value: Value<'_>, has_expiry: bool) -> usize {
+    Shape::new(key_len, value, has_expiry).class()
+}
+
 /// A key's heap piece, owned. As large as the class of its shape says.
 pub(crate) struct Piece(pub(super) NonNull<u8>);
 
