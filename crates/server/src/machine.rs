@@ -2,7 +2,7 @@
 //!
 //! The loops are written against these traits, so that their own tests can put a stand-in for a whole node.
 
-use command::{Reply, Session};
+use command::{Pause, Reply, Session};
 use control::message::{Beat, Change, Identity};
 pub use control::{HeartEffects, HeartInput, HeartNotice};
 pub use node::{Answer, DriverEffects, Effects, Ticket};
@@ -25,6 +25,8 @@ pub trait ShardMachine {
     ) -> Answer;
     /// A request that comes soon: its keys may be fetched into the cache.
     fn prefetch(&mut self, args: &[&[u8]]);
+    /// Which requests of clients have to wait just now.
+    fn pause(&self, now: Instant) -> Pause;
     /// A connection is gone: what it waited for needs no reply.
     fn closed(&mut self, connection: u64);
     /// A message from another shard.
@@ -87,6 +89,10 @@ impl ShardMachine for node::Shard {
 
     fn prefetch(&mut self, args: &[&[u8]]) {
         node::Shard::prefetch(self, args);
+    }
+
+    fn pause(&self, now: Instant) -> Pause {
+        node::Shard::pause(self, now)
     }
 
     fn closed(&mut self, connection: u64) {
