@@ -162,9 +162,8 @@ impl ClientOrder {
                 option if is(option, "skipme") && is(value, "yes") => filter.skip = Some(session.id),
                 option if is(option, "skipme") && is(value, "no") => filter.skip = None,
                 option if is(option, "maxage") => {
-                    let age = parse_i64(value).ok_or_else(|| {
-                        error("ERR maxage is not an integer or out of range")
-                    })?;
+                    let age = parse_i64(value)
+                        .ok_or_else(|| error("ERR maxage is not an integer or out of range"))?;
                     let age = u64::try_from(age).ok().filter(|&age| age > 0);
                     filter.age_s_min = Some(age.ok_or_else(|| error("ERR maxage should be greater than 0"))?);
                 }
@@ -275,7 +274,11 @@ mod tests {
         let (ClientOrder::List(filter) | ClientOrder::Kill { filter, .. }) = order(line).unwrap() else {
             panic!("{line} is about its asker")
         };
-        [(1, 10), (7, 0)].into_iter().filter(|&(id, age)| filter.takes(&session(id), age)).map(|(id, _)| id).collect()
+        [(1, 10), (7, 0)]
+            .into_iter()
+            .filter(|&(id, age)| filter.takes(&session(id), age))
+            .map(|(id, _)| id)
+            .collect()
     }
 
     #[test]
@@ -340,16 +343,28 @@ mod tests {
     fn a_line_has_the_fields_of_redis_in_its_order() {
         let mut session = session(3);
         session.last_command = crate::lookup(b"get");
-        let state = ClientState { fd: 8, age_s: 5, idle_s: 1, input_bytes: 26, output_bytes: 4, ..ClientState::default() };
+        let state = ClientState {
+            fd: 8,
+            age_s: 5,
+            idle_s: 1,
+            input_bytes: 26,
+            output_bytes: 4,
+            ..ClientState::default()
+        };
         let line = describe(&session, &state);
-        let fields: Vec<&str> = line.split_whitespace().map(|field| field.split_once('=').unwrap().0).collect();
+        let fields: Vec<&str> =
+            line.split_whitespace().map(|field| field.split_once('=').unwrap().0).collect();
         assert_eq!(
             fields.join(" "),
             "id addr laddr fd name age idle flags db sub psub ssub multi qbuf qbuf-free argv-mem multi-mem rbs rbp \
              obl oll omem tot-mem events cmd user redir resp lib-name lib-ver"
         );
-        assert!(line.starts_with("id=3 addr=1.2.3.4:3 laddr=1.2.3.4:7001 fd=8 name= age=5 idle=1 flags=N db=0 "));
-        assert!(line.contains(" qbuf=26 ") && line.contains(" obl=4 ") && line.contains(" events=rw cmd=get "));
+        assert!(
+            line.starts_with("id=3 addr=1.2.3.4:3 laddr=1.2.3.4:7001 fd=8 name= age=5 idle=1 flags=N db=0 ")
+        );
+        assert!(
+            line.contains(" qbuf=26 ") && line.contains(" obl=4 ") && line.contains(" events=rw cmd=get ")
+        );
         session.no_evict = true;
         session.readonly = true;
         assert!(describe(&session, &ClientState { closing: true, ..state }).contains(" flags=rce "));

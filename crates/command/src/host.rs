@@ -40,7 +40,8 @@ pub enum Pause {
 impl Pause {
     /// Whether a request waits.
     pub fn holds(self, args: &[&[u8]]) -> bool {
-        let flags = args.first().and_then(|name| crate::lookup(name)).map(|command| (command.name, command.flags));
+        let flags =
+            args.first().and_then(|name| crate::lookup(name)).map(|command| (command.name, command.flags));
         match self {
             Pause::Off => false,
             Pause::Writes => flags.is_some_and(|(_, flags)| flags.contains(Flags::WRITE)),

@@ -35,6 +35,6 @@ pub use host::{ClusterView, Host, InfoData, NodeView, Pause, RangeView};
 pub use reply::{Corrupt, Reply};
 pub use session::{Door, ReplyMode, Session};
 pub use table::{
-    Categories, ClientsFn, Command, Flags, Handler, KeySpec, KeysFn, Merge, Over, SessionFn, check_session, lookup,
-    reference_markdown, resolve, table,
+    Categories, ClientsFn, Command, Flags, Handler, KeySpec, KeysFn, Merge, Over, SessionFn, check_session,
+    lookup, reference_markdown, resolve, table,
 };

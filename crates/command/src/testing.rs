@@ -1,8 +1,8 @@
 //! For tests: one partition, one session, a host with fixed answers, and replies as text.
 
 use crate::{
-    ClusterView, Command, CommandError, Door, Flags, Handler, Host, InfoData, NodeView, Pause, RangeView, Reply,
-    Session, resolve, scan,
+    ClusterView, Command, CommandError, Door, Flags, Handler, Host, InfoData, NodeView, Pause, RangeView,
+    Reply, Session, resolve, scan,
 };
 use std::time::Duration;
 use storage::{Changes, Hasher, Keyspace, Table, Uncommitted};

@@ -8,7 +8,9 @@
 mod cluster_aware;
 mod failover;
 mod hostile;
+mod limits;
 mod local_cluster;
+mod operators;
 mod password;
 mod plain;
 mod python;

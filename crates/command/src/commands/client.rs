@@ -255,7 +255,8 @@ mod tests {
         }
         world.run("client unpause");
         assert_eq!(world.paused(), None);
-        let held = |pause: Pause, line: &str| pause.holds(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+        let held =
+            |pause: Pause, line: &str| pause.holds(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
         for (line, writes, all) in [
             ("get a", false, true),
             ("set a 1", true, true),
