@@ -67,6 +67,7 @@ fn entry(path: &Path, name: String, value: toml::Value) -> Result<(&'static str,
     };
     match (is_number(setting), value) {
         (true, toml::Value::Integer(number)) => Ok((setting.name, number.to_string())),
+        (true, toml::Value::String(text)) if setting.bytes => Ok((setting.name, text)),
         (false, toml::Value::String(text)) => Ok((setting.name, text)),
         (number, other) => Err(ConfigError::WrongType {
             path,
@@ -126,6 +127,9 @@ mod tests {
         let settings = from("copies = 3\nport = 8001\nlog_level = \"debug\"", &[("port", "9001")]).unwrap();
         assert_eq!((settings.copies, settings.port, settings.log_level.as_str()), (3, 9001, "debug"));
         assert_eq!(settings.cluster_port, Settings::default().cluster_port);
+        for text in ["maxmemory = 1048576", "maxmemory = \"1mb\""] {
+            assert_eq!(from(text, &[]).unwrap().maxmemory.0, 1 << 20);
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What connection commands ask of the node that runs them, as plain data. The node room implements it; commands
 //! turn it into replies.
 
+use crate::Flags;
+use std::time::Duration;
 use types::settings::Settings;
 
 /// The node, as connection commands see it.
@@ -17,8 +19,39 @@ pub trait Host {
     fn cluster(&mut self) -> ClusterView;
     /// The state of the cluster as JSON, for `ANNULET STATUS`.
     fn status_json(&mut self) -> String;
+    /// Makes requests of this node's clients wait for so long, or longer where they wait longer already.
+    fn pause_clients(&mut self, lasting: Duration, pause: Pause);
+    /// Lets them go on.
+    fn unpause_clients(&mut self);
     /// An operator accepts the loss of what no living copy holds; how many partitions that concerns.
     fn accept_loss(&mut self) -> usize;
+}
+
+/// Which requests of clients wait: `CLIENT PAUSE`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pause {
+    /// None.
+    #[default]
+    Off,
+    /// Those that may write.
+    Writes,
+    /// All but what operators need to see what is going on and to end it.
+    All,
+}
+
+impl Pause {
+    /// Whether a request waits.
+    pub fn holds(self, args: &[&[u8]]) -> bool {
+        let flags =
+            args.first().and_then(|name| crate::lookup(name)).map(|command| (command.name, command.flags));
+        match self {
+            Pause::Off => false,
+            Pause::Writes => flags.is_some_and(|(_, flags)| flags.contains(Flags::WRITE)),
+            Pause::All => {
+                !flags.is_some_and(|(name, flags)| name == "client" || flags.contains(Flags::ADMIN))
+            }
+        }
+    }
 }
 
 /// The figures that `INFO` shows. Sizes are in bytes; counters run from the process's start.

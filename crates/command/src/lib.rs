@@ -14,6 +14,7 @@
 //! Front ends share this room: a codec turns bytes into a request and a reply into bytes. Nothing here sees a
 //! socket, reads a clock or knows which node serves what.
 
+pub mod clients;
 pub mod commands;
 pub mod error;
 pub mod glob;
@@ -27,12 +28,13 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 
+pub use clients::{ClientAnswer, ClientFilter, ClientOrder, ClientState};
 pub use commands::{randomkey, scan, wait};
 pub use error::{CommandError, ErrorKind};
-pub use host::{ClusterView, Host, InfoData, NodeView, RangeView};
+pub use host::{ClusterView, Host, InfoData, NodeView, Pause, RangeView};
 pub use reply::{Corrupt, Reply};
-pub use session::{Door, Session};
+pub use session::{Door, ReplyMode, Session};
 pub use table::{
-    Categories, Command, Flags, Handler, KeySpec, KeysFn, Merge, Over, SessionFn, check_session, lookup,
-    reference_markdown, resolve, resolve_from, table,
+    Categories, ClientsFn, Command, Flags, Handler, KeySpec, KeysFn, Merge, Over, SessionFn, check_session,
+    lookup, reference_markdown, resolve, resolve_from, table,
 };

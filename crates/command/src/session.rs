@@ -1,5 +1,6 @@
 //! A connection as commands see it: plain data that the node keeps and connection commands change.
 
+use crate::Command;
 use types::settings::{ReadLevel, Settings, WriteLevel};
 
 /// Which port a connection came in by (docs/compatibility.md, "Two doors").
@@ -12,8 +13,22 @@ pub enum Door {
     Cluster,
 }
 
+/// Which replies a connection wants: `CLIENT REPLY`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplyMode {
+    /// All.
+    #[default]
+    On,
+    /// None.
+    Off,
+    /// None to the present request, nor to the next.
+    SkipNext,
+    /// None to the present request.
+    Skip,
+}
+
 /// What a connection has said of itself and chosen.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Session {
     /// Unique in this node's life: `CLIENT ID`.
     pub id: u64,
@@ -45,6 +60,14 @@ pub struct Session {
     pub created_ms: u64,
     /// A MULTI was refused: so is what follows, up to EXEC or DISCARD.
     pub refuses_transaction: bool,
+    /// Which of its requests are answered.
+    pub replies: ReplyMode,
+    /// `CLIENT NO-EVICT`: closed last where clients take too much memory.
+    pub no_evict: bool,
+    /// `CLIENT NO-TOUCH`.
+    pub no_touch: bool,
+    /// What it asked last.
+    pub last_command: Option<&'static Command>,
     /// Whether to close the connection once the reply is out.
     pub close_after_reply: bool,
 }
@@ -68,6 +91,10 @@ impl Session {
             local_address: String::new(),
             created_ms: 0,
             refuses_transaction: false,
+            replies: ReplyMode::On,
+            no_evict: false,
+            no_touch: false,
+            last_command: None,
             close_after_reply: false,
         }
     }
@@ -86,5 +113,16 @@ impl Session {
     /// What its reads may show now: `READONLY` means stale reads, whatever the level.
     pub fn effective_read_level(&self) -> ReadLevel {
         if self.readonly { ReadLevel::Stale } else { self.read_level }
+    }
+
+    /// Called once after each request: whether its reply, now or later, is wanted.
+    pub fn wants_reply(&mut self) -> bool {
+        match self.replies {
+            ReplyMode::On => return true,
+            ReplyMode::Off => {}
+            ReplyMode::SkipNext => self.replies = ReplyMode::Skip,
+            ReplyMode::Skip => self.replies = ReplyMode::On,
+        }
+        false
     }
 }

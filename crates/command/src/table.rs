@@ -3,6 +3,7 @@
 //! The dispatcher, access rights, routing, `COMMAND`, help and docs/commands.md all read it. A new command is a file
 //! in `commands/` with its row, and one line of [`TABLE`].
 
+use crate::clients::ClientOrder;
 use crate::commands::*;
 use crate::error::CommandError;
 use crate::host::Host;
@@ -19,6 +20,9 @@ pub type KeysFn = for<'t, 'k> fn(&'t mut Keyspace<'k>, &[&[u8]]) -> Result<Reply
 
 /// Runs on a connection's session, where the connection is. The arguments include the command's name.
 pub type SessionFn = fn(&mut Session, &mut dyn Host, &[&[u8]]) -> Result<Reply<'static>, CommandError>;
+
+/// Says what is asked of the connections of this node. The arguments include the command's name.
+pub type ClientsFn = fn(&Session, &[&[u8]]) -> Result<ClientOrder, CommandError>;
 
 /// Where and how a command runs.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +54,8 @@ pub enum Handler {
     Session(SessionFn),
     /// `RANDOMKEY`: a partition after all have said how many keys they have. The node chooses, and drives [`randomkey`].
     RandomKey,
+    /// On every connection of this node: the server does it.
+    Clients(ClientsFn),
     /// `WAIT`: the node does it, from what [`wait`] parsed.
     Wait,
 }
@@ -527,7 +533,7 @@ fn reference_row(page: &mut String, command: &Command) {
         Handler::Keys { over: Over::Split(_), .. } => "each key by itself",
         Handler::Everywhere { .. } | Handler::Scan | Handler::RandomKey => "all partitions",
         Handler::Slot { .. } => "the slot's",
-        Handler::Session(_) | Handler::Wait => "no keys",
+        Handler::Session(_) | Handler::Clients(_) | Handler::Wait => "no keys",
     };
     let since = if command.since.starts_with('0') {
         format!("Annulet {}", command.since)

@@ -1,9 +1,10 @@
 //! For tests: one partition, one session, a host with fixed answers, and replies as text.
 
 use crate::{
-    ClusterView, Command, CommandError, Door, Flags, Handler, Host, InfoData, NodeView, RangeView, Reply,
-    Session, randomkey, resolve, scan,
+    ClusterView, Command, CommandError, Door, Flags, Handler, Host, InfoData, NodeView, Pause, RangeView,
+    Reply, Session, randomkey, resolve, scan,
 };
+use std::time::Duration;
 use storage::{Changes, Footprint, Hasher, Keyspace, Table, Uncommitted};
 use types::Version;
 use types::settings::Settings;
@@ -34,8 +35,13 @@ impl World {
             last_version: Version::default(),
             now_ms: 1_700_000_000_000,
             session: Session::new(7, Door::Plain, &settings),
-            host: FixedHost(settings),
+            host: FixedHost { settings, paused: None },
         }
+    }
+
+    /// For how long clients were paused, and which requests of theirs.
+    pub(crate) fn paused(&self) -> Option<(Duration, Pause)> {
+        self.host.paused
     }
 
     pub(crate) fn keyspace<T>(&mut self, run: impl FnOnce(&mut Keyspace<'_>) -> T) -> T {
@@ -79,7 +85,7 @@ impl World {
             Handler::RandomKey => {
                 Ok(self.keyspace(|keyspace| randomkey::run_partition(keyspace, &[args[0], b"0"])))
             }
-            Handler::Wait => Ok(Reply::Integer(0)),
+            Handler::Clients(_) | Handler::Wait => Ok(Reply::Integer(0)),
         }
     }
 }
@@ -121,15 +127,18 @@ pub(crate) fn name_of(id: u16) -> String {
     format!("{id:040x}")
 }
 
-struct FixedHost(Settings);
+struct FixedHost {
+    settings: Settings,
+    paused: Option<(Duration, Pause)>,
+}
 
 impl Host for FixedHost {
     fn password(&self) -> &str {
-        self.0.requirepass.as_str()
+        self.settings.requirepass.as_str()
     }
 
     fn settings(&self) -> &Settings {
-        &self.0
+        &self.settings
     }
 
     fn now_us(&mut self) -> u64 {
@@ -174,6 +183,14 @@ impl Host for FixedHost {
 
     fn status_json(&mut self) -> String {
         "{}".into()
+    }
+
+    fn pause_clients(&mut self, lasting: Duration, pause: Pause) {
+        self.paused = Some((lasting, pause));
+    }
+
+    fn unpause_clients(&mut self) {
+        self.paused = None;
     }
 
     fn accept_loss(&mut self) -> usize {

@@ -1,11 +1,12 @@
 //! What connection commands ask of the node: figures, the cluster as clients see it, and its state as JSON.
 
 use crate::shard::Shard;
-use command::{ClusterView, Host, InfoData, NodeView, RangeView};
+use command::{ClusterView, Host, InfoData, NodeView, Pause, RangeView};
 use placement::{Member, MemberState};
 use std::fmt::Write;
+use std::time::Duration;
 use types::settings::Settings;
-use types::{Epoch, NodeId, slots_of_partition};
+use types::{Epoch, Instant, NodeId, slots_of_partition};
 
 /// A shard, as the commands of one of its connections see its node.
 pub(crate) struct NodeHost<'a> {
@@ -232,6 +233,16 @@ impl Host for NodeHost<'_> {
             health.lost,
             nodes.join(","),
         )
+    }
+
+    fn pause_clients(&mut self, lasting: Duration, pause: Pause) {
+        let now = self.shard.context.now;
+        let lasting = u64::try_from(lasting.as_nanos()).unwrap_or(u64::MAX);
+        self.shard.config.published.set_pause(now, Instant(now.0.saturating_add(lasting)), pause);
+    }
+
+    fn unpause_clients(&mut self) {
+        self.shard.config.published.end_pause();
     }
 
     fn accept_loss(&mut self) -> usize {

@@ -1,10 +1,15 @@
 //! What a node's threads tell each other: one writer for each figure, many readers, no lock on the way of a request.
 
+use command::Pause;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use types::{Instant, NodeId, ShardId};
 
 const NO_OFFSET: i64 = i64::MIN;
+/// Of a pause: which requests wait.
+const PAUSE_BITS: u64 = 3;
+const PAUSE_WRITES: u64 = 1;
+const PAUSE_ALL: u64 = 2;
 
 /// What one node's threads publish.
 #[derive(Debug)]
@@ -13,6 +18,13 @@ pub struct Published {
     clock_offset_ms: AtomicI64,
     shards: Vec<ShardCounters>,
     view: Mutex<View>,
+    /// Until when clients are paused, in nanoseconds of the monotonic clock; its two lowest bits say which requests.
+    /// 0: they are not.
+    pause: AtomicU64,
+    /// Bytes that the allocator has handed out.
+    used_memory: AtomicU64,
+    /// Whether that is more than `maxmemory`.
+    out_of_memory: AtomicBool,
 }
 
 /// What the heart knows of the cluster beyond the map.
@@ -117,6 +129,9 @@ impl Published {
             clock_offset_ms: AtomicI64::new(NO_OFFSET),
             shards: (0..shards.max(1)).map(|_| ShardCounters::default()).collect(),
             view: Mutex::default(),
+            pause: AtomicU64::new(0),
+            used_memory: AtomicU64::new(0),
+            out_of_memory: AtomicBool::new(false),
         }
     }
 
@@ -171,6 +186,51 @@ impl Published {
         Instant(self.shards.iter().map(|shard| shard.stamp.load(Ordering::Relaxed)).min().unwrap_or(0))
     }
 
+    /// Which requests of clients wait just now.
+    pub fn pause(&self, now: Instant) -> Pause {
+        match self.pause.load(Ordering::Relaxed) {
+            0 => Pause::Off,
+            until if until & !PAUSE_BITS <= now.0 => Pause::Off,
+            until if until & PAUSE_BITS == PAUSE_WRITES => Pause::Writes,
+            _ => Pause::All,
+        }
+    }
+
+    /// Has requests wait until then. As in Redis, what waits already waits no less, and no less long.
+    pub(crate) fn set_pause(&self, now: Instant, until: Instant, pause: Pause) {
+        let before = self.pause.load(Ordering::Relaxed);
+        let (until, pause) = match self.pause(now) {
+            Pause::Off => (until.0, pause),
+            was => (until.0.max(before & !PAUSE_BITS), pause.max(was)),
+        };
+        let bits = match pause {
+            Pause::Off => return,
+            Pause::Writes => PAUSE_WRITES,
+            Pause::All => PAUSE_ALL,
+        };
+        self.pause.store(until & !PAUSE_BITS | bits, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end_pause(&self) {
+        self.pause.store(0, Ordering::Relaxed);
+    }
+
+    /// Bytes that the allocator has handed out, as last measured; 0 where nobody measures.
+    pub fn used_memory(&self) -> u64 {
+        self.used_memory.load(Ordering::Relaxed)
+    }
+
+    /// Says how much memory is used, and whether that is more than may be.
+    pub fn set_used_memory(&self, bytes: u64, out_of_memory: bool) {
+        self.used_memory.store(bytes, Ordering::Relaxed);
+        self.out_of_memory.store(out_of_memory, Ordering::Relaxed);
+    }
+
+    /// Whether commands that may need more memory are refused: `maxmemory`.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.out_of_memory.load(Ordering::Relaxed)
+    }
+
     /// What the heart knows of the cluster beyond the map.
     pub fn view(&self) -> View {
         self.view.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
@@ -178,5 +238,28 @@ impl Published {
 
     pub(crate) fn set_view(&self, view: View) {
         *self.view.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = view;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_ends_by_itself_or_when_told_and_only_ever_grows() {
+        let published = Published::new(1);
+        let at = |ms: u64| Instant(ms * 1_000_000);
+        assert_eq!(published.pause(at(0)), Pause::Off);
+        published.set_pause(at(0), at(100), Pause::Writes);
+        assert_eq!(published.pause(at(99)), Pause::Writes);
+        published.set_pause(at(0), at(50), Pause::All);
+        assert_eq!((published.pause(at(99)), published.pause(at(100))), (Pause::All, Pause::Off));
+        // The one that is over counts for nothing.
+        published.set_pause(at(100), at(200), Pause::Writes);
+        assert_eq!(published.pause(at(150)), Pause::Writes);
+        published.end_pause();
+        assert_eq!(published.pause(at(150)), Pause::Off);
+        published.set_pause(at(0), Instant(u64::MAX), Pause::All);
+        assert_eq!(published.pause(at(u64::MAX / 1_000_000 - 1)), Pause::All);
     }
 }

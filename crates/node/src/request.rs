@@ -103,11 +103,16 @@ impl Shard {
             return Err(CommandError::NoAuth);
         }
         command::check_session(session, command)?;
+        session.last_command = Some(command);
         if let Handler::Session(run) = command.handler {
             let mut host = NodeHost { shard: self };
             let reply = run(session, &mut host, args)?;
             sink(&reply);
             return Ok(Answer::Now);
+        }
+        if let Handler::Clients(order) = command.handler {
+            self.effects.client_orders.push((ticket, session.id, order(session, args)?));
+            return Ok(Answer::Later);
         }
         if self.context.map.partitions.is_empty() {
             return Err(CommandError::ClusterDown { why: "the cluster is still forming".into() });
@@ -143,7 +148,7 @@ impl Shard {
                 Ok(Answer::Later)
             }
             Handler::Wait => self.wait_for_backups(&task).map(|()| Answer::Later),
-            Handler::Session(_) => Err(CommandError::Syntax),
+            Handler::Session(_) | Handler::Clients(_) => Err(CommandError::Syntax),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::shard::{Shard, Ticket};
 use bytes::Bytes;
-use command::{Command, CommandError, Handler, Reply, randomkey, scan};
+use command::{Command, CommandError, Flags, Handler, Reply, randomkey, scan};
 use replication::message::{ForwardOutcome, Forwarded};
 use replication::{Message, Release, Seen, Standing};
 use storage::{Footprint, Keyspace};
@@ -148,7 +148,7 @@ fn run_command<'t>(
             Ok(Reply::Array(vec![next, Reply::Array(found.into_iter().map(Reply::bulk).collect())]))
         }
         Handler::RandomKey => Ok(randomkey::run_partition(keyspace, args)),
-        Handler::Session(_) | Handler::Wait => Err(CommandError::Syntax),
+        Handler::Session(_) | Handler::Clients(_) | Handler::Wait => Err(CommandError::Syntax),
     }
 }
 
@@ -196,6 +196,10 @@ impl Shard {
                     Seen::Never => {}
                     seen => return self.repeat(id, task, seen),
                 }
+            }
+            // Only what a client asks for: what this copy has to apply as a backup is never refused.
+            if task.command.flags.contains(Flags::DENYOOM) && self.config.published.is_out_of_memory() {
+                return self.hand_over(task.origin, Reply::Error(CommandError::OutOfMemory), None, sink);
             }
             if !partition.enough_in_sync() {
                 return self.hand_over(task.origin, Reply::Error(CommandError::NoReplicas), None, sink);

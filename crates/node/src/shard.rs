@@ -6,7 +6,7 @@ use crate::last_writes::LastWrites;
 use crate::partitions::Partitions;
 use crate::published::{Published, ServerFigures, ShardCounters};
 use crate::run::{Parked, Waiter};
-use command::Reply;
+use command::{ClientOrder, Pause, Reply};
 use control::{Change, Identity};
 use placement::{ClusterMap, PartitionState};
 use replication::{Context, Message, Outbox, Partition, Sender};
@@ -57,6 +57,8 @@ pub struct Effects {
     pub changes: Vec<Change>,
     /// An operator accepts the loss of what no living copy holds: for this node's control machine.
     pub accept_loss: bool,
+    /// What clients ask of all connections of this node: the request, and the number of the connection that asks.
+    pub client_orders: Vec<(Ticket, u64, ClientOrder)>,
 }
 
 /// What a shard is made with.
@@ -181,6 +183,11 @@ impl Shard {
         self.context.now = now;
         self.context.lease_until = self.config.published.lease_until();
         self.context.clock_ms = self.config.published.clock_ms(now);
+    }
+
+    /// Which requests of clients wait just now.
+    pub fn pause(&self, now: Instant) -> Pause {
+        self.config.published.pause(now)
     }
 
     /// A connection is gone: what it waited for needs no reply.

@@ -9,18 +9,25 @@
 //!
 //! An idle connection holds no buffer to speak of: bytes are read into a scratch buffer that all connections of a
 //! thread share, and only the rest of an unfinished request is kept. A client is not read from while it does not
-//! read: beyond 1 MiB of replies, 10,000 waiting requests, or 64 MiB of waiting requests.
+//! read: beyond 1 MiB of replies, 10,000 waiting requests, or 64 MiB of waiting requests. What else it may cost is in
+//! [`limits`]; `CLIENT PAUSE` in [`pause`].
+
+mod limits;
+mod pause;
 
 use crate::clock;
 use crate::machine::{Answer, Preview, ShardMachine, Ticket};
-use command::{Reply, Session};
+use command::clients::describe;
+use command::{ClientState, Pause, Reply, ReplyMode, Session};
 use mio::net::TcpStream;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
-use std::time::Duration;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use types::Instant;
+use types::settings::Settings;
 use wire::resp::{self, Parsed, ProtocolError};
 
 /// How many requests are parsed and prefetched before the first of them runs.
@@ -34,11 +41,6 @@ const REQUESTS_A_TURN: usize = 1024;
 const OUT_BYTES_PAUSE: usize = 1024 * 1024;
 const PENDING_PAUSE: usize = 10_000;
 const PENDING_BYTES_PAUSE: usize = 64 * 1024 * 1024;
-/// A client that has this much to read and reads nothing is closed after [`STUCK_AFTER`].
-const OUT_BYTES_STUCK: usize = 64 * 1024 * 1024;
-const STUCK_AFTER: Duration = Duration::from_secs(10);
-/// A client that lets replies pile up to this is closed at once: a largest value and what may wait before it.
-const OUT_BYTES_MAX: usize = types::limits::VALUE_BYTES_MAX + 256 * 1024 * 1024;
 /// A buffer that is larger than this is given back once it is empty.
 const BUFFER_BYTES_KEPT: usize = 16 * 1024;
 
@@ -46,7 +48,7 @@ const BUFFER_BYTES_KEPT: usize = 16 * 1024;
 #[derive(Debug)]
 enum Slot {
     /// No reply yet. Replies are written in the protocol that was spoken when the request came.
-    Waiting { protocol: u8, bytes: usize },
+    Waiting { protocol: u8, bytes: usize, wanted: bool },
     /// Its reply, behind others that wait.
     Done(Vec<u8>),
 }
@@ -62,6 +64,7 @@ pub struct Connection {
     stream: TcpStream,
     session: Session,
     decoder: resp::Decoder,
+    settings: Arc<Settings>,
     /// Once it has authenticated; before that, those for strangers.
     limits: resp::Limits,
     /// The rest of an unfinished request; with `backlog`, whole requests too.
@@ -82,7 +85,9 @@ pub struct Connection {
     pending_bytes: usize,
     /// The number of the request at the front of `pending`.
     front: u64,
-    progress_at: Instant,
+    /// Waits for the end of a pause.
+    held: Option<pause::Held>,
+    gauge: limits::Gauge,
     active: bool,
     counts: Counts,
 }
@@ -104,14 +109,16 @@ impl Connection {
         key: u64,
         stream: TcpStream,
         session: Session,
-        limits: resp::Limits,
+        settings: Arc<Settings>,
         now: Instant,
     ) -> Connection {
+        let limits = resp::Limits::authenticated(&settings);
         Connection {
             key,
             stream,
             session,
             decoder: resp::Decoder::new(),
+            settings,
             limits,
             input: Vec::new(),
             backlog: false,
@@ -126,7 +133,8 @@ impl Connection {
             pending: VecDeque::new(),
             pending_bytes: 0,
             front: 0,
-            progress_at: now,
+            held: None,
+            gauge: limits::Gauge::new(now),
             active: true,
             counts: Counts::default(),
         }
@@ -149,12 +157,17 @@ impl Connection {
     pub fn finish(&mut self) {
         self.closing = true;
         self.backlog = false;
+        self.held = None;
         self.input = Vec::new();
+        self.decoder = resp::Decoder::new();
     }
 
     /// Whether [`Connection::run`] has something to do now.
     pub fn is_runnable(&self) -> bool {
-        (self.backlog || (self.readable && !self.read_closed)) && !self.closing && !self.is_full()
+        (self.backlog || (self.readable && !self.read_closed))
+            && !self.closing
+            && self.held.is_none()
+            && !self.is_full()
     }
 
     /// Whether it is done with: nothing more comes in, and every reply is out.
@@ -170,7 +183,7 @@ impl Connection {
     }
 
     fn is_full(&self) -> bool {
-        self.out.len() - self.sent > OUT_BYTES_PAUSE
+        self.unread() > OUT_BYTES_PAUSE
             || self.pending.len() >= PENDING_PAUSE
             || self.pending_bytes > PENDING_BYTES_PAUSE
     }
@@ -213,6 +226,7 @@ impl Connection {
             }
             if self.input.is_empty() {
                 let used = self.run_requests(now, machine, &mut scratch[..bytes], &mut requests);
+                self.gauge.heard(now, used > 0, true);
                 if !self.closing {
                     self.input.extend_from_slice(&scratch[used..bytes]);
                 }
@@ -227,6 +241,7 @@ impl Connection {
     fn run_input<M: ShardMachine>(&mut self, now: Instant, machine: &mut M, requests: &mut usize) {
         let mut input = std::mem::take(&mut self.input);
         let used = self.run_requests(now, machine, &mut input, requests);
+        self.gauge.heard(now, used > 0, false);
         if used == input.len() || self.closing {
             if input.capacity() > BUFFER_BYTES_KEPT {
                 return;
@@ -254,7 +269,9 @@ impl Connection {
             }
             // Before the password the limits are tight, and each request may be the one that lifts them.
             let authenticated = self.session.authenticated;
-            let most = if authenticated { LOOK_AHEAD.min(*requests) } else { 1 };
+            let pause = machine.pause(now);
+            let ahead = authenticated && pause == Pause::Off;
+            let most = if ahead { LOOK_AHEAD.min(*requests) } else { 1 };
             let limits = if authenticated { self.limits } else { resp::Limits::unauthenticated() };
             let mut batch = Batch { end: used, ..Batch::default() };
             let end = batch.parse(&mut self.decoder, &limits, bytes, most);
@@ -267,8 +284,13 @@ impl Connection {
             }
             *requests -= batch.requests.len();
             for (at, request) in batch.requests.iter().enumerate() {
-                self.run_one(now, machine, &args[request.args.clone()], request);
+                let args = &args[request.args.clone()];
                 used += request.bytes;
+                if pause != Pause::Off && !args.is_empty() && pause.holds(args) {
+                    self.hold(args, request.bytes);
+                    return used;
+                }
+                self.run_one(now, machine, args, &request.preview, request.bytes);
                 if self.closing {
                     return bytes.len();
                 }
@@ -298,7 +320,8 @@ impl Connection {
         now: Instant,
         machine: &mut M,
         args: &[&[u8]],
-        request: &Request,
+        preview: &Preview,
+        bytes: usize,
     ) {
         let Some(name) = args.first() else { return };
         self.counts.commands += 1;
@@ -310,28 +333,34 @@ impl Connection {
         let mut behind = Vec::new();
         let direct = self.pending.is_empty();
         let out = if direct { &mut self.out } else { &mut behind };
-        let answer = machine.request(now, ticket, &mut self.session, args, &request.preview, &mut |reply| {
+        let start = out.len();
+        let answer = machine.request(now, ticket, &mut self.session, args, preview, &mut |reply| {
             if switches {
                 switched = Some(reply.clone().into_owned());
             } else {
                 resp::write(reply, protocol, out);
             }
         });
+        let wanted = self.session.wants_reply();
         match answer {
             Answer::Now => {
+                let out = if direct { &mut self.out } else { &mut behind };
                 if let Some(reply) = switched {
-                    let out = if direct { &mut self.out } else { &mut behind };
                     resp::write(&reply, self.session.protocol, out);
                 }
+                if !wanted {
+                    out.truncate(start);
+                }
+                self.gauge.replied(out.len() - start);
                 if direct {
                     self.front += 1;
                 } else {
-                    self.pending.push_back(Slot::Done(behind));
+                    self.put_behind(None, behind);
                 }
             }
             Answer::Later => {
-                self.pending.push_back(Slot::Waiting { protocol, bytes: request.bytes });
-                self.pending_bytes += request.bytes;
+                self.pending.push_back(Slot::Waiting { protocol, bytes, wanted });
+                self.pending_bytes += bytes;
             }
         }
         if self.session.close_after_reply {
@@ -341,13 +370,16 @@ impl Connection {
 
     /// A reply of this room's own, after those that wait.
     fn reply_now(&mut self, reply: &Reply<'_>) {
+        if self.session.replies == ReplyMode::Off {
+            return;
+        }
         if self.pending.is_empty() {
             resp::write(reply, self.session.protocol, &mut self.out);
             self.front += 1;
         } else {
             let mut out = Vec::new();
             resp::write(reply, self.session.protocol, &mut out);
-            self.pending.push_back(Slot::Done(out));
+            self.put_behind(None, out);
         }
     }
 
@@ -356,23 +388,60 @@ impl Connection {
         let Some(at) = sequence.checked_sub(self.front).and_then(|at| usize::try_from(at).ok()) else {
             return;
         };
-        let Some(&Slot::Waiting { protocol, bytes }) = self.pending.get(at) else { return };
+        let Some(&Slot::Waiting { protocol, bytes, wanted }) = self.pending.get(at) else { return };
         self.pending_bytes -= bytes;
-        if at > 0 {
-            let mut done = Vec::new();
-            resp::write(reply, protocol, &mut done);
-            self.pending[at] = Slot::Done(done);
+        let mut done = Vec::new();
+        let direct = at == 0;
+        let out = if direct { &mut self.out } else { &mut done };
+        let start = out.len();
+        if wanted {
+            resp::write(reply, protocol, out);
+        }
+        self.gauge.replied(out.len() - start);
+        if !direct {
+            self.put_behind(Some(at), done);
             return;
         }
-        resp::write(reply, protocol, &mut self.out);
         self.pending.pop_front();
         self.front += 1;
         while let Some(Slot::Done(_)) = self.pending.front() {
             if let Some(Slot::Done(done)) = self.pending.pop_front() {
+                self.gauge.behind_bytes -= done.len();
                 self.out.extend_from_slice(&done);
                 self.front += 1;
             }
         }
+    }
+
+    /// Its line in `CLIENT LIST`; `asks` if it is the one that asks for it.
+    pub fn describe(&self, now: Instant, asks: bool) -> String {
+        let behind = self.pending.iter().filter(|slot| matches!(slot, Slot::Done(_))).count();
+        let state = ClientState {
+            fd: self.stream.as_raw_fd(),
+            age_s: self.age_s(now),
+            idle_s: now.since(self.gauge.heard_at).as_secs(),
+            paused: self.held.is_some(),
+            waits: self.pending.len() > usize::from(asks),
+            closing: self.closing,
+            input_bytes: self.input.len(),
+            input_bytes_free: self.input.capacity() - self.input.len(),
+            request_bytes: self.pending_bytes,
+            output_bytes_room: self.out.capacity(),
+            output_bytes: self.out.len() - self.sent,
+            replies_behind: behind,
+            replies_behind_bytes: self.gauge.behind_bytes,
+        };
+        describe(&self.session, &state)
+    }
+
+    /// Seconds since it was made.
+    pub fn age_s(&self, now: Instant) -> u64 {
+        now.since(self.gauge.made_at).as_secs()
+    }
+
+    /// What it has said of itself.
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Whether it has something to write and may.
@@ -392,7 +461,7 @@ impl Connection {
                 Ok(bytes) => {
                     self.sent += bytes;
                     self.counts.bytes_out += bytes as u64;
-                    self.progress_at = now;
+                    self.gauge.progress_at = now;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -409,15 +478,12 @@ impl Connection {
             self.out.drain(..self.sent);
             self.sent = 0;
         }
-        if self.out.len() - self.sent > OUT_BYTES_MAX { Err(Dead) } else { Ok(()) }
+        self.check_unread()
     }
 
-    /// Once a second: gives back the buffers of an idle connection, and gives up on a client that reads nothing.
+    /// Once a second: gives back the buffers of an idle connection, and gives up on a client that takes too long.
     pub fn sweep(&mut self, now: Instant) -> Result<(), Dead> {
-        let unsent = self.out.len() - self.sent;
-        if unsent > OUT_BYTES_STUCK && now.since(self.progress_at) > STUCK_AFTER {
-            return Err(Dead);
-        }
+        self.check_times(now)?;
         if !std::mem::take(&mut self.active) {
             if self.out.is_empty() {
                 self.out = Vec::new();

@@ -17,7 +17,9 @@
 //!
 //! Start at [`run()`], then [`start::run_with`].
 
+pub mod buffers;
 pub mod client_ports;
+pub mod clients;
 pub mod clock;
 pub mod connection;
 pub mod control_loop;
@@ -27,6 +29,7 @@ pub mod heart_loop;
 pub mod link;
 pub mod machine;
 pub mod mailbox;
+pub mod memory;
 pub mod peers;
 pub mod proof;
 pub mod run;

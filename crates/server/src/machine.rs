@@ -2,7 +2,7 @@
 //!
 //! The loops are written against these traits, so that their own tests can put a stand-in for a whole node.
 
-use command::{Reply, Session};
+use command::{Pause, Reply, Session};
 use control::message::{Beat, Change, Identity};
 pub use control::{HeartEffects, HeartInput, HeartNotice};
 pub use node::{Answer, DriverEffects, Effects, Preview, Ticket};
@@ -28,6 +28,8 @@ pub trait ShardMachine {
     fn preview(&self, args: &[&[u8]]) -> Preview;
     /// Fetches what a preview request needs into the cache.
     fn prefetch(&self, preview: &Preview);
+    /// Which requests of clients have to wait just now.
+    fn pause(&self, now: Instant) -> Pause;
     /// A connection is gone: what it waited for needs no reply.
     fn closed(&mut self, connection: u64);
     /// A message from another shard.
@@ -95,6 +97,10 @@ impl ShardMachine for node::Shard {
 
     fn prefetch(&self, preview: &Preview) {
         node::Shard::prefetch(self, preview);
+    }
+
+    fn pause(&self, now: Instant) -> Pause {
+        node::Shard::pause(self, now)
     }
 
     fn closed(&mut self, connection: u64) {

@@ -3,6 +3,7 @@
 use crate::client_ports::ClientCount;
 use crate::disk::RealDisk;
 use crate::machine::{HeartEffects, HeartInput, HeartMachine};
+use crate::memory::MemoryWatch;
 use crate::start::{Machines, Prepared, StartError, run_with};
 use crate::stats::ShardStats;
 use crate::{clock, proof};
@@ -65,7 +66,9 @@ fn build(prepared: &Prepared) -> Result<(Identity, NodeMachines), StartError> {
         machine.set_figures(figures.clone());
         (machine, ShardStats::new(published.clone(), shard))
     });
-    Ok((identity, Machines { shards: shards.collect(), heart, control }))
+    let memory = MemoryWatch::start(published.clone(), settings.maxmemory.0)
+        .map_err(|source| StartError::System { what: "cannot start a thread", source })?;
+    Ok((identity, Machines { shards: shards.collect(), heart, control, memory: Some(memory) }))
 }
 
 /// The heart, which also tells the operator when the node begins and ceases to serve.

@@ -3,7 +3,9 @@
 //! One turn: wait; take in letters; read links and clients and run what came; let the machine tick and flush; carry
 //! out its effects; write to each client once and to each link once. Nothing here blocks but the wait.
 
+use crate::buffers::ClientBuffers;
 use crate::client_ports::ClientCount;
+use crate::clients::Orders;
 use crate::clock;
 use crate::connection::Connection;
 use crate::link::{Links, is_link};
@@ -11,7 +13,7 @@ use crate::machine::{Effects, ShardMachine};
 use crate::mailbox::Mailbox;
 use crate::stats::ShardStats;
 use crate::threads::{Mail, Threads};
-use command::{Door, Session};
+use command::{ClientAnswer, ClientOrder, Door, Pause, Session};
 use control::message::Identity;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -25,7 +27,6 @@ use tracing::{debug, error, warn};
 use types::settings::Settings;
 use types::{Endpoint, Instant, NodeId, ShardId};
 use wire::peer::{Frame, encode_shard};
-use wire::resp;
 
 /// How often the machine is told that time passes.
 pub const TICK: Duration = Duration::from_millis(5);
@@ -37,6 +38,10 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// How long a stopping shard waits for the replies that it owes.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 const EVENTS: usize = 1024;
+/// After so many bytes more that clients have it keep, a shard looks at what all shards keep.
+const LOOK_EVERY_BYTES: u64 = 1024 * 1024;
+const TOO_MUCH_KEPT: &str =
+    "ERR the clients of this node have it keep too much (maxmemory_clients), and this one the most";
 /// Turns of one shard that may wait at another of this node.
 const LOCAL_TURNS_MAX: usize = 256;
 /// Messages that are kept for a shard of this node that is that far behind.
@@ -62,6 +67,8 @@ pub struct ShardParts<M> {
     pub settings: Arc<Settings>,
     /// How many clients the node has.
     pub clients: Arc<ClientCount>,
+    /// What the node's clients have it keep.
+    pub buffers: Arc<ClientBuffers>,
     /// Numbers the node's clients.
     pub client_ids: Arc<AtomicU64>,
     /// Where it tells others how it fares.
@@ -78,6 +85,13 @@ pub struct ShardLoop<M> {
     dirty: Vec<usize>,
     scratch: Vec<u8>,
     outgoing: BTreeMap<(NodeId, ShardId), Vec<Message>>,
+    /// What clients asked of all connections.
+    orders: Orders,
+    /// Connections with a request that waits for the end of a pause.
+    held: Vec<usize>,
+    /// Bytes that this shard keeps for its clients, and how many of them were added since it last looked at the sum.
+    kept: u64,
+    kept_anew: u64,
     next_tick: Instant,
     next_sweep: Instant,
     stop_at: Option<Instant>,
@@ -95,6 +109,8 @@ struct Connections {
 struct Place {
     generation: u64,
     connection: Option<Box<Connection>>,
+    /// Its weight, as it counts in `ShardLoop::kept`.
+    weight: usize,
     /// In `ShardLoop::runnable` and `ShardLoop::dirty`.
     is_runnable: bool,
     is_dirty: bool,
@@ -144,6 +160,10 @@ impl<M: ShardMachine> ShardLoop<M> {
             dirty: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
             outgoing: BTreeMap::new(),
+            orders: Orders::default(),
+            held: Vec::new(),
+            kept: 0,
+            kept_anew: 0,
             next_tick: now,
             next_sweep: now + SWEEP,
             stop_at: None,
@@ -154,7 +174,7 @@ impl<M: ShardMachine> ShardLoop<M> {
     pub fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS);
         while !self.is_stopped() {
-            let busy = !self.runnable.is_empty() || self.parts.links.has_backlog();
+            let busy = !self.runnable.is_empty() || self.orders.can_begin() || self.parts.links.has_backlog();
             let timeout = if busy { Duration::ZERO } else { self.next_tick.since(clock::now()) };
             if let Err(error) = self.parts.poll.poll(&mut events, Some(timeout))
                 && error.kind() != ErrorKind::Interrupted
@@ -227,6 +247,17 @@ impl<M: ShardMachine> ShardLoop<M> {
                     self.parts.threads.control.send(Mail::Tails(to, question, tails));
                 }
                 Mail::Stop => self.begin_stop(now),
+                Mail::ClientOrder(from, number, order) => {
+                    let answer = self.carry_out_order(now, None, &order);
+                    if let Some(post) = self.parts.threads.post(Endpoint::Shard(from)) {
+                        post.send(Mail::ClientAnswer(number, answer));
+                    }
+                }
+                Mail::ClientAnswer(number, answer) => {
+                    if let Some((ticket, reply)) = self.orders.answered(number, answer) {
+                        self.parts.machine.effects().replies.push((ticket, reply));
+                    }
+                }
                 _ => debug_assert!(false, "a letter that is not for a shard"),
             }
         }
@@ -246,8 +277,8 @@ impl<M: ShardMachine> ShardLoop<M> {
         session.local_address = text(stream.local_addr());
         session.created_ms = clock::wall_ms();
         let (at, key) = self.connections.reserve();
-        let limits = resp::Limits::authenticated(&self.parts.settings);
-        let mut connection = Connection::new(key, TcpStream::from_std(stream), session, limits, now);
+        let settings = self.parts.settings.clone();
+        let mut connection = Connection::new(key, TcpStream::from_std(stream), session, settings, now);
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.parts.poll.registry().register(connection.stream(), Token(at), interest) {
             warn!(%error, "cannot watch a client's connection");
@@ -284,15 +315,116 @@ impl<M: ShardMachine> ShardLoop<M> {
             if connection.run(&mut self.parts.machine, &mut self.scratch).is_err() {
                 self.close(at);
             } else {
+                if connection.is_held() {
+                    self.held.push(at);
+                }
+                self.weigh(at);
                 self.touch(at);
             }
         }
+    }
+
+    /// Counts what is kept for a connection, and looks at the whole after each MiB.
+    fn weigh(&mut self, at: usize) {
+        let place = &mut self.connections.places[at];
+        let weight = place.connection.as_ref().map_or(0, |connection| connection.weight());
+        let before = std::mem::replace(&mut place.weight, weight);
+        self.kept = self.kept + weight as u64 - before as u64;
+        self.kept_anew += weight.saturating_sub(before) as u64;
+        if self.kept_anew > LOOK_EVERY_BYTES {
+            self.look_at_buffers();
+        }
+    }
+
+    /// Closes the largest connections while the node keeps too much for its clients.
+    fn look_at_buffers(&mut self) {
+        self.kept_anew = 0;
+        self.parts.buffers.set(self.parts.shard, self.kept);
+        while self.parts.buffers.asks_for_relief(self.kept) {
+            let open = self.connections.places.iter().enumerate().filter_map(|(at, place)| {
+                let connection = place.connection.as_ref()?;
+                if connection.is_closing() && !connection.is_unread_mostly() {
+                    return None;
+                }
+                Some((!connection.is_spared(), place.weight, at))
+            });
+            let Some((_, weight, at)) = open.max().filter(|&(_, weight, _)| weight > 0) else { return };
+            warn!(
+                weight,
+                kept = self.kept,
+                "clients have this node keep more than maxmemory_clients: closing the largest"
+            );
+            match &mut self.connections.places[at].connection {
+                Some(connection) if !connection.is_unread_mostly() && !connection.is_closing() => {
+                    connection.refuse(TOO_MUCH_KEPT);
+                    self.weigh_only(at);
+                    self.touch(at);
+                }
+                _ => self.close(at),
+            }
+            self.parts.buffers.set(self.parts.shard, self.kept);
+        }
+    }
+
+    fn weigh_only(&mut self, at: usize) {
+        let place = &mut self.connections.places[at];
+        let weight = place.connection.as_ref().map_or(0, |connection| connection.weight());
+        self.kept = self.kept + weight as u64 - std::mem::replace(&mut place.weight, weight) as u64;
+    }
+
+    /// Lets go on what a pause held, once it is over.
+    fn resume_held(&mut self, now: Instant) {
+        if self.held.is_empty() || self.parts.machine.pause(now) == Pause::All {
+            return;
+        }
+        for at in std::mem::take(&mut self.held) {
+            let Some(connection) = &mut self.connections.places[at].connection else { continue };
+            connection.resume(now, &mut self.parts.machine);
+            if connection.is_held() {
+                self.held.push(at);
+            }
+            self.touch(at);
+        }
+    }
+
+    /// Does with this shard's own connections what a client asked; `asker` is its number, if it is here.
+    fn carry_out_order(&mut self, now: Instant, asker: Option<u64>, order: &ClientOrder) -> ClientAnswer {
+        let mut answer = ClientAnswer::default();
+        for at in 0..self.connections.places.len() {
+            let Some(connection) = &mut self.connections.places[at].connection else { continue };
+            let id = connection.session().id;
+            let is_meant = match order {
+                ClientOrder::Info => Some(id) == asker,
+                ClientOrder::List(filter) | ClientOrder::Kill { filter, .. } => {
+                    filter.takes(connection.session(), connection.age_s(now))
+                }
+            };
+            match order {
+                _ if !is_meant => {}
+                ClientOrder::Info | ClientOrder::List(_) => {
+                    answer.lines.push((id, connection.describe(now, Some(id) == asker)))
+                }
+                ClientOrder::Kill { .. } => {
+                    answer.closed += 1;
+                    if Some(id) == asker {
+                        // As in Redis, it is told first.
+                        connection.finish();
+                        self.touch(at);
+                    } else {
+                        self.close(at);
+                    }
+                }
+            }
+        }
+        answer
     }
 
     fn end_turn(&mut self) {
         let now = clock::now();
         if now >= self.next_tick {
             self.next_tick = now + TICK;
+            self.resume_held(now);
+            self.look_at_buffers();
             self.parts.machine.tick(now);
             self.parts.links.tick(now);
             if now >= self.next_sweep {
@@ -308,6 +440,13 @@ impl<M: ShardMachine> ShardLoop<M> {
     }
 
     fn carry_out(&mut self, now: Instant) {
+        self.orders.add(&mut self.parts.machine.effects().client_orders);
+        if let Some(own) = self.orders.begin(self.parts.shard, &self.parts.threads) {
+            let answer = self.carry_out_order(now, Some(own.asker), &own.order);
+            if let Some(reply) = self.orders.answered_here(&own, answer) {
+                self.parts.machine.effects().replies.push(reply);
+            }
+        }
         let ShardParts { machine, links, threads, identity, shard, .. } = &mut self.parts;
         let Effects { replies, messages, changes, accept_loss, .. } = machine.effects();
         let mut answered = std::mem::take(replies);
@@ -362,6 +501,8 @@ impl<M: ShardMachine> ShardLoop<M> {
             let written = connection.take_counts();
             self.parts.stats.add(counts);
             self.parts.stats.add(written);
+            let weight = connection.weight();
+            self.kept = self.kept + weight as u64 - std::mem::replace(&mut place.weight, weight) as u64;
             if !alive {
                 self.close(at);
             } else if connection.is_finished() {
@@ -376,16 +517,18 @@ impl<M: ShardMachine> ShardLoop<M> {
 
     fn sweep(&mut self, now: Instant) {
         for at in 0..self.connections.places.len() {
-            if let Some(connection) = &mut self.connections.places[at].connection
-                && connection.sweep(now).is_err()
-            {
+            let Some(connection) = &mut self.connections.places[at].connection else { continue };
+            if connection.sweep(now).is_err() {
                 self.close(at);
+            } else if connection.is_closing() {
+                self.touch(at);
             }
         }
     }
 
     fn close(&mut self, at: usize) {
         let Some(mut connection) = self.connections.take(at) else { return };
+        self.kept -= std::mem::take(&mut self.connections.places[at].weight) as u64;
         let _ = self.parts.poll.registry().deregister(connection.stream());
         self.parts.machine.closed(connection.key);
         self.parts.clients.leave();

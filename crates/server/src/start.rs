@@ -1,5 +1,6 @@
 //! Starting a node and stopping it: what can fail does so here, with words on what to do, before a thread runs.
 
+use crate::buffers::ClientBuffers;
 use crate::client_ports::{ClientCount, ClientPorts, ClientPortsStop, listen};
 use crate::control_loop::ControlLoop;
 use crate::directory::Directory;
@@ -7,6 +8,7 @@ use crate::heart_loop::HeartLoop;
 use crate::link::Links;
 use crate::machine::{ControlMachine, HeartMachine, ShardMachine};
 use crate::mailbox::{Mailbox, mailbox};
+use crate::memory::MemoryWatch;
 use crate::peers::{self, Dialer, Membership};
 use crate::proof::Secret;
 use crate::shard_loop::{ShardLoop, ShardParts, WAKER};
@@ -175,6 +177,7 @@ fn clients_that_fit(wanted: u32) -> u32 {
         Err(_) => current,
     };
     if granted >= needed {
+        info!(maxclients = wanted, "the limit of open files was {current}, and is {granted} now");
         return wanted;
     }
     let fitting = granted.saturating_sub(FILES_RESERVED).max(granted / 2).max(1) as u32;
@@ -193,6 +196,8 @@ pub struct Machines<S, H, C> {
     pub heart: H,
     /// The control plane's.
     pub control: C,
+    /// What measures the memory of the process, where something does.
+    pub memory: Option<MemoryWatch>,
 }
 
 /// A node that runs.
@@ -204,6 +209,7 @@ pub struct Running {
     heart: JoinHandle<()>,
     control: JoinHandle<()>,
     runtime: tokio::runtime::Runtime,
+    _memory: Option<MemoryWatch>,
     /// Held, and so locked, until the last thread is gone.
     _directory: Directory,
 }
@@ -251,6 +257,7 @@ where
     let (control_post, control) = make(Endpoint::Control).map_err(system(watch))?;
     let threads = Threads { shards: posts, control: control_post, heart: heart_post };
 
+    let buffers = Arc::new(ClientBuffers::new(shards, settings.maxmemory_clients.0));
     let client_ids = Arc::new(AtomicU64::new(1));
     let (client_ports, ports) =
         ClientPorts::new(clients, threads.clone(), count.clone()).map_err(system(watch))?;
@@ -297,6 +304,7 @@ where
             threads: threads.clone(),
             settings: settings.clone(),
             clients: count.clone(),
+            buffers: buffers.clone(),
             client_ids: client_ids.clone(),
             stats,
         };
@@ -322,6 +330,7 @@ where
         heart,
         control,
         runtime,
+        _memory: machines.memory,
         _directory: directory,
     })
 }

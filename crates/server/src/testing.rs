@@ -10,7 +10,7 @@ use crate::proof::Secret;
 use crate::start::{Machines, Prepared, Running, start};
 use crate::stats::ShardStats;
 use bytes::Bytes;
-use command::{Door, Reply, Session};
+use command::{Door, Pause, Reply, Session};
 use control::message::{Beat, Change, Identity};
 use placement::ClusterMap;
 use replication::message::{ForwardOutcome, Forwarded, Message, Sender};
@@ -125,6 +125,10 @@ impl ShardMachine for FakeShard {
         Preview::default()
     }
     fn prefetch(&self, _: &Preview) {}
+
+    fn pause(&self, _: Instant) -> Pause {
+        Pause::Off
+    }
 
     fn closed(&mut self, _: u64) {
         let _ = self.told.send(Told::Closed);
@@ -294,6 +298,7 @@ impl FakeNode {
         let machines = Machines {
             shards: vec![(shard, ShardStats::new(Arc::new(node::Published::new(1)), ShardId(0)))],
             heart: FakeHeart { told: tell.clone(), effects: HeartEffects::default(), beats: 0, to },
+            memory: None,
             control: FakeControl { told: tell, effects: DriverEffects::default() },
         };
         let running = start(prepared, identity, machines).unwrap();

@@ -3,13 +3,13 @@
 use crate::link::LinkMail;
 use crate::machine::{HeartInput, HeartNotice};
 use crate::mailbox::Post;
-use command::Door;
+use command::{ClientAnswer, ClientOrder, Door};
 use control::message::Change;
 use placement::ClusterMap;
 use replication::message::{Message, Sender};
 use std::net::TcpStream;
 use std::sync::Arc;
-use types::{Endpoint, NodeId, PartitionId, Position};
+use types::{Endpoint, NodeId, PartitionId, Position, ShardId};
 
 /// A letter to a thread.
 #[derive(Debug)]
@@ -34,6 +34,11 @@ pub enum Mail {
     AskTails(NodeId, u64, Arc<[PartitionId]>),
     /// To the control plane: a shard's part of the answer.
     Tails(NodeId, u64, Vec<(PartitionId, Position)>),
+    /// To a shard: a client of another shard of this node asks this of all connections. The answer goes to that shard,
+    /// with the number.
+    ClientOrder(ShardId, u64, ClientOrder),
+    /// To a shard: another's answer.
+    ClientAnswer(u64, ClientAnswer),
     /// To any: finish.
     Stop,
 }

@@ -89,6 +89,8 @@ words!(LogMode { "off" => LogMode::Off });
 type Range = (u64, u64);
 
 trait Value: FromStr + Display {
+    /// Whether it is a number that may have a unit of bytes.
+    const BYTES: bool = false;
     fn check(&self, range: Range) -> Result<(), String>;
     fn expected(range: Range) -> String;
 }
@@ -140,6 +142,46 @@ impl Text {
     }
 }
 
+/// A number of bytes. As in Redis it may be written with a unit: `k`, `m` and `g` are powers of 1000; `kb`, `mb` and `gb` of 1024.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes(pub u64);
+
+impl FromStr for Bytes {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, unit) = text.split_at(digits);
+        let unit: u64 = match unit.to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "k" => 1000,
+            "kb" => 1 << 10,
+            "m" => 1_000_000,
+            "mb" => 1 << 20,
+            "g" => 1_000_000_000,
+            "gb" => 1 << 30,
+            _ => return Err(()),
+        };
+        number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).map(Bytes).ok_or(())
+    }
+}
+
+impl Display for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        Display::fmt(&self.0, f)
+    }
+}
+
+impl Value for Bytes {
+    const BYTES: bool = true;
+    fn check(&self, (least, most): Range) -> Result<(), String> {
+        if (least..=most).contains(&self.0) { Ok(()) } else { Err(Self::expected((least, most))) }
+    }
+    fn expected((least, most): Range) -> String {
+        let most = if most == u64::MAX { String::new() } else { format!(" to {most}") };
+        format!("bytes from {least}{most}, with kb, mb or gb if you like")
+    }
+}
+
 /// What the table knows of one setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
@@ -153,6 +195,8 @@ pub struct Setting {
     pub cluster_wide: bool,
     /// Whether its value is a secret, never shown.
     pub secret: bool,
+    /// Whether it is a number of bytes, which may be written with a unit.
+    pub bytes: bool,
 }
 
 macro_rules! settings {
@@ -171,6 +215,7 @@ macro_rules! settings {
                 help: $help,
                 cluster_wide: settings!(@has cluster $($attr)?),
                 secret: settings!(@has secret $($attr)?),
+                bytes: <$type as Value>::BYTES,
             },
         )+];
 
@@ -231,6 +276,13 @@ settings! {
     read_level: ReadLevel = "linearizable", 0..=0, "What a read may show, unless the connection says otherwise: linearizable or stale.";
     #[secret] requirepass: Text = "", 0..=0, "Password of every door. Empty: none is asked for.";
     maxclients: u32 = "10000", 1..=1000000, "Client connections that this node takes at once.";
+    timeout: u64 = "0", 0..=31536000, "Seconds that a client may send nothing before its connection is closed. 0: for ever.";
+    request_incomplete_timeout_ms: u64 = "60000", 100..=3600000, "Milliseconds for a request to come whole, from its first byte; another second for each MiB of it that has come. Then its connection is closed.";
+    authentication_timeout_ms: u64 = "10000", 100..=3600000, "Milliseconds that a connection which has not authenticated may go without a whole request. Then it is closed.";
+    reply_unread_timeout_ms: u64 = "60000", 100..=3600000, "Milliseconds that a client may take nothing of the replies that wait for it. Then its connection is closed.";
+    client_output_buffer_limit: Bytes = "1073741824", 1048576..=18446744073709551615, "Bytes of replies, beside the largest of them, that may wait for a client. One that owes more reading is closed.";
+    maxmemory_clients: Bytes = "2147483648", 16777216..=18446744073709551615, "Bytes that all clients of this node together may have it keep: unfinished requests, requests under way, unread replies. Beyond it the largest connections are closed.";
+    maxmemory: Bytes = "0", 0..=18446744073709551615, "Bytes of memory, as the allocator counts, beyond which commands that may need more are refused. 0: no bound.";
     request_timeout_ms: u64 = "5000", 100..=600000, "Milliseconds that a request waits for a partition to be served before it is answered with an error.";
     #[cluster] heartbeat_ms: u64 = "50", 5..=10000, "Milliseconds between a node's heartbeats to the voters.";
     #[cluster] lease_ms: u64 = "350", 20..=60000, "Milliseconds that a granted lease lasts, from when its heartbeat was sent.";
@@ -373,6 +425,23 @@ mod tests {
         }
         assert_eq!(settings, Settings::default());
         settings.check().expect("the defaults fit together");
+    }
+
+    #[test]
+    fn bytes_may_have_a_unit() {
+        let mut settings = Settings::default();
+        for (text, bytes) in
+            [("0", 0), ("1b", 1), ("2k", 2000), ("2Kb", 2048), ("3mb", 3 << 20), ("4GB", 4 << 30)]
+        {
+            settings.set("maxmemory", text).unwrap();
+            assert_eq!(settings.maxmemory.0, bytes, "{text}");
+        }
+        assert_eq!(settings.get("maxmemory").as_deref(), Some("4294967296"));
+        for text in ["", "mb", "-1", "1tb", "1.5gb", "99999999999gb", "1 gb"] {
+            assert!(settings.set("maxmemory", text).is_err(), "{text}");
+        }
+        let small = settings.set("maxmemory_clients", "1mb").unwrap_err().to_string();
+        assert!(small.ends_with("bytes from 16777216, with kb, mb or gb if you like"), "{small}");
     }
 
     #[test]

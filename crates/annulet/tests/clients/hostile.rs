@@ -221,3 +221,53 @@ fn noise_at_every_port_leaves_the_nodes_serving() {
         assert_eq!(shown(&say(&mut connect(port, 2), "SET calm 1")), "OK");
     }
 }
+
+/// Bytes that look like requests at first: each connection is answered or closed, and the node goes on.
+#[test]
+fn garbage_that_begins_like_a_request_is_answered_or_closed() {
+    let cluster = Shared::turn();
+    // A fixed xorshift (Marsaglia 2003): a failure is the same one tomorrow.
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    const PIECES: [&[u8]; 14] = [
+        b"*3\r\n",
+        b"$3\r\nSET\r\n",
+        b"$-1\r\n",
+        b"*-7\r\n",
+        b"*1048576\r\n",
+        b"$536870912\r\n",
+        b"$0\r\n\r\n",
+        b"\"\\x",
+        b"'",
+        b"\r\n",
+        b"PING\r\n",
+        b"*2\r\n$4\r\nECHO\r\n$2\r\nhi\r\n",
+        b"CLIENT REPLY OFF\r\n",
+        b"\x00\xff:$*",
+    ];
+    for _ in 0..300 {
+        let mut sent = Vec::new();
+        for _ in 0..next() % 20 {
+            match next() % 4 {
+                0 => sent.extend(next().to_le_bytes()),
+                _ => sent.extend_from_slice(PIECES[(next() % PIECES.len() as u64) as usize]),
+            }
+        }
+        let port = if next() % 2 == 0 { cluster.port } else { cluster.cluster_ports()[1] };
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let _ = socket.write_all(&sent);
+        let _ = socket.shutdown(Shutdown::Write);
+        let mut answer = Vec::new();
+        if let Err(error) = socket.read_to_end(&mut answer) {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{}", sent.escape_ascii());
+        }
+    }
+    assert!(cluster.is_whole());
+    assert_eq!(shown(&say(&mut connect(cluster.port, 2), "PING")), "PONG");
+}

@@ -1,8 +1,13 @@
-//! CLIENT: what a connection says of itself.
+//! CLIENT: what a connection says of itself, and what operators ask of all connections of a node.
 
 use super::{is, shown};
-use crate::table::{help_of, run_subcommand};
-use crate::{Categories, Command, CommandError, Flags, Handler, Host, Reply, Session, SessionFn};
+use crate::clients::ClientOrder;
+use crate::number::parse_i64;
+use crate::table::{ClientsFn, help_of, run_subcommand};
+use crate::{
+    Categories, Command, CommandError, Flags, Handler, Host, Pause, Reply, ReplyMode, Session, SessionFn,
+};
+use std::time::Duration;
 
 const FLAGS: Flags = Flags::NOSCRIPT.with(Flags::LOADING).with(Flags::STALE);
 
@@ -25,9 +30,54 @@ pub(crate) const COMMAND: Command = Command {
         row("id", "", 2, "5.0.0", "The connection's number.", |session, _, _| {
             Ok(Reply::Integer(session.id as i64))
         }),
-        row("info", "", 2, "6.2.0", "What is known of the connection.", |session, host, _| {
-            Ok(Reply::Verbatim(describe(session, host)))
-        }),
+        of_clients("info", "", 2, "6.2.0", "What is known of the connection.", ClientOrder::info),
+        of_clients(
+            "kill",
+            "address | option value [option value ...]",
+            -3,
+            "2.4.0",
+            "Closes connections to this node. Options are ID, TYPE, USER, ADDR, LADDR, SKIPME yes or no, and MAXAGE seconds.",
+            ClientOrder::kill,
+        ),
+        of_clients(
+            "list",
+            "[TYPE type | ID id [id ...]]",
+            -2,
+            "2.4.0",
+            "What is known of the connections to this node.",
+            ClientOrder::list,
+        ),
+        row(
+            "no-evict",
+            "ON | OFF",
+            3,
+            "7.0.0",
+            "Has the connection closed last where clients take too much memory.",
+            |session, _, args| {
+                session.no_evict = on_or_off(args[2])?;
+                Ok(Reply::ok())
+            },
+        ),
+        row(
+            "no-touch",
+            "ON | OFF",
+            3,
+            "7.2.0",
+            "Leaves access times of keys alone. Keys have none here, so this only shows in CLIENT LIST.",
+            |session, _, args| {
+                session.no_touch = on_or_off(args[2])?;
+                Ok(Reply::ok())
+            },
+        ),
+        row(
+            "pause",
+            "milliseconds [WRITE | ALL]",
+            -3,
+            "3.0.0",
+            "Makes requests of this node's clients wait: those that may write, or all but CLIENT and operators' commands.",
+            pause,
+        ),
+        row("reply", "ON | OFF | SKIP", 3, "3.2.0", "Which requests of the connection are answered.", reply),
         row(
             "setinfo",
             "LIB-NAME name | LIB-VER version",
@@ -47,6 +97,10 @@ pub(crate) const COMMAND: Command = Command {
                 Ok(Reply::ok())
             },
         ),
+        row("unpause", "", 2, "6.2.0", "Lets paused clients go on.", |_, host, _| {
+            host.unpause_clients();
+            Ok(Reply::ok())
+        }),
     ],
     ..Command::BASE
 };
@@ -72,6 +126,55 @@ const fn row(
         handler: Handler::Session(run),
         ..Command::BASE
     }
+}
+
+const fn of_clients(
+    name: &'static str,
+    syntax: &'static str,
+    arity: i32,
+    since: &'static str,
+    summary: &'static str,
+    order: ClientsFn,
+) -> Command {
+    Command {
+        complexity: "O(n) in connections",
+        handler: Handler::Clients(order),
+        ..row(name, syntax, arity, since, summary, |_, _, _| Ok(Reply::ok()))
+    }
+}
+
+fn on_or_off(word: &[u8]) -> Result<bool, CommandError> {
+    match word {
+        word if is(word, "on") => Ok(true),
+        word if is(word, "off") => Ok(false),
+        _ => Err(CommandError::Syntax),
+    }
+}
+
+fn pause(_: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'static>, CommandError> {
+    let pause = match args[3..] {
+        [] => Pause::All,
+        [word] if is(word, "write") => Pause::Writes,
+        [word] if is(word, "all") => Pause::All,
+        [_] => return Err(CommandError::Other("ERR CLIENT PAUSE mode must be WRITE or ALL".into())),
+        _ => return Err(CommandError::WrongArity { command: "client|pause".into() }),
+    };
+    let lasting = parse_i64(args[2]).ok_or(CommandError::BadTimeout)?;
+    let lasting = u64::try_from(lasting).map_err(|_| CommandError::NegativeTimeout)?;
+    host.pause_clients(Duration::from_millis(lasting), pause);
+    Ok(Reply::ok())
+}
+
+/// The connection leaves out what is not wanted: [`Session::wants_reply`].
+fn reply(session: &mut Session, _: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'static>, CommandError> {
+    match args[2] {
+        word if is(word, "on") => session.replies = ReplyMode::On,
+        word if is(word, "off") => session.replies = ReplyMode::Off,
+        word if is(word, "skip") && session.replies == ReplyMode::Off => {}
+        word if is(word, "skip") => session.replies = ReplyMode::SkipNext,
+        _ => return Err(CommandError::Syntax),
+    }
+    Ok(Reply::ok())
 }
 
 fn is_plain(text: &[u8]) -> bool {
@@ -103,27 +206,9 @@ fn set_info(session: &mut Session, _: &mut dyn Host, args: &[&[u8]]) -> Result<R
     Ok(Reply::ok())
 }
 
-fn describe(session: &Session, host: &mut dyn Host) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let age = (host.info().now_us / 1000).saturating_sub(session.created_ms) / 1000;
-    // What is not kept is shown as Redis shows nothing: client libraries read all of its fields.
-    format!(
-        "id={} addr={} laddr={} fd=0 name={} age={age} idle=0 flags={} db=0 sub=0 psub=0 ssub=0 multi=-1 \
-         qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r \
-         cmd=client|info user=default redir=-1 resp={} lib-name={} lib-ver={}\n",
-        session.id,
-        session.address,
-        session.local_address,
-        text(&session.name),
-        if session.readonly { "r" } else { "N" },
-        session.protocol,
-        text(&session.lib_name),
-        text(&session.lib_version),
-    )
-}
-
 #[cfg(test)]
 mod tests {
+    use super::{Duration, Pause};
     use crate::testing::{World, check};
 
     #[test]
@@ -149,7 +234,66 @@ mod tests {
         let mut world = World::new();
         world.run("client setinfo lib-name rust");
         assert_eq!(world.session.lib_name, b"rust");
-        assert!(world.run("client info").contains("lib-name=rust"));
         assert!(world.run("client help").contains("SETNAME name"));
+    }
+
+    #[test]
+    fn pausing() {
+        let mut world = World::new();
+        for (line, error) in [
+            ("client pause x", "ERR timeout is not an integer or out of range"),
+            ("client pause -1", "ERR timeout is negative"),
+            ("client pause 10 foo", "ERR CLIENT PAUSE mode must be WRITE or ALL"),
+            ("client pause", "ERR wrong number of arguments for 'client|pause' command"),
+        ] {
+            assert_eq!(world.run(line), format!("(error) {error}"), "{line}");
+        }
+        assert_eq!(world.paused(), None);
+        for (line, pause) in [("", Pause::All), (" write", Pause::Writes), (" ALL", Pause::All)] {
+            assert_eq!(world.run(&format!("client pause 1500{line}")), "OK");
+            assert_eq!(world.paused(), Some((Duration::from_millis(1500), pause)));
+        }
+        world.run("client unpause");
+        assert_eq!(world.paused(), None);
+        let held =
+            |pause: Pause, line: &str| pause.holds(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+        for (line, writes, all) in [
+            ("get a", false, true),
+            ("set a 1", true, true),
+            ("nonsense", false, true),
+            ("client unpause", false, false),
+            ("config get a", false, false),
+        ] {
+            let found = (held(Pause::Writes, line), held(Pause::All, line), held(Pause::Off, line));
+            assert_eq!(found, (writes, all, false), "{line}");
+        }
+    }
+
+    /// As Redis 7.0.15 does: what follows a word, and whether it is answered.
+    #[test]
+    fn replies_that_are_not_wanted() {
+        let mut world = World::new();
+        for (line, answered) in [
+            ("client reply nonsense", true),
+            ("client reply on", true),
+            ("client reply skip", false),
+            ("ping", false),
+            ("ping", true),
+            ("client reply off", false),
+            ("ping", false),
+            ("client reply skip", false),
+            ("ping", false),
+            ("client reply on", true),
+            ("client reply skip", false),
+            ("client reply on", true),
+            ("ping", true),
+            ("client reply skip", false),
+            ("client reply skip", false),
+            ("ping", false),
+            ("ping", true),
+        ] {
+            world.run(line);
+            assert_eq!(world.session.wants_reply(), answered, "{line}");
+        }
     }
 }

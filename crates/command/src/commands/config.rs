@@ -52,11 +52,9 @@ const fn row(
 const REDIS: &[(&str, &str)] = &[
     ("appendonly", "no"),
     ("databases", "1"),
-    ("maxmemory", "0"),
     ("maxmemory-policy", "noeviction"),
     ("notify-keyspace-events", ""),
     ("save", ""),
-    ("timeout", "0"),
 ];
 
 fn get(_: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'static>, CommandError> {

@@ -155,6 +155,11 @@ impl Decoder {
         self.at == 0 && self.searched == 0
     }
 
+    /// Bytes that it keeps for the request that has not wholly come.
+    pub fn kept_bytes(&self) -> usize {
+        if self.is_at_start() { 0 } else { self.spans.len() * size_of::<Span>() }
+    }
+
     fn arguments_from(&mut self, buffer: &[u8], limits: &Limits) -> Result<Parsed, ProtocolError> {
         loop {
             match self.next {
