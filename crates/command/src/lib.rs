@@ -18,6 +18,7 @@ pub mod commands;
 pub mod error;
 pub mod glob;
 pub mod host;
+mod list;
 mod long_double;
 mod neutral;
 pub mod number;
@@ -27,9 +28,10 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 
-pub use commands::{scan, wait};
+pub use commands::{keys, scan, wait};
 pub use error::{CommandError, ErrorKind};
 pub use host::{ClusterView, Host, InfoData, NodeView, RangeView};
+pub use list::{Chunk, List};
 pub use reply::{Corrupt, Reply};
 pub use session::{Door, Session};
 pub use table::{

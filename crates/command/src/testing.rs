@@ -1,8 +1,8 @@
 //! For tests: one partition, one session, a host with fixed answers, and replies as text.
 
 use crate::{
-    ClusterView, Command, CommandError, Door, Flags, Handler, Host, InfoData, NodeView, RangeView, Reply,
-    Session, resolve, scan,
+    ClusterView, Command, CommandError, Door, Flags, Handler, Host, InfoData, List, NodeView, RangeView,
+    Reply, Session, keys, resolve, scan,
 };
 use storage::{Changes, Hasher, Keyspace, Table, Uncommitted};
 use types::Version;
@@ -75,6 +75,20 @@ impl World {
                     Reply::Array(found.into_iter().map(Reply::bulk).collect()),
                 ]))
             }
+            Handler::Listing => {
+                let mut list = List::default();
+                let mut cursor = Some(0);
+                while let Some(at) = cursor {
+                    let step = keys::step(args[1], at);
+                    let step: Vec<&[u8]> = step.iter().map(|arg| &arg[..]).collect();
+                    let request = scan::parse(&step)?;
+                    let mut found = Vec::new();
+                    cursor =
+                        self.keyspace(|keyspace| scan::run_partition(keyspace, at, &request, &mut found));
+                    found.iter().for_each(|key| list.push(key));
+                }
+                Ok(Reply::List(list))
+            }
             Handler::Wait => Ok(Reply::Integer(0)),
         }
     }
@@ -102,6 +116,7 @@ fn show(reply: &Reply<'_>) -> String {
         Reply::Bulk(bytes) => format!("'{}'", String::from_utf8_lossy(bytes)),
         Reply::Null | Reply::NullArray => "(nil)".into(),
         Reply::Array(items) | Reply::Set(items) => list(items),
+        Reply::List(list) => show(&Reply::Array(list.iter().map(Reply::bulk).collect())),
         Reply::Map(pairs) => {
             let pairs: Vec<String> = pairs.iter().map(|(k, v)| format!("{}: {}", show(k), show(v))).collect();
             format!("{{{}}}", pairs.join(", "))

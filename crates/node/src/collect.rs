@@ -1,8 +1,10 @@
-//! Requests over several partitions: split and merged (rule 18), on every partition, SCAN, and WAIT.
+//! Requests over several partitions: split and merged (rule 18), on every partition, SCAN, and WAIT. KEYS is in
+//! [`crate::listing`].
 //!
 //! Each part is a request of its own on one partition, with all that this means: passed on, parked, sent again. The
 //! collector has their replies and makes one of them.
 
+use crate::listing::Listing;
 use crate::run::{Origin, OwnedTask, Task};
 use crate::shard::{Shard, Ticket};
 use bytes::Bytes;
@@ -24,6 +26,7 @@ const WAIT_ASKS: Duration = Duration::from_millis(5);
 pub(crate) enum Collector {
     Gather(Gather),
     Scan(Scan),
+    Listing(Listing),
     Wait(Wait),
 }
 
@@ -62,7 +65,7 @@ pub(crate) struct Wait {
 }
 
 impl Shard {
-    fn new_collector(&mut self, collector: Collector) -> u64 {
+    pub(crate) fn new_collector(&mut self, collector: Collector) -> u64 {
         let id = self.next_collector;
         self.next_collector += 1;
         self.collectors.insert(id, collector);
@@ -195,8 +198,10 @@ impl Shard {
                 self.scan_done(scan, cursor);
             }
             None => {
+                // Others are served before the next partition is asked.
                 scan.partition += 1;
-                self.scan_step(scan, 0);
+                let collector = self.new_collector(Collector::Scan(scan));
+                self.going_on.push_back(collector);
             }
         }
     }
@@ -326,6 +331,20 @@ impl Shard {
         }
     }
 
+    /// Takes a request over several partitions one step on, so that none of them holds up others.
+    pub(crate) fn go_on(&mut self) {
+        let Some(id) = self.going_on.pop_front() else { return };
+        match self.collectors.get(&id) {
+            Some(Collector::Listing(_)) => self.list_on(id),
+            Some(Collector::Scan(_)) => {
+                if let Some(Collector::Scan(scan)) = self.collectors.remove(&id) {
+                    self.scan_step(scan, 0);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Takes in the parts that are done.
     pub(crate) fn settle_parts(&mut self) {
         while let Some((id, index, reply)) = self.parts.pop_front() {
@@ -347,6 +366,7 @@ impl Shard {
                         self.holders_counted(id);
                     }
                 }
+                Some(Collector::Listing(_)) => self.list_part(id, index, &reply),
                 Some(Collector::Scan(_)) => {
                     if let Some(Collector::Scan(scan)) = self.collectors.remove(&id) {
                         self.scan_part(scan, reply);
@@ -363,6 +383,7 @@ impl Collector {
         match self {
             Collector::Gather(gather) => gather.origin,
             Collector::Scan(scan) => scan.task.origin,
+            Collector::Listing(listing) => listing.origin,
             Collector::Wait(waiting) => waiting.task.origin,
         }
     }
@@ -417,7 +438,6 @@ impl Gather {
                 parts.iter().map(|part| if let Reply::Integer(n) = part { *n } else { 0 }).sum(),
             ),
             Merge::AllOk => Reply::ok(),
-            Merge::Concat => Reply::Array(parts.into_iter().flat_map(elements).collect()),
             Merge::InKeyOrder => {
                 let count = self.places.iter().map(Vec::len).sum();
                 let mut merged: Vec<Reply<'static>> = vec![Reply::Null; count];

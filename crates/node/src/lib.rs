@@ -18,6 +18,7 @@ mod control_driver;
 mod forward;
 mod heart_driver;
 mod host;
+mod listing;
 mod published;
 mod request;
 mod run;

@@ -101,6 +101,7 @@ impl Shard {
                 self.everywhere(merge, &task);
                 Ok(Answer::Later)
             }
+            Handler::Listing => self.list(&task).map(|()| Answer::Alone),
             Handler::Scan => self.scan(&task).map(|()| Answer::Later),
             Handler::Wait => self.wait_for_backups(&task).map(|()| Answer::Later),
             Handler::Session(_) => Err(CommandError::Syntax),

@@ -147,7 +147,7 @@ fn run_command<'t>(
             let next = next.map_or(Reply::Null, |cursor| Reply::bulk(cursor.to_string()));
             Ok(Reply::Array(vec![next, Reply::Array(found.into_iter().map(Reply::bulk).collect())]))
         }
-        Handler::Session(_) | Handler::Wait => Err(CommandError::Syntax),
+        Handler::Session(_) | Handler::Wait | Handler::Listing => Err(CommandError::Syntax),
     }
 }
 

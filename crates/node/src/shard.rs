@@ -21,8 +21,10 @@ const SNAPSHOTS_MAX: usize = 8;
 /// For this long after a partition got another primary its requests are passed on also at the door for cluster-aware
 /// clients: nodes learn of it at different moments, and redirections could go round in circles.
 pub(crate) const SETTLING: Duration = Duration::from_secs(1);
-/// Slices of active expiry in one tick.
+/// Slices of active expiry after each tick that find little to remove. One that finds much is followed by another.
 const EXPIRY_SLICES: usize = 32;
+/// A slice of active expiry that removes so many keys found much: a quarter of what it looked at.
+const EXPIRED_MUCH: usize = 16;
 
 /// Names a request of a client: which connection, and its number on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +42,8 @@ pub enum Answer {
     Now,
     /// A reply with the ticket comes among the effects.
     Later,
+    /// The same, and until it is out the connection's next requests are better not run: it may be large.
+    Alone,
 }
 
 /// What a shard wants done.
@@ -93,6 +97,8 @@ pub struct Shard {
     /// Requests over several partitions.
     pub(crate) collectors: BTreeMap<u64, Collector>,
     pub(crate) next_collector: u64,
+    /// Those that take a step at the next [`Shard::work`].
+    pub(crate) going_on: VecDeque<u64>,
     /// Parts of those that are done: collector, index, reply.
     pub(crate) parts: VecDeque<(u64, usize, Reply<'static>)>,
     pub(crate) parked_count: usize,
@@ -103,6 +109,8 @@ pub struct Shard {
     pub(crate) hasher: Hasher,
     pub(crate) figures: Arc<dyn Fn() -> ServerFigures + Send + Sync>,
     expiry_next: PartitionId,
+    /// Slices of active expiry that are due.
+    expiry_slices: usize,
 }
 
 impl Shard {
@@ -131,6 +139,7 @@ impl Shard {
             next_forward: 1,
             collectors: BTreeMap::new(),
             next_collector: 1,
+            going_on: VecDeque::new(),
             parts: VecDeque::new(),
             parked_count: 0,
             moved_at: BTreeMap::new(),
@@ -138,6 +147,7 @@ impl Shard {
             hasher,
             figures: Arc::new(ServerFigures::default),
             expiry_next: PartitionId(0),
+            expiry_slices: 0,
         }
     }
 
@@ -276,7 +286,7 @@ impl Shard {
             free = free.saturating_sub(partition.snapshots_under_way().saturating_sub(before));
         }
         self.context.snapshots_free = 0;
-        self.expire();
+        self.expiry_slices = EXPIRY_SLICES;
         self.retry_parked();
         self.retry_forwards();
         self.tick_collectors();
@@ -285,28 +295,48 @@ impl Shard {
         self.count();
     }
 
-    /// Removes keys whose time has come, a slice at a time.
+    /// Does a little of what has to be done beside requests: a step of a request over all partitions, and a slice of
+    /// active expiry, some tens of microseconds each. True where there is more. Whoever calls it has the clock, and says
+    /// how often; whatever it leaves waits, so it should be called again before the shard sleeps.
+    pub fn work(&mut self, now: Instant) -> bool {
+        if !self.has_work() {
+            return false;
+        }
+        self.at(now);
+        self.go_on();
+        self.expire();
+        self.settle();
+        self.has_work()
+    }
+
+    fn has_work(&self) -> bool {
+        self.expiry_slices > 0 || !self.going_on.is_empty()
+    }
+
+    /// Removes keys whose time has come: one slice of one partition.
     fn expire(&mut self) {
+        if self.expiry_slices == 0 {
+            return;
+        }
         let first = self.expiry_next;
-        let ids: Vec<PartitionId> =
-            self.partitions.range(first..).chain(self.partitions.range(..first)).map(|(&id, _)| id).collect();
-        let mut slices = 0;
-        for id in ids {
-            let Some(partition) = self.partitions.get_mut(&id) else { continue };
-            if partition.table().volatile_len() == 0 {
-                continue;
-            }
-            if slices >= EXPIRY_SLICES {
-                self.expiry_next = id;
-                return;
-            }
-            slices += 1;
-            let before = partition.table().volatile_len();
-            if partition.expire(&self.context) {
-                let removed = before.saturating_sub(partition.table().volatile_len());
-                ShardCounters::add(&self.config.published.shard(self.config.shard).expired, removed as u64);
-                self.dirty.push(id);
-            }
+        let is_volatile =
+            |(_, partition): &(&PartitionId, &Partition<Waiter>)| partition.table().volatile_len() > 0;
+        let mut from_here = self.partitions.range(first..).chain(self.partitions.range(..first));
+        let Some((&id, _)) = from_here.find(is_volatile) else {
+            self.expiry_slices = 0;
+            return;
+        };
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let expired = partition.expire(&self.context);
+        if expired > 0 {
+            ShardCounters::add(&self.config.published.shard(self.config.shard).expired, expired as u64);
+            self.dirty.push(id);
+        }
+        if expired >= EXPIRED_MUCH {
+            self.expiry_next = id;
+        } else {
+            self.expiry_next = PartitionId(id.0.wrapping_add(1));
+            self.expiry_slices -= 1;
         }
     }
 

@@ -317,11 +317,11 @@ impl<W> Partition<W> {
         }
     }
 
-    /// Logs the removal of up to a few keys whose time has come (rule 14). True where there may be more.
-    pub fn expire(&mut self, context: &Context) -> bool {
+    /// Looks at the next few keys and logs the removal of those whose time has come (rule 14). Returns how many.
+    pub fn expire(&mut self, context: &Context) -> usize {
         const ENTRIES_A_SLICE: usize = 64;
         if self.table.volatile_len() == 0 || self.standing(context) != Standing::Serving {
-            return false;
+            return 0;
         }
         let now_ms = self.time_ms(context);
         let mut expired: Vec<Vec<u8>> = Vec::new();
@@ -332,7 +332,7 @@ impl<W> Partition<W> {
         });
         self.expiry_cursor = next.unwrap_or(0);
         if expired.is_empty() {
-            return false;
+            return 0;
         }
         let look = |keyspace: &mut Keyspace<'_>| {
             for key in &expired {
@@ -341,7 +341,7 @@ impl<W> Partition<W> {
             }
         };
         self.run(context, None, look, |()| Bytes::new());
-        true
+        expired.len()
     }
 
     // -------------------------------------------------------------------------------------------- the map

@@ -13,7 +13,7 @@
 
 use crate::clock;
 use crate::machine::{Answer, ShardMachine, Ticket};
-use command::{Reply, Session};
+use command::{List, Reply, Session};
 use mio::net::TcpStream;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -31,6 +31,8 @@ const ARGS_IN_PLACE: usize = 3 * LOOK_AHEAD;
 const READS_A_TURN: usize = 4;
 /// Requests of one connection in one turn.
 const REQUESTS_A_TURN: usize = 1024;
+/// What one turn writes of a list.
+const LIST_BYTES_A_TURN: usize = 256 * 1024;
 const OUT_BYTES_PAUSE: usize = 1024 * 1024;
 const PENDING_PAUSE: usize = 10_000;
 const PENDING_BYTES_PAUSE: usize = 64 * 1024 * 1024;
@@ -49,6 +51,8 @@ enum Slot {
     Waiting { protocol: u8, bytes: usize },
     /// Its reply, behind others that wait.
     Done(Vec<u8>),
+    /// A reply of maybe millions of items, which is written a chunk at a time once it is at the front.
+    List { list: List, begun: bool },
 }
 
 /// The connection has to go, without another word.
@@ -80,6 +84,8 @@ pub struct Connection {
     sent: usize,
     pending: VecDeque<Slot>,
     pending_bytes: usize,
+    /// A request whose reply may be large: until that is out, no other runs.
+    alone: Option<u64>,
     /// The number of the request at the front of `pending`.
     front: u64,
     progress_at: Instant,
@@ -125,6 +131,7 @@ impl Connection {
             sent: 0,
             pending: VecDeque::new(),
             pending_bytes: 0,
+            alone: None,
             front: 0,
             progress_at: now,
             active: true,
@@ -170,7 +177,8 @@ impl Connection {
     }
 
     fn is_full(&self) -> bool {
-        self.out.len() - self.sent > OUT_BYTES_PAUSE
+        self.alone.is_some()
+            || self.out.len() - self.sent > OUT_BYTES_PAUSE
             || self.pending.len() >= PENDING_PAUSE
             || self.pending_bytes > PENDING_BYTES_PAUSE
     }
@@ -322,7 +330,10 @@ impl Connection {
                     self.pending.push_back(Slot::Done(behind));
                 }
             }
-            Answer::Later => {
+            Answer::Later | Answer::Alone => {
+                if answer == Answer::Alone {
+                    self.alone = Some(ticket.sequence);
+                }
                 self.pending.push_back(Slot::Waiting { protocol, bytes });
                 self.pending_bytes += bytes;
             }
@@ -345,27 +356,62 @@ impl Connection {
     }
 
     /// The machine's reply to an earlier request.
-    pub fn reply(&mut self, sequence: u64, reply: &Reply<'_>) {
+    pub fn reply(&mut self, sequence: u64, reply: Reply<'_>) {
         let Some(at) = sequence.checked_sub(self.front).and_then(|at| usize::try_from(at).ok()) else {
             return;
         };
         let Some(&Slot::Waiting { protocol, bytes }) = self.pending.get(at) else { return };
         self.pending_bytes -= bytes;
-        if at > 0 {
-            let mut done = Vec::new();
-            resp::write(reply, protocol, &mut done);
-            self.pending[at] = Slot::Done(done);
-            return;
-        }
-        resp::write(reply, protocol, &mut self.out);
-        self.pending.pop_front();
-        self.front += 1;
-        while let Some(Slot::Done(_)) = self.pending.front() {
-            if let Some(Slot::Done(done)) = self.pending.pop_front() {
-                self.out.extend_from_slice(&done);
-                self.front += 1;
+        match reply {
+            Reply::List(list) => self.pending[at] = Slot::List { list, begun: false },
+            reply if at > 0 => {
+                let mut done = Vec::new();
+                resp::write(&reply, protocol, &mut done);
+                self.pending[at] = Slot::Done(done);
+            }
+            reply => {
+                resp::write(&reply, protocol, &mut self.out);
+                self.pass_front();
             }
         }
+        self.pass_replies();
+    }
+
+    fn pass_front(&mut self) {
+        self.pending.pop_front();
+        if self.alone == Some(self.front) {
+            self.alone = None;
+        }
+        self.front += 1;
+    }
+
+    /// Puts the replies at the front where they are written from; of a list, as much as is worth a write.
+    fn pass_replies(&mut self) {
+        loop {
+            match self.pending.front_mut() {
+                Some(Slot::Done(done)) => self.out.extend_from_slice(done),
+                Some(Slot::List { list, begun }) => {
+                    if !std::mem::replace(begun, true) {
+                        resp::write_list_head(list.len(), &mut self.out);
+                    }
+                    while self.out.len() - self.sent < LIST_BYTES_A_TURN
+                        && let Some(chunk) = list.take_chunk()
+                    {
+                        resp::write_list_items(&chunk, &mut self.out);
+                    }
+                    if !list.is_empty() {
+                        return;
+                    }
+                }
+                Some(Slot::Waiting { .. }) | None => return,
+            }
+            self.pass_front();
+        }
+    }
+
+    /// Whether it has more to write, and only leaves others their turn.
+    pub fn has_more(&self) -> bool {
+        self.wants_write() || (self.writable && matches!(self.pending.front(), Some(Slot::List { .. })))
     }
 
     /// Whether it has something to write and may.
@@ -379,6 +425,7 @@ impl Connection {
         if self.broken {
             return Err(Dead);
         }
+        self.pass_replies();
         while self.wants_write() {
             match self.stream.write(&self.out[self.sent..]) {
                 Ok(0) => return Err(Dead),
@@ -407,7 +454,8 @@ impl Connection {
 
     /// Once a second: gives back the buffers of an idle connection, and gives up on a client that reads nothing.
     pub fn sweep(&mut self, now: Instant) -> Result<(), Dead> {
-        let unsent = self.out.len() - self.sent;
+        let listed = |slot: &Slot| if let Slot::List { list, .. } = slot { list.bytes() } else { 0 };
+        let unsent = self.out.len() - self.sent + self.pending.iter().map(listed).sum::<usize>();
         if unsent > OUT_BYTES_STUCK && now.since(self.progress_at) > STUCK_AFTER {
             return Err(Dead);
         }

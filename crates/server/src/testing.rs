@@ -142,6 +142,10 @@ impl ShardMachine for FakeShard {
 
     fn tick(&mut self, _: Instant) {}
 
+    fn work(&mut self, _: Instant) -> bool {
+        false
+    }
+
     fn flush(&mut self, _: Instant) {
         self.turn += 1;
         let turn = self.turn;

@@ -34,7 +34,7 @@ pub struct ScanRequest {
 }
 
 /// The most entries that one step looks at, so that no step stands still for long.
-const COUNT_MAX: i64 = 100_000;
+const COUNT_MAX: i64 = 10_000;
 
 /// Reads a request.
 pub fn parse(args: &[&[u8]]) -> Result<ScanRequest, CommandError> {
