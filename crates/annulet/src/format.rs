@@ -2,6 +2,7 @@
 
 use crate::quoting::quote;
 use client::Reply;
+use command::List;
 use serde_json::Value;
 
 /// How replies are printed.
@@ -42,6 +43,7 @@ fn readable(reply: &Reply<'_>, indent: usize) -> String {
         Reply::Double(value) => format!("(double) {value}"),
         Reply::Boolean(value) => format!("({value})"),
         Reply::Verbatim(text) => text.trim_end_matches('\n').to_owned(),
+        Reply::List(list) => readable(&as_array(list), indent),
         Reply::Array(items) if items.is_empty() => "(empty array)".to_owned(),
         Reply::Set(items) if items.is_empty() => "(empty set)".to_owned(),
         Reply::Map(pairs) if pairs.is_empty() => "(empty hash)".to_owned(),
@@ -56,10 +58,15 @@ fn readable(reply: &Reply<'_>, indent: usize) -> String {
     }
 }
 
+fn as_array(list: &List) -> Reply<'_> {
+    Reply::Array(list.iter().map(|item| Reply::Bulk(item.into())).collect())
+}
+
 fn has_items(reply: &Reply<'_>) -> bool {
     match reply {
         Reply::Array(items) | Reply::Set(items) => !items.is_empty(),
         Reply::Map(pairs) => !pairs.is_empty(),
+        Reply::List(list) => !list.is_empty(),
         _ => false,
     }
 }
@@ -88,6 +95,7 @@ fn raw(reply: &Reply<'_>, out: &mut Vec<u8>) {
         }
     };
     match reply {
+        Reply::List(items) => raw(&as_array(items), out),
         Reply::Array(items) | Reply::Set(items) => list(&mut items.iter()),
         Reply::Map(pairs) => list(&mut pairs.iter().flat_map(|(key, value)| [key, value])),
         Reply::Bulk(bytes) => out.extend_from_slice(bytes),
@@ -113,6 +121,7 @@ fn json(reply: &Reply<'_>) -> Value {
         Reply::Double(value) => Value::from(*value),
         Reply::Boolean(value) => Value::Bool(*value),
         Reply::Verbatim(value) => Value::String(value.clone()),
+        Reply::List(list) => json(&as_array(list)),
         Reply::Array(items) | Reply::Set(items) => items.iter().map(json).collect(),
         Reply::Map(pairs) => {
             let name = |key: &Reply<'_>| match json(key) {

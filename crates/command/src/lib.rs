@@ -19,6 +19,7 @@ pub mod commands;
 pub mod error;
 pub mod glob;
 pub mod host;
+mod list;
 mod long_double;
 mod neutral;
 pub mod number;
@@ -29,9 +30,10 @@ pub mod table;
 mod testing;
 
 pub use clients::{ClientAnswer, ClientFilter, ClientOrder, ClientState};
-pub use commands::{randomkey, scan, wait};
+pub use commands::{keys, randomkey, scan, wait};
 pub use error::{CommandError, ErrorKind};
 pub use host::{ClusterView, Host, InfoData, NodeView, Pause, RangeView};
+pub use list::{Chunk, List};
 pub use reply::{Corrupt, Reply};
 pub use session::{Door, ReplyMode, Session};
 pub use table::{

@@ -53,6 +53,12 @@ pub(crate) fn encode(reply: &Reply<'_>, out: &mut Vec<u8>) {
             write_number(items.len() as u64, out);
             items.iter().for_each(|item| encode(item, out));
         }
+        // Read back as an array.
+        Reply::List(list) => {
+            out.push(ARRAY);
+            write_number(list.len() as u64, out);
+            list.iter().for_each(|item| write_bytes(BULK, item, out));
+        }
         Reply::Map(pairs) => {
             out.push(MAP);
             write_number(pairs.len() as u64, out);

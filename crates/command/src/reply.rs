@@ -1,6 +1,7 @@
 //! What a command answers: a tree that knows nothing of RESP2, RESP3, HTTP or gRPC. The codecs write it.
 
 use crate::error::CommandError;
+use crate::list::List;
 use crate::neutral;
 pub use crate::neutral::Corrupt;
 use std::borrow::Cow;
@@ -22,6 +23,8 @@ pub enum Reply<'a> {
     NullArray,
     /// A sequence.
     Array(Vec<Reply<'a>>),
+    /// A sequence of byte strings, packed, since they may be millions.
+    List(List),
     /// Pairs; RESP2 shows them as one flat sequence.
     Map(Vec<(Reply<'a>, Reply<'a>)>),
     /// A sequence without order; RESP2 shows an array.
@@ -70,6 +73,7 @@ impl<'a> Reply<'a> {
             Reply::Map(pairs) => {
                 Reply::Map(pairs.into_iter().map(|(k, v)| (k.into_owned(), v.into_owned())).collect())
             }
+            Reply::List(list) => Reply::List(list),
             Reply::Simple(text) => Reply::Simple(text),
             Reply::Error(error) => Reply::Error(error),
             Reply::Integer(value) => Reply::Integer(value),

@@ -43,6 +43,8 @@ pub enum Handler {
     },
     /// `SCAN`: partition after partition, as its cursor says. The node drives [`scan`].
     Scan,
+    /// `KEYS`: on every partition, by steps of `SCAN`. The node drives it and makes one [`crate::List`].
+    Listing,
     /// On the partition of the slot that an argument names.
     Slot {
         /// Which argument.
@@ -78,8 +80,6 @@ pub enum Merge {
     AllOk,
     /// Arrays with an item a key are put back in the order of the request's keys.
     InKeyOrder,
-    /// Arrays are joined, in any order.
-    Concat,
 }
 
 /// A set of properties.
@@ -531,7 +531,7 @@ fn reference_row(page: &mut String, command: &Command) {
         Handler::Keys { over: Over::One, .. } if command.keys == KeySpec::ONE => "one key",
         Handler::Keys { over: Over::One, .. } => "CROSSSLOT",
         Handler::Keys { over: Over::Split(_), .. } => "each key by itself",
-        Handler::Everywhere { .. } | Handler::Scan | Handler::RandomKey => "all partitions",
+        Handler::Everywhere { .. } | Handler::Scan | Handler::Listing | Handler::RandomKey => "all partitions",
         Handler::Slot { .. } => "the slot's",
         Handler::Session(_) | Handler::Clients(_) | Handler::Wait => "no keys",
     };

@@ -1,8 +1,8 @@
 //! For tests: one partition, one session, a host with fixed answers, and replies as text.
 
 use crate::{
-    ClusterView, Command, CommandError, Door, Flags, Handler, Host, InfoData, NodeView, Pause, RangeView,
-    Reply, Session, randomkey, resolve, scan,
+    ClusterView, Command, CommandError, Door, Flags, Handler, Host, InfoData, List, NodeView, Pause,
+    RangeView, Reply, Session, keys, randomkey, resolve, scan,
 };
 use std::time::Duration;
 use storage::{Changes, Footprint, Hasher, Keyspace, Table, Uncommitted};
@@ -86,6 +86,20 @@ impl World {
                 Ok(self.keyspace(|keyspace| randomkey::run_partition(keyspace, &[args[0], b"0"])))
             }
             Handler::Clients(_) | Handler::Wait => Ok(Reply::Integer(0)),
+            Handler::Listing => {
+                let mut list = List::default();
+                let mut cursor = Some(0);
+                while let Some(at) = cursor {
+                    let step = keys::step(args[1], at);
+                    let step: Vec<&[u8]> = step.iter().map(|arg| &arg[..]).collect();
+                    let request = scan::parse(&step)?;
+                    let mut found = Vec::new();
+                    cursor =
+                        self.keyspace(|keyspace| scan::run_partition(keyspace, at, &request, &mut found));
+                    found.iter().for_each(|key| list.push(key));
+                }
+                Ok(Reply::List(list))
+            }
         }
     }
 }
@@ -112,6 +126,7 @@ fn show(reply: &Reply<'_>) -> String {
         Reply::Bulk(bytes) => format!("'{}'", String::from_utf8_lossy(bytes)),
         Reply::Null | Reply::NullArray => "(nil)".into(),
         Reply::Array(items) | Reply::Set(items) => list(items),
+        Reply::List(list) => show(&Reply::Array(list.iter().map(Reply::bulk).collect())),
         Reply::Map(pairs) => {
             let pairs: Vec<String> = pairs.iter().map(|(k, v)| format!("{}: {}", show(k), show(v))).collect();
             format!("{{{}}}", pairs.join(", "))

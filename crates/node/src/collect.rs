@@ -1,9 +1,10 @@
-//! Requests over several partitions: split and merged (rule 18), on every partition, SCAN, and WAIT. RANDOMKEY has a
-//! file of its own.
+//! Requests over several partitions: split and merged (rule 18), on every partition, SCAN, and WAIT. KEYS is in
+//! [`crate::listing`], RANDOMKEY in [`crate::random_key`].
 //!
 //! Each part is a request of its own on one partition, with all that this means: passed on, parked, sent again. The
 //! collector has their replies and makes one of them.
 
+use crate::listing::Listing;
 use crate::random_key::RandomKey;
 use crate::run::{Origin, OwnedTask, Task};
 use crate::shard::{Shard, Ticket};
@@ -26,6 +27,7 @@ const WAIT_ASKS: Duration = Duration::from_millis(5);
 pub(crate) enum Collector {
     Gather(Gather),
     Scan(Scan),
+    Listing(Listing),
     Wait(Wait),
     RandomKey(RandomKey),
 }
@@ -200,8 +202,10 @@ impl Shard {
                 self.scan_done(scan, cursor);
             }
             None => {
+                // Others are served before the next partition is asked.
                 scan.partition += 1;
-                self.scan_step(scan, 0);
+                let collector = self.new_collector(Collector::Scan(scan));
+                self.going_on.push_back(collector);
             }
         }
     }
@@ -329,6 +333,20 @@ impl Shard {
         }
     }
 
+    /// Takes a request over several partitions one step on, so that none of them holds up others.
+    pub(crate) fn go_on(&mut self) {
+        let Some(id) = self.going_on.pop_front() else { return };
+        match self.collectors.get(&id) {
+            Some(Collector::Listing(_)) => self.list_on(id),
+            Some(Collector::Scan(_)) => {
+                if let Some(Collector::Scan(scan)) = self.collectors.remove(&id) {
+                    self.scan_step(scan, 0);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Takes in the parts that are done.
     pub(crate) fn settle_parts(&mut self) {
         while let Some((id, index, reply)) = self.parts.pop_front() {
@@ -350,6 +368,7 @@ impl Shard {
                         self.holders_counted(id);
                     }
                 }
+                Some(Collector::Listing(_)) => self.list_part(id, index, &reply),
                 Some(Collector::Scan(_)) => {
                     if let Some(Collector::Scan(scan)) = self.collectors.remove(&id) {
                         self.scan_part(scan, reply);
@@ -367,6 +386,7 @@ impl Collector {
         match self {
             Collector::Gather(gather) => gather.origin,
             Collector::Scan(scan) => scan.task.origin,
+            Collector::Listing(listing) => listing.origin,
             Collector::Wait(waiting) => waiting.task.origin,
             Collector::RandomKey(choice) => choice.task.origin,
         }
@@ -422,7 +442,6 @@ impl Gather {
                 parts.iter().map(|part| if let Reply::Integer(n) = part { *n } else { 0 }).sum(),
             ),
             Merge::AllOk => Reply::ok(),
-            Merge::Concat => Reply::Array(parts.into_iter().flat_map(elements).collect()),
             Merge::InKeyOrder => {
                 let count = self.places.iter().map(Vec::len).sum();
                 let mut merged: Vec<Reply<'static>> = vec![Reply::Null; count];

@@ -19,6 +19,7 @@ mod forward;
 mod heart_driver;
 mod host;
 mod last_writes;
+mod listing;
 mod partitions;
 mod published;
 mod random_key;

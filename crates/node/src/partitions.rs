@@ -46,6 +46,13 @@ impl Partitions {
         self.places.iter().flatten().map(|partition| &**partition)
     }
 
+    /// All, by number, beginning with the first that has this number or a greater one.
+    pub fn from(&self, id: PartitionId) -> impl Iterator<Item = &Partition<Waiter>> {
+        let first = usize::from(id.0).div_ceil(usize::from(self.shards)).min(self.places.len());
+        let (before, behind) = self.places.split_at(first);
+        behind.iter().chain(before).flatten().map(|partition| &**partition)
+    }
+
     #[inline]
     fn place(&self, id: PartitionId) -> Option<usize> {
         if self.shards == 1 {

@@ -142,6 +142,7 @@ impl Shard {
                 self.everywhere(merge, &task);
                 Ok(Answer::Later)
             }
+            Handler::Listing => self.list(&task).map(|()| Answer::Alone),
             Handler::Scan => self.scan(&task).map(|()| Answer::Later),
             Handler::RandomKey => {
                 self.random_key(&task);

@@ -25,8 +25,10 @@ const SNAPSHOTS_MAX: usize = 8;
 pub(crate) const SETTLING: Duration = Duration::from_secs(1);
 /// How often a shard's figures are published.
 const COUNT: Duration = Duration::from_millis(50);
-/// Slices of active expiry in one tick.
+/// Slices of active expiry after each tick that find little to remove. One that finds much is followed by another.
 const EXPIRY_SLICES: usize = 32;
+/// A slice of active expiry that removes so many keys found much: a quarter of what it looked at.
+const EXPIRED_MUCH: usize = 16;
 
 /// Names a request of a client: which connection, and its number on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +46,8 @@ pub enum Answer {
     Now,
     /// A reply with the ticket comes among the effects.
     Later,
+    /// The same, and until it is out the connection's next requests are better not run: it may be large.
+    Alone,
 }
 
 /// What a shard wants done.
@@ -101,6 +105,8 @@ pub struct Shard {
     /// Requests over several partitions.
     pub(crate) collectors: BTreeMap<u64, Collector>,
     pub(crate) next_collector: u64,
+    /// Those that take a step at the next [`Shard::work`].
+    pub(crate) going_on: VecDeque<u64>,
     /// Parts of those that are done: collector, index, reply.
     pub(crate) parts: VecDeque<(u64, usize, Reply<'static>)>,
     pub(crate) parked_count: usize,
@@ -113,6 +119,8 @@ pub struct Shard {
     pub(crate) figures: Arc<dyn Fn() -> ServerFigures + Send + Sync>,
     expiry_next: PartitionId,
     count_at: Instant,
+    /// Slices of active expiry that are due.
+    expiry_slices: usize,
 }
 
 impl Shard {
@@ -142,6 +150,7 @@ impl Shard {
             next_forward: 1,
             collectors: BTreeMap::new(),
             next_collector: 1,
+            going_on: VecDeque::new(),
             parts: VecDeque::new(),
             parked_count: 0,
             moved_at: BTreeMap::new(),
@@ -151,6 +160,7 @@ impl Shard {
             figures: Arc::new(ServerFigures::default),
             expiry_next: PartitionId(0),
             count_at: Instant(0),
+            expiry_slices: 0,
         }
     }
 
@@ -301,7 +311,7 @@ impl Shard {
             free = free.saturating_sub(partition.snapshots_under_way().saturating_sub(before));
         }
         self.context.snapshots_free = 0;
-        self.expire();
+        self.expiry_slices = EXPIRY_SLICES;
         self.retry_parked();
         self.retry_forwards();
         self.tick_collectors();
@@ -313,30 +323,45 @@ impl Shard {
         }
     }
 
-    /// Removes keys whose time has come, a slice at a time.
+    /// Does a little of what has to be done beside requests: a step of a request over all partitions, and a slice of
+    /// active expiry, some tens of microseconds each. True where there is more. Whoever calls it has the clock, and says
+    /// how often; whatever it leaves waits, so it should be called again before the shard sleeps.
+    pub fn work(&mut self, now: Instant) -> bool {
+        if !self.has_work() {
+            return false;
+        }
+        self.at(now);
+        self.go_on();
+        self.expire();
+        self.settle();
+        self.has_work()
+    }
+
+    fn has_work(&self) -> bool {
+        self.expiry_slices > 0 || !self.going_on.is_empty()
+    }
+
+    /// Removes keys whose time has come: one slice of one partition.
     fn expire(&mut self) {
-        let first = self.expiry_next;
-        let due = self.partitions.iter().filter(|partition| partition.table().volatile_len() > 0);
-        let mut ids: Vec<PartitionId> = due.map(Partition::id).collect();
-        let behind = ids.partition_point(|&id| id < first);
-        ids.rotate_left(behind);
-        let mut slices = 0;
-        for id in ids {
-            let Some(partition) = self.partitions.get_mut(id) else { continue };
-            if partition.table().volatile_len() == 0 {
-                continue;
-            }
-            if slices >= EXPIRY_SLICES {
-                self.expiry_next = id;
-                return;
-            }
-            slices += 1;
-            let before = partition.table().volatile_len();
-            if partition.expire(&self.context, &mut self.changes) {
-                let removed = before.saturating_sub(partition.table().volatile_len());
-                ShardCounters::add(&self.config.published.shard(self.config.shard).expired, removed as u64);
-                self.dirty.push(id);
-            }
+        if self.expiry_slices == 0 {
+            return;
+        }
+        let is_volatile = |partition: &&Partition<Waiter>| partition.table().volatile_len() > 0;
+        let Some(id) = self.partitions.from(self.expiry_next).find(is_volatile).map(Partition::id) else {
+            self.expiry_slices = 0;
+            return;
+        };
+        let Some(partition) = self.partitions.get_mut(id) else { return };
+        let expired = partition.expire(&self.context, &mut self.changes);
+        if expired > 0 {
+            ShardCounters::add(&self.config.published.shard(self.config.shard).expired, expired as u64);
+            self.dirty.push(id);
+        }
+        if expired >= EXPIRED_MUCH {
+            self.expiry_next = id;
+        } else {
+            self.expiry_next = PartitionId(id.0.wrapping_add(1));
+            self.expiry_slices -= 1;
         }
     }
 

@@ -337,11 +337,11 @@ impl<W> Partition<W> {
         }
     }
 
-    /// Logs the removal of up to a few keys whose time has come (rule 14). True where there may be more.
-    pub fn expire(&mut self, context: &Context, changes: &mut Changes) -> bool {
+    /// Looks at the next few keys and logs the removal of those whose time has come (rule 14). Returns how many.
+    pub fn expire(&mut self, context: &Context, changes: &mut Changes) -> usize {
         const ENTRIES_A_SLICE: usize = 64;
         if self.table.volatile_len() == 0 || self.standing(context) != Standing::Serving {
-            return false;
+            return 0;
         }
         let now_ms = self.time_ms(context);
         let mut expired: Vec<Vec<u8>> = Vec::new();
@@ -352,7 +352,7 @@ impl<W> Partition<W> {
         });
         self.expiry_cursor = next.unwrap_or(0);
         if expired.is_empty() {
-            return false;
+            return 0;
         }
         let footprint = Footprint::default();
         let mut keyspace = self.begin(context, changes, &footprint);
@@ -361,7 +361,7 @@ impl<W> Partition<W> {
             let _ = keyspace.get(key);
         }
         self.finish(context, changes, &footprint, None);
-        true
+        expired.len()
     }
 
     // -------------------------------------------------------------------------------------------- the map

@@ -18,7 +18,7 @@ mod pause;
 use crate::clock;
 use crate::machine::{Answer, Preview, ShardMachine, Ticket};
 use command::clients::describe;
-use command::{ClientState, Pause, Reply, ReplyMode, Session};
+use command::{ClientState, List, Pause, Reply, ReplyMode, Session};
 use mio::net::TcpStream;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -38,6 +38,8 @@ const ARGS_IN_PLACE: usize = 3 * LOOK_AHEAD;
 const READS_A_TURN: usize = 4;
 /// Requests of one connection in one turn.
 const REQUESTS_A_TURN: usize = 1024;
+/// What one turn writes of a list.
+const LIST_BYTES_A_TURN: usize = 256 * 1024;
 const OUT_BYTES_PAUSE: usize = 1024 * 1024;
 const PENDING_PAUSE: usize = 10_000;
 const PENDING_BYTES_PAUSE: usize = 64 * 1024 * 1024;
@@ -51,6 +53,8 @@ enum Slot {
     Waiting { protocol: u8, bytes: usize, wanted: bool },
     /// Its reply, behind others that wait.
     Done(Vec<u8>),
+    /// A reply of maybe millions of items, which is written a chunk at a time once it is at the front.
+    List { list: List, begun: bool },
 }
 
 /// The connection has to go, without another word.
@@ -83,6 +87,8 @@ pub struct Connection {
     sent: usize,
     pending: VecDeque<Slot>,
     pending_bytes: usize,
+    /// A request whose reply may be large: until that is out, no other runs.
+    alone: Option<u64>,
     /// The number of the request at the front of `pending`.
     front: u64,
     /// Waits for the end of a pause.
@@ -132,6 +138,7 @@ impl Connection {
             sent: 0,
             pending: VecDeque::new(),
             pending_bytes: 0,
+            alone: None,
             front: 0,
             held: None,
             gauge: limits::Gauge::new(now),
@@ -183,7 +190,8 @@ impl Connection {
     }
 
     fn is_full(&self) -> bool {
-        self.unread() > OUT_BYTES_PAUSE
+        self.alone.is_some()
+            || self.unread() > OUT_BYTES_PAUSE
             || self.pending.len() >= PENDING_PAUSE
             || self.pending_bytes > PENDING_BYTES_PAUSE
     }
@@ -358,7 +366,10 @@ impl Connection {
                     self.put_behind(None, behind);
                 }
             }
-            Answer::Later => {
+            Answer::Later | Answer::Alone => {
+                if answer == Answer::Alone {
+                    self.alone = Some(ticket.sequence);
+                }
                 self.pending.push_back(Slot::Waiting { protocol, bytes, wanted });
                 self.pending_bytes += bytes;
             }
@@ -384,33 +395,72 @@ impl Connection {
     }
 
     /// The machine's reply to an earlier request.
-    pub fn reply(&mut self, sequence: u64, reply: &Reply<'_>) {
+    pub fn reply(&mut self, sequence: u64, reply: Reply<'_>) {
         let Some(at) = sequence.checked_sub(self.front).and_then(|at| usize::try_from(at).ok()) else {
             return;
         };
         let Some(&Slot::Waiting { protocol, bytes, wanted }) = self.pending.get(at) else { return };
         self.pending_bytes -= bytes;
-        let mut done = Vec::new();
-        let direct = at == 0;
-        let out = if direct { &mut self.out } else { &mut done };
-        let start = out.len();
-        if wanted {
-            resp::write(reply, protocol, out);
-        }
-        self.gauge.replied(out.len() - start);
-        if !direct {
-            self.put_behind(Some(at), done);
-            return;
-        }
-        self.pending.pop_front();
-        self.front += 1;
-        while let Some(Slot::Done(_)) = self.pending.front() {
-            if let Some(Slot::Done(done)) = self.pending.pop_front() {
-                self.gauge.behind_bytes -= done.len();
-                self.out.extend_from_slice(&done);
-                self.front += 1;
+        match reply {
+            Reply::List(list) if wanted => self.pending[at] = Slot::List { list, begun: false },
+            reply if at > 0 => {
+                let mut done = Vec::new();
+                if wanted {
+                    resp::write(&reply, protocol, &mut done);
+                }
+                self.gauge.replied(done.len());
+                self.put_behind(Some(at), done);
+            }
+            reply => {
+                let start = self.out.len();
+                if wanted {
+                    resp::write(&reply, protocol, &mut self.out);
+                }
+                self.gauge.replied(self.out.len() - start);
+                self.pass_front();
             }
         }
+        self.pass_replies();
+    }
+
+    fn pass_front(&mut self) {
+        self.pending.pop_front();
+        if self.alone == Some(self.front) {
+            self.alone = None;
+        }
+        self.front += 1;
+    }
+
+    /// Puts the replies at the front where they are written from; of a list, as much as is worth a write.
+    fn pass_replies(&mut self) {
+        loop {
+            match self.pending.front_mut() {
+                Some(Slot::Done(done)) => {
+                    self.gauge.behind_bytes -= done.len();
+                    self.out.extend_from_slice(done);
+                }
+                Some(Slot::List { list, begun }) => {
+                    if !std::mem::replace(begun, true) {
+                        resp::write_list_head(list.len(), &mut self.out);
+                    }
+                    while self.out.len() - self.sent < LIST_BYTES_A_TURN
+                        && let Some(chunk) = list.take_chunk()
+                    {
+                        resp::write_list_items(&chunk, &mut self.out);
+                    }
+                    if !list.is_empty() {
+                        return;
+                    }
+                }
+                Some(Slot::Waiting { .. }) | None => return,
+            }
+            self.pass_front();
+        }
+    }
+
+    /// Whether it has more to write, and only leaves others their turn.
+    pub fn has_more(&self) -> bool {
+        self.wants_write() || (self.writable && matches!(self.pending.front(), Some(Slot::List { .. })))
     }
 
     /// Its line in `CLIENT LIST`; `asks` if it is the one that asks for it.
@@ -455,6 +505,7 @@ impl Connection {
         if self.broken {
             return Err(Dead);
         }
+        self.pass_replies();
         while self.wants_write() {
             match self.stream.write(&self.out[self.sent..]) {
                 Ok(0) => return Err(Dead),

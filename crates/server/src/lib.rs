@@ -39,6 +39,7 @@ pub mod stats;
 #[cfg(test)]
 mod testing;
 pub mod threads;
+pub mod work;
 
 pub use run::run;
 pub use start::{StartError, run_with};

@@ -42,6 +42,8 @@ pub trait ShardMachine {
     fn tails(&mut self, partitions: &[PartitionId]) -> Vec<(PartitionId, Position)>;
     /// Time has passed.
     fn tick(&mut self, now: Instant);
+    /// Does a little of what waits to be done beside requests. True where there is more.
+    fn work(&mut self, now: Instant) -> bool;
     /// The loop's turn ends.
     fn flush(&mut self, now: Instant);
     /// What it wants done, to be drained.
@@ -125,6 +127,10 @@ impl ShardMachine for node::Shard {
 
     fn tick(&mut self, now: Instant) {
         node::Shard::tick(self, now);
+    }
+
+    fn work(&mut self, now: Instant) -> bool {
+        node::Shard::work(self, now)
     }
 
     fn flush(&mut self, now: Instant) {

@@ -1,7 +1,8 @@
 //! A shard's thread: its event loop, its clients, its links, and the machine between them.
 //!
-//! One turn: wait; take in letters; read links and clients and run what came; let the machine tick and flush; carry
-//! out its effects; write to each client once and to each link once. Nothing here blocks but the wait.
+//! One turn: wait; take in letters; read links and clients and run what came; let the machine tick; work for a moment on what
+//! is long ([`work`]); let the machine flush; carry out its effects; write to each client once and to each link once.
+//! Nothing here blocks but the wait.
 
 use crate::buffers::ClientBuffers;
 use crate::client_ports::ClientCount;
@@ -13,6 +14,7 @@ use crate::machine::{Effects, ShardMachine};
 use crate::mailbox::Mailbox;
 use crate::stats::ShardStats;
 use crate::threads::{Mail, Threads};
+use crate::work::{self, Work};
 use command::{ClientAnswer, ClientOrder, Door, Pause, Session};
 use control::message::Identity;
 use mio::net::TcpStream;
@@ -73,6 +75,8 @@ pub struct ShardParts<M> {
     pub client_ids: Arc<AtomicU64>,
     /// Where it tells others how it fares.
     pub stats: ShardStats,
+    /// Where it sends what takes long to free.
+    pub freer: work::Freer,
 }
 
 /// A shard's thread.
@@ -84,6 +88,7 @@ pub struct ShardLoop<M> {
     /// Connections that may have something to write.
     dirty: Vec<usize>,
     scratch: Vec<u8>,
+    work: Work,
     outgoing: BTreeMap<(NodeId, ShardId), Vec<Message>>,
     /// What clients asked of all connections.
     orders: Orders,
@@ -159,6 +164,7 @@ impl<M: ShardMachine> ShardLoop<M> {
             runnable: Vec::new(),
             dirty: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
+            work: Work::default(),
             outgoing: BTreeMap::new(),
             orders: Orders::default(),
             held: Vec::new(),
@@ -172,9 +178,14 @@ impl<M: ShardMachine> ShardLoop<M> {
 
     /// Runs until told to stop.
     pub fn run(mut self) {
+        work::keep_garbage();
         let mut events = Events::with_capacity(EVENTS);
         while !self.is_stopped() {
-            let busy = !self.runnable.is_empty() || self.orders.can_begin() || self.parts.links.has_backlog();
+            let busy = !self.runnable.is_empty()
+                || !self.dirty.is_empty()
+                || self.work.is_left()
+                || self.orders.can_begin()
+                || self.parts.links.has_backlog();
             let timeout = if busy { Duration::ZERO } else { self.next_tick.since(clock::now()) };
             if let Err(error) = self.parts.poll.poll(&mut events, Some(timeout))
                 && error.kind() != ErrorKind::Interrupted
@@ -432,6 +443,7 @@ impl<M: ShardMachine> ShardLoop<M> {
                 self.sweep(now);
             }
         }
+        self.work.run(&mut self.parts.machine, &self.parts.freer);
         self.parts.machine.flush(now);
         self.carry_out(now);
         self.parts.links.flush(now);
@@ -480,7 +492,7 @@ impl<M: ShardMachine> ShardLoop<M> {
                 continue;
             };
             if let Some(connection) = &mut self.connections.places[at].connection {
-                connection.reply(ticket.sequence, &reply);
+                connection.reply(ticket.sequence, reply);
             }
             self.touch(at);
         }
@@ -508,9 +520,15 @@ impl<M: ShardMachine> ShardLoop<M> {
             } else if connection.is_finished() {
                 let _ = connection.shut_down();
                 self.close(at);
-            } else if connection.is_runnable() && !place.is_runnable {
-                place.is_runnable = true;
-                self.runnable.push(at);
+            } else {
+                if connection.is_runnable() && !place.is_runnable {
+                    place.is_runnable = true;
+                    self.runnable.push(at);
+                }
+                if connection.has_more() {
+                    place.is_dirty = true;
+                    self.dirty.push(at);
+                }
             }
         }
     }

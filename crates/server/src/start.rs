@@ -14,6 +14,7 @@ use crate::proof::Secret;
 use crate::shard_loop::{ShardLoop, ShardParts, WAKER};
 use crate::stats::ShardStats;
 use crate::threads::{Mail, Threads};
+use crate::work;
 use command::Door;
 use control::message::Identity;
 use mio::{Poll, Waker};
@@ -26,6 +27,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use thiserror::Error;
@@ -206,6 +208,7 @@ pub struct Running {
     threads: Threads,
     acceptor: JoinHandle<()>,
     shards: Vec<JoinHandle<()>>,
+    free: JoinHandle<()>,
     heart: JoinHandle<()>,
     control: JoinHandle<()>,
     runtime: tokio::runtime::Runtime,
@@ -290,6 +293,8 @@ where
     let heart =
         HeartLoop { poll, mailbox, links, machine: machines.heart, identity, threads: threads.clone() };
     let heart = spawn("heart", move || heart.run())?;
+    let (freer, to_free) = mpsc::channel();
+    let free = spawn("free", move || work::free_large(&to_free))?;
     let mut shard_threads = Vec::new();
     for (at, (parts, (machine, stats))) in loops.into_iter().zip(machines.shards).enumerate() {
         let Loop { poll, mailbox, links } = parts;
@@ -307,6 +312,7 @@ where
             buffers: buffers.clone(),
             client_ids: client_ids.clone(),
             stats,
+            freer: freer.clone(),
         };
         let shard_loop = ShardLoop::new(parts);
         shard_threads.push(spawn(&format!("shard-{shard}"), move || shard_loop.run())?);
@@ -327,6 +333,7 @@ where
         threads,
         acceptor,
         shards: shard_threads,
+        free,
         heart,
         control,
         runtime,
@@ -363,6 +370,7 @@ impl Running {
         for shard in self.shards {
             let _ = shard.join();
         }
+        let _ = self.free.join();
         self.threads.heart.send(Mail::Stop);
         let _ = self.heart.join();
         self.threads.control.send(Mail::Stop);

@@ -97,6 +97,13 @@ impl ShardMachine for FakeShard {
                 self.later.push((self.turn + number(1).unwrap(), ticket, Reply::bulk(args[2])));
                 return Answer::Later;
             }
+            // LIST turns items: a reply of so many items, after so many turns.
+            b"LIST" => {
+                let mut list = command::List::default();
+                (0..number(2).unwrap()).for_each(|item| list.push(item.to_string().as_bytes()));
+                self.later.push((self.turn + number(1).unwrap(), ticket, Reply::List(list)));
+                return Answer::Alone;
+            }
             b"NEVER" => return Answer::Later,
             b"HELLO" => {
                 session.protocol = 3;
@@ -149,6 +156,10 @@ impl ShardMachine for FakeShard {
     }
 
     fn tick(&mut self, _: Instant) {}
+
+    fn work(&mut self, _: Instant) -> bool {
+        false
+    }
 
     fn flush(&mut self, _: Instant) {
         self.turn += 1;

@@ -145,7 +145,7 @@ impl Process {
     pub fn tick(&mut self, now: Instant, wall_ms: u64) -> Result<(), String> {
         for (at, shard) in self.shards.iter_mut().enumerate() {
             shard.tick(now);
-            shard.flush(now);
+            end_turn(shard, now);
             self.published.stamp(ShardId(at as u16), now);
         }
         self.control.tick(now);
@@ -185,7 +185,7 @@ impl Process {
         let sender = Sender { node: from.node, incarnation: from.incarnation, shard };
         if let Some(shard) = self.shards.get_mut(usize::from(to.0)) {
             shard.message(now, sender, message);
-            shard.flush(now);
+            end_turn(shard, now);
             self.published.stamp(to, now);
         }
     }
@@ -194,7 +194,7 @@ impl Process {
     pub fn shard_map(&mut self, now: Instant, shard: ShardId, map: Arc<ClusterMap>) -> Result<(), String> {
         let shard = &mut self.shards[usize::from(shard.0)];
         shard.map(now, map);
-        shard.flush(now);
+        end_turn(shard, now);
         self.settle(now)
     }
 
@@ -202,7 +202,7 @@ impl Process {
     pub fn link_lost(&mut self, now: Instant, node: NodeId) -> Result<(), String> {
         for shard in &mut self.shards {
             shard.link_lost(now, node);
-            shard.flush(now);
+            end_turn(shard, now);
         }
         self.settle(now)
     }
@@ -233,7 +233,7 @@ impl Process {
         if (answer == Answer::Now) != (told.len() == 1) {
             return Err(format!("{ticket:?} was answered {answer:?} with {} replies", told.len()));
         }
-        shard.flush(now);
+        end_turn(shard, now);
         self.effects.extend(told.into_iter().map(|reply| Effect::Reply(ticket, reply)));
         self.settle(now)
     }
@@ -329,4 +329,10 @@ impl Process {
     pub fn copy(&self, now: Instant, partition: PartitionId) -> Option<Copy<'_>> {
         self.copies(now).find(|copy| copy.partition == usize::from(partition.0))
     }
+}
+
+/// What a shard's loop does at the end of each turn. Here it has all the time it wants.
+fn end_turn(shard: &mut Shard, now: Instant) {
+    while shard.work(now) {}
+    shard.flush(now);
 }

@@ -15,8 +15,7 @@
 //! Expiry takes effect only as a logged removal (rule 14): a fresh look at a key whose time has come logs one
 //! first, and reports the key as absent; the committed view shows the key until that removal is committed.
 //!
-//! Left out: types of values other than strings. Committing the removal of all keys frees the old table in one
-//! go, which stalls the shard where the partition was huge.
+//! Left out: types of values other than strings; when what an undo held is freed, which [`crate::garbage`] says.
 
 use crate::effect::Effect;
 use crate::table::{Entry, Piece, Table, Value};

@@ -4,7 +4,7 @@
 //! records what it changed as [`effect::Effect`]s and keeps what was replaced, for undo and for stale reads, in
 //! [`keyspace::Uncommitted`]. The effects of one command are the body of one [`record::Record`] of the partition's
 //! [`log::Log`]. [`snapshot`] moves a table in chunks. [`disk::Disk`] is how files are seen, and
-//! [`journal::Journal`] is a small file over it.
+//! [`journal::Journal`] is a small file over it. What is dropped may be [`garbage`] that is freed later.
 //!
 //! Nothing here reads a clock, draws a random number, opens a socket or a file, or waits. Bytes that come from
 //! elsewhere are decoded without a panic and without an allocation by a declared length: bad ones are
@@ -13,6 +13,7 @@
 mod codec;
 pub mod disk;
 pub mod effect;
+pub mod garbage;
 pub mod journal;
 pub mod keyspace;
 pub mod log;

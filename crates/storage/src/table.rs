@@ -36,38 +36,44 @@
 //!
 //! That makes it cheap to be full. An index grows to the allocator's next size class (by a quarter to a seventh)
 //! when 95% of its homes are used, and shrinks when less than a quarter is. Growing hashes every key again, in the order
-//! of the index, with the pieces fetched ahead; partitions are small, so that is thousands of keys.
+//! of the index, with the pieces fetched ahead.
+//!
+//! **A large table has many indexes**, so that no growth moves more than some thousands of keys (extendible hashing: Fagin
+//! and others, 1979). An index of 16 Ki words is not lengthened but split into two [`Segment`]s, by the next bit of the
+//! hash; a directory by the hash's first bits tells which segment has a key. Neighbours that have become nearly empty
+//! are joined again. A segment is a stretch of hash space, so all that is said here of an index holds of the row of them.
+//! Most tables never split, and have no directory.
 //!
 //! **A scan's cursor is a position in hash space**, not in the index, and a step visits exactly the entries whose
 //! hash lies in [cursor, next). No step needs to know of another: whatever is changed, grown or shrunk between
 //! them, a key present throughout is visited exactly once.
 //!
+//! **Freeing is put off**: what a dropped or cleared table held goes to the thread's [`crate::garbage`].
+//!
 //! Left out: expiry (the keyspace's matter), other types than strings, locks, iteration by key.
 
+mod directory;
 mod entry;
 mod hash;
 mod piece;
+mod segment;
 mod word;
 
 pub use entry::{Entry, OwnedEntry, OwnedValue, Value};
 pub use hash::Hasher;
 pub(crate) use piece::Piece;
+pub(crate) use segment::Words;
 
-use piece::{View, size_class};
+use crate::garbage;
+use directory::Directory;
+use piece::View;
+use segment::{Budget, Segment};
 use std::fmt;
-use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
-use std::ops::DerefMut;
 use types::Version;
-use word::{
-    ADDRESS, FAR, FRACTION_BITS, FRACTION_SHIFT, STEP, displacement, fetch, fetch_piece, new_word, start_of,
-};
 
-/// How many words ahead a walk fetches pieces.
-const AHEAD: usize = 8;
-const WORDS_MIN: usize = 8;
-/// The most spill words that an index begins with.
-const SPILL_MAX: usize = 24;
+/// The bits of a position that tell the place in a segment; the others tell the segment.
+const PLACE_BITS: u32 = 32;
+const PLACE: usize = (1 << PLACE_BITS) - 1;
 
 /// One partition's keys. See the module's head for how it works.
 ///
@@ -75,21 +81,19 @@ const SPILL_MAX: usize = 24;
 /// than the key's own gives wrong answers, but nothing worse.
 pub struct Table {
     hasher: Hasher,
-    /// The index: the homes, then the spill words.
-    words: Vec<u64>,
-    /// How many of the words are homes. 0 where the index is empty.
-    homes: usize,
+    /// All keys, unless `split` has them.
+    root: Segment,
+    split: Option<Box<Directory>>,
     len: usize,
     volatile_len: usize,
     piece_bytes: usize,
+    /// The words that the indexes have room for.
+    words: usize,
 }
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table")
-            .field("len", &self.len)
-            .field("words", &self.words.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Table").field("len", &self.len).field("words", &self.words).finish_non_exhaustive()
     }
 }
 
@@ -102,7 +106,8 @@ impl Drop for Table {
 impl Table {
     /// An empty table. It takes no heap until something is put.
     pub fn new(hasher: Hasher) -> Table {
-        Table { hasher, words: Vec::new(), homes: 0, len: 0, volatile_len: 0, piece_bytes: 0 }
+        let root = Segment::new(hasher, 0, 0);
+        Table { hasher, root, split: None, len: 0, volatile_len: 0, piece_bytes: 0, words: 0 }
     }
 
     /// The hash that its keys have.
@@ -122,7 +127,8 @@ impl Table {
 
     /// The heap that it holds, in bytes, rounded as the allocator does.
     pub fn bytes(&self) -> usize {
-        self.piece_bytes + self.words.capacity() * size_of::<u64>()
+        let directory = self.split.as_ref().map_or(0, |directory| directory.bytes());
+        self.piece_bytes + self.words * size_of::<u64>() + directory
     }
 
     /// How many entries have an expiry.
@@ -133,31 +139,21 @@ impl Table {
     /// The entry of a key.
     #[inline]
     pub fn get(&self, hash: u64, key: &[u8]) -> Option<Entry<'_>> {
-        self.find(hash, key).ok().map(|position| self.entry_at(position))
+        let segment = self.segment(self.segment_of(hash));
+        segment.find(hash, key).ok().map(|place| segment.piece(place).entry())
     }
 
     /// Asks the processor to fetch a key's entry, to be called some requests before it is used. Reads the index:
     /// where that may be cold too, call [`Table::prefetch_index`] for the whole batch first.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        let order = self.order(hash);
-        let mut position = (order >> FRACTION_BITS) as usize;
-        while let Some(&word) = self.words.get(position) {
-            if word == 0 {
-                return;
-            }
-            if displacement(word) == FAR || self.order_at(position, word) >= order {
-                return fetch_piece(word);
-            }
-            position += 1;
-        }
+        self.segment(self.segment_of(hash)).prefetch(hash);
     }
 
     /// Asks the processor to fetch the part of the index where a key stands.
     #[inline]
     pub fn prefetch_index(&self, hash: u64) {
-        let home = (self.order(hash) >> FRACTION_BITS) as usize;
-        fetch(self.words.as_ptr().wrapping_add(home).cast());
+        self.segment(self.segment_of(hash)).prefetch_index(hash);
     }
 
     /// Gives a key this value, expiry and version, whatever it had.
@@ -169,16 +165,17 @@ impl Table {
         expire_at_ms: Option<u64>,
         version: Version,
     ) {
-        if let Ok(position) = self.find(hash, key) {
-            let had_expiry = self.piece(position).has_expiry();
-            if self.piece_mut(position).rewrite(value, expire_at_ms, version) {
-                self.volatile_len += usize::from(expire_at_ms.is_some());
-                self.volatile_len -= usize::from(had_expiry);
-            } else {
-                drop(self.swap(position, Piece::new(key, value, expire_at_ms, version)));
-            }
+        let number = self.segment_of(hash);
+        let segment = self.segment_mut(number);
+        let Ok(place) = segment.find(hash, key) else {
+            return self.insert(hash, Piece::new(key, value, expire_at_ms, version));
+        };
+        let had_expiry = segment.piece(place).has_expiry();
+        if segment.piece_mut(place).rewrite(value, expire_at_ms, version) {
+            self.volatile_len += usize::from(expire_at_ms.is_some());
+            self.volatile_len -= usize::from(had_expiry);
         } else {
-            self.insert(hash, Piece::new(key, value, expire_at_ms, version));
+            drop(self.swap(number << PLACE_BITS | place, Piece::new(key, value, expire_at_ms, version)));
         }
     }
 
@@ -189,31 +186,30 @@ impl Table {
 
     /// Gives a key another expiry and version and leaves its value. False where it is absent.
     pub fn set_expiry(&mut self, hash: u64, key: &[u8], expire_at_ms: Option<u64>, version: Version) -> bool {
-        let Ok(position) = self.find(hash, key) else { return false };
-        let had_expiry = self.piece(position).has_expiry();
-        if self.piece_mut(position).rewrite_expiry(expire_at_ms, version) {
+        let number = self.segment_of(hash);
+        let segment = self.segment_mut(number);
+        let Ok(place) = segment.find(hash, key) else { return false };
+        let had_expiry = segment.piece(place).has_expiry();
+        if segment.piece_mut(place).rewrite_expiry(expire_at_ms, version) {
             self.volatile_len += usize::from(expire_at_ms.is_some());
             self.volatile_len -= usize::from(had_expiry);
         } else {
-            let entry = self.entry_at(position);
+            let entry = segment.piece(place).entry();
             let piece = Piece::new(entry.key, entry.value, expire_at_ms, version);
-            drop(self.swap(position, piece));
+            drop(self.swap(number << PLACE_BITS | place, piece));
         }
         true
     }
 
-    /// Removes every key and gives the memory back.
+    /// Removes every key. Its memory is given back as [`crate::garbage`] says: here, or later in slices.
     pub fn clear(&mut self) {
-        let words = std::mem::take(&mut self.words);
-        for (at, &word) in words.iter().enumerate() {
-            if let Some(&ahead) = words.get(at + AHEAD) {
-                fetch_piece(ahead);
-            }
-            if word != 0 {
-                drop(Piece(start_of(word)));
-            }
+        let root = std::mem::replace(&mut self.root, Segment::new(self.hasher, 0, 0));
+        let split = self.split.take();
+        let segments = split.into_iter().flat_map(|directory| directory.into_segments());
+        for segment in std::iter::once(root).chain(segments).filter(|segment| segment.len() > 0) {
+            garbage::add_words(segment.into_words());
         }
-        (self.homes, self.len, self.volatile_len, self.piece_bytes) = (0, 0, 0, 0);
+        (self.len, self.volatile_len, self.piece_bytes, self.words) = (0, 0, 0, 0);
     }
 
     /// Visits the entries whose hash is `cursor` or more, about in the order of their hashes, and returns from
@@ -233,45 +229,22 @@ impl Table {
     /// As [`Table::scan`]; ends early, with the entries of the present order, after `visit` has said false.
     pub(crate) fn scan_while(
         &self,
-        cursor: u64,
+        mut cursor: u64,
         budget: usize,
         visit: &mut dyn FnMut(Entry<'_>) -> bool,
     ) -> Option<u64> {
-        let from = self.order(cursor);
-        let mut position = (from >> FRACTION_BITS) as usize;
-        let walk_end = position.saturating_add(budget.max(1).saturating_mul(8));
-        let mut left = budget.max(1);
-        let mut last = None;
-        while let Some(&word) = self.words.get(position) {
-            if word == 0 {
-                // All entries whose home is here or before have been seen.
-                if position + 1 >= walk_end && position + 1 < self.homes {
-                    return Some(self.first_hash((position as u64 + 1) << FRACTION_BITS));
-                }
-                position += 1;
-                continue;
+        let entries = budget.max(1);
+        let mut budget = Budget { entries, walk: entries.saturating_mul(8) };
+        loop {
+            let segment = self.segment(self.segment_of(cursor));
+            if let Some(next) = segment.scan(cursor, &mut budget, visit) {
+                return Some(next);
             }
-            if let Some(&ahead) = self.words.get(position + AHEAD) {
-                fetch_piece(ahead);
-            }
-            let order = self.order_at(position, word);
-            let view = self.piece(position);
-            position += 1;
-            // Where the cursor cuts through the entries of one order, the hashes tell on which side they are.
-            if order < from || (order == from && self.hasher.hash(view.key()) < cursor) {
-                continue;
-            }
-            // Nothing tells the entries of one order apart without hashing them, so a step ends between orders.
-            if left == 0 && last != Some(order) {
-                return Some(self.first_hash(order));
-            }
-            last = Some(order);
-            left = left.saturating_sub(1);
-            if !visit(view.entry()) {
-                left = 0;
+            cursor = segment.next_start()?;
+            if budget.entries == 0 || budget.walk == 0 {
+                return Some(cursor);
             }
         }
-        None
     }
 
     /// An entry chosen by a random number, about evenly: one after a gap in the index is likelier. `None` where
@@ -280,33 +253,25 @@ impl Table {
         if self.len == 0 {
             return None;
         }
-        let start = ((u128::from(random) * self.words.len() as u128) >> 64) as usize;
-        let after = (start..self.words.len()).chain(0..start);
-        let mut used = after.filter(|&position| self.words[position] != 0);
-        used.next().map(|position| self.entry_at(position))
+        let mut segment = self.segment(self.segment_of(random));
+        let mut share = segment.share(random);
+        loop {
+            if let Some(entry) = segment.entry_from(share) {
+                return Some(entry);
+            }
+            segment = self.segment(self.segment_of(segment.next_start().unwrap_or(0)));
+            share = 0;
+        }
     }
 
     // --- for the keyspace, which keeps what was replaced
 
-    /// Where a key stands, or where it would.
+    /// Where a key stands, or where it would. Good until the next change of the table.
     #[inline]
     pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Result<usize, usize> {
-        let order = self.order(hash);
-        let mut position = (order >> FRACTION_BITS) as usize;
-        while let Some(&word) = self.words.get(position) {
-            if word == 0 {
-                break;
-            }
-            let here = self.order_at(position, word);
-            if here > order {
-                break;
-            }
-            if here == order && self.piece(position).key() == key {
-                return Ok(position);
-            }
-            position += 1;
-        }
-        Err(position)
+        let number = self.segment_of(hash);
+        let at = |place| number << PLACE_BITS | place;
+        self.segment(number).find(hash, key).map(at).map_err(at)
     }
 
     #[inline]
@@ -318,36 +283,24 @@ impl Table {
     pub(crate) fn swap(&mut self, position: usize, piece: Piece) -> Piece {
         self.piece_bytes += piece.view().bytes();
         self.volatile_len += usize::from(piece.view().has_expiry());
-        let address = piece.0.as_ptr().expose_provenance() as u64;
-        std::mem::forget(piece);
-        let word = self.words[position];
-        self.words[position] = word & !ADDRESS | address;
-        self.forget(word)
+        let old = self.segment_mut(position >> PLACE_BITS).swap(position & PLACE, piece);
+        self.forget(old)
     }
 
     /// Puts a piece whose key is absent.
     pub(crate) fn insert(&mut self, hash: u64, piece: Piece) {
-        if self.len >= self.homes * 19 / 20 {
-            self.grow();
-        }
-        let (order, position, empty) = loop {
-            let order = self.order(hash);
-            let position = self.place_after(order);
-            let empty = self.empty_from(position);
-            if empty < self.words.len() {
-                break (order, position, empty);
-            }
-            // The last homes overflow. Growth spreads them, unless the keys have one hash.
-            if self.len >= self.words.len() / 4 * 3 { self.grow() } else { self.lengthen_to(empty + 1) }
-        };
         self.piece_bytes += piece.view().bytes();
         self.volatile_len += usize::from(piece.view().has_expiry());
         self.len += 1;
-        self.insert_word(position, empty, new_word(piece, order, position));
-    }
-
-    fn grow(&mut self) {
-        self.resize(size_class((self.words.len() + 1).max(WORDS_MIN) * 8) / 8);
+        let mut number = self.segment_of(hash);
+        while self.segment(number).wants_split() && self.split(number) {
+            number = self.segment_of(hash);
+        }
+        let segment = self.segment_mut(number);
+        let before = segment.capacity();
+        segment.insert(hash, piece);
+        let after = segment.capacity();
+        self.words += after - before;
     }
 
     /// Puts a piece, in the place of the one of its key where there is one, which is returned.
@@ -369,24 +322,21 @@ impl Table {
 
     /// Removes what stands at a position and returns its piece.
     pub(crate) fn take_at(&mut self, position: usize) -> Piece {
-        let word = self.words[position];
-        self.remove_word(position);
+        let number = position >> PLACE_BITS;
+        let segment = self.segment_mut(number);
+        let before = segment.capacity();
+        let (piece, shrunk) = segment.take(position & PLACE);
+        let after = segment.capacity();
+        self.words -= before - after;
         self.len -= 1;
-        let piece = self.forget(word);
-        if self.len == 0 {
-            self.words = Vec::new();
-            self.homes = 0;
-        } else if self.len < self.words.len() / 4 && self.words.len() > WORDS_MIN {
-            self.resize(size_class((self.len * 3 / 2).max(WORDS_MIN) * 8) / 8);
+        if shrunk && self.split.is_some() {
+            self.join(number);
         }
-        piece
+        self.forget(piece)
     }
 
-    // --- pieces
-
-    /// Takes over the piece of a word that is no longer in the index.
-    fn forget(&mut self, word: u64) -> Piece {
-        let piece = Piece(start_of(word));
+    /// Takes over a piece that is no longer in the index.
+    fn forget(&mut self, piece: Piece) -> Piece {
         self.piece_bytes -= piece.view().bytes();
         self.volatile_len -= usize::from(piece.view().has_expiry());
         piece
@@ -394,121 +344,68 @@ impl Table {
 
     #[inline]
     fn piece(&self, position: usize) -> View<'_> {
-        View { start: start_of(self.words[position]), piece: PhantomData }
+        self.segment(position >> PLACE_BITS).piece(position & PLACE)
     }
 
-    fn piece_mut(&mut self, position: usize) -> impl DerefMut<Target = Piece> + '_ {
-        ManuallyDrop::new(Piece(start_of(self.words[position])))
-    }
+    // --- segments
 
-    // --- the index
-
-    /// Where a hash belongs: its home and, in the lowest 8 bits, what comes after the point.
+    /// The number of the segment that has a hash.
     #[inline]
-    fn order(&self, hash: u64) -> u64 {
-        ((u128::from(hash) * self.homes as u128) >> (64 - FRACTION_BITS)) as u64
-    }
-
-    /// The least hash that belongs there or later.
-    fn first_hash(&self, order: u64) -> u64 {
-        (u128::from(order) << (64 - FRACTION_BITS)).div_ceil(self.homes as u128) as u64
-    }
-
-    /// Where the key of a word belongs.
-    #[inline]
-    fn order_at(&self, position: usize, word: u64) -> u64 {
-        let far = displacement(word);
-        if far == FAR {
-            return self.order_by_key(word);
+    fn segment_of(&self, hash: u64) -> usize {
+        match &self.split {
+            None => 0,
+            Some(directory) => directory.number_of(hash),
         }
-        (position as u64 - far) << FRACTION_BITS | word >> FRACTION_SHIFT
     }
 
+    #[inline]
+    fn segment(&self, number: usize) -> &Segment {
+        match &self.split {
+            None => &self.root,
+            Some(directory) => directory.segment(number),
+        }
+    }
+
+    #[inline]
+    fn segment_mut(&mut self, number: usize) -> &mut Segment {
+        match &mut self.split {
+            None => &mut self.root,
+            Some(directory) => directory.segment_mut(number),
+        }
+    }
+
+    /// Splits a segment in two. False where that would not spread the keys.
     #[cold]
-    fn order_by_key(&self, word: u64) -> u64 {
-        let view = View { start: start_of(word), piece: PhantomData };
-        self.order(self.hasher.hash(view.key()))
+    fn split(&mut self, number: usize) -> bool {
+        let hasher = self.hasher;
+        let root = &mut self.root;
+        let directory = self.split.get_or_insert_with(|| {
+            let root = std::mem::replace(root, Segment::new(hasher, 0, 0));
+            Box::new(Directory::new(root))
+        });
+        let before = directory.segment(number).capacity();
+        let Some(after) = directory.split(hasher, number) else { return false };
+        self.words = self.words - before + after;
+        true
     }
 
-    /// The position behind all that belong there or before.
-    fn place_after(&self, order: u64) -> usize {
-        let mut position = (order >> FRACTION_BITS) as usize;
-        while let Some(&word) = self.words.get(position) {
-            if word == 0 || self.order_at(position, word) > order {
-                break;
-            }
-            position += 1;
-        }
-        position
-    }
-
-    /// The first empty word from a position on; the index's length where there is none.
-    fn empty_from(&self, position: usize) -> usize {
-        let rest = &self.words[position..];
-        position + rest.iter().position(|&word| word == 0).unwrap_or(rest.len())
-    }
-
-    /// Shifts the words from `position` to `empty` by one and sets the first.
-    fn insert_word(&mut self, position: usize, empty: usize, word: u64) {
-        self.words.copy_within(position..empty, position + 1);
-        for shifted in &mut self.words[position + 1..=empty] {
-            *shifted += if displacement(*shifted) == FAR { 0 } else { STEP };
-        }
-        self.words[position] = word;
-    }
-
-    /// Takes a word out and shifts back those behind it that are not at home.
-    fn remove_word(&mut self, mut position: usize) {
-        while let Some(&next) = self.words.get(position + 1) {
-            let far = displacement(next);
-            if next == 0 || far == 0 {
-                break;
-            }
-            let still_far = far == FAR && position as u64 - (self.order_by_key(next) >> FRACTION_BITS) >= FAR;
-            self.words[position] = if still_far { next } else { next - STEP };
-            position += 1;
-        }
-        self.words[position] = 0;
-    }
-
-    /// Makes the index `words` long, or longer where the last homes overflow, and moves every word.
-    fn resize(&mut self, words: usize) {
-        let old = std::mem::replace(&mut self.words, vec![0; words]);
-        self.homes = words - (words / 64).clamp(1, SPILL_MAX);
-        let mut tail = 0;
-        let mut greatest = 0;
-        for (at, &word) in old.iter().enumerate() {
-            if let Some(&ahead) = old.get(at + AHEAD) {
-                fetch_piece(ahead);
-            }
-            if word == 0 {
-                continue;
-            }
-            let piece = Piece(start_of(word));
-            let order = self.order(self.hasher.hash(piece.key()));
-            tail = tail.max((order >> FRACTION_BITS) as usize);
-            // Only keys that stood under one order can come out of order here.
-            let position = if order >= greatest { tail } else { self.place_after(order) };
-            greatest = greatest.max(order);
-            let empty = self.empty_from(position);
-            self.lengthen_to(empty + 1);
-            self.insert_word(position, empty, new_word(piece, order, position));
-            tail = tail.max(empty + 1);
-        }
-    }
-
-    /// Adds spill words up to a length.
-    fn lengthen_to(&mut self, words: usize) {
-        if words > self.words.len() {
-            let words = words.next_multiple_of(WORDS_MIN);
-            self.words.reserve_exact(words - self.words.len());
-            self.words.resize(words, 0);
+    /// Joins a segment that became smaller with its neighbours, as far as that is cheap.
+    #[cold]
+    fn join(&mut self, number: usize) {
+        let Some(directory) = &mut self.split else { return };
+        self.words = (self.words as isize + directory.join(self.hasher, number)) as usize;
+        if let Some(root) = directory.take_only() {
+            self.root = root;
+            self.split = None;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::piece::size_class;
+    use super::segment::WORDS_MAX;
+    use super::word::{ADDRESS, FAR, displacement};
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -516,32 +413,31 @@ mod tests {
     impl Table {
         /// What has to hold between any two operations.
         fn check(&self) {
-            let (mut len, mut volatile_len, mut piece_bytes) = (0, 0, 0);
-            let mut last = 0;
-            let mut end = 0;
-            for (position, &word) in self.words.iter().enumerate() {
-                if word == 0 {
-                    continue;
-                }
-                let view = self.piece(position);
-                let order = self.order(self.hasher.hash(view.key()));
-                let home = (order >> FRACTION_BITS) as usize;
-                assert_eq!(self.order_at(position, word), order, "the word tells the order");
-                assert_eq!(displacement(word), ((position - home) as u64).min(FAR));
-                assert!(order >= last, "the words are in order");
-                assert!(
-                    home >= end || self.words[home..position].iter().all(|&word| word != 0),
-                    "no gap before it"
-                );
-                (last, end) = (order, position);
-                len += 1;
-                volatile_len += usize::from(view.has_expiry());
-                piece_bytes += view.bytes();
+            let (mut len, mut volatile_len, mut piece_bytes, mut words) = (0, 0, 0, 0);
+            for segment in self.segments() {
+                let sums = segment.check();
+                (len, volatile_len, piece_bytes) =
+                    (len + sums.0, volatile_len + sums.1, piece_bytes + sums.2);
+                words += segment.capacity();
             }
-            assert_eq!((len, volatile_len, piece_bytes), (self.len, self.volatile_len, self.piece_bytes));
-            // Keys that collide in the last home may lengthen the shortest index.
-            assert!(self.words.len() <= 2 * WORDS_MIN || self.len >= self.words.len() / 4, "not too empty");
-            assert!(self.len <= self.homes, "not too full");
+            let sums = (self.len, self.volatile_len, self.piece_bytes, self.words);
+            assert_eq!((len, volatile_len, piece_bytes, words), sums);
+            if let Some(directory) = &self.split {
+                directory.check();
+                assert_eq!(self.root.len(), 0);
+            }
+        }
+
+        fn segments(&self) -> Vec<&Segment> {
+            let mut segments = vec![self.segment(self.segment_of(0))];
+            while let Some(next) = segments[segments.len() - 1].next_start() {
+                segments.push(self.segment(self.segment_of(next)));
+            }
+            segments
+        }
+
+        fn words(&self) -> impl Iterator<Item = u64> {
+            self.segments().into_iter().flat_map(|segment| segment.words().iter().copied())
         }
 
         fn entries(&self) -> BTreeMap<Vec<u8>, OwnedEntry> {
@@ -715,7 +611,7 @@ mod tests {
             (cursor, steps) = (next, steps + 1);
         }
         assert_eq!(seen, table.len());
-        let words = table.words.len();
+        let words = table.words;
         assert!(
             steps >= words / 90 && steps <= words / 80 + table.len() / 10 + 1,
             "{steps} steps, {words} words"
@@ -731,11 +627,11 @@ mod tests {
             let key = key.to_le_bytes();
             table.put(hasher.hash(&key), &key, Value::String(b"x"), None, Version(1));
             if key[1] > 1 {
-                load_least = load_least.min(table.len() as f64 / table.words.len() as f64);
+                load_least = load_least.min(table.len() as f64 / table.words as f64);
             }
         }
         assert!(load_least > 0.7, "{load_least}");
-        let most = table.words.iter().map(|&word| displacement(word)).max();
+        let most = table.words().map(displacement).max();
         assert!(most < Some(FAR), "{most:?}");
         for key in 0..50_000u32 {
             let key = key.to_le_bytes();
@@ -744,12 +640,50 @@ mod tests {
         assert_eq!(table.bytes(), 0);
     }
 
+    /// Segments come and go with the keys, none is longer than it may be, and keys that one hash ties together do not
+    /// make the directory grow without end.
+    #[test]
+    fn a_large_table_has_many_small_indexes() {
+        for (mask, longest) in [(u64::MAX, WORDS_MAX), (0, usize::MAX), (0x3f << 50, usize::MAX)] {
+            let hasher = Hasher::new(5).masked(mask);
+            let mut table = Table::new(hasher);
+            let mut most = 0;
+            // One hash makes each find a walk over all.
+            let keys = if mask == u64::MAX { 20_000u32 } else { 1500 };
+            for key in 0..keys {
+                let key = key.to_le_bytes();
+                table.put(hasher.hash(&key), &key, Value::String(b"x"), None, Version(1));
+                most = most.max(table.segments().len());
+            }
+            table.check();
+            let lengths: Vec<usize> = table.segments().iter().map(|segment| segment.words().len()).collect();
+            assert!(lengths.iter().all(|&words| words <= longest), "{lengths:?}");
+            if mask == u64::MAX {
+                assert!(most > 150, "{most} segments");
+            } else {
+                assert!((2..60).contains(&most), "{most} segments");
+            }
+            for key in 0..keys {
+                let key = key.to_le_bytes();
+                assert!(table.get(hasher.hash(&key), &key).is_some());
+            }
+            for key in 0..keys - 10 {
+                let key = key.to_le_bytes();
+                assert!(table.remove(hasher.hash(&key), &key));
+                if key[0] == 0 {
+                    table.check();
+                }
+            }
+            assert!(table.split.is_none(), "ten keys need one index");
+        }
+    }
+
     #[test]
     fn a_new_value_takes_the_old_ones_place() {
         let hasher = Hasher::new(3);
         let mut table = Table::new(hasher);
         let hash = hasher.hash(b"counter");
-        let address = |table: &Table| table.words[table.find(hash, b"counter").unwrap()] & ADDRESS;
+        let address = |table: &Table| table.root.words()[table.find(hash, b"counter").unwrap()] & ADDRESS;
         table.put(hash, b"counter", Value::String(b"9"), None, Version(1));
         let first = address(&table);
         table.put(hash, b"counter", Value::String(b"10"), None, Version(2));

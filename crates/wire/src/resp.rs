@@ -14,7 +14,7 @@ mod write;
 
 pub use reply::{ReplyDecoder, decode_reply};
 pub use request::{Decoder, Limits, Parsed, Span, slices};
-pub use write::{encode_request, write};
+pub use write::{encode_request, write, write_list_head, write_list_items};
 
 use command::{CommandError, Reply};
 use thiserror::Error;

@@ -1,7 +1,8 @@
-//! KEYS: every key that matches a pattern.
+//! KEYS: every key that matches a pattern. The node walks all partitions by steps of SCAN, between which it serves
+//! others, and gathers what they show.
 
-use crate::{Categories, Command, CommandError, Flags, Handler, Merge, Reply, glob};
-use storage::Keyspace;
+use crate::{Categories, Command, Flags, Handler};
+use bytes::Bytes;
 
 /// KEYS pattern
 pub(crate) const COMMAND: Command = Command {
@@ -16,22 +17,23 @@ pub(crate) const COMMAND: Command = Command {
         .with(Categories::READ)
         .with(Categories::SLOW)
         .with(Categories::DANGEROUS),
-    handler: Handler::Everywhere { run, merge: Merge::Concat },
+    handler: Handler::Listing,
     ..Command::BASE
 };
 
-fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, CommandError> {
-    const BUDGET: usize = 4096;
-    let mut found = Vec::new();
-    let mut cursor = Some(0);
-    while let Some(at) = cursor {
-        cursor = keyspace.scan(at, BUDGET, &mut |entry| {
-            if glob::matches(args[1], entry.key) {
-                found.push(entry.key.to_vec());
-            }
-        });
-    }
-    Ok(Reply::Array(found.into_iter().map(Reply::bulk).collect()))
+/// Entries that one step looks at, so that none takes long.
+const STEP_ENTRIES: &str = "256";
+
+/// The request that goes on from a cursor within a partition: a step of SCAN.
+pub fn step(pattern: &[u8], cursor: u64) -> [Bytes; 6] {
+    [
+        Bytes::from_static(b"scan"),
+        Bytes::from(cursor.to_string()),
+        Bytes::from_static(b"match"),
+        Bytes::copy_from_slice(pattern),
+        Bytes::from_static(b"count"),
+        Bytes::from_static(STEP_ENTRIES.as_bytes()),
+    ]
 }
 
 #[cfg(test)]
@@ -42,6 +44,7 @@ mod tests {
     fn keys() {
         check(&[
             ("", "keys *", "[]"),
+            ("", "keys", "(error) ERR wrong number of arguments for 'keys' command"),
             ("mset a 1 b 2 ab 3", "keys a?", "['ab']"),
             ("mset a 1 b 2; del b", "keys *", "['a']"),
             ("set a 1 px 1; sleep 1", "keys *", "[]"),

@@ -34,7 +34,7 @@ pub struct ScanRequest {
 }
 
 /// The most entries that one step looks at, so that no step stands still for long.
-const COUNT_MAX: i64 = 100_000;
+const COUNT_MAX: i64 = 10_000;
 
 /// A cursor as C's `strtoul` reads it, but for negative ones: nothing at all is 0.
 fn read_cursor(text: &[u8]) -> Option<u64> {

@@ -55,6 +55,28 @@ fn replies_come_in_the_order_of_requests_however_these_are_cut() {
     }
 }
 
+/// A list of more than a turn writes comes whole and in its place, and nothing behind it runs before it is out.
+#[test]
+fn a_long_list_is_written_in_turns_and_alone() {
+    let node = FakeNode::alone();
+    let mut stream = connect(&node);
+    const ITEMS: usize = 300_000;
+    let mut sent = request(&["LATER", "3", "before"]);
+    sent.extend(request(&["LIST", "1", &ITEMS.to_string()]));
+    sent.extend(request(&["ECHO", "behind"]));
+    sent.extend(request(&["QUIT"]));
+    stream.write_all(&sent).unwrap();
+    while node.ran.load(Ordering::SeqCst) < 2 {
+        std::thread::yield_now();
+    }
+    // Nobody has read yet, and the socket cannot hold the list.
+    assert_eq!(node.ran.load(Ordering::SeqCst), 2, "the next request waits");
+    let items: String = (0..ITEMS).map(|item| bulk(&item.to_string())).collect();
+    let expected = format!("{}*{ITEMS}\r\n{items}{}+OK\r\n", bulk("before"), bulk("behind"));
+    assert!(read_to_end(stream) == expected, "the list comes whole, between the others");
+    assert_eq!(node.ran.load(Ordering::SeqCst), 4);
+}
+
 #[test]
 fn a_client_that_does_not_read_is_not_read_from() {
     const BYTES: usize = 64 * 1024;

@@ -3,6 +3,7 @@
 
 use super::entry::{Entry, Value};
 use super::word::ADDRESS_BITS;
+use crate::garbage::{self, LARGE_BYTES};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
 use std::marker::PhantomData;
@@ -97,7 +98,11 @@ unsafe impl Sync for Piece {}
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        let layout = Shape::layout(self.shape().class());
+        let class = self.shape().class();
+        if class >= LARGE_BYTES && garbage::put_off(|| Piece(self.0)) {
+            return;
+        }
+        let layout = Shape::layout(class);
         // SAFETY: the piece was allocated with this very layout, and whatever rewrote it kept its class.
         unsafe { dealloc(self.0.as_ptr(), layout) }
     }

@@ -1,7 +1,7 @@
 //! Replies and requests as bytes.
 
-use command::Reply;
 use command::number::{format_f64, write_i64};
+use command::{Chunk, Reply};
 
 /// Appends a reply in RESP2 or, where `protocol` is 3, RESP3.
 pub fn write(reply: &Reply<'_>, protocol: u8, out: &mut Vec<u8>) {
@@ -15,6 +15,10 @@ pub fn write(reply: &Reply<'_>, protocol: u8, out: &mut Vec<u8>) {
         Reply::Null => out.extend_from_slice(if resp3 { b"_\r\n" } else { b"$-1\r\n" }),
         Reply::NullArray => out.extend_from_slice(if resp3 { b"_\r\n" } else { b"*-1\r\n" }),
         Reply::Array(items) => write_items(b'*', items, protocol, out),
+        Reply::List(list) => {
+            write_list_head(list.len(), out);
+            list.iter().for_each(|item| write_bulk(item, out));
+        }
         Reply::Set(items) => write_items(if resp3 { b'~' } else { b'*' }, items, protocol, out),
         Reply::Map(pairs) => {
             match resp3 {
@@ -47,6 +51,16 @@ pub fn write(reply: &Reply<'_>, protocol: u8, out: &mut Vec<u8>) {
         }
         Reply::Verbatim(text) => write_bulk(text.as_bytes(), out),
     }
+}
+
+/// Appends what stands before the items of a list. Both protocols have the same bytes for it, and for the items.
+pub fn write_list_head(count: usize, out: &mut Vec<u8>) {
+    write_number(b'*', count as i64, out);
+}
+
+/// Appends some items of a list.
+pub fn write_list_items(items: &Chunk, out: &mut Vec<u8>) {
+    items.iter().for_each(|item| write_bulk(item, out));
 }
 
 /// Appends a request.
@@ -84,12 +98,15 @@ fn write_line(kind: u8, text: &str, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use command::CommandError;
+    use command::{CommandError, List};
     use std::borrow::Cow;
 
     #[test]
     fn each_kind_in_both_versions() {
         let map = Reply::Map(vec![(Reply::bulk("a"), Reply::Integer(1))]);
+        let mut list = List::default();
+        list.push(b"a");
+        list.push(b"");
         let set = Reply::Set(vec![Reply::simple("x"), Reply::Null]);
         for (reply, resp2, resp3) in [
             (Reply::ok(), "+OK\r\n", "+OK\r\n"),
@@ -101,6 +118,7 @@ mod tests {
             (Reply::Null, "$-1\r\n", "_\r\n"),
             (Reply::NullArray, "*-1\r\n", "_\r\n"),
             (Reply::Array(vec![]), "*0\r\n", "*0\r\n"),
+            (Reply::List(list), "*2\r\n$1\r\na\r\n$0\r\n\r\n", "*2\r\n$1\r\na\r\n$0\r\n\r\n"),
             (map, "*2\r\n$1\r\na\r\n:1\r\n", "%1\r\n$1\r\na\r\n:1\r\n"),
             (set, "*2\r\n+x\r\n$-1\r\n", "~2\r\n+x\r\n_\r\n"),
             (Reply::Double(1.5), "$3\r\n1.5\r\n", ",1.5\r\n"),
