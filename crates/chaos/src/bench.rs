@@ -10,6 +10,7 @@
 
 use crate::Common;
 use crate::cluster::Cluster;
+use crate::compare::Figures;
 use crate::failure::Failure;
 use crate::random::Random;
 use clap::Args;
@@ -45,14 +46,6 @@ enum Door {
     PlainOne,
     PlainAll,
     Cluster,
-}
-
-/// One measurement.
-#[derive(Clone, Copy, Debug, Serialize, PartialEq)]
-struct Figures {
-    per_s: f64,
-    p50_ms: f64,
-    p99_ms: f64,
 }
 
 /// One line of the table.
@@ -144,26 +137,19 @@ fn measure(
         }
         running.push(benchmark.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?);
     }
-    let mut sum = Figures { per_s: 0.0, p50_ms: 0.0, p99_ms: 0.0 };
+    let mut sum = Figures { per_s: 0.0, p50_ms: 0.0, p99_ms: 0.0, max_ms: 0.0 };
     for benchmark in running {
         let output = benchmark.wait_with_output()?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let one = parse(&text, command).ok_or_else(|| {
+        let one = Figures::parse(&text, command).ok_or_else(|| {
             format!("redis-benchmark says: {text}{}", String::from_utf8_lossy(&output.stderr))
         })?;
         sum.per_s += one.per_s;
         sum.p50_ms = sum.p50_ms.max(one.p50_ms);
         sum.p99_ms = sum.p99_ms.max(one.p99_ms);
+        sum.max_ms = sum.max_ms.max(one.max_ms);
     }
     Ok(sum)
-}
-
-/// Reads `"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms",...`.
-fn parse(text: &str, command: &str) -> Option<Figures> {
-    let line = text.lines().find(|line| line.starts_with(&format!("\"{command}\"")))?;
-    let fields: Vec<&str> = line.split(',').map(|field| field.trim().trim_matches('"')).collect();
-    let number = |at: usize| fields.get(at)?.parse::<f64>().ok();
-    Some(Figures { per_s: number(1)?, p50_ms: number(4)?, p99_ms: number(6)? })
 }
 
 fn table(common: &Common, flags: &Flags, lines: &[Line]) -> String {
@@ -187,7 +173,7 @@ fn table(common: &Common, flags: &Flags, lines: &[Line]) -> String {
                             == (door, pipeline, command, level)
                     })
                     .map_or("-".to_owned(), |line| {
-                        let Figures { per_s, p50_ms, p99_ms } = line.figures;
+                        let Figures { per_s, p50_ms, p99_ms, .. } = line.figures;
                         format!("{per_s:.0} ({p50_ms:.2} / {p99_ms:.2})")
                     })
             };
@@ -200,17 +186,4 @@ fn table(common: &Common, flags: &Flags, lines: &[Line]) -> String {
         }
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_redis_benchmark_prints_is_read() {
-        let text = "\"test\",\"rps\",\"avg_latency_ms\",\"min_latency_ms\",\"p50_latency_ms\",\"p95_latency_ms\",\"p99_latency_ms\",\"max_latency_ms\"\n\
-                    \"SET\",\"43478.26\",\"0.613\",\"0.160\",\"0.591\",\"0.807\",\"1.103\",\"2.447\"\n";
-        assert_eq!(parse(text, "SET"), Some(Figures { per_s: 43478.26, p50_ms: 0.591, p99_ms: 1.103 }));
-        assert_eq!(parse(text, "GET"), None);
-    }
 }

@@ -6,14 +6,13 @@
 //! DIR/node-1.log            its output, appended to at each start
 //! ```
 //!
-//! No way out leaves a process behind: the nodes are killed when a [`Cluster`] is dropped, on a panic, on Ctrl-C, and, by the
-//! kernel, when this program dies otherwise. For that, nodes are started by the main thread alone.
+//! No way out leaves a process behind: [`crate::processes`].
 
 use crate::failure::Failure;
+use crate::processes::{Processes, tie};
 use crate::random::Random;
 use crate::status::{self, Holders, Status};
-use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -21,8 +20,8 @@ use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// From one look at the cluster to the next.
@@ -58,53 +57,6 @@ pub(crate) struct Cluster {
     processes: Arc<Processes>,
 }
 
-/// What has to be undone on every way out.
-struct Processes {
-    running: Mutex<BTreeMap<u16, Child>>,
-    /// To be removed with all that is in it.
-    scratch: Mutex<Option<PathBuf>>,
-}
-
-impl Processes {
-    fn running(&self) -> MutexGuard<'_, BTreeMap<u16, Child>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Kills what runs and removes what was written. Never waits for a lock: a panic may hold it.
-    fn end(&self) {
-        if let Ok(mut running) = self.running.try_lock() {
-            for child in running.values_mut() {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
-            running.clear();
-        }
-        if let Some(dir) = self.scratch.try_lock().ok().and_then(|mut scratch| scratch.take()) {
-            let _ = std::fs::remove_dir_all(dir);
-        }
-    }
-
-    /// Has the cluster ended by Ctrl-C and its kin, and by a panic of any thread.
-    fn guard(self: &Arc<Processes>) -> Result<(), Failure> {
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-        let processes = self.clone();
-        std::thread::Builder::new().name("signals".into()).spawn(move || {
-            if signals.forever().next().is_some() {
-                processes.end();
-                std::process::exit(130);
-            }
-        })?;
-        let processes = self.clone();
-        let usual = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            usual(panic);
-            processes.end();
-            std::process::exit(101);
-        }));
-        Ok(())
-    }
-}
-
 impl Cluster {
     /// Starts all nodes and waits until the cluster is healthy.
     pub(crate) fn start(shape: Shape, random: &mut Random) -> Result<Cluster, Failure> {
@@ -120,8 +72,7 @@ impl Cluster {
             Some(port) => port,
             None => free_port(shape.nodes)?,
         };
-        let processes =
-            Arc::new(Processes { running: Mutex::new(BTreeMap::new()), scratch: Mutex::new(scratch) });
+        let processes = Arc::new(Processes::new(scratch));
         processes.guard()?;
         let cluster = Cluster { shape, port, dir, processes };
         let secret = draw_secret()?;
@@ -188,15 +139,7 @@ impl Cluster {
             command.arg(format!("--{name}")).arg(value);
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
-        let parent = rustix::process::getpid();
-        // SAFETY: between fork and exec only two system calls are made, without allocation or locks.
-        unsafe {
-            command.pre_exec(move || {
-                set_parent_process_death_signal(Some(Signal::KILL))?;
-                // The parent may have died before the request: then no signal comes.
-                if getppid() == Some(parent) { Ok(()) } else { Err(rustix::io::Errno::SRCH.into()) }
-            });
-        }
+        tie(&mut command, None);
         let child = command
             .spawn()
             .map_err(|error| format!("cannot start {}: {error}", self.shape.annulet.display()))?;
@@ -297,7 +240,7 @@ impl Cluster {
 
     /// Leaves the nodes' directories and logs where they are. Returns where.
     pub(crate) fn keep(&self) -> &Path {
-        self.processes.scratch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.processes.keep_scratch();
         &self.dir
     }
 }
@@ -309,7 +252,7 @@ impl Drop for Cluster {
 }
 
 /// A first port such that all that nodes take from it are free.
-fn free_port(nodes: u16) -> Result<u16, Failure> {
+pub(crate) fn free_port(nodes: u16) -> Result<u16, Failure> {
     let mut bytes = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     let mut random = Random::new(u64::from_le_bytes(bytes));

@@ -9,17 +9,20 @@
 //! | `pause` | SIGSTOP, then SIGCONT | the woken node serves no stale read and acknowledges nothing that is lost |
 //! | `refill` | SIGKILL of a node that holds much | clients of the others see no error while it is filled again |
 //! | `bench` | nothing | measures, for docs/performance.md |
+//! | `compare` | nothing | measures one node beside other servers, for docs/performance.md |
 //!
-//! [`cluster`] runs the processes, [`load`] writes and remembers what it was told, [`probe`] times every partition, and
+//! [`cluster`] runs the nodes, as [`processes`], [`load`] writes and remembers what it was told, [`probe`] times every partition, and
 //! [`verify`] compares. The exit code is 0, or 1 where a promise was broken, or 2 where a run could not be made.
 
 mod bench;
 mod cluster;
+mod compare;
 mod failure;
 mod kill;
 mod load;
 mod pause;
 mod probe;
+mod processes;
 mod queue;
 mod random;
 mod refill;
@@ -95,6 +98,8 @@ enum Command {
     Refill(refill::Flags),
     /// Measures with redis-benchmark and prints a Markdown table.
     Bench(bench::Flags),
+    /// Measures one node beside other servers, each on one processor: rates, memory or pauses.
+    Compare(compare::Flags),
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
@@ -142,6 +147,7 @@ fn main() -> ExitCode {
         Command::Pause(own) => pause::run(&flags.common, own),
         Command::Refill(own) => refill::run(&flags.common, own),
         Command::Bench(own) => bench::run(&flags.common, own),
+        Command::Compare(own) => compare::run(&flags.common, own),
     };
     match outcome {
         Ok(code) => code,

@@ -99,6 +99,121 @@ fn a_node_is_refilled_unnoticed() {
     assert_eq!(result["errors_in_refill"], serde_json::json!({}));
 }
 
+/// A report file with one marked section, removed at the end.
+struct Page(PathBuf);
+
+impl Page {
+    fn new(name: &str) -> Page {
+        let path = std::env::temp_dir().join(format!("annulet-{name}-{}.md", std::process::id()));
+        std::fs::write(&path, format!("above\n<!-- {name}:begin -->\nold\n<!-- {name}:end -->\nbelow\n"))
+            .expect("a temporary file");
+        Page(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("a path in UTF-8")
+    }
+
+    /// The rows of the section's tables, each with its cells. What stands around the section has to be as it was.
+    fn rows(&self) -> Vec<Vec<String>> {
+        let text = std::fs::read_to_string(&self.0).expect("the page");
+        assert!(text.starts_with("above\n<!-- "), "{text}");
+        assert!(text.ends_with(":end -->\nbelow\n"), "{text}");
+        assert!(!text.contains("\nold\n"), "{text}");
+        text.lines()
+            .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"))
+            .map(|line| line.split(" | ").map(str::to_owned).collect())
+            .collect()
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn compared(arguments: &[&str], page: &Page) -> serde_json::Value {
+    let arguments = [&["compare", "--report", page.path()], arguments].concat();
+    let (found, code) = chaos(&arguments);
+    assert_eq!(code, Some(0), "chaos {}: {found}", arguments.join(" "));
+    assert!(found["result"]["machine"]["kernel"].as_str().is_some_and(|text| !text.is_empty()), "{found}");
+    found["result"]["measured"].clone()
+}
+
+#[test]
+fn rates_are_compared_and_reported() {
+    let page = Page::new("compare");
+    let measured = compared(
+        &["--rounds", "2", "--seconds", "0.1", "--keys", "2000", "--pipelines", "1,8", "--connections", "5"],
+        &page,
+    );
+    let lines = measured["lines"].as_array().expect("lines");
+    // SET and GET, two pipelines, two servers.
+    assert_eq!(lines.len(), 8, "{measured}");
+    for line in lines {
+        assert_eq!(line["runs"].as_array().map(Vec::len), Some(2), "{line}");
+        let figure = |name: &str| line[name].as_f64().unwrap_or(-1.0);
+        assert!(figure("per_s") > 0.0 && figure("p50_ms") >= 0.0 && figure("processor_us") >= 0.0, "{line}");
+        assert!(
+            figure("per_s_least") <= figure("per_s") && figure("per_s") <= figure("per_s_most"),
+            "{line}"
+        );
+    }
+    let rows = page.rows();
+    assert_eq!(rows.len(), 1 + 1 + 8, "a head, a rule, the lines: {rows:?}");
+    for row in &rows[2..] {
+        assert!(["annulet", "redis"].contains(&row[2].as_str()), "{row:?}");
+        assert!(row[3].parse::<f64>().is_ok_and(|figure| figure > 0.0), "{row:?}");
+    }
+}
+
+#[test]
+fn memory_is_compared_and_reported() {
+    let page = Page::new("compare-memory");
+    let measured = compared(&["--memory", "--keys", "50000"], &page);
+    let lines = measured["lines"].as_array().expect("lines");
+    assert_eq!(lines.len(), 2, "{measured}");
+    for line in lines {
+        // The bytes of the keys and values themselves have to be somewhere.
+        assert!(line["bytes_a_key"].as_f64() > Some(80.0), "{line}");
+    }
+    assert_eq!(page.rows().len(), 1 + 1 + 2);
+}
+
+#[test]
+fn pauses_are_compared_and_reported() {
+    let page = Page::new("compare-pauses");
+    let peer = "redis=redis-server";
+    let measured = compared(
+        &["--pauses", "--peer", peer, "--keys", "20000", "--big-mib", "2", "--seconds", "0.1"],
+        &page,
+    );
+    let servers = measured["servers"].as_array().expect("servers");
+    assert_eq!(servers.len(), 2, "{measured}");
+    for server in servers {
+        let causes = server["causes"].as_array().expect("causes");
+        assert!(causes.len() > 10, "{server}");
+        for line in causes {
+            // Not every server has every command.
+            let is_known = line["error"].as_str().is_none_or(|error| error.contains("unknown command"));
+            assert!(is_known, "{line}");
+            assert!(line["waits"]["probes"].as_u64() > line["waits"]["refused"].as_u64(), "{line}");
+            assert!(line["waits"]["p999_us"].as_u64() <= line["waits"]["longest_us"].as_u64(), "{line}");
+        }
+    }
+    assert_eq!(page.rows().len(), 2 + servers[0]["causes"].as_array().map_or(0, Vec::len));
+}
+
+/// Before an hour of measuring rather than after it.
+#[test]
+fn a_report_without_its_section_is_refused_at_once() {
+    let page = Page::new("compare");
+    let (found, code) = chaos(&["compare", "--memory", "--keys", "1", "--report", page.path()]);
+    assert_eq!(code, Some(2), "{found}");
+    assert!(std::fs::read_to_string(&page.0).expect("the page").contains("\nold\n"));
+}
+
 /// The check can fail: `read-level stale` lets a node that slept show what it knew before.
 #[test]
 fn stale_reads_are_seen_where_they_are_allowed() {
