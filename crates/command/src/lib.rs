@@ -24,8 +24,8 @@ pub mod number;
 pub mod reply;
 pub mod session;
 pub mod table;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use commands::{scan, wait};
 pub use error::{CommandError, ErrorKind};
