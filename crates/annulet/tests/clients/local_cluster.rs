@@ -35,12 +35,17 @@ pub struct LocalCluster {
 impl LocalCluster {
     /// Starts one, and returns once it serves.
     pub fn start(settings: &[&str]) -> LocalCluster {
+        LocalCluster::start_of(NODES, settings)
+    }
+
+    /// Starts one of so many nodes, at most [`NODES`].
+    pub fn start_of(nodes: u16, settings: &[&str]) -> LocalCluster {
         static STARTED: AtomicU16 = AtomicU16::new(0);
         let mut failure = String::new();
         for _ in 0..TRIES {
             let number = STARTED.fetch_add(1, Ordering::Relaxed);
             let dir = std::env::temp_dir().join(format!("annulet-clients-{}-{number}", std::process::id()));
-            match LocalCluster::try_start(free_base(), dir, settings) {
+            match LocalCluster::try_start(nodes, free_base(), dir, settings) {
                 Ok(cluster) => return cluster,
                 Err(why) if why.contains("in use") => failure = why,
                 Err(why) => panic!("{why}"),
@@ -49,11 +54,11 @@ impl LocalCluster {
         panic!("no free ports after {TRIES} tries: {failure}");
     }
 
-    fn try_start(port: u16, dir: PathBuf, settings: &[&str]) -> Result<LocalCluster, String> {
+    fn try_start(nodes: u16, port: u16, dir: PathBuf, settings: &[&str]) -> Result<LocalCluster, String> {
         std::fs::create_dir(&dir).expect("a directory of this test's own");
         let errors = File::create(dir.join("launcher-errors")).expect("a file in it");
         let mut launcher = annulet()
-            .args(["up", "--nodes", &NODES.to_string(), "--port", &port.to_string(), "--dir"])
+            .args(["up", "--nodes", &nodes.to_string(), "--port", &port.to_string(), "--dir"])
             .arg(dir.join("cluster"))
             .args(settings)
             .stdin(Stdio::null())
