@@ -17,3 +17,4 @@ mod redis_py_suite;
 mod redis_tools;
 mod script;
 mod shell;
+mod typed;
