@@ -5,7 +5,7 @@
 //! The targets are plain functions, so that two drivers share them:
 //!
 //! - `fuzz/` beside the workspace links them with libFuzzer, which looks for inputs that reach new code
-//!   (`fuzz/run`, or `cargo fuzz run TARGET` for who has it);
+//!   (`fuzz/run`; it is laid out as cargo-fuzz wants it);
 //! - `tests/replay.rs` runs them over the committed inputs, `fuzz/corpus/`, and over mutations of these drawn from a fixed
 //!   seed, with every `cargo test`.
 //!
