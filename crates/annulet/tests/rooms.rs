@@ -20,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("annulet", &["server", "client", "types", "command"]),
     // It looks at the product from outside.
     ("chaos", &["types", "client"]),
+    ("fuzz", &["types", "storage", "command", "wire", "sim"]),
     ("sim", &["node", "wire", "storage", "command", "types", "placement", "replication", "control"]),
 ];
 

@@ -26,8 +26,8 @@ pub mod number;
 pub mod reply;
 pub mod session;
 pub mod table;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use clients::{ClientAnswer, ClientFilter, ClientOrder, ClientState};
 pub use commands::{keys, randomkey, scan, wait};

@@ -446,10 +446,7 @@ pub fn resolve(args: &[&[u8]]) -> Result<&'static Command, CommandError> {
 }
 
 /// As [`resolve`], where the first word's command is known.
-pub fn resolve_from(
-    mut command: &'static Command,
-    args: &[&[u8]],
-) -> Result<&'static Command, CommandError> {
+pub fn resolve_from(mut command: &'static Command, args: &[&[u8]]) -> Result<&'static Command, CommandError> {
     if let (false, Some(name)) = (command.subcommands.is_empty(), args.get(1)) {
         command = command.subcommand(name).ok_or_else(|| CommandError::UnknownSubcommand {
             name: String::from_utf8_lossy(&name[..name.len().min(128)]).into_owned(),
@@ -531,7 +528,9 @@ fn reference_row(page: &mut String, command: &Command) {
         Handler::Keys { over: Over::One, .. } if command.keys == KeySpec::ONE => "one key",
         Handler::Keys { over: Over::One, .. } => "CROSSSLOT",
         Handler::Keys { over: Over::Split(_), .. } => "each key by itself",
-        Handler::Everywhere { .. } | Handler::Scan | Handler::Listing | Handler::RandomKey => "all partitions",
+        Handler::Everywhere { .. } | Handler::Scan | Handler::Listing | Handler::RandomKey => {
+            "all partitions"
+        }
         Handler::Slot { .. } => "the slot's",
         Handler::Session(_) | Handler::Clients(_) | Handler::Wait => "no keys",
     };

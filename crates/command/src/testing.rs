@@ -1,4 +1,5 @@
-//! For tests: one partition, one session, a host with fixed answers, and replies as text.
+//! For tests, here and in other rooms (feature `testing`): one partition, one session, a host with fixed answers, and
+//! replies as text.
 
 use crate::{
     ClusterView, Command, CommandError, Door, Flags, Handler, Host, InfoData, List, NodeView, Pause,
@@ -10,22 +11,31 @@ use types::Version;
 use types::settings::Settings;
 
 /// What a test runs commands on.
-pub(crate) struct World {
+pub struct World {
     table: Table,
     changes: Changes,
     uncommitted: Uncommitted,
     last_version: Version,
     now_ms: u64,
-    pub(crate) session: Session,
+    /// The connection's.
+    pub session: Session,
     host: FixedHost,
 }
 
+impl Default for World {
+    fn default() -> World {
+        World::new()
+    }
+}
+
 impl World {
-    pub(crate) fn new() -> World {
+    /// An empty partition, and a new session without a password.
+    pub fn new() -> World {
         World::with_password("")
     }
 
-    pub(crate) fn with_password(password: &str) -> World {
+    /// The same behind a password.
+    pub fn with_password(password: &str) -> World {
         let mut settings = Settings::default();
         settings.set("requirepass", password).expect("any text is a password");
         World {
@@ -35,16 +45,18 @@ impl World {
             last_version: Version::default(),
             now_ms: 1_700_000_000_000,
             session: Session::new(7, Door::Plain, &settings),
-            host: FixedHost { settings, paused: None },
+            host: FixedHost::new(settings),
         }
     }
 
     /// For how long clients were paused, and which requests of theirs.
+    #[cfg(test)]
     pub(crate) fn paused(&self) -> Option<(Duration, Pause)> {
         self.host.paused
     }
 
-    pub(crate) fn keyspace<T>(&mut self, run: impl FnOnce(&mut Keyspace<'_>) -> T) -> T {
+    /// Runs something on the partition.
+    pub fn keyspace<T>(&mut self, run: impl FnOnce(&mut Keyspace<'_>) -> T) -> T {
         let World { table, changes, uncommitted, last_version, now_ms, .. } = self;
         changes.clear();
         let footprint = Footprint::default();
@@ -52,7 +64,7 @@ impl World {
     }
 
     /// Runs a command, given as words between blanks, and shows its reply as text. `sleep` lets milliseconds pass.
-    pub(crate) fn run(&mut self, line: &str) -> String {
+    pub fn run(&mut self, line: &str) -> String {
         let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         if let [b"sleep", ms] = args[..] {
             self.now_ms += std::str::from_utf8(ms).unwrap().parse::<u64>().unwrap();
@@ -106,7 +118,7 @@ impl World {
 
 /// Runs cases, each on an empty partition with a new session: commands that set the scene, parted by `;`, the command,
 /// and its reply as text.
-pub(crate) fn check(cases: &[(&str, &str, &str)]) {
+pub fn check(cases: &[(&str, &str, &str)]) {
     for (scene, line, expected) in cases {
         let mut world = World::new();
         for step in scene.split(';').map(str::trim).filter(|step| !step.is_empty()) {
@@ -138,13 +150,21 @@ fn show(reply: &Reply<'_>) -> String {
 }
 
 /// The 40 hex digits of a node of the fixed cluster.
-pub(crate) fn name_of(id: u16) -> String {
+pub fn name_of(id: u16) -> String {
     format!("{id:040x}")
 }
 
-struct FixedHost {
+/// A node that always says the same: the first of a cluster of three.
+pub struct FixedHost {
     settings: Settings,
     paused: Option<(Duration, Pause)>,
+}
+
+impl FixedHost {
+    /// With these settings.
+    pub fn new(settings: Settings) -> FixedHost {
+        FixedHost { settings, paused: None }
+    }
 }
 
 impl Host for FixedHost {

@@ -4,7 +4,9 @@ use crate::host::NodeHost;
 use crate::published::ShardCounters;
 use crate::run::{Origin, Outcome, OwnedTask, Parked, Task};
 use crate::shard::{Answer, Shard, Ticket};
-use command::{Command, CommandError, Door, Flags, Handler, KeySpec, Over, Reply, Session, resolve, resolve_from};
+use command::{
+    Command, CommandError, Door, Flags, Handler, KeySpec, Over, Reply, Session, resolve, resolve_from,
+};
 use std::collections::VecDeque;
 use types::{Instant, PartitionId, Slot, partition_of_key, partition_of_slot, slot_of_key};
 

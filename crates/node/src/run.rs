@@ -148,7 +148,9 @@ fn run_command<'t>(
             Ok(Reply::Array(vec![next, Reply::Array(found.into_iter().map(Reply::bulk).collect())]))
         }
         Handler::RandomKey => Ok(randomkey::run_partition(keyspace, args)),
-        Handler::Session(_) | Handler::Clients(_) | Handler::Wait | Handler::Listing => Err(CommandError::Syntax),
+        Handler::Session(_) | Handler::Clients(_) | Handler::Wait | Handler::Listing => {
+            Err(CommandError::Syntax)
+        }
     }
 }
 

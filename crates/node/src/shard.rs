@@ -295,7 +295,8 @@ impl Shard {
     /// Time passes. Called every few milliseconds, and at least as often as that even when idle.
     pub fn tick(&mut self, now: Instant) {
         self.at(now);
-        let restless = self.partitions.iter().filter(|partition| partition.is_primary() && !partition.is_quiet());
+        let restless =
+            self.partitions.iter().filter(|partition| partition.is_primary() && !partition.is_quiet());
         let mut under_way = 0;
         let ids: Vec<PartitionId> = restless
             .inspect(|partition| under_way += partition.snapshots_under_way())

@@ -933,7 +933,8 @@ mod tests {
         let (mut changes, uncommitted, mut version) =
             (Changes::new(false, false), Uncommitted::default(), Version(0));
         let footprint = Footprint::default();
-        let mut keyspace = Keyspace::fresh(&mut table, &mut changes, &uncommitted, &mut version, 5, &footprint);
+        let mut keyspace =
+            Keyspace::fresh(&mut table, &mut changes, &uncommitted, &mut version, 5, &footprint);
         keyspace.put(b"a", Value::String(b"1"), Some(9));
         keyspace.put(b"b", Value::String(b"2"), None);
         assert!(keyspace.set_expiry(b"a", None) && keyspace.remove(b"b") && keyspace.clear() == 1);

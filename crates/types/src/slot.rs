@@ -67,7 +67,9 @@ fn crc16(bytes: &[u8]) -> u16 {
         let [high, low] = crc.to_be_bytes();
         let [a, b, rest @ ..] = *word;
         let first = CRC16[7][usize::from(a ^ high)] ^ CRC16[6][usize::from(b ^ low)];
-        rest.iter().zip((0..6).rev()).fold(first, |crc, (&byte, behind)| crc ^ CRC16[behind][usize::from(byte)])
+        rest.iter()
+            .zip((0..6).rev())
+            .fold(first, |crc, (&byte, behind)| crc ^ CRC16[behind][usize::from(byte)])
     });
     rest.iter().fold(by_words, |crc, &byte| (crc << 8) ^ CRC16[0][usize::from((crc >> 8) as u8 ^ byte)])
 }

@@ -1,9 +1,9 @@
-//! Clients that are not ours, at clusters of real processes: the `redis` crate, redis-py, redis-cli and redis-benchmark,
+//! Clients that are not ours, at clusters of real processes: the `redis` crate, redis-py (with its own tests), ioredis, redis-cli and redis-benchmark,
 //! and the binary's own shell. What they see is what users see.
 //!
 //! Most tests share one cluster and take turns at it; those that bring nodes down, or need a password, have their own.
 //! The others' programs have to be there: `pip install redis==5.2.1` (or ANNULET_TEST_PYTHON names an interpreter that
-//! has it) and `apt install redis-tools`; [`conformance`] needs redis-server.
+//! has it) and `apt install redis-tools`; [`conformance`] needs redis-server; node.rs and redis_py_suite.rs say what they need.
 
 mod cluster_aware;
 mod conformance;
@@ -11,10 +11,13 @@ mod failover;
 mod hostile;
 mod limits;
 mod local_cluster;
+mod node;
 mod operators;
 mod password;
 mod plain;
 mod python;
+mod redis_py_suite;
 mod redis_tools;
 mod script;
 mod shell;
+mod typed;

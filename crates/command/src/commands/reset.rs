@@ -41,7 +41,8 @@ mod tests {
     fn a_session_is_as_new_after_it() {
         let mut world = World::new();
         let told = |session: &Session| {
-            let Session { name, protocol, readonly, asking, read_level, refuses_transaction, .. } = session.clone();
+            let Session { name, protocol, readonly, asking, read_level, refuses_transaction, .. } =
+                session.clone();
             (name, protocol, readonly, asking, read_level, refuses_transaction)
         };
         let new = told(&world.session);

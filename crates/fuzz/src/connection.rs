@@ -1,0 +1,287 @@
+//! A connection of one client to one partition: bytes are decoded, commands run, replies go out and are read again, the way
+//! they take in a node but for its sockets.
+//!
+//! Beside the primary's table stands a copy that knows only the effects, as a backup does. Whatever the commands were, both
+//! hold the same in the end; so they do after uncommitted changes were taken back; and what is committed is what the
+//! records up to there make. Every reply reads back, in the protocol and in the form that nodes pass on.
+//!
+//! An input is a byte for the session (door, password), one that cuts the stream, and the stream. Four words in it are for
+//! the target itself: `~sleep MS`, `~commit N` and `~rollback N`, of the last N records, and `~stale`, for reads to come.
+//!
+//! Left out: several partitions, which room `node` parts and merges.
+
+use crate::input::{Cuts, Input};
+use crate::records::{Contents, contents};
+use crate::replies::reads_back;
+use command::testing::FixedHost;
+use command::{
+    Command, CommandError, Door, Flags, Handler, Host, List, Reply, Session, check_session, keys, randomkey,
+    resolve, scan, table, wait,
+};
+use storage::effect::apply_all;
+use storage::{Changes, Footprint, Hasher, Keyspace, Table, Uncommitted};
+use types::settings::Settings;
+use types::{Lsn, Version};
+use wire::resp::{Decoder, Limits, Parsed, slices, write};
+
+/// Values that grow to a length that was only named (SETRANGE, SETBIT) grow to this at most here.
+const OFFSET_MAX: u64 = 1 << 16;
+/// The most requests of an input, and the most bytes of a table: what follows is left.
+const REQUESTS_MAX: usize = 200;
+const TABLE_BYTES_MAX: usize = 1 << 20;
+
+/// See the [module](self).
+pub fn run(data: &[u8]) {
+    let mut input = Input::new(data);
+    let choice = input.byte();
+    let mut cuts = Cuts::new(input.byte());
+    let mut world = World::new(choice);
+    let mut decoder = Decoder::new();
+    let mut buffer = Vec::new();
+    let mut requests = 0;
+    loop {
+        let limits = match world.session.authenticated {
+            true => Limits::authenticated(world.host.settings()),
+            false => Limits::unauthenticated(),
+        };
+        match decoder.parse(&mut buffer, &limits) {
+            Ok(Parsed::Complete(bytes)) => {
+                let args: Vec<&[u8]> = slices(&buffer, decoder.arguments()).collect();
+                if !args.is_empty() {
+                    world.request(&args);
+                    requests += 1;
+                }
+                buffer.drain(..bytes);
+                if world.session.close_after_reply || requests > REQUESTS_MAX {
+                    break;
+                }
+            }
+            Ok(Parsed::Incomplete { .. }) => {
+                let count = cuts.next(input.rest.len());
+                if count == 0 {
+                    break;
+                }
+                buffer.extend_from_slice(input.bytes(count));
+            }
+            Err(error) => {
+                world.reply(&Reply::from(error));
+                break;
+            }
+        }
+    }
+    world.check();
+}
+
+struct World {
+    table: Table,
+    changes: Changes,
+    uncommitted: Uncommitted,
+    last_version: Version,
+    now_ms: u64,
+    stale: bool,
+    /// The bodies of the records, from lsn 1 on.
+    log: Vec<Vec<u8>>,
+    commit: usize,
+    session: Session,
+    host: FixedHost,
+}
+
+impl World {
+    fn new(choice: u8) -> World {
+        let mut settings = Settings::default();
+        if choice & 1 != 0 {
+            settings.set("requirepass", "secret").expect("any text is a password");
+        }
+        let door = if choice & 2 != 0 { Door::Cluster } else { Door::Plain };
+        World {
+            table: Table::new(Hasher::new(1)),
+            changes: Changes::new(true, true),
+            uncommitted: Uncommitted::default(),
+            last_version: Version::default(),
+            now_ms: 1_700_000_000_000,
+            stale: false,
+            log: Vec::new(),
+            commit: 0,
+            session: Session::new(7, door, &settings),
+            host: FixedHost::new(settings),
+        }
+    }
+
+    fn request(&mut self, args: &[&[u8]]) {
+        if self.own(args) || self.table.bytes() > TABLE_BYTES_MAX || is_huge(args) {
+            return;
+        }
+        // As `node::Shard::dispatch`.
+        let reply = match resolve(args) {
+            Err(_) if !self.session.authenticated => Err(CommandError::NoAuth),
+            Err(error) => Err(error),
+            Ok(command) if !self.session.authenticated && !command.flags.contains(Flags::NO_AUTH) => {
+                Err(CommandError::NoAuth)
+            }
+            Ok(command) => {
+                check_session(&self.session, command).and_then(|()| self.run_command(command, args))
+            }
+        };
+        self.reply(&Reply::from(reply));
+    }
+
+    /// The target's own words.
+    fn own(&mut self, args: &[&[u8]]) -> bool {
+        let number = |at: usize| {
+            let text = args.get(at).and_then(|arg| std::str::from_utf8(arg).ok());
+            text.and_then(|text| text.parse::<u32>().ok()).unwrap_or(1) as usize
+        };
+        match args[0] {
+            b"~sleep" => self.now_ms += number(1) as u64,
+            b"~stale" => self.stale = !self.stale,
+            b"~commit" => {
+                self.commit += number(1).min(self.log.len() - self.commit);
+                self.uncommitted.commit(Lsn(self.commit as u64));
+            }
+            b"~rollback" => {
+                let keep = self.log.len() - number(1).min(self.log.len() - self.commit);
+                self.log.truncate(keep);
+                self.uncommitted.roll_back(Lsn(keep as u64), &mut self.table);
+                self.check();
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn run_command(&mut self, command: &Command, args: &[&[u8]]) -> Result<Reply<'static>, CommandError> {
+        match command.handler {
+            Handler::Session(run) => run(&mut self.session, &mut self.host, args),
+            Handler::Keys { run, .. } | Handler::Everywhere { run, .. } | Handler::Slot { run, .. } => {
+                self.keyspace(command, |keyspace| run(keyspace, args).map(Reply::into_owned))
+            }
+            Handler::Scan => {
+                let request = scan::parse(args)?;
+                let mut found = Vec::new();
+                let next = self.keyspace(command, |keyspace| {
+                    scan::run_partition(keyspace, request.cursor, &request, &mut found)
+                });
+                Ok(Reply::Array(vec![
+                    Reply::bulk(next.unwrap_or(0).to_string()),
+                    Reply::Array(found.into_iter().map(Reply::bulk).collect()),
+                ]))
+            }
+            Handler::Wait => wait::parse(args).map(|_| Reply::Integer(0)),
+            Handler::RandomKey => {
+                Ok(self.keyspace(command, |keyspace| randomkey::run_partition(keyspace, &[args[0], b"0"])))
+            }
+            Handler::Listing => {
+                let mut list = List::default();
+                let mut cursor = Some(0);
+                while let Some(at) = cursor {
+                    let step = keys::step(args[1], at);
+                    let step: Vec<&[u8]> = step.iter().map(|arg| &arg[..]).collect();
+                    let request = scan::parse(&step)?;
+                    let mut found = Vec::new();
+                    cursor = self.keyspace(command, |keyspace| {
+                        scan::run_partition(keyspace, at, &request, &mut found)
+                    });
+                    found.iter().for_each(|key| list.push(key));
+                }
+                Ok(Reply::List(list))
+            }
+            Handler::Clients(parse) => {
+                let _order = parse(&mut self.session, args)?;
+                Ok(Reply::ok())
+            }
+        }
+    }
+
+    /// As `replication::Partition::run` and `order`.
+    fn keyspace<T>(&mut self, command: &Command, run: impl FnOnce(&mut Keyspace<'_>) -> T) -> T {
+        let World { table, changes, uncommitted, last_version, now_ms, .. } = self;
+        changes.clear();
+        let stale = self.stale && !command.is_write();
+        let view = if stale { Keyspace::committed } else { Keyspace::fresh };
+        let footprint = Footprint::default();
+        let result = run(&mut view(table, changes, uncommitted, last_version, *now_ms, &footprint));
+        if !self.changes.is_empty() {
+            assert!(!stale, "a stale read changed something");
+            self.log.push(self.changes.body.clone());
+            let undo = std::mem::take(&mut self.changes.undo);
+            self.uncommitted.push(Lsn(self.log.len() as u64), undo, self.changes.removed_any);
+        }
+        result
+    }
+
+    fn reply(&mut self, reply: &Reply<'_>) {
+        let mut out = Vec::new();
+        write(reply, self.session.protocol, &mut out);
+        reads_back(reply);
+        let mut neutral = Vec::new();
+        reply.encode_neutral(&mut neutral);
+        let read = Reply::decode_neutral(&neutral).expect("the neutral form reads back");
+        let mut again = Vec::new();
+        write(&read, self.session.protocol, &mut again);
+        assert_eq!(again, out, "a forwarded reply is another: {reply:?}");
+    }
+
+    /// The primary's table is what its log makes, and the committed view what the committed part of it makes.
+    fn check(&mut self) {
+        assert_eq!(contents(&self.table), replayed(&self.log));
+        let mut seen = Contents::new();
+        let World { table, changes, uncommitted, last_version, now_ms, .. } = self;
+        let footprint = Footprint::default();
+        let mut keyspace =
+            Keyspace::committed(table, changes, uncommitted, last_version, *now_ms, &footprint);
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            cursor = keyspace.scan(from, 16, &mut |entry| {
+                seen.insert(entry.key.to_vec(), entry.to_owned());
+            });
+        }
+        let committed = replayed(&self.log[..self.commit]);
+        assert_eq!(seen, committed, "the committed view");
+    }
+}
+
+fn replayed(log: &[Vec<u8>]) -> Contents {
+    // Another node has another seed.
+    let mut copy = Table::new(Hasher::new(2));
+    for body in log {
+        apply_all(body, &mut copy).expect("what a command logged");
+    }
+    contents(&copy)
+}
+
+/// Whether a command makes a value as long as it says: half a gigabyte is its right, but no use here.
+fn is_huge(args: &[&[u8]]) -> bool {
+    let grows = [&b"setrange"[..], b"setbit", b"bitfield", b"bitop"];
+    let is_long = |arg: &&[u8]| {
+        let digits = arg.iter().filter(|byte| byte.is_ascii_digit()).count();
+        let number = std::str::from_utf8(arg).ok().and_then(|text| text.parse::<u64>().ok());
+        number.map_or(digits > 4, |number| number > OFFSET_MAX)
+    };
+    grows.iter().any(|name| args[0].eq_ignore_ascii_case(name)) && args[1..].iter().any(is_long)
+}
+
+/// The commands' names and their subcommands', options, and the target's own words.
+pub fn words() -> Vec<Vec<u8>> {
+    let mut words: Vec<String> = [
+        "~sleep 1000\r\n",
+        "~commit 1\r\n",
+        "~rollback 1\r\n",
+        "~stale\r\n",
+        "\r\n",
+        " k ",
+        " key v\r\n",
+        "*3\r\n$3\r\n",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for command in table() {
+        words.push(format!("{} ", command.name));
+        words.extend(command.subcommands.iter().map(|sub| format!("{} {} ", command.name, sub.name)));
+        // Options stand in capitals in the syntax.
+        let options = command.syntax.split(|c: char| !c.is_ascii_uppercase()).filter(|word| word.len() > 1);
+        words.extend(options.map(|option| format!(" {option} ")));
+    }
+    words.sort();
+    words.dedup();
+    words.into_iter().map(String::into_bytes).collect()
+}
