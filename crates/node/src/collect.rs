@@ -4,7 +4,7 @@
 //! Each part is a request of its own on one partition, with all that this means: passed on, parked, sent again. The
 //! collector has their replies and makes one of them.
 
-use crate::random_key::RandomKey;
+use crate::random_key::{Count, RandomKey};
 use crate::run::{Origin, OwnedTask, Task};
 use crate::shard::{Shard, Ticket};
 use bytes::Bytes;
@@ -28,6 +28,7 @@ pub(crate) enum Collector {
     Scan(Scan),
     Wait(Wait),
     RandomKey(RandomKey),
+    Count(Count),
 }
 
 #[derive(Debug)]
@@ -358,6 +359,7 @@ impl Shard {
                     }
                 }
                 Some(Collector::RandomKey(_)) => self.random_key_part(id, index, reply),
+                Some(Collector::Count(_)) => self.count_part(id, index, reply),
                 None => {}
             }
         }
@@ -371,6 +373,7 @@ impl Collector {
             Collector::Scan(scan) => scan.task.origin,
             Collector::Wait(waiting) => waiting.task.origin,
             Collector::RandomKey(choice) => choice.task.origin,
+            Collector::Count(count) => count.task.origin,
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::collect::Collector;
 use crate::forward::{Forwarding, Lane};
 use crate::published::{Published, ServerFigures, ShardCounters};
+use crate::random_key::KeyCounts;
 use crate::run::{Parked, Waiter};
 use command::Reply;
 use control::{Change, Identity};
@@ -95,6 +96,8 @@ pub struct Shard {
     pub(crate) next_collector: u64,
     /// Parts of those that are done: collector, index, reply.
     pub(crate) parts: VecDeque<(u64, usize, Reply<'static>)>,
+    /// For RANDOMKEY: of linearizable reads, and of stale ones.
+    pub(crate) key_counts: [KeyCounts; 2],
     pub(crate) parked_count: usize,
     /// When the map last changed a partition's primary, for a while.
     pub(crate) moved_at: BTreeMap<PartitionId, Instant>,
@@ -132,6 +135,7 @@ impl Shard {
             collectors: BTreeMap::new(),
             next_collector: 1,
             parts: VecDeque::new(),
+            key_counts: Default::default(),
             parked_count: 0,
             moved_at: BTreeMap::new(),
             last_writes: HashMap::new(),
