@@ -5,7 +5,7 @@
 //! collector has their replies and makes one of them.
 
 use crate::listing::Listing;
-use crate::random_key::RandomKey;
+use crate::random_key::{Count, RandomKey};
 use crate::run::{Origin, OwnedTask, Task};
 use crate::shard::{Shard, Ticket};
 use bytes::Bytes;
@@ -30,6 +30,7 @@ pub(crate) enum Collector {
     Listing(Listing),
     Wait(Wait),
     RandomKey(RandomKey),
+    Count(Count),
 }
 
 #[derive(Debug)]
@@ -375,6 +376,7 @@ impl Shard {
                     }
                 }
                 Some(Collector::RandomKey(_)) => self.random_key_part(id, index, reply),
+                Some(Collector::Count(_)) => self.count_part(id, index, reply),
                 None => {}
             }
         }
@@ -389,6 +391,7 @@ impl Collector {
             Collector::Listing(listing) => listing.origin,
             Collector::Wait(waiting) => waiting.task.origin,
             Collector::RandomKey(choice) => choice.task.origin,
+            Collector::Count(count) => count.task.origin,
         }
     }
 

@@ -1,25 +1,66 @@
 //! RANDOMKEY over many partitions: all say how many keys they have, one is chosen, as likely as it has many, and asked for
-//! a key. Where it has none to show any more (their time had come), another is chosen among the rest; when all have
-//! been tried there is no key.
+//! a key. Where it has none to show (they were removed since, or their time had come), another is chosen among the rest.
+//!
+//! Asking every partition is dear, so what they said serves every RANDOMKEY of the shard for a while
+//! ([`COUNTS_LAST`]), and those that come while the partitions are asked wait for the same answers. Only a choice may rest on
+//! old numbers, never the reply that there is no key: for that they are counted after the request came.
 
 use crate::collect::Collector;
 use crate::run::{Origin, OwnedTask, Task};
 use crate::shard::Shard;
 use bytes::Bytes;
-use command::Reply;
-use types::PartitionId;
+use command::{CommandError, Reply};
+use std::sync::Arc;
+use std::time::Duration;
+use types::settings::ReadLevel;
+use types::{Instant, PartitionId};
 
+/// How long counts serve: a key that is younger may not be chosen yet, and a partition that grew is chosen too rarely.
+const COUNTS_LAST: Duration = Duration::from_secs(1);
+
+/// How many keys each partition has, or why that is not known.
+type Counts = Arc<[Result<u64, CommandError>]>;
+
+/// What the RANDOMKEYs of a shard share, at one read level.
+#[derive(Debug, Default)]
+pub(crate) struct KeyCounts {
+    /// How many times the partitions were asked; the last time's number.
+    begun: u64,
+    under_way: bool,
+    /// Those that wait for the answers.
+    waiting: Vec<u64>,
+    last: Option<Counted>,
+}
+
+#[derive(Clone, Debug)]
+struct Counted {
+    number: u64,
+    at: Instant,
+    counts: Counts,
+}
+
+/// The partitions are being asked.
+#[derive(Debug)]
+pub(crate) struct Count {
+    pub task: OwnedTask,
+    number: u64,
+    counts: Vec<Option<Result<u64, CommandError>>>,
+    missing: usize,
+}
+
+/// One RANDOMKEY.
 #[derive(Debug)]
 pub(crate) struct RandomKey {
     pub task: OwnedTask,
-    /// Who is asked, and how many keys they have: 0 where they have none, or none to show.
-    partitions: Vec<PartitionId>,
-    counts: Vec<Option<u64>>,
-    missing: usize,
-    /// Drawn when the request came.
+    /// Only partitions of which this node is primary.
+    own_only: bool,
+    /// The last count that had begun when it came.
+    came_after: u64,
+    /// What it chooses by.
+    counted: Option<Counted>,
+    /// Those that had nothing to show.
+    barren: Vec<PartitionId>,
     random: u64,
-    /// Which of them was chosen.
-    chosen: Option<usize>,
 }
 
 /// The next number that looks random: SplitMix64 (Steele, Lea, Flood 2014).
@@ -31,74 +72,87 @@ fn next(random: &mut u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-impl RandomKey {
-    /// One of the partitions, as likely as it has many keys. None where there is no key.
-    fn choose(&mut self) -> Option<usize> {
-        let total: u64 = self.counts.iter().flatten().sum();
-        let mut place = ((u128::from(next(&mut self.random)) * u128::from(total)) >> 64) as u64;
-        self.counts.iter().position(|count| {
-            let count = count.unwrap_or(0);
-            let is_here = place < count;
-            place = place.saturating_sub(count);
-            is_here
-        })
-    }
+/// One of many, each as likely as its weight says. None where all weigh nothing.
+fn choose(random: u64, mut weights: impl Iterator<Item = u64> + Clone) -> Option<usize> {
+    let total: u64 = weights.clone().sum();
+    let mut place = ((u128::from(random) * u128::from(total)) >> 64) as u64;
+    weights.position(|weight| {
+        let is_here = place < weight;
+        place = place.saturating_sub(weight);
+        is_here
+    })
 }
 
 impl Shard {
-    /// RANDOMKEY: at the door for cluster-aware clients among the partitions of which this node is primary.
-    pub(crate) fn random_key(&mut self, task: &Task<'_>) {
-        let me = self.config.identity.node;
-        let map = self.context.map.clone();
-        let partitions: Vec<PartitionId> = map
-            .each_partition()
-            .filter(|(_, state)| !task.redirects || state.primary == Some(me))
-            .map(|(id, _)| id)
-            .collect();
-        if partitions.is_empty() {
-            self.hand_over(task.origin, Reply::Null, None, None);
-            return;
-        }
-        // The seed is secret, and no two requests have one number at one time.
-        let drawn = [self.context.now.0.to_le_bytes(), self.next_collector.to_le_bytes()].concat();
-        let choice = RandomKey {
-            task: OwnedTask { redirects: false, ..task.kept() },
-            counts: vec![None; partitions.len()],
-            missing: partitions.len(),
-            random: self.hasher.hash(&drawn),
-            chosen: None,
-            partitions: partitions.clone(),
-        };
-        let whole = choice.task.clone();
-        let collector = self.new_collector(Collector::RandomKey(choice));
-        for (index, id) in partitions.into_iter().enumerate() {
-            self.start(id, OwnedTask { origin: Origin::Part { collector, index }, ..whole.clone() });
-        }
+    fn counts_of(&mut self, level: ReadLevel) -> &mut KeyCounts {
+        &mut self.key_counts[usize::from(level == ReadLevel::Stale)]
     }
 
-    /// A partition has said how many keys it has, or which.
+    /// RANDOMKEY: at the door for cluster-aware clients among the partitions of which this node is primary.
+    pub(crate) fn random_key(&mut self, task: &Task<'_>) {
+        // The seed is secret, and no two requests have one number at one time.
+        let drawn = [self.context.now.0.to_le_bytes(), self.next_collector.to_le_bytes()].concat();
+        let random = self.hasher.hash(&drawn);
+        let (now, counts) = (self.context.now, self.counts_of(task.read_level));
+        let choice = RandomKey {
+            task: OwnedTask { redirects: false, ..task.kept() },
+            own_only: task.redirects,
+            came_after: counts.begun,
+            counted: counts.last.clone().filter(|last| now.since(last.at) < COUNTS_LAST),
+            barren: Vec::new(),
+            random,
+        };
+        let collector = self.new_collector(Collector::RandomKey(choice));
+        self.choose_key(collector);
+    }
+
+    /// Asks one partition for a key, or waits until it is known which.
+    fn choose_key(&mut self, collector: u64) {
+        let me = self.config.identity.node;
+        let map = self.context.map.clone();
+        let Some(Collector::RandomKey(choice)) = self.collectors.get_mut(&collector) else { return };
+        let task = choice.task.clone();
+        let Some(Counted { number, counts, .. }) = choice.counted.clone() else {
+            return self.wait_for_counts(collector, &task);
+        };
+        let own_only = choice.own_only;
+        let may =
+            |id: PartitionId| !own_only || map.partition(id).is_some_and(|state| state.primary == Some(me));
+        let partitions = (0..counts.len() as u16).map(PartitionId);
+        let error = partitions.clone().zip(&*counts).find_map(|(id, count)| match count {
+            Err(error) if may(id) => Some(error.clone()),
+            _ => None,
+        });
+        if let Some(error) = error {
+            return self.random_key_done(collector, Reply::Error(error));
+        }
+        let drawn = next(&mut choice.random);
+        let barren = &choice.barren;
+        let weights = partitions.zip(&*counts).map(|(id, count)| match count {
+            Ok(count) if may(id) && !barren.contains(&id) => *count,
+            _ => 0,
+        });
+        let Some(chosen) = choose(drawn, weights) else {
+            if number > choice.came_after {
+                return self.random_key_done(collector, Reply::Null);
+            }
+            choice.counted = None;
+            choice.barren.clear();
+            return self.wait_for_counts(collector, &task);
+        };
+        let args = vec![Bytes::from_static(b"randomkey"), Bytes::from(next(&mut choice.random).to_string())];
+        let origin = Origin::Part { collector, index: chosen };
+        self.start(PartitionId(chosen as u16), OwnedTask { args, origin, ..task });
+    }
+
+    /// A partition has chosen a key, or has none.
     pub(crate) fn random_key_part(&mut self, collector: u64, index: usize, reply: Reply<'static>) {
         let Some(Collector::RandomKey(choice)) = self.collectors.get_mut(&collector) else { return };
-        match (reply, choice.chosen) {
-            (Reply::Integer(count), None) => {
-                if choice.counts[index].replace(u64::try_from(count).unwrap_or(0)).is_none() {
-                    choice.missing -= 1;
-                }
-                if choice.missing > 0 {
-                    return;
-                }
-            }
-            (Reply::Null, Some(chosen)) => choice.counts[chosen] = Some(0),
-            (Reply::Integer(_), Some(_)) => return,
-            // A key, or an error: either is the reply.
-            (reply, _) => return self.random_key_done(collector, reply),
+        if reply == Reply::Null {
+            choice.barren.push(PartitionId(index as u16));
+            return self.choose_key(collector);
         }
-        choice.chosen = choice.choose();
-        let Some(chosen) = choice.chosen else { return self.random_key_done(collector, Reply::Null) };
-        let number = next(&mut choice.random).to_string();
-        let (id, task) = (choice.partitions[chosen], choice.task.clone());
-        let args = vec![Bytes::from_static(b"randomkey"), Bytes::from(number)];
-        self.start(id, OwnedTask { args, origin: Origin::Part { collector, index: chosen }, ..task });
+        self.random_key_done(collector, reply);
     }
 
     fn random_key_done(&mut self, collector: u64, reply: Reply<'static>) {
@@ -106,41 +160,75 @@ impl Shard {
             self.hand_over(choice.task.origin, reply, None, None);
         }
     }
+
+    /// Lets a request wait for the next answers, and asks all partitions unless that is under way.
+    fn wait_for_counts(&mut self, collector: u64, task: &OwnedTask) {
+        let deadline = self.context.now + self.config.settings.request_timeout();
+        let partitions = self.partition_count();
+        let counts = self.counts_of(task.read_level);
+        counts.waiting.push(collector);
+        if std::mem::replace(&mut counts.under_way, true) {
+            return;
+        }
+        counts.begun += 1;
+        let number = counts.begun;
+        // It is nobody's: whoever asked may go.
+        let origin = Origin::Part { collector: 0, index: 0 };
+        let task =
+            OwnedTask { args: vec![Bytes::from_static(b"randomkey")], origin, deadline, ..task.clone() };
+        let collector = self.new_collector(Collector::Count(Count {
+            task: task.clone(),
+            number,
+            counts: vec![None; usize::from(partitions)],
+            missing: usize::from(partitions),
+        }));
+        for index in 0..partitions {
+            let origin = Origin::Part { collector, index: usize::from(index) };
+            self.start(PartitionId(index), OwnedTask { origin, ..task.clone() });
+        }
+    }
+
+    /// A partition has said how many keys it has.
+    pub(crate) fn count_part(&mut self, collector: u64, index: usize, reply: Reply<'static>) {
+        let now = self.context.now;
+        let Some(Collector::Count(count)) = self.collectors.get_mut(&collector) else { return };
+        let said = match reply {
+            Reply::Integer(keys) => Ok(u64::try_from(keys).unwrap_or(0)),
+            Reply::Error(error) => Err(error),
+            _ => Ok(0),
+        };
+        if count.counts[index].replace(said).is_none() {
+            count.missing -= 1;
+        }
+        if count.missing > 0 {
+            return;
+        }
+        let Some(Collector::Count(count)) = self.collectors.remove(&collector) else { return };
+        let said: Counts = count.counts.into_iter().flatten().collect();
+        let counted = Counted { number: count.number, at: now, counts: said };
+        let counts = self.counts_of(count.task.read_level);
+        counts.under_way = false;
+        // What failed is asked again by the next.
+        counts.last = counted.counts.iter().all(Result::is_ok).then(|| counted.clone());
+        for collector in std::mem::take(&mut counts.waiting) {
+            if let Some(Collector::RandomKey(choice)) = self.collectors.get_mut(&collector) {
+                choice.counted = Some(counted.clone());
+                self.choose_key(collector);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use types::Instant;
-    use types::settings::{ReadLevel, WriteLevel};
-
-    fn choice(counts: &[u64], random: u64) -> RandomKey {
-        let task = OwnedTask {
-            command: command::lookup(b"randomkey").unwrap(),
-            args: Vec::new(),
-            read_level: ReadLevel::default(),
-            write_level: WriteLevel::default(),
-            request: None,
-            origin: Origin::Part { collector: 0, index: 0 },
-            deadline: Instant(0),
-            redirects: false,
-        };
-        RandomKey {
-            task,
-            partitions: (0..counts.len()).map(|id| PartitionId(id as u16)).collect(),
-            counts: counts.iter().map(|&count| Some(count)).collect(),
-            missing: 0,
-            random,
-            chosen: None,
-        }
-    }
 
     #[test]
-    fn partitions_are_chosen_by_their_sizes() {
-        let mut choice = choice(&[0, 10, 0, 30, 60, 0], 1);
-        let mut chosen = [0; 6];
+    fn the_heavy_are_chosen_more_often() {
+        let weights = [0, 10, 0, 30, 60, 0];
+        let (mut random, mut chosen) = (1, [0; 6]);
         for _ in 0..10_000 {
-            chosen[choice.choose().expect("there are keys")] += 1;
+            chosen[choose(next(&mut random), weights.into_iter()).expect("something weighs")] += 1;
         }
         assert_eq!([chosen[0], chosen[2], chosen[5]], [0, 0, 0]);
         for (times, expected) in [(chosen[1], 1000), (chosen[3], 3000), (chosen[4], 6000)] {
@@ -149,8 +237,10 @@ mod tests {
     }
 
     #[test]
-    fn without_keys_nothing_is_chosen() {
-        assert_eq!(choice(&[0, 0], 7).choose(), None);
-        assert_eq!(choice(&[u64::MAX >> 1, 1], 7).choose(), Some(0));
+    fn nothing_is_chosen_where_nothing_weighs() {
+        assert_eq!(choose(u64::MAX, [0, 0].into_iter()), None);
+        assert_eq!(choose(u64::MAX, [].into_iter()), None);
+        assert_eq!(choose(u64::MAX, [1, 0].into_iter()), Some(0));
+        assert_eq!(choose(0, [0, 1].into_iter()), Some(1));
     }
 }

@@ -5,6 +5,7 @@ use crate::forward::{Forwarding, Lane};
 use crate::last_writes::LastWrites;
 use crate::partitions::Partitions;
 use crate::published::{Published, ServerFigures, ShardCounters};
+use crate::random_key::KeyCounts;
 use crate::run::{Parked, Waiter};
 use command::{ClientOrder, Pause, Reply};
 use control::{Change, Identity};
@@ -109,6 +110,8 @@ pub struct Shard {
     pub(crate) going_on: VecDeque<u64>,
     /// Parts of those that are done: collector, index, reply.
     pub(crate) parts: VecDeque<(u64, usize, Reply<'static>)>,
+    /// For RANDOMKEY: of linearizable reads, and of stale ones.
+    pub(crate) key_counts: [KeyCounts; 2],
     pub(crate) parked_count: usize,
     /// When the map last changed a partition's primary, for a while.
     pub(crate) moved_at: BTreeMap<PartitionId, Instant>,
@@ -152,6 +155,7 @@ impl Shard {
             next_collector: 1,
             going_on: VecDeque::new(),
             parts: VecDeque::new(),
+            key_counts: Default::default(),
             parked_count: 0,
             moved_at: BTreeMap::new(),
             last_writes: LastWrites::default(),

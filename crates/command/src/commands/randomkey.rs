@@ -1,5 +1,5 @@
-//! RANDOMKEY: any key. The node asks each partition how many keys it has, chooses one by that, and asks it for a key;
-//! here is what a partition answers.
+//! RANDOMKEY: any key. The node knows how many keys each partition has, or asks; it chooses one by that, and asks it for a
+//! key. Here is what a partition answers.
 
 use crate::{Categories, Command, Flags, Handler, Reply};
 use storage::Keyspace;
@@ -9,7 +9,7 @@ pub(crate) const COMMAND: Command = Command {
     name: "randomkey",
     flags: Flags::READONLY,
     group: "generic",
-    complexity: "O(1) for each partition",
+    complexity: "O(1), once a second for each partition",
     summary: "A key, any as likely as another; nothing where there is none.",
     categories: Categories::KEYSPACE.with(Categories::READ).with(Categories::SLOW),
     handler: Handler::RandomKey,
