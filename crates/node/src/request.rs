@@ -10,6 +10,9 @@ use types::{Instant, PartitionId, Slot, partition_of_key, partition_of_slot, slo
 
 /// Requests of one shard that may wait for partitions that nobody serves.
 const PARKED_MAX: usize = 200_000;
+/// Once parked requests have made replies of so many bytes, the others wait for the next tick: a thousand requests for
+/// a large value must not be a thousand copies of it at once.
+const REPLY_BYTES_A_TURN: usize = 64 * 1024 * 1024;
 
 impl Shard {
     /// A client's request, its command's name first. The sink gets a reply that need not wait.
@@ -271,7 +274,7 @@ impl Shard {
         }
         while let Some(task) = queue.pop_front() {
             self.try_start(id, task);
-            if self.parked.contains_key(&id) {
+            if self.parked.contains_key(&id) || self.reply_bytes > REPLY_BYTES_A_TURN {
                 break;
             }
         }

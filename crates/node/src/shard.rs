@@ -98,6 +98,8 @@ pub struct Shard {
     /// Parts of those that are done: collector, index, reply.
     pub(crate) parts: VecDeque<(u64, usize, Reply<'static>)>,
     pub(crate) parked_count: usize,
+    /// Bytes of values in the replies since the last tick.
+    pub(crate) reply_bytes: usize,
     /// When the map last changed a partition's primary, for a while.
     pub(crate) moved_at: BTreeMap<PartitionId, Instant>,
     /// Each connection's last write to each partition, for WAIT.
@@ -135,6 +137,7 @@ impl Shard {
             next_collector: 1,
             parts: VecDeque::new(),
             parked_count: 0,
+            reply_bytes: 0,
             moved_at: BTreeMap::new(),
             last_writes: HashMap::new(),
             hasher,
@@ -283,6 +286,7 @@ impl Shard {
             free = free.saturating_sub(partition.snapshots_under_way().saturating_sub(before));
         }
         self.context.snapshots_free = 0;
+        self.reply_bytes = 0;
         self.expire();
         self.retry_parked();
         self.retry_forwards();

@@ -381,6 +381,10 @@ impl Connection {
             return;
         };
         let Some(&Slot::Waiting { protocol, bytes, wanted }) = self.pending.get(at) else { return };
+        if self.broken {
+            // Nobody will read it.
+            return;
+        }
         self.pending_bytes -= bytes;
         let mut done = Vec::new();
         let direct = at == 0;
@@ -392,6 +396,7 @@ impl Connection {
         self.gauge.replied(out.len() - start);
         if !direct {
             self.put_behind(Some(at), done);
+            self.give_up_if_unread();
             return;
         }
         self.pending.pop_front();
@@ -403,6 +408,7 @@ impl Connection {
                 self.front += 1;
             }
         }
+        self.give_up_if_unread();
     }
 
     /// Its line in `CLIENT LIST`; `asks` if it is the one that asks for it.
