@@ -209,6 +209,11 @@ impl<M: ShardMachine> ShardLoop<M> {
                 self.touch(token.0);
             }
         }
+        // Here, where it is known who has sent something: a turn that took long must not be laid at clients' doors.
+        if now >= self.next_sweep {
+            self.next_sweep = now + SWEEP;
+            self.sweep(now);
+        }
         if woken {
             self.open_mail();
         }
@@ -426,10 +431,6 @@ impl<M: ShardMachine> ShardLoop<M> {
             self.look_at_buffers();
             self.parts.machine.tick(now);
             self.parts.links.tick(now);
-            if now >= self.next_sweep {
-                self.next_sweep = now + SWEEP;
-                self.sweep(now);
-            }
         }
         self.parts.machine.flush(now);
         self.carry_out(now);
