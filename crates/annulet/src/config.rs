@@ -96,6 +96,8 @@ pub(crate) fn render(comment: &str, given: &Given) -> String {
     let mut text = comment.lines().map(|line| format!("# {line}\n")).collect::<String>();
     for (name, value) in given {
         let number = SETTINGS.iter().any(|setting| setting.name == *name && is_number(setting));
+        // Bytes with a unit are text.
+        let number = number && value.parse::<u64>().is_ok();
         let value = if number { value.clone() } else { toml::Value::String(value.clone()).to_string() };
         text += &format!("{name} = {value}\n");
     }
@@ -162,7 +164,8 @@ mod tests {
     fn what_is_rendered_reads_back() {
         let given: Given = SETTINGS.iter().map(|s| (s.name, s.default.to_owned())).collect();
         let quoted = vec![("requirepass", "a\"b\\c\n".to_owned()), ("port", "1".to_owned())];
-        for given in [given, quoted] {
+        let units = vec![("maxmemory", "64mb".to_owned())];
+        for given in [given, quoted, units] {
             let mut read = parse(Path::new("FILE"), &render("one\ntwo", &given)).unwrap();
             let mut given = given;
             read.sort();

@@ -12,6 +12,9 @@ use types::{Instant, PartitionId, Slot, partition_of_key, partition_of_slot, slo
 
 /// Requests of one shard that may wait for partitions that nobody serves.
 const PARKED_MAX: usize = 200_000;
+/// Once parked requests have made replies of so many bytes, the others wait for the next tick: a thousand requests for
+/// a large value must not be a thousand copies of it at once.
+const REPLY_BYTES_A_TURN: usize = 64 * 1024 * 1024;
 
 /// What was found out of a request before it is run, by [`Shard::preview`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -314,7 +317,7 @@ impl Shard {
         }
         while let Some(task) = queue.pop_front() {
             self.try_start(id, task);
-            if self.parked.contains_key(&id) {
+            if self.parked.contains_key(&id) || self.reply_bytes > REPLY_BYTES_A_TURN {
                 break;
             }
         }

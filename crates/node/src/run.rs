@@ -318,7 +318,12 @@ impl Shard {
             }
         }
         match origin {
-            Origin::Client(ticket) => self.effects.replies.push((ticket, reply)),
+            Origin::Client(ticket) => {
+                if let Reply::Bulk(bytes) = &reply {
+                    self.reply_bytes += bytes.len();
+                }
+                self.effects.replies.push((ticket, reply));
+            }
             Origin::Part { collector, index } => {
                 if let Some(connection) = self.connection_of(collector) {
                     self.remember_write(connection, written);

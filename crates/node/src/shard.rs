@@ -113,6 +113,8 @@ pub struct Shard {
     /// For RANDOMKEY: of linearizable reads, and of stale ones.
     pub(crate) key_counts: [KeyCounts; 2],
     pub(crate) parked_count: usize,
+    /// Bytes of values in the replies since the last tick.
+    pub(crate) reply_bytes: usize,
     /// When the map last changed a partition's primary, for a while.
     pub(crate) moved_at: BTreeMap<PartitionId, Instant>,
     pub(crate) last_writes: LastWrites,
@@ -157,6 +159,7 @@ impl Shard {
             parts: VecDeque::new(),
             key_counts: Default::default(),
             parked_count: 0,
+            reply_bytes: 0,
             moved_at: BTreeMap::new(),
             last_writes: LastWrites::default(),
             has_backups: false,
@@ -317,6 +320,7 @@ impl Shard {
         }
         self.context.snapshots_free = 0;
         self.expiry_slices = EXPIRY_SLICES;
+        self.reply_bytes = 0;
         self.retry_parked();
         self.retry_forwards();
         self.tick_collectors();

@@ -400,6 +400,10 @@ impl Connection {
             return;
         };
         let Some(&Slot::Waiting { protocol, bytes, wanted }) = self.pending.get(at) else { return };
+        if self.broken {
+            // Nobody will read it.
+            return;
+        }
         self.pending_bytes -= bytes;
         match reply {
             Reply::List(list) if wanted => self.pending[at] = Slot::List { list, begun: false },
@@ -421,6 +425,7 @@ impl Connection {
             }
         }
         self.pass_replies();
+        self.give_up_if_unread();
     }
 
     fn pass_front(&mut self) {

@@ -97,6 +97,8 @@ pub struct ShardLoop<M> {
     /// Bytes that this shard keeps for its clients, and how many of them were added since it last looked at the sum.
     kept: u64,
     kept_anew: u64,
+    /// Connections closed since the last sweep because all together had the node keep too much.
+    closed_for_memory: u64,
     next_tick: Instant,
     next_sweep: Instant,
     stop_at: Option<Instant>,
@@ -170,6 +172,7 @@ impl<M: ShardMachine> ShardLoop<M> {
             held: Vec::new(),
             kept: 0,
             kept_anew: 0,
+            closed_for_memory: 0,
             next_tick: now,
             next_sweep: now + SWEEP,
             stop_at: None,
@@ -216,6 +219,11 @@ impl<M: ShardMachine> ShardLoop<M> {
                 connection.event(event);
                 self.touch(token.0);
             }
+        }
+        // Here, where it is known who has sent something: a turn that took long must not be laid at clients' doors.
+        if now >= self.next_sweep {
+            self.next_sweep = now + SWEEP;
+            self.sweep(now);
         }
         if woken {
             self.open_mail();
@@ -359,12 +367,8 @@ impl<M: ShardMachine> ShardLoop<M> {
                 }
                 Some((!connection.is_spared(), place.weight, at))
             });
-            let Some((_, weight, at)) = open.max().filter(|&(_, weight, _)| weight > 0) else { return };
-            warn!(
-                weight,
-                kept = self.kept,
-                "clients have this node keep more than maxmemory_clients: closing the largest"
-            );
+            let Some((_, _, at)) = open.max().filter(|&(_, weight, _)| weight > 0) else { return };
+            self.closed_for_memory += 1;
             match &mut self.connections.places[at].connection {
                 Some(connection) if !connection.is_unread_mostly() && !connection.is_closing() => {
                     connection.refuse(TOO_MUCH_KEPT);
@@ -438,10 +442,6 @@ impl<M: ShardMachine> ShardLoop<M> {
             self.look_at_buffers();
             self.parts.machine.tick(now);
             self.parts.links.tick(now);
-            if now >= self.next_sweep {
-                self.next_sweep = now + SWEEP;
-                self.sweep(now);
-            }
         }
         self.work.run(&mut self.parts.machine, &self.parts.freer);
         self.parts.machine.flush(now);
@@ -534,6 +534,11 @@ impl<M: ShardMachine> ShardLoop<M> {
     }
 
     fn sweep(&mut self, now: Instant) {
+        // Said once a second at most: strangers must not fill the log.
+        let closed = std::mem::take(&mut self.closed_for_memory);
+        if closed > 0 {
+            warn!(closed, "clients had this node keep more than maxmemory_clients: the largest were closed");
+        }
         for at in 0..self.connections.places.len() {
             let Some(connection) = &mut self.connections.places[at].connection else { continue };
             if connection.sweep(now).is_err() {

@@ -107,6 +107,21 @@ impl Connection {
         if unread.saturating_sub(self.gauge.largest_bytes) as u64 > most { Err(Dead) } else { Ok(()) }
     }
 
+    /// Many replies may come in one turn: once they are too many, they are dropped, and the next write closes.
+    pub(super) fn give_up_if_unread(&mut self) {
+        if self.check_unread().is_err() {
+            self.broken = true;
+            self.out = Vec::new();
+            self.sent = 0;
+            for slot in &mut self.pending {
+                if let Slot::Done(done) = slot {
+                    *done = Vec::new();
+                }
+            }
+            self.gauge.behind_bytes = 0;
+        }
+    }
+
     /// Once a second: whether the client has taken too long for something.
     pub(super) fn check_times(&mut self, now: Instant) -> Result<(), Dead> {
         if self.unread() == 0 || self.gauge.progress_at > self.gauge.unread_since {
