@@ -23,16 +23,19 @@ mod neutral;
 pub mod number;
 pub mod reply;
 pub mod session;
+pub mod slow_request;
 pub mod table;
 #[cfg(test)]
 mod testing;
 
+pub use commands::auth::is_password;
 pub use commands::{scan, wait};
-pub use error::{CommandError, ErrorKind};
-pub use host::{ClusterView, Host, InfoData, NodeView, RangeView};
+pub use error::{CommandError, ERROR_WORDS, ErrorKind};
+pub use host::{ClusterView, CommandFigures, Host, InfoData, NodeView, RangeView};
 pub use reply::{Corrupt, Reply};
 pub use session::{Door, Session};
+pub use slow_request::SlowRequest;
 pub use table::{
     Categories, Command, Flags, Handler, KeySpec, KeysFn, Merge, Over, SessionFn, check_session, lookup,
-    reference_markdown, resolve, table,
+    place_of, places, reference_markdown, resolve, table,
 };

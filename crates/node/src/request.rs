@@ -1,5 +1,6 @@
 //! A client's request: what it is, where it belongs, and what to do where nobody serves it just now.
 
+use crate::account::AtHand;
 use crate::host::NodeHost;
 use crate::published::ShardCounters;
 use crate::run::{Origin, Outcome, OwnedTask, Parked, Task};
@@ -26,10 +27,13 @@ impl Shard {
     ) -> Answer {
         self.at(now);
         let asking = std::mem::take(&mut session.asking);
+        self.at_hand = AtHand { command: None, rejected: true };
         let answer = match self.dispatch(ticket, session, args, sink) {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                self.at_hand.rejected = false;
+                answer
+            }
             Err(error) => {
-                ShardCounters::add(&self.counters().errors, 1);
                 sink(&Reply::Error(error));
                 Answer::Now
             }
@@ -61,7 +65,12 @@ impl Shard {
         args: &[&[u8]],
         sink: &mut dyn FnMut(&Reply<'_>),
     ) -> Result<Answer, CommandError> {
-        let command = match resolve(args) {
+        let resolved = resolve(args);
+        self.at_hand.command = match &resolved {
+            Ok(command) => Some(command),
+            Err(_) => args.first().and_then(|name| command::lookup(name)),
+        };
+        let command = match resolved {
             // A stranger learns nothing of the table but that a password is needed.
             Err(_) if !session.authenticated => return Err(CommandError::NoAuth),
             other => other?,
@@ -71,6 +80,8 @@ impl Shard {
         }
         command::check_session(session, command)?;
         if let Handler::Session(run) = command.handler {
+            // Whatever it says from here on, it was run.
+            self.at_hand.rejected = false;
             let mut host = NodeHost { shard: self };
             let reply = run(session, &mut host, args)?;
             sink(&reply);

@@ -2,7 +2,7 @@
 
 use crate::shard::{Shard, Ticket};
 use bytes::Bytes;
-use command::{Command, CommandError, Handler, Reply, scan};
+use command::{Command, CommandError, Flags, Handler, Reply, scan};
 use replication::message::{ForwardOutcome, Forwarded};
 use replication::{Message, Release, Seen, Standing};
 use storage::Keyspace;
@@ -197,6 +197,9 @@ impl Shard {
             }
             if !partition.enough_in_sync() {
                 return self.hand_over(task.origin, Reply::Error(CommandError::NoReplicas), None, sink);
+            }
+            if task.command.flags.contains(Flags::DENYOOM) && self.config.published.refuses_memory() {
+                return self.hand_over(task.origin, Reply::Error(CommandError::OutOfMemory), None, sink);
             }
         } else if let Some(mut keyspace) = partition.settled(&self.context)
             && let Some(sink) = sink

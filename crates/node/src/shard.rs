@@ -1,5 +1,6 @@
 //! One data thread's machine: its partitions, and the events that move them.
 
+use crate::account::{AtHand, slow_ns};
 use crate::collect::Collector;
 use crate::forward::{Forwarding, Lane};
 use crate::published::{Published, ServerFigures, ShardCounters};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use storage::Hasher;
-use types::settings::Settings;
+use types::shared_settings::SettingsReader;
 use types::{Epoch, Instant, NodeId, PartitionId, Position, ShardId};
 
 /// Snapshots that one shard sends at once.
@@ -21,6 +22,8 @@ const SNAPSHOTS_MAX: usize = 8;
 /// For this long after a partition got another primary its requests are passed on also at the door for cluster-aware
 /// clients: nodes learn of it at different moments, and redirections could go round in circles.
 pub(crate) const SETTLING: Duration = Duration::from_secs(1);
+/// Between two looks at the copies for the statistics.
+const LOOK: Duration = Duration::from_millis(100);
 /// Slices of active expiry in one tick.
 const EXPIRY_SLICES: usize = 32;
 
@@ -58,8 +61,8 @@ pub struct Effects {
 /// What a shard is made with.
 #[derive(Clone, Debug)]
 pub struct ShardConfig {
-    /// The node's settings, checked.
-    pub settings: Arc<Settings>,
+    /// The node's settings, checked, as this shard sees them.
+    pub settings: SettingsReader,
     /// The node.
     pub identity: Identity,
     /// Which of its shards this is.
@@ -102,7 +105,13 @@ pub struct Shard {
     pub(crate) last_writes: HashMap<u64, BTreeMap<PartitionId, Position>>,
     pub(crate) hasher: Hasher,
     pub(crate) figures: Arc<dyn Fn() -> ServerFigures + Send + Sync>,
+    /// The request at hand, for the statistics.
+    pub(crate) at_hand: AtHand,
+    /// A request that took its thread this long is kept, in nanoseconds.
+    pub(crate) slow_ns: u64,
     expiry_next: PartitionId,
+    /// When the copies were last looked at for the statistics.
+    looked_at: Instant,
 }
 
 impl Shard {
@@ -117,6 +126,7 @@ impl Shard {
             evict: Duration::from_millis(config.settings.evict_ms),
         };
         let hasher = Hasher::new(config.hash_seed);
+        let slow_ns = slow_ns(&config.settings);
         Shard {
             config,
             context,
@@ -137,7 +147,10 @@ impl Shard {
             last_writes: HashMap::new(),
             hasher,
             figures: Arc::new(ServerFigures::default),
+            at_hand: AtHand::default(),
+            slow_ns,
             expiry_next: PartitionId(0),
+            looked_at: Instant(0),
         }
     }
 
@@ -215,6 +228,7 @@ impl Shard {
                 self.dirty.push(id);
             }
         }
+        self.count_cluster();
         self.counters().acted_version.store(map.version, Ordering::Release);
         self.reroute();
         self.settle();
@@ -273,7 +287,9 @@ impl Shard {
             let before = partition.snapshots_under_way();
             partition.tick(&self.context, &mut self.outbox);
             partition.give_up(|waiter| waiter.is_over(now), &mut self.outbox);
-            free = free.saturating_sub(partition.snapshots_under_way().saturating_sub(before));
+            let begun = partition.snapshots_under_way().saturating_sub(before);
+            ShardCounters::add(&self.config.published.shard(self.config.shard).snapshots_begun, begun as u64);
+            free = free.saturating_sub(begun);
         }
         self.context.snapshots_free = 0;
         self.expire();
@@ -283,6 +299,10 @@ impl Shard {
         self.moved_at.retain(|_, at| now.since(*at) < SETTLING);
         self.settle();
         self.count();
+        if now.since(self.looked_at) >= LOOK {
+            self.looked_at = now;
+            self.count_copies();
+        }
     }
 
     /// Removes keys whose time has come, a slice at a time.

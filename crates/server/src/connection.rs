@@ -46,7 +46,7 @@ const BUFFER_BYTES_KEPT: usize = 16 * 1024;
 #[derive(Debug)]
 enum Slot {
     /// No reply yet. Replies are written in the protocol that was spoken when the request came.
-    Waiting { protocol: u8, bytes: usize },
+    Waiting { protocol: u8, bytes: usize, command: usize, began: Instant },
     /// Its reply, behind others that wait.
     Done(Vec<u8>),
 }
@@ -265,8 +265,9 @@ impl Connection {
                 }
             }
             *requests -= batch.requests.len();
+            let mut began = now;
             for (at, request) in batch.requests.iter().enumerate() {
-                self.run_one(now, machine, &args[request.args.clone()], request.bytes);
+                began = self.run_one(now, began, machine, &args[request.args.clone()], request.bytes);
                 used += request.bytes;
                 if self.closing {
                     return bytes.len();
@@ -292,8 +293,16 @@ impl Connection {
         used
     }
 
-    fn run_one<M: ShardMachine>(&mut self, now: Instant, machine: &mut M, args: &[&[u8]], bytes: usize) {
-        let Some(name) = args.first() else { return };
+    /// Runs a request. Returns when it was done with it.
+    fn run_one<M: ShardMachine>(
+        &mut self,
+        now: Instant,
+        began: Instant,
+        machine: &mut M,
+        args: &[&[u8]],
+        bytes: usize,
+    ) -> Instant {
+        let Some(name) = args.first() else { return began };
         self.counts.commands += 1;
         let ticket = Ticket { connection: self.key, sequence: self.front + self.pending.len() as u64 };
         let protocol = self.session.protocol;
@@ -301,17 +310,25 @@ impl Connection {
         let switches = name.eq_ignore_ascii_case(b"hello");
         let mut switched = None;
         let mut behind = Vec::new();
+        let mut error = None;
         let direct = self.pending.is_empty();
         let out = if direct { &mut self.out } else { &mut behind };
         let answer = machine.request(now, ticket, &mut self.session, args, &mut |reply| {
+            if let Reply::Error(why) = reply {
+                error = Some(why.clone());
+            }
             if switches {
                 switched = Some(reply.clone().into_owned());
             } else {
                 resp::write(reply, protocol, out);
             }
         });
+        let done = clock::now();
+        let took_ns = done.since(began).as_nanos() as u64;
+        let command = machine.ran(&self.session, args, took_ns);
         match answer {
             Answer::Now => {
+                machine.answered(command, took_ns, error.as_ref());
                 if let Some(reply) = switched {
                     let out = if direct { &mut self.out } else { &mut behind };
                     resp::write(&reply, self.session.protocol, out);
@@ -323,13 +340,14 @@ impl Connection {
                 }
             }
             Answer::Later => {
-                self.pending.push_back(Slot::Waiting { protocol, bytes });
+                self.pending.push_back(Slot::Waiting { protocol, bytes, command, began });
                 self.pending_bytes += bytes;
             }
         }
         if self.session.close_after_reply {
             self.finish();
         }
+        done
     }
 
     /// A reply of this room's own, after those that wait.
@@ -344,18 +362,19 @@ impl Connection {
         }
     }
 
-    /// The machine's reply to an earlier request.
-    pub fn reply(&mut self, sequence: u64, reply: &Reply<'_>) {
-        let Some(at) = sequence.checked_sub(self.front).and_then(|at| usize::try_from(at).ok()) else {
-            return;
+    /// The machine's reply to an earlier request. Returns that request's command, as [`ShardMachine::ran`] numbered it, and
+    /// when it began; none where no such request waits.
+    pub fn reply(&mut self, sequence: u64, reply: &Reply<'_>) -> Option<(usize, Instant)> {
+        let at = usize::try_from(sequence.checked_sub(self.front)?).ok()?;
+        let Some(&Slot::Waiting { protocol, bytes, command, began }) = self.pending.get(at) else {
+            return None;
         };
-        let Some(&Slot::Waiting { protocol, bytes }) = self.pending.get(at) else { return };
         self.pending_bytes -= bytes;
         if at > 0 {
             let mut done = Vec::new();
             resp::write(reply, protocol, &mut done);
             self.pending[at] = Slot::Done(done);
-            return;
+            return Some((command, began));
         }
         resp::write(reply, protocol, &mut self.out);
         self.pending.pop_front();
@@ -366,6 +385,7 @@ impl Connection {
                 self.front += 1;
             }
         }
+        Some((command, began))
     }
 
     /// Whether it has something to write and may.

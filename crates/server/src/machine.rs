@@ -2,7 +2,8 @@
 //!
 //! The loops are written against these traits, so that their own tests can put a stand-in for a whole node.
 
-use command::{Reply, Session};
+use crate::clock;
+use command::{CommandError, Reply, Session};
 use control::message::{Beat, Change, Identity};
 pub use control::{HeartEffects, HeartInput, HeartNotice};
 pub use node::{Answer, DriverEffects, Effects, Ticket};
@@ -41,6 +42,12 @@ pub trait ShardMachine {
     fn flush(&mut self, now: Instant);
     /// What it wants done, to be drained.
     fn effects(&mut self) -> &mut Effects;
+    /// A turn begins: settings may have changed.
+    fn refresh_settings(&mut self);
+    /// The last request kept this thread busy for so long. Returns a number by which its command is counted.
+    fn ran(&mut self, session: &Session, args: &[&[u8]], took_ns: u64) -> usize;
+    /// A request, by the number that [`ShardMachine::ran`] gave it, was answered so long after it had begun.
+    fn answered(&mut self, command: usize, took_ns: u64, error: Option<&CommandError>);
 }
 
 /// A node's heart.
@@ -119,6 +126,18 @@ impl ShardMachine for node::Shard {
 
     fn effects(&mut self) -> &mut Effects {
         node::Shard::effects(self)
+    }
+
+    fn refresh_settings(&mut self) {
+        node::Shard::refresh_settings(self);
+    }
+
+    fn ran(&mut self, session: &Session, args: &[&[u8]], took_ns: u64) -> usize {
+        node::Shard::ran(self, session, args, took_ns, clock::wall_ms)
+    }
+
+    fn answered(&mut self, command: usize, took_ns: u64, error: Option<&CommandError>) {
+        node::Shard::answered(self, command, took_ns, error);
     }
 }
 

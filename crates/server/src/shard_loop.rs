@@ -11,7 +11,7 @@ use crate::machine::{Effects, ShardMachine};
 use crate::mailbox::Mailbox;
 use crate::stats::ShardStats;
 use crate::threads::{Mail, Threads};
-use command::{Door, Session};
+use command::{Door, Reply, Session};
 use control::message::Identity;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tracing::{debug, error, warn};
-use types::settings::Settings;
+use types::shared_settings::SettingsReader;
 use types::{Endpoint, Instant, NodeId, ShardId};
 use wire::peer::{Frame, encode_shard};
 use wire::resp;
@@ -58,8 +58,8 @@ pub struct ShardParts<M> {
     pub shard: ShardId,
     /// Everybody's letter boxes.
     pub threads: Threads,
-    /// The node's settings.
-    pub settings: Arc<Settings>,
+    /// The node's settings, as this thread sees them.
+    pub settings: SettingsReader,
     /// How many clients the node has.
     pub clients: Arc<ClientCount>,
     /// Numbers the node's clients.
@@ -172,6 +172,8 @@ impl<M: ShardMachine> ShardLoop<M> {
 
     fn turn(&mut self, events: &Events) {
         let mut woken = false;
+        self.parts.settings.refresh();
+        self.parts.machine.refresh_settings();
         let now = clock::now();
         for event in events {
             let token = event.token();
@@ -341,7 +343,11 @@ impl<M: ShardMachine> ShardLoop<M> {
                 continue;
             };
             if let Some(connection) = &mut self.connections.places[at].connection {
-                connection.reply(ticket.sequence, &reply);
+                let answered = connection.reply(ticket.sequence, &reply);
+                if let Some((command, began)) = answered {
+                    let error = if let Reply::Error(error) = &reply { Some(error) } else { None };
+                    self.parts.machine.answered(command, now.since(began).as_nanos() as u64, error);
+                }
             }
             self.touch(at);
         }
