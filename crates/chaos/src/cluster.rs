@@ -178,6 +178,7 @@ impl Cluster {
             ("port", self.plain_port(id).to_string()),
             ("cluster-port", self.cluster_port(id).to_string()),
             ("peer-port", self.peer_port(id).to_string()),
+            ("http-port", (self.plain_port(id) + 3 * PORT_STEP).to_string()),
             ("copies", self.shape.copies.to_string()),
             ("partitions", self.shape.partitions.to_string()),
         ];
