@@ -117,7 +117,7 @@ impl Host for NodeHost<'_> {
             waiting_clients: published.sum(|s| &s.waiting),
             used_memory: load(&process.allocated),
             used_memory_peak: load(&process.peak),
-            used_memory_rss: load(&process.rss),
+            used_memory_rss: figures.used_memory_rss,
             used_memory_dataset: published.sum(|s| &s.table_bytes),
             used_memory_startup: load(&process.startup),
             allocator_active: load(&process.active),

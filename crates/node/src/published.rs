@@ -47,6 +47,8 @@ pub struct ServerFigures {
     pub now_us: u64,
     /// Seconds since the process started.
     pub uptime_seconds: u64,
+    /// Resident bytes.
+    pub used_memory_rss: u64,
     /// The machine's memory, in bytes.
     pub total_system_memory: u64,
     /// Seconds of processor time in the kernel.
@@ -153,8 +155,6 @@ counters! {
     peak,
     /// What was handed out at the first sample.
     startup,
-    /// The process' resident memory.
-    rss,
     /// 1 where more is handed out than `maxmemory` allows.
     over_memory,
     /// Commands a second, lately.

@@ -271,13 +271,9 @@ const METRICS: &[Metric] = &[
         "Memory that the allocator has handed out.",
         published!(process.allocated),
     ),
-    one(
-        "annulet_memory_resident_bytes",
-        Gauge,
-        "bytes",
-        "Resident memory of the process.",
-        published!(process.rss),
-    ),
+    one("annulet_memory_resident_bytes", Gauge, "bytes", "Resident memory of the process.", |source| {
+        source.figures.used_memory_rss as f64
+    }),
     one(
         "annulet_memory_tables_bytes",
         Gauge,

@@ -120,6 +120,7 @@ fn figures(clients: Arc<ClientCount>) -> Figures {
         ServerFigures {
             now_us: clock::wall_ms() * 1000,
             uptime_seconds: clock::now().since(started).as_secs(),
+            used_memory_rss: resident_bytes(),
             total_system_memory: info.totalram as u64 * unit,
             used_cpu_sys: sys,
             used_cpu_user: user,
@@ -140,4 +141,11 @@ fn processor_seconds() -> [f64; 4] {
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let field = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
     [11, 12, 13, 14].map(|at| field(at) / TICKS_A_SECOND)
+}
+
+/// The process' resident memory; 0 where the system does not tell.
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
 }
