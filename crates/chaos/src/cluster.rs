@@ -316,7 +316,7 @@ fn free_port(nodes: u16) -> Result<u16, Failure> {
     let mut random = Random::new(u64::from_le_bytes(bytes));
     for _ in 0..200 {
         let port = PORTS.start + random.below(u64::from(PORTS.end - PORTS.start)) as u16;
-        let taken = (0..3)
+        let taken = (0..4)
             .flat_map(|kind| (0..nodes).map(move |node| port + kind * PORT_STEP + node))
             .map(|port| TcpListener::bind(("127.0.0.1", port)))
             .collect::<Result<Vec<_>, _>>();

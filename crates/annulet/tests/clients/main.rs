@@ -9,6 +9,7 @@ mod cluster_aware;
 mod failover;
 mod hostile;
 mod local_cluster;
+mod observed;
 mod password;
 mod plain;
 mod python;
