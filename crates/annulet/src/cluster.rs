@@ -371,6 +371,6 @@ mod tests {
     fn ports_that_cannot_be_are_refused() {
         let scratch = Scratch::new("room");
         let error = scratch.open(Asked { port: Some(65400), ..Asked::default() }).err().unwrap().to_string();
-        assert!(error.contains("node 3's peers would need port 65602"), "{error}");
+        assert!(error.contains("node 3's HTTP would need port 65702"), "{error}");
     }
 }
