@@ -149,7 +149,7 @@ fn info_is_what_exporters_parse() {
     let mut connection = connect(cluster.port, 2);
     assert_eq!(shown(&say(&mut connection, "CONFIG RESETSTAT")), "OK");
     for line in ["SET a 1 EX 1000", "GET a", "GET a", "INCR b", "GETDEL", "CONFIG GET port"] {
-        say(&mut connection, line);
+        let _ = say(&mut connection, line);
     }
     let said = redis_cli(cluster.port).args(["info", "everything"]).output().expect(TOOLS);
     let text = String::from_utf8(said.stdout).expect("INFO is text");
@@ -224,10 +224,10 @@ fn slow_requests_and_latencies_are_shown() {
     for line in ["CONFIG RESETSTAT", "CONFIG SET slowlog-log-slower-than 0", "SLOWLOG RESET"] {
         assert_eq!(shown(&say(&mut connection, line)), "OK", "{line}");
     }
-    say(&mut connection, "CLIENT SETNAME watcher");
-    say(&mut connection, "GET slow:key");
-    say(&mut connection, "AUTH hush-hush");
-    say(&mut connection, "CONFIG SET requirepass hush-hush requirepass again");
+    let _ = say(&mut connection, "CLIENT SETNAME watcher");
+    let _ = say(&mut connection, "GET slow:key");
+    let _ = say(&mut connection, "AUTH hush-hush");
+    let _ = say(&mut connection, "CONFIG SET requirepass hush-hush requirepass again");
     let slow = shown(&say(&mut connection, "SLOWLOG GET -1"));
     for part in ["\"GET\" \"slow:key\"", "\"watcher\"", "\"AUTH\" \"(redacted)\"", "127.0.0.1:"] {
         assert!(slow.contains(part), "{part} in {slow}");
