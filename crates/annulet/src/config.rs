@@ -67,8 +67,9 @@ fn entry(path: &Path, name: String, value: toml::Value) -> Result<(&'static str,
     };
     match (is_number(setting), value) {
         (true, toml::Value::Integer(number)) => Ok((setting.name, number.to_string())),
-        (true, toml::Value::String(text)) if setting.bytes => Ok((setting.name, text)),
         (false, toml::Value::String(text)) => Ok((setting.name, text)),
+        // A size may have a unit, and then it is text.
+        (true, toml::Value::String(text)) if setting.size => Ok((setting.name, text)),
         (number, other) => Err(ConfigError::WrongType {
             path,
             name,
@@ -96,9 +97,8 @@ pub(crate) fn render(comment: &str, given: &Given) -> String {
     let mut text = comment.lines().map(|line| format!("# {line}\n")).collect::<String>();
     for (name, value) in given {
         let number = SETTINGS.iter().any(|setting| setting.name == *name && is_number(setting));
-        // Bytes with a unit are text.
-        let number = number && value.parse::<u64>().is_ok();
-        let value = if number { value.clone() } else { toml::Value::String(value.clone()).to_string() };
+        let bare = number && value.parse::<i64>().is_ok();
+        let value = if bare { value.clone() } else { toml::Value::String(value.clone()).to_string() };
         text += &format!("{name} = {value}\n");
     }
     text
@@ -163,9 +163,12 @@ mod tests {
     #[test]
     fn what_is_rendered_reads_back() {
         let given: Given = SETTINGS.iter().map(|s| (s.name, s.default.to_owned())).collect();
-        let quoted = vec![("requirepass", "a\"b\\c\n".to_owned()), ("port", "1".to_owned())];
-        let units = vec![("maxmemory", "64mb".to_owned())];
-        for given in [given, quoted, units] {
+        let quoted = vec![
+            ("requirepass", "a\"b\\c\n".to_owned()),
+            ("port", "1".to_owned()),
+            ("maxmemory", "2gb".to_owned()),
+        ];
+        for given in [given, quoted] {
             let mut read = parse(Path::new("FILE"), &render("one\ntwo", &given)).unwrap();
             let mut given = given;
             read.sort();

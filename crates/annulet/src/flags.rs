@@ -11,7 +11,7 @@ use types::settings::{SETTINGS, Setting};
 
 /// Settings that `annulet up` decides for each of its nodes.
 pub(crate) const DECIDED_BY_UP: &[&str] =
-    &["node_id", "nodes", "join", "dir", "announce", "port", "cluster_port", "peer_port"];
+    &["node_id", "nodes", "join", "dir", "announce", "port", "cluster_port", "peer_port", "http_port"];
 
 /// The whole command line.
 pub(crate) fn command() -> Command {
@@ -254,8 +254,8 @@ A cluster of three machines, on each with its own node id and address:
 const UP: &str = "\
 Starts a cluster on this machine, each node a process of its own, waits until it serves, and stops it on Ctrl-C.
 
-Node i (from 0) listens on PORT + i for every Redis client, PORT + 100 + i for cluster-aware ones, and PORT + 200 + i \
-for the other nodes. Its data and its log are in DIR/node-(i+1). DIR remembers the shape of the cluster, so that \
+Node i (from 0) listens on PORT + i for every Redis client, PORT + 100 + i for cluster-aware ones, PORT + 200 + i \
+for the other nodes, and PORT + 300 + i for HTTP (/metrics, /healthz, /readyz). Its data and its log are in DIR/node-(i+1). DIR remembers the shape of the cluster, so that \
 `annulet up` alone starts it again. Further flags are settings that every node gets.
 
 Examples:
@@ -268,7 +268,7 @@ const SERVE: &str = "\
 Runs one node until it gets SIGTERM or SIGINT. Settings come from their defaults, then a TOML file, then flags.
 
 Examples:
-  annulet serve                                one node alone, on 127.0.0.1:7001
+  annulet serve                                one node alone, on 127.0.0.1:7001 (metrics: http://127.0.0.1:7301/metrics)
   annulet serve --config /etc/annulet.toml     the same names as the flags, with underscores
   annulet serve --config FILE --log-level debug";
 

@@ -8,7 +8,11 @@ pub(crate) fn text() -> String {
     let mut text = String::from("Settings (flags of `annulet serve`, names in its config file):\n");
     for setting in SETTINGS {
         let shown = if setting.default.is_empty() { "empty".to_owned() } else { setting.default.to_owned() };
-        let mark = if setting.cluster_wide { "; the same on every node" } else { "" };
+        let mark = match (setting.cluster_wide, setting.live) {
+            (true, _) => "; the same on every node",
+            (_, true) => "; CONFIG SET changes it",
+            _ => "",
+        };
         text += &format!("\n  {}  (default: {shown}{mark})\n      {}\n", setting.name, setting.help);
     }
     text
@@ -19,10 +23,11 @@ pub(crate) fn page() -> String {
     let mut page = String::from(HEAD);
     for setting in SETTINGS {
         page += &format!(
-            "| `{}` | {} | {} |{} {} |\n",
+            "| `{}` | {} | {} | {} |{} {} |\n",
             setting.name,
             default(setting),
             if setting.cluster_wide { "yes" } else { "" },
+            if setting.live { "yes" } else { "" },
             if setting.secret { " A secret: never shown." } else { "" },
             setting.help
         );
@@ -58,10 +63,11 @@ const HEAD: &str = "\
 Made from the table in `crates/types/src/settings.rs`; `UPDATE_DOCS=1 cargo test -p annulet settings_page` writes it anew.
 
 A setting is a flag of `annulet serve` (with dashes for underscores), a name in its config file, and a name in `CONFIG GET`.
-Flags win over the file, the file over the defaults. Those marked *cluster* have to be the same on every node.
+Flags win over the file, the file over the defaults. Those marked *cluster* have to be the same on every node. Those marked *live*
+`CONFIG SET` changes on one node while it runs, until it stops; what sets something of a connection holds for new ones.
 
-| setting | default | cluster | what it does |
-| --- | --- | --- | --- |
+| setting | default | cluster | live | what it does |
+| --- | --- | --- | --- | --- |
 ";
 
 const FOOT: &str = "

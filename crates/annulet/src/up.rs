@@ -4,7 +4,7 @@
 //! cluster serves, says how to use it, and then watches: a node that dies is reported and the others go on. Ctrl-C stops
 //! them all.
 
-use crate::cluster::{Asked, Cluster};
+use crate::cluster::{Asked, Cluster, host_port};
 use crate::nodes::{Ended, Nodes, tail};
 use crate::status::Status;
 use crate::{Failure, accept_loss, config, flags};
@@ -218,6 +218,11 @@ impl Launch {
         let auth = if self.settings.requirepass.0.is_empty() { "" } else { " -a PASSWORD" };
         let port = shape.port;
         let cluster_port = self.settings.cluster_port;
+        let http = host_port(self.cluster.host(), self.cluster.http_port(1));
+        let http_ports = match (self.cluster.http_port(1), self.cluster.http_port(shape.nodes)) {
+            (first, last) if first == last => format!("port {first}"),
+            (first, last) => format!("ports {first} to {last}"),
+        };
         let flags = match (port, self.cluster.host()) {
             (7001, "127.0.0.1") => String::new(),
             (port, "127.0.0.1") => format!(" --port {port}"),
@@ -235,6 +240,7 @@ impl Launch {
   try:                  {name} cli{flags} put user:1 Alice
   then:                 {name} cli{flags} get user:1
   look:                 {name} status{flags}
+  metrics, health:      http://{http}/metrics, /healthz, /readyz     ({http_ports})
   data and logs:        {}/node-*/ (each node's log is the file `log`)
 
 Ctrl-C stops all.",

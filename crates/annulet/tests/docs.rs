@@ -24,6 +24,16 @@ fn the_page_of_commands_is_up_to_date() {
     assert_eq!(read(&path), page, "docs/commands.md is out of date: run this test with UPDATE_DOCS=1");
 }
 
+#[test]
+fn the_page_of_metrics_is_up_to_date() {
+    let path = root().join("docs/metrics.md");
+    let page = server::metrics::reference_markdown();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &page).expect("docs/metrics.md can be written");
+    }
+    assert_eq!(read(&path), page, "docs/metrics.md is out of date: run this test with UPDATE_DOCS=1");
+}
+
 /// Every page of the project.
 fn pages() -> Vec<PathBuf> {
     let mut pages = Vec::new();

@@ -38,6 +38,14 @@ macro_rules! errors {
                 }
             }
 
+            /// Its text, with names where fields stand.
+            fn pattern(&self) -> &str {
+                match self {
+                    $(Self::$name { .. } => $text,)+
+                    Self::Other(text) => text,
+                }
+            }
+
             pub(crate) fn encode(&self, out: &mut Vec<u8>) {
                 match self {
                     $(Self::$name $({ $($field),+ })? => {
@@ -173,7 +181,35 @@ errors! {
     } Final "NOPERM this user has no permissions to run the '{command}' command";
 }
 
+/// The first words of errors, by which they are counted (`INFO errorstats`). The last stands for any other.
+pub const ERROR_WORDS: [&str; 18] = [
+    "ERR",
+    "WRONGTYPE",
+    "NOAUTH",
+    "WRONGPASS",
+    "NOPROTO",
+    "CROSSSLOT",
+    "MOVED",
+    "ASK",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "NOREPLICAS",
+    "READONLY",
+    "OOM",
+    "LOADING",
+    "UNKNOWN",
+    "NOPERM",
+    "BUSYKEY",
+    "OTHER",
+];
+
 impl CommandError {
+    /// Where its first word stands in [`ERROR_WORDS`].
+    pub fn word_place(&self) -> usize {
+        let word = self.pattern().split(' ').next().unwrap_or_default();
+        ERROR_WORDS.iter().position(|known| *known == word).unwrap_or(ERROR_WORDS.len() - 1)
+    }
+
     /// The error that a line from a server says: what a client decodes. Its text is `line` again.
     pub fn from_line(line: &str) -> CommandError {
         if let Some(plain) = Self::PLAIN.iter().find(|plain| plain.to_string() == line) {
@@ -240,6 +276,17 @@ mod tests {
         assert_eq!(errors[3].kind(), ErrorKind::UnknownOutcome);
         assert_eq!(errors[1].kind(), ErrorKind::Retryable);
         assert_eq!(CommandError::Syntax.kind(), ErrorKind::Final);
+    }
+
+    #[test]
+    fn every_error_is_counted_under_its_first_word() {
+        let moved = CommandError::Moved { slot: 7, address: "h:1".into() };
+        for error in CommandError::PLAIN.iter().chain([&moved]) {
+            let text = error.to_string();
+            assert_eq!(text.split(' ').next(), Some(ERROR_WORDS[error.word_place()]), "{text}");
+        }
+        assert_eq!(ERROR_WORDS[CommandError::Other("ODD one".into()).word_place()], "OTHER");
+        assert_eq!(ERROR_WORDS[CommandError::Other("ERR one".into()).word_place()], "ERR");
     }
 
     #[test]

@@ -2,8 +2,12 @@
 //! turn it into replies.
 
 use crate::Flags;
+use crate::slow_request::SlowRequest;
+use std::sync::Arc;
 use std::time::Duration;
+use types::latency::Histogram;
 use types::settings::Settings;
+use types::shared_settings::ChangeError;
 
 /// The node, as connection commands see it.
 pub trait Host {
@@ -25,6 +29,31 @@ pub trait Host {
     fn unpause_clients(&mut self);
     /// An operator accepts the loss of what no living copy holds; how many partitions that concerns.
     fn accept_loss(&mut self) -> usize;
+    /// Changes settings by name, for every thread of this node: all of them, or none.
+    fn change_settings(&mut self, pairs: &[(&str, &str)]) -> Result<(), ChangeError>;
+    /// What each command did since the last [`Host::reset_figures`], by its place in the table.
+    fn command_figures(&mut self) -> Vec<CommandFigures>;
+    /// Counts anew from here on: `CONFIG RESETSTAT`.
+    fn reset_figures(&mut self);
+    /// The slow requests of this node, the newest first; `most` of them.
+    fn slow_requests(&mut self, most: usize) -> Vec<Arc<SlowRequest>>;
+    /// Forgets them.
+    fn forget_slow_requests(&mut self);
+}
+
+/// What one command did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CommandFigures {
+    /// Requests that were run.
+    pub calls: u64,
+    /// Those of them that were answered with an error.
+    pub failed: u64,
+    /// Requests that were refused before they ran.
+    pub rejected: u64,
+    /// Nanoseconds from a request's start to its reply, of all that were run.
+    pub took_ns: u64,
+    /// How many took how long.
+    pub latencies: Histogram,
 }
 
 /// Which requests of clients wait: `CLIENT PAUSE`.
@@ -146,6 +175,27 @@ pub struct InfoData {
     pub keys: u64,
     /// Keys with a time to live.
     pub expires: u64,
+
+    /// Where the binary lies.
+    pub executable: String,
+    /// Bytes in pages that the allocator uses.
+    pub allocator_active: u64,
+    /// Bytes that the allocator holds of the system.
+    pub allocator_resident: u64,
+    /// Bytes that the node needed before it had data.
+    pub used_memory_startup: u64,
+    /// Kibibytes from clients a second, lately.
+    pub instantaneous_input_kbps: f64,
+    /// Kibibytes to clients a second, lately.
+    pub instantaneous_output_kbps: f64,
+    /// Seconds of processor time of child processes, in the kernel.
+    pub used_cpu_sys_children: f64,
+    /// Seconds of processor time of child processes, outside of it.
+    pub used_cpu_user_children: f64,
+    /// Records ordered by this node's primaries and not yet held by a backup of theirs: the most of any backup.
+    pub replication_lag_max: u64,
+    /// Error replies, by their place in [`crate::ERROR_WORDS`].
+    pub errors: Vec<u64>,
 }
 
 /// The cluster map as clients are shown it.

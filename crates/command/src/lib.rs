@@ -25,18 +25,21 @@ mod neutral;
 pub mod number;
 pub mod reply;
 pub mod session;
+pub mod slow_request;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use clients::{ClientAnswer, ClientFilter, ClientOrder, ClientState};
+pub use commands::auth::is_password;
 pub use commands::{keys, randomkey, scan, wait};
-pub use error::{CommandError, ErrorKind};
-pub use host::{ClusterView, Host, InfoData, NodeView, Pause, RangeView};
+pub use error::{CommandError, ERROR_WORDS, ErrorKind};
+pub use host::{ClusterView, CommandFigures, Host, InfoData, NodeView, Pause, RangeView};
 pub use list::{Chunk, List};
 pub use reply::{Corrupt, Reply};
 pub use session::{Door, ReplyMode, Session};
+pub use slow_request::SlowRequest;
 pub use table::{
     Categories, ClientsFn, Command, Flags, Handler, KeySpec, KeysFn, Merge, Over, SessionFn, check_session,
-    lookup, reference_markdown, resolve, resolve_from, table,
+    lookup, place_of, places, reference_markdown, resolve, resolve_from, table,
 };

@@ -224,6 +224,8 @@ pub struct Command {
     pub handler: Handler,
     /// Its subcommands, by name.
     pub subcommands: &'static [Command],
+    /// Its place in the table, which the table itself gives it. Subcommands have none: see [`place_of`].
+    pub(crate) row: u16,
 }
 
 impl Command {
@@ -243,6 +245,7 @@ impl Command {
         categories: Categories::NONE,
         handler: Handler::Session(|_, _, _| Ok(Reply::ok())),
         subcommands: &[],
+        row: 0,
     };
 
     /// `set`, or `client|setname`.
@@ -300,7 +303,7 @@ impl Command {
 }
 
 /// The commands, by name.
-static TABLE: &[Command] = &[
+static TABLE: &[Command] = &numbered([
     annulet::COMMAND,
     append::COMMAND,
     readonly::ASKING,
@@ -338,6 +341,7 @@ static TABLE: &[Command] = &[
     incrbyfloat::COMMAND,
     info::COMMAND,
     keys::COMMAND,
+    latency::COMMAND,
     memory::COMMAND,
     mget::COMMAND,
     mset::COMMAND,
@@ -365,6 +369,7 @@ static TABLE: &[Command] = &[
     setex::SETEX,
     setnx::COMMAND,
     setrange::COMMAND,
+    slowlog::COMMAND,
     strlen::COMMAND,
     getrange::SUBSTR,
     time::COMMAND,
@@ -373,7 +378,32 @@ static TABLE: &[Command] = &[
     r#type::COMMAND,
     del::UNLINK,
     wait::COMMAND,
-];
+]);
+
+/// Gives each row its number.
+const fn numbered<const ROWS: usize>(mut rows: [Command; ROWS]) -> [Command; ROWS] {
+    let mut row = 0;
+    while row < ROWS {
+        rows[row].row = row as u16;
+        row += 1;
+    }
+    rows
+}
+
+/// Every command and subcommand, each at its [`place_of`]: the rows of the table first, then their subcommands.
+pub fn places() -> impl Iterator<Item = &'static Command> {
+    TABLE.iter().chain(TABLE.iter().flat_map(|command| command.subcommands))
+}
+
+/// A number for each command and subcommand, from 0 without gaps: where figures are kept by command. It is the same as
+/// long as the process runs.
+pub fn place_of(command: &Command) -> usize {
+    if command.parent.is_empty() {
+        return usize::from(command.row);
+    }
+    let same = |other: &Command| other.name == command.name && other.parent == command.parent;
+    places().position(same).unwrap_or_default()
+}
 
 /// All commands, by name.
 pub fn table() -> &'static [Command] {
@@ -580,6 +610,16 @@ mod tests {
             assert!(command.subcommands.is_sorted_by_key(|sub| sub.name), "{}", command.name);
             assert!(command.subcommands.iter().all(|sub| sub.parent == command.name));
         }
+    }
+
+    #[test]
+    fn every_command_has_a_place_of_its_own() {
+        for (place, command) in places().enumerate() {
+            assert_eq!(place_of(command), place, "{}", command.full_name());
+        }
+        let found = resolve(&[b"client", b"setname", b"x"]).unwrap();
+        assert_eq!(places().nth(place_of(found)).unwrap().full_name(), "client|setname");
+        assert_eq!(place_of(lookup(b"get").unwrap()), place_of(resolve(&[b"GET", b"a"]).unwrap()));
     }
 
     #[test]

@@ -2,13 +2,16 @@
 //! replies as text.
 
 use crate::{
-    ClusterView, Command, CommandError, Door, Flags, Handler, Host, InfoData, List, NodeView, Pause,
-    RangeView, Reply, Session, keys, randomkey, resolve, scan,
+    ClusterView, Command, CommandError, CommandFigures, Door, Flags, Handler, Host, InfoData, List, NodeView,
+    Pause, RangeView, Reply, Session, SlowRequest, keys, lookup, place_of, places, randomkey, resolve, scan,
 };
+use std::sync::Arc;
 use std::time::Duration;
 use storage::{Changes, Footprint, Hasher, Keyspace, Table, Uncommitted};
 use types::Version;
+use types::latency::bucket_of;
 use types::settings::Settings;
+use types::shared_settings::{ChangeError, SettingsReader, SharedSettings};
 
 /// What a test runs commands on.
 pub struct World {
@@ -156,14 +159,21 @@ pub fn name_of(id: u16) -> String {
 
 /// A node that always says the same: the first of a cluster of three.
 pub struct FixedHost {
-    settings: Settings,
+    settings: SettingsReader,
+    has_figures: bool,
+    has_slow_request: bool,
     paused: Option<(Duration, Pause)>,
 }
 
 impl FixedHost {
     /// With these settings.
     pub fn new(settings: Settings) -> FixedHost {
-        FixedHost { settings, paused: None }
+        FixedHost {
+            settings: SharedSettings::new(Arc::new(settings)).reader(),
+            has_figures: true,
+            has_slow_request: true,
+            paused: None,
+        }
     }
 }
 
@@ -181,7 +191,7 @@ impl Host for FixedHost {
     }
 
     fn info(&mut self) -> InfoData {
-        InfoData { version: "0.0.0".into(), keys: 3, expires: 1, ..InfoData::default() }
+        InfoData { version: "0.0.0".into(), keys: 3, expires: 1, errors: vec![0, 2], ..InfoData::default() }
     }
 
     /// Nodes 1 and 2 serve three quarters of the slots; node 3 is dead.
@@ -230,5 +240,47 @@ impl Host for FixedHost {
 
     fn accept_loss(&mut self) -> usize {
         3
+    }
+
+    fn change_settings(&mut self, pairs: &[(&str, &str)]) -> Result<(), ChangeError> {
+        self.settings.shared().change(pairs)?;
+        self.settings.refresh();
+        Ok(())
+    }
+
+    /// Three times GET, one of them slow, and a CLIENT SETNAME.
+    fn command_figures(&mut self) -> Vec<CommandFigures> {
+        let mut figures = vec![CommandFigures::default(); places().count()];
+        let setname = resolve(&[b"client", b"setname", b"x"]).expect("a command");
+        let calls = [(lookup(b"get").expect("a command"), &[1500, 2000, 100_000][..]), (setname, &[500])];
+        for (command, took_ns) in calls.into_iter().filter(|_| self.has_figures) {
+            let figures = &mut figures[place_of(command)];
+            figures.calls = took_ns.len() as u64;
+            figures.took_ns = took_ns.iter().sum();
+            figures.rejected = 2;
+            took_ns.iter().for_each(|took| figures.latencies.counts[bucket_of(*took)] += 1);
+        }
+        figures
+    }
+
+    fn reset_figures(&mut self) {
+        self.has_figures = false;
+    }
+
+    fn slow_requests(&mut self, most: usize) -> Vec<Arc<SlowRequest>> {
+        let slow = SlowRequest {
+            id: 4,
+            at_unix_seconds: 1_700_000_000,
+            took_us: 12_000,
+            args: vec![b"GET".to_vec(), b"a".to_vec()],
+            address: "127.0.0.1:5".into(),
+            name: b"me".to_vec(),
+        };
+        let kept = if self.has_slow_request { vec![Arc::new(slow)] } else { Vec::new() };
+        kept.into_iter().take(most).collect()
+    }
+
+    fn forget_slow_requests(&mut self) {
+        self.has_slow_request = false;
     }
 }

@@ -301,7 +301,8 @@ impl Control {
             .is_some_and(|raft| raft.raft.state == StateRole::Leader && self.applied_term == raft.raft.term)
     }
 
-    pub(crate) fn term(&self) -> u64 {
+    /// The consensus' term; 0 on a node that does not vote.
+    pub fn term(&self) -> u64 {
         self.raft.as_ref().map_or(0, |raft| raft.raft.term)
     }
 

@@ -4,10 +4,12 @@
 //! The file also issues the node's incarnation, which grows at every start, and holds the number of the data
 //! directory. A failed write or sync is final: the driver says so, and the process has to stop.
 
+use crate::published::{Published, ShardCounters};
 use control::{Change, Control, ControlConfig, HeartInput, HeartNotice, Identity, Message, Registration};
 use placement::ClusterMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use storage::{Disk, Journal, JournalError};
 use thiserror::Error;
@@ -75,6 +77,9 @@ pub struct ControlDriver<D: Disk> {
     reported: Vec<(NodeId, Incarnation)>,
     votes: bool,
     effects: DriverEffects,
+    published: Option<Arc<Published>>,
+    /// As last published.
+    coordinator: Option<NodeId>,
 }
 
 impl<D: Disk> ControlDriver<D> {
@@ -128,7 +133,44 @@ impl<D: Disk> ControlDriver<D> {
             seed: config.seed,
         };
         let control = Control::new(control_config, restored, now);
-        Ok(ControlDriver { control, journal, identity, reported, votes, effects: DriverEffects::default() })
+        Ok(ControlDriver {
+            control,
+            journal,
+            identity,
+            reported,
+            votes,
+            effects: DriverEffects::default(),
+            published: None,
+            coordinator: None,
+        })
+    }
+
+    /// Where to tell the node's other threads how it fares.
+    pub fn publish_to(&mut self, published: Arc<Published>) {
+        self.published = Some(published);
+    }
+
+    fn publish(&mut self, now: Instant) {
+        let Some(published) = &self.published else { return };
+        published.stamp_control(now);
+        let figures = &published.control;
+        let term = self.control.term();
+        if term > figures.term.load(Ordering::Relaxed) {
+            // The first is the one that this node finds when it starts.
+            if figures.term.load(Ordering::Relaxed) > 0 {
+                ShardCounters::add(&figures.elections, 1);
+            }
+            ShardCounters::set(&figures.term, term);
+        }
+        ShardCounters::set(&figures.is_coordinator, u64::from(self.control.is_coordinator()));
+        ShardCounters::set(&figures.map_version, self.control.map().version);
+        let coordinator = self.control.coordinator();
+        if coordinator.is_some() && coordinator != self.coordinator {
+            if self.coordinator.is_some() {
+                ShardCounters::add(&figures.coordinator_changes, 1);
+            }
+            self.coordinator = coordinator;
+        }
     }
 
     /// Who this node is from this start on.
@@ -163,6 +205,7 @@ impl<D: Disk> ControlDriver<D> {
     pub fn tick(&mut self, now: Instant) {
         self.control.tick(now);
         self.settle();
+        self.publish(now);
     }
 
     /// A message from another node's control plane.

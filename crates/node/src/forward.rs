@@ -312,7 +312,6 @@ impl Shard {
         for sequence in over {
             let Some(forwarding) = self.close_forward(sequence) else { continue };
             if forwarding.task.is_write() && forwarding.uncertain {
-                crate::published::ShardCounters::add(&self.counters().unknown_outcomes, 1);
                 self.fail(
                     forwarding.task.origin,
                     CommandError::OutcomeUnknown {

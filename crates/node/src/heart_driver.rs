@@ -27,6 +27,7 @@ impl HeartDriver {
         let stalled = now.since(self.published.oldest_stamp()) > self.lease / 2;
         let acted_version = self.published.acted_version();
         let keys = self.published.sum(|shard| &shard.keys);
+        self.published.stamp_heart(now);
         self.heart.tick(now, Pulse { wall_ms, acted_version, stalled, keys });
         self.publish();
     }

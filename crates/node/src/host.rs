@@ -1,11 +1,15 @@
 //! What connection commands ask of the node: figures, the cluster as clients see it, and its state as JSON.
 
+use crate::published::ShardCounters;
 use crate::shard::Shard;
-use command::{ClusterView, Host, InfoData, NodeView, Pause, RangeView};
-use placement::{Member, MemberState};
+use command::{ClusterView, CommandFigures, Host, InfoData, NodeView, Pause, RangeView, SlowRequest};
+use placement::{ClusterMap, Member, MemberState};
 use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use types::settings::Settings;
+use types::shared_settings::ChangeError;
 use types::{Epoch, Instant, NodeId, slots_of_partition};
 
 /// A shard, as the commands of one of its connections see its node.
@@ -34,35 +38,39 @@ fn node_name(cluster_id: &str, node: NodeId) -> String {
 
 /// How the cluster's partitions fare.
 #[derive(Default)]
-struct Health {
-    total: usize,
+pub(crate) struct Health {
+    pub total: usize,
     served: usize,
     /// Down to the last copy, where more are wanted.
-    at_risk: usize,
+    pub at_risk: usize,
     /// With a copy that is being filled.
     filling: usize,
     /// With fewer copies in sync than belong to them, for whatever reason.
-    short: usize,
-    unavailable: usize,
+    pub short: usize,
+    pub unavailable: usize,
     /// Every in-sync log is gone.
-    lost: usize,
+    pub lost: usize,
+}
+
+/// How the partitions of a map fare.
+pub(crate) fn health_of(map: &ClusterMap) -> Health {
+    let mut health = Health { total: map.partitions.len(), ..Health::default() };
+    for state in &map.partitions {
+        let served = state.primary.is_some_and(|primary| map.is_active(primary));
+        health.served += usize::from(served);
+        health.unavailable += usize::from(!served);
+        health.lost += usize::from(state.in_sync.is_empty() && state.epoch > Epoch(0));
+        health.at_risk += usize::from(state.in_sync.len() == 1 && state.copies.len() > 1);
+        let missing = || state.copies.iter().filter(|node| !state.in_sync.contains(*node));
+        health.short += usize::from(missing().next().is_some());
+        health.filling += usize::from(missing().any(|node| map.is_active(node)));
+    }
+    health
 }
 
 impl NodeHost<'_> {
     fn health(&self) -> Health {
-        let map = &self.shard.context.map;
-        let mut health = Health { total: map.partitions.len(), ..Health::default() };
-        for state in &map.partitions {
-            let served = state.primary.is_some_and(|primary| map.is_active(primary));
-            health.served += usize::from(served);
-            health.unavailable += usize::from(!served);
-            health.lost += usize::from(state.in_sync.is_empty() && state.epoch > Epoch(0));
-            health.at_risk += usize::from(state.in_sync.len() == 1 && state.copies.len() > 1);
-            let missing = || state.copies.iter().filter(|node| !state.in_sync.contains(*node));
-            health.short += usize::from(missing().next().is_some());
-            health.filling += usize::from(missing().any(|node| map.is_active(node)));
-        }
-        health
+        health_of(&self.shard.context.map)
     }
 
     fn is_ok(&self, health: &Health) -> bool {
@@ -102,8 +110,13 @@ impl Host for NodeHost<'_> {
             mine().flat_map(|state| state.in_sync.iter()).filter(|&n| n != me).collect();
         backups.sort_unstable();
         backups.dedup();
+        let totals = published.totals_since_reset();
+        let process = &published.process;
+        let load = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        let since = |figure: fn(&ShardCounters) -> &AtomicU64| published.sum_since_reset(figure);
         InfoData {
             version: env!("CARGO_PKG_VERSION").into(),
+            build_id: String::new(),
             os: figures.os,
             process_id: u64::from(std::process::id()),
             run_id: node_name(&format!("{}/{}", map.cluster_id, shard.config.identity.incarnation), me),
@@ -112,23 +125,33 @@ impl Host for NodeHost<'_> {
             shards: u64::from(shard.config.shards),
             connected_clients: published.sum(|s| &s.connections),
             waiting_clients: published.sum(|s| &s.waiting),
-            used_memory: figures.used_memory,
-            used_memory_peak: figures.used_memory,
+            used_memory: load(&process.allocated),
+            used_memory_peak: load(&process.peak),
             used_memory_rss: figures.used_memory_rss,
             used_memory_dataset: published.sum(|s| &s.table_bytes),
+            used_memory_startup: load(&process.startup),
+            allocator_active: load(&process.active),
+            allocator_resident: load(&process.resident),
             total_system_memory: figures.total_system_memory,
             loading: false,
-            total_connections_received: published.sum(|s| &s.connections_total),
+            total_connections_received: since(|s| &s.connections_total),
             rejected_connections: figures.rejected_connections,
-            total_commands_processed: published.sum(|s| &s.commands),
-            total_net_input_bytes: published.sum(|s| &s.bytes_in),
-            total_net_output_bytes: published.sum(|s| &s.bytes_out),
-            expired_keys: published.sum(|s| &s.expired),
-            total_error_replies: published.sum(|s| &s.errors),
-            forwarded_requests: published.sum(|s| &s.forwarded),
-            unknown_outcomes: published.sum(|s| &s.unknown_outcomes),
+            total_commands_processed: since(|s| &s.commands),
+            instantaneous_ops_per_sec: load(&process.ops_per_second),
+            total_net_input_bytes: since(|s| &s.bytes_in),
+            total_net_output_bytes: since(|s| &s.bytes_out),
+            instantaneous_input_kbps: load(&process.in_per_second) as f64 / 1024.0,
+            instantaneous_output_kbps: load(&process.out_per_second) as f64 / 1024.0,
+            expired_keys: since(|s| &s.expired),
+            keyspace_hits: totals.hits,
+            keyspace_misses: totals.misses,
+            total_error_replies: since(|s| &s.errors),
+            forwarded_requests: since(|s| &s.forwarded),
+            unknown_outcomes: totals.unknown_outcomes(),
+            errors: totals.errors,
             connected_backups: backups.len() as u64,
             replication_offset: published.sum(|s| &s.last_lsn),
+            replication_lag_max: published.shards().iter().map(|s| load(&s.lag_max)).max().unwrap_or(0),
             replication_id: map.cluster_id.clone(),
             primaries: mine().count() as u64,
             backups: published.sum(|s| &s.backups),
@@ -138,9 +161,11 @@ impl Host for NodeHost<'_> {
             node_id: me.0,
             used_cpu_sys: figures.used_cpu_sys,
             used_cpu_user: figures.used_cpu_user,
+            used_cpu_sys_children: figures.used_cpu_sys_children,
+            used_cpu_user_children: figures.used_cpu_user_children,
+            executable: figures.executable,
             keys: published.sum(|s| &s.keys),
             expires: published.sum(|s| &s.expires),
-            ..InfoData::default()
         }
     }
 
@@ -249,6 +274,29 @@ impl Host for NodeHost<'_> {
         let count = self.health().lost;
         self.shard.effects.accept_loss |= count > 0;
         count
+    }
+
+    fn change_settings(&mut self, pairs: &[(&str, &str)]) -> Result<(), ChangeError> {
+        self.shard.config.settings.shared().change(pairs)?;
+        self.shard.refresh_settings();
+        Ok(())
+    }
+
+    fn command_figures(&mut self) -> Vec<CommandFigures> {
+        self.shard.config.published.totals_since_reset().commands
+    }
+
+    fn reset_figures(&mut self) {
+        self.shard.config.published.reset_totals();
+    }
+
+    fn slow_requests(&mut self, most: usize) -> Vec<Arc<SlowRequest>> {
+        let kept = self.shard.config.settings.slowlog_max_len as usize;
+        self.shard.config.published.slow.newest(most.min(kept))
+    }
+
+    fn forget_slow_requests(&mut self) {
+        self.shard.config.published.slow.clear();
     }
 }
 

@@ -13,6 +13,7 @@
 //!
 //! Nothing here blocks, reads a clock or does I/O, but for the control file through a [`storage::Disk`].
 
+mod account;
 mod collect;
 mod control_driver;
 mod forward;
@@ -26,9 +27,15 @@ mod random_key;
 mod request;
 mod run;
 mod shard;
+mod slow_log;
+pub mod stats;
 
 pub use control_driver::{ControlDriver, ControlDriverConfig, ControlDriverError, DriverEffects};
 pub use heart_driver::HeartDriver;
-pub use published::{Published, ServerFigures, ShardCounters, View};
+pub use published::{
+    ClusterFigures, ControlFigures, ProcessFigures, Published, ServerFigures, ShardCounters, View,
+};
 pub use request::Preview;
 pub use shard::{Answer, Effects, Shard, ShardConfig, Ticket};
+pub use slow_log::SlowLog;
+pub use stats::{CommandStats, Totals};

@@ -1,8 +1,10 @@
 //! What a node's threads tell each other: one writer for each figure, many readers, no lock on the way of a request.
 
+use crate::slow_log::SlowLog;
+use crate::stats::{CommandStats, Totals};
 use command::Pause;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use types::{Instant, NodeId, ShardId};
 
 const NO_OFFSET: i64 = i64::MIN;
@@ -17,14 +19,24 @@ pub struct Published {
     lease_until: AtomicU64,
     clock_offset_ms: AtomicI64,
     shards: Vec<ShardCounters>,
+    commands: Vec<CommandStats>,
     view: Mutex<View>,
     /// Until when clients are paused, in nanoseconds of the monotonic clock; its two lowest bits say which requests.
     /// 0: they are not.
     pause: AtomicU64,
-    /// Bytes that the allocator has handed out.
-    used_memory: AtomicU64,
-    /// Whether that is more than `maxmemory`.
-    out_of_memory: AtomicBool,
+    /// When the heart and the control plane last ended a turn, in nanoseconds of the monotonic clock.
+    heart_stamp: AtomicU64,
+    control_stamp: AtomicU64,
+    /// Of the process: written by whoever samples them, in the outermost room.
+    pub process: ProcessFigures,
+    /// Of the control plane: written by its thread.
+    pub control: ControlFigures,
+    /// Of the whole cluster, as the map shows it: written by the first shard.
+    pub cluster: ClusterFigures,
+    /// The slow requests.
+    pub slow: SlowLog,
+    /// What the figures were when they were last told to start anew.
+    counted_from: Mutex<Option<Totals>>,
 }
 
 /// What the heart knows of the cluster beyond the map.
@@ -43,8 +55,6 @@ pub struct ServerFigures {
     pub now_us: u64,
     /// Seconds since the process started.
     pub uptime_seconds: u64,
-    /// Bytes that the allocator has handed out; 0 where unknown.
-    pub used_memory: u64,
     /// Resident bytes.
     pub used_memory_rss: u64,
     /// The machine's memory, in bytes.
@@ -55,21 +65,37 @@ pub struct ServerFigures {
     pub used_cpu_user: f64,
     /// Connections refused for `maxclients`.
     pub rejected_connections: u64,
+    /// Seconds of processor time of child processes, in the kernel.
+    pub used_cpu_sys_children: f64,
+    /// Seconds of processor time of child processes, outside of it.
+    pub used_cpu_user_children: f64,
     /// Operating system and machine.
     pub os: String,
+    /// Where the binary lies.
+    pub executable: String,
 }
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// One shard's figures. Only the shard writes them.
+    ($(#[$meta:meta])* $type:ident: $($(#[$doc:meta])* $name:ident,)+) => {
+        $(#[$meta])*
         #[derive(Debug, Default)]
-        pub struct ShardCounters {
+        pub struct $type {
             $($(#[$doc])* pub $name: AtomicU64,)+
+        }
+
+        impl $type {
+            /// Adds those of another.
+            pub fn add_all(&self, other: &$type) {
+                $(ShardCounters::add(&self.$name, other.$name.load(Ordering::Relaxed));)+
+            }
         }
     };
 }
 
 counters! {
+    /// One shard's figures. Only the shard writes them. Those of two shards share no cache line.
+    #[repr(align(128))]
+    ShardCounters:
     /// The map that the shard acts on.
     acted_version,
     /// When its last turn ended, in nanoseconds of the monotonic clock.
@@ -82,18 +108,34 @@ counters! {
     table_bytes,
     /// Partitions of which it is primary.
     primaries,
+    /// Those of them that serve requests now.
+    serving,
     /// Partitions of which it has another copy.
     backups,
     /// Records that its primaries have in their logs.
     last_lsn,
+    /// In-sync copies that its primaries lack.
+    copies_short,
+    /// Records of its primaries that a backup does not hold yet: the most of any backup.
+    lag_max,
+    /// The same, summed over its primaries' backups.
+    lag_sum,
+    /// Records of its primaries that are not committed yet.
+    uncommitted,
+    /// Records that its logs keep.
+    log_records,
+    /// Bytes of them.
+    log_bytes,
+    /// Snapshots that its primaries send now.
+    snapshots,
+    /// Snapshots that they have begun to send, ever.
+    snapshots_begun,
     /// Commands that its connections have sent.
     commands,
     /// Error replies.
     errors,
     /// Requests passed on to another shard or node.
     forwarded,
-    /// Requests answered "outcome unknown".
-    unknown_outcomes,
     /// Keys removed because their time had come.
     expired,
     /// Requests that wait for something.
@@ -106,6 +148,59 @@ counters! {
     bytes_in,
     /// Bytes ever sent to clients.
     bytes_out,
+}
+
+counters! {
+    /// Figures of the process that are sampled several times a second. Sizes are in bytes.
+    ProcessFigures:
+    /// What the allocator has handed out; 0 where it is not asked.
+    allocated,
+    /// Pages that it uses.
+    active,
+    /// What it holds of the system.
+    resident,
+    /// The most that was handed out, as far as samples show.
+    peak,
+    /// What was handed out at the first sample.
+    startup,
+    /// 1 where more is handed out than `maxmemory` allows.
+    over_memory,
+    /// Commands a second, lately.
+    ops_per_second,
+    /// Bytes from clients a second, lately.
+    in_per_second,
+    /// Bytes to clients a second, lately.
+    out_per_second,
+}
+
+counters! {
+    /// Figures of the control plane, as this node's part of it sees them.
+    ControlFigures:
+    /// The consensus' term.
+    term,
+    /// How often that has grown since the start: elections that somebody began.
+    elections,
+    /// 1 where this node is the coordinator.
+    is_coordinator,
+    /// How often the coordinator has changed since the start, as seen here.
+    coordinator_changes,
+    /// The version of the newest map that this node knows.
+    map_version,
+}
+
+counters! {
+    /// How the cluster's partitions fare, as the map shows it.
+    ClusterFigures:
+    /// Partitions.
+    partitions,
+    /// Those that nobody serves.
+    unavailable,
+    /// Those with fewer copies in sync than belong to them.
+    short,
+    /// Those down to the last copy, where more are wanted.
+    at_risk,
+    /// Those whose every in-sync log is gone.
+    lost,
 }
 
 impl ShardCounters {
@@ -128,11 +223,76 @@ impl Published {
             lease_until: AtomicU64::new(0),
             clock_offset_ms: AtomicI64::new(NO_OFFSET),
             shards: (0..shards.max(1)).map(|_| ShardCounters::default()).collect(),
+            commands: (0..shards.max(1)).map(|_| CommandStats::default()).collect(),
             view: Mutex::default(),
             pause: AtomicU64::new(0),
-            used_memory: AtomicU64::new(0),
-            out_of_memory: AtomicBool::new(false),
+            heart_stamp: AtomicU64::new(0),
+            control_stamp: AtomicU64::new(0),
+            process: ProcessFigures::default(),
+            control: ControlFigures::default(),
+            cluster: ClusterFigures::default(),
+            slow: SlowLog::new(shards),
+            counted_from: Mutex::default(),
         }
+    }
+
+    /// One shard's figures by command.
+    pub fn commands(&self, shard: ShardId) -> &CommandStats {
+        &self.commands[usize::from(shard.0)]
+    }
+
+    /// The sums over the shards, since the process started.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::zero();
+        self.commands.iter().for_each(|stats| totals.add(stats));
+        self.shards.iter().for_each(|shard| totals.counters.add_all(shard));
+        totals
+    }
+
+    /// The same, since they were last told to start anew.
+    pub fn totals_since_reset(&self) -> Totals {
+        let totals = self.totals();
+        match &*self.counted_from.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+            Some(earlier) => totals.since(earlier),
+            None => totals,
+        }
+    }
+
+    /// What [`Published::totals_since_reset`] tells starts anew.
+    pub fn reset_totals(&self) {
+        let totals = self.totals();
+        *self.counted_from.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(totals);
+    }
+
+    /// The sum of one figure over the shards, since the figures were last told to start anew.
+    pub fn sum_since_reset(&self, figure: impl Fn(&ShardCounters) -> &AtomicU64) -> u64 {
+        let sum = self.sum(&figure);
+        let from = self.counted_from.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let before = from.as_ref().map_or(0, |from| figure(&from.counters).load(Ordering::Relaxed));
+        sum.saturating_sub(before)
+    }
+
+    /// Whether commands that need memory are refused just now.
+    pub fn refuses_memory(&self) -> bool {
+        self.process.over_memory.load(Ordering::Relaxed) != 0
+    }
+
+    /// When the heart last ended a turn.
+    pub fn heart_stamp(&self) -> Instant {
+        Instant(self.heart_stamp.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn stamp_heart(&self, now: Instant) {
+        self.heart_stamp.store(now.0, Ordering::Relaxed);
+    }
+
+    /// When the control plane last ended a turn.
+    pub fn control_stamp(&self) -> Instant {
+        Instant(self.control_stamp.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn stamp_control(&self, now: Instant) {
+        self.control_stamp.store(now.0, Ordering::Relaxed);
     }
 
     /// Until when this node holds a lease, on its own monotonic clock.
@@ -213,22 +373,6 @@ impl Published {
 
     pub(crate) fn end_pause(&self) {
         self.pause.store(0, Ordering::Relaxed);
-    }
-
-    /// Bytes that the allocator has handed out, as last measured; 0 where nobody measures.
-    pub fn used_memory(&self) -> u64 {
-        self.used_memory.load(Ordering::Relaxed)
-    }
-
-    /// Says how much memory is used, and whether that is more than may be.
-    pub fn set_used_memory(&self, bytes: u64, out_of_memory: bool) {
-        self.used_memory.store(bytes, Ordering::Relaxed);
-        self.out_of_memory.store(out_of_memory, Ordering::Relaxed);
-    }
-
-    /// Whether commands that may need more memory are refused: `maxmemory`.
-    pub fn is_out_of_memory(&self) -> bool {
-        self.out_of_memory.load(Ordering::Relaxed)
     }
 
     /// What the heart knows of the cluster beyond the map.

@@ -1,5 +1,6 @@
 //! A client's request: what it is, where it belongs, and what to do where nobody serves it just now.
 
+use crate::account::AtHand;
 use crate::host::NodeHost;
 use crate::published::ShardCounters;
 use crate::run::{Origin, Outcome, OwnedTask, Parked, Task};
@@ -27,6 +28,16 @@ pub struct Preview {
     hash: u64,
 }
 
+impl Preview {
+    /// Whether the request takes little time, unless it or its reply is long.
+    pub fn is_quick(&self) -> bool {
+        self.partition.is_some()
+            && self
+                .command
+                .is_some_and(|command| command.flags.contains(Flags::FAST) || command.name == "set")
+    }
+}
+
 impl Shard {
     /// A client's request, its command's name first. The sink gets a reply that need not wait.
     ///
@@ -45,10 +56,13 @@ impl Shard {
     ) -> Answer {
         self.at(now);
         let asking = std::mem::take(&mut session.asking);
+        self.at_hand = AtHand { command: None, rejected: true };
         let answer = match self.dispatch(ticket, session, args, preview, sink) {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                self.at_hand.rejected = false;
+                answer
+            }
             Err(error) => {
-                ShardCounters::add(&self.counters().errors, 1);
                 sink(&Reply::Error(error));
                 Answer::Now
             }
@@ -95,11 +109,15 @@ impl Shard {
         preview: &Preview,
         sink: &mut dyn FnMut(&Reply<'_>),
     ) -> Result<Answer, CommandError> {
-        let command = match preview.command {
+        self.at_hand.command = preview.command;
+        let resolved = match preview.command {
             Some(command) => resolve_from(command, args),
             None => resolve(args),
         };
-        let command = match command {
+        if let Ok(command) = &resolved {
+            self.at_hand.command = Some(command);
+        }
+        let command = match resolved {
             // A stranger learns nothing of the table but that a password is needed.
             Err(_) if !session.authenticated => return Err(CommandError::NoAuth),
             other => other?,
@@ -110,6 +128,8 @@ impl Shard {
         command::check_session(session, command)?;
         session.last_command = Some(command);
         if let Handler::Session(run) = command.handler {
+            // Whatever it says from here on, it was run.
+            self.at_hand.rejected = false;
             let mut host = NodeHost { shard: self };
             let reply = run(session, &mut host, args)?;
             sink(&reply);

@@ -1,5 +1,6 @@
 //! One data thread's machine: its partitions, and the events that move them.
 
+use crate::account::{AtHand, slow_ns};
 use crate::collect::Collector;
 use crate::forward::{Forwarding, Lane};
 use crate::last_writes::LastWrites;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use storage::{Changes, Hasher};
-use types::settings::Settings;
+use types::shared_settings::SettingsReader;
 use types::{Epoch, Instant, NodeId, PartitionId, Position, ShardId};
 
 /// Snapshots that one shard sends at once.
@@ -26,6 +27,8 @@ const SNAPSHOTS_MAX: usize = 8;
 pub(crate) const SETTLING: Duration = Duration::from_secs(1);
 /// How often a shard's figures are published.
 const COUNT: Duration = Duration::from_millis(50);
+/// Between two looks at the copies for the statistics.
+const LOOK: Duration = Duration::from_millis(100);
 /// Slices of active expiry after each tick that find little to remove. One that finds much is followed by another.
 const EXPIRY_SLICES: usize = 32;
 /// A slice of active expiry that removes so many keys found much: a quarter of what it looked at.
@@ -69,8 +72,8 @@ pub struct Effects {
 /// What a shard is made with.
 #[derive(Clone, Debug)]
 pub struct ShardConfig {
-    /// The node's settings, checked.
-    pub settings: Arc<Settings>,
+    /// The node's settings, checked, as this shard sees them.
+    pub settings: SettingsReader,
     /// The node.
     pub identity: Identity,
     /// Which of its shards this is.
@@ -122,10 +125,16 @@ pub struct Shard {
     pub(crate) has_backups: bool,
     pub(crate) hasher: Hasher,
     pub(crate) figures: Arc<dyn Fn() -> ServerFigures + Send + Sync>,
+    /// The request at hand, for the statistics.
+    pub(crate) at_hand: AtHand,
+    /// A request that took its thread this long is kept, in nanoseconds.
+    pub(crate) slow_ns: u64,
     expiry_next: PartitionId,
     count_at: Instant,
     /// Slices of active expiry that are due.
     expiry_slices: usize,
+    /// When the copies were last looked at for the statistics.
+    looked_at: Instant,
 }
 
 impl Shard {
@@ -140,6 +149,7 @@ impl Shard {
             evict: Duration::from_millis(config.settings.evict_ms),
         };
         let hasher = Hasher::new(config.hash_seed);
+        let slow_ns = slow_ns(&config.settings);
         Shard {
             context,
             partitions: Partitions::new(config.shard, config.shards),
@@ -165,9 +175,12 @@ impl Shard {
             has_backups: false,
             hasher,
             figures: Arc::new(ServerFigures::default),
+            at_hand: AtHand::default(),
+            slow_ns,
             expiry_next: PartitionId(0),
             count_at: Instant(0),
             expiry_slices: 0,
+            looked_at: Instant(0),
         }
     }
 
@@ -251,6 +264,7 @@ impl Shard {
                 self.dirty.push(id);
             }
         }
+        self.count_cluster();
         self.counters().acted_version.store(map.version, Ordering::Release);
         self.reroute();
         self.settle();
@@ -316,7 +330,9 @@ impl Shard {
             let before = partition.snapshots_under_way();
             partition.tick(&self.context, &mut self.outbox);
             partition.give_up(|waiter| waiter.is_over(now), &mut self.outbox);
-            free = free.saturating_sub(partition.snapshots_under_way().saturating_sub(before));
+            let begun = partition.snapshots_under_way().saturating_sub(before);
+            ShardCounters::add(&self.config.published.shard(self.config.shard).snapshots_begun, begun as u64);
+            free = free.saturating_sub(begun);
         }
         self.context.snapshots_free = 0;
         self.expiry_slices = EXPIRY_SLICES;
@@ -329,6 +345,10 @@ impl Shard {
         if now >= self.count_at {
             self.count_at = now + COUNT;
             self.count();
+        }
+        if now.since(self.looked_at) >= LOOK {
+            self.looked_at = now;
+            self.count_copies();
         }
     }
 

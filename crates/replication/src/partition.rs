@@ -176,6 +176,16 @@ impl<W> Partition<W> {
         Some(primary.peers.values().filter(|peer| peer.in_sync && peer.held >= position.lsn).count())
     }
 
+    /// How far each other copy is behind this primary's log, in records; nothing where this copy is not the primary.
+    pub fn lags(&self) -> impl Iterator<Item = u64> + '_ {
+        let peers = match &self.role {
+            Role::Primary(primary) => Some(&primary.peers),
+            _ => None,
+        };
+        let tail = self.log.last().lsn.0;
+        peers.into_iter().flatten().map(move |(_, peer)| tail.saturating_sub(peer.held.0))
+    }
+
     // --------------------------------------------------------------------------------------------- requests
 
     /// Committed state, for a stale read (rule 13).

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tracing::warn;
+use types::shared_settings::SettingsReader;
 
 /// How many connections may wait for this thread.
 const BACKLOG: i32 = 4096;
@@ -18,23 +19,17 @@ const WAKER: Token = Token(usize::MAX);
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(20);
 const REFUSAL: &[u8] = b"-ERR max number of clients reached\r\n";
 
-/// How many clients are connected, of how many that may be.
-#[derive(Debug)]
+/// How many clients are connected.
+#[derive(Debug, Default)]
 pub struct ClientCount {
     connected: AtomicUsize,
     refused: AtomicU64,
-    most: usize,
 }
 
 impl ClientCount {
-    /// None yet.
-    pub fn new(most: usize) -> ClientCount {
-        ClientCount { connected: AtomicUsize::new(0), refused: AtomicU64::new(0), most }
-    }
-
-    /// Takes a place, if one is free.
-    pub fn enter(&self) -> bool {
-        if self.connected.fetch_add(1, Ordering::Relaxed) < self.most {
+    /// Takes a place, if one of so many is free.
+    pub fn enter(&self, most: usize) -> bool {
+        if self.connected.fetch_add(1, Ordering::Relaxed) < most {
             return true;
         }
         self.leave();
@@ -81,6 +76,7 @@ pub struct ClientPorts {
     ports: Vec<Port>,
     threads: Threads,
     count: Arc<ClientCount>,
+    settings: SettingsReader,
     next_shard: usize,
     stop: Arc<AtomicBool>,
 }
@@ -106,6 +102,7 @@ impl ClientPorts {
         listeners: Vec<(TcpListener, Door)>,
         threads: Threads,
         count: Arc<ClientCount>,
+        settings: SettingsReader,
     ) -> io::Result<(ClientPorts, ClientPortsStop)> {
         let poll = Poll::new()?;
         let mut ports = Vec::new();
@@ -117,7 +114,7 @@ impl ClientPorts {
         let stop = Arc::new(AtomicBool::new(false));
         let waker = Waker::new(poll.registry(), WAKER)?;
         let handle = ClientPortsStop { waker, stop: stop.clone() };
-        Ok((ClientPorts { poll, ports, threads, count, next_shard: 0, stop }, handle))
+        Ok((ClientPorts { poll, ports, threads, count, settings, next_shard: 0, stop }, handle))
     }
 
     /// Accepts until told to stop.
@@ -168,7 +165,8 @@ impl ClientPorts {
     }
 
     fn deal(&mut self, mut stream: TcpStream, door: Door) {
-        if !self.count.enter() {
+        self.settings.refresh();
+        if !self.count.enter(self.settings.maxclients as usize) {
             // Nonblocking, and the buffer of a new connection is empty: this never waits.
             let _ = stream.write(REFUSAL);
             return;

@@ -14,6 +14,7 @@
 
 mod limits;
 mod pause;
+mod timing;
 
 use crate::clock;
 use crate::machine::{Answer, Preview, ShardMachine, Ticket};
@@ -26,6 +27,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use timing::{Ran, Timing};
 use types::Instant;
 use types::settings::Settings;
 use wire::resp::{self, Parsed, ProtocolError};
@@ -50,7 +52,7 @@ const BUFFER_BYTES_KEPT: usize = 16 * 1024;
 #[derive(Debug)]
 enum Slot {
     /// No reply yet. Replies are written in the protocol that was spoken when the request came.
-    Waiting { protocol: u8, bytes: usize, wanted: bool },
+    Waiting { protocol: u8, bytes: usize, wanted: bool, command: usize, began: Instant },
     /// Its reply, behind others that wait.
     Done(Vec<u8>),
     /// A reply of maybe millions of items, which is written a chunk at a time once it is at the front.
@@ -96,6 +98,8 @@ pub struct Connection {
     gauge: limits::Gauge,
     active: bool,
     counts: Counts,
+    /// When it last was done with requests.
+    ran_at: Instant,
 }
 
 /// What a connection did since it was last asked.
@@ -144,7 +148,13 @@ impl Connection {
             gauge: limits::Gauge::new(now),
             active: true,
             counts: Counts::default(),
+            ran_at: now,
         }
+    }
+
+    /// The settings have changed.
+    pub fn set_settings(&mut self, settings: Arc<Settings>) {
+        self.settings = settings;
     }
 
     /// The socket, to watch it.
@@ -182,6 +192,11 @@ impl Connection {
         (self.closing || (self.read_closed && !self.backlog))
             && self.pending.is_empty()
             && self.sent == self.out.len()
+    }
+
+    /// When it last was done with requests.
+    pub fn ran_at(&self) -> Instant {
+        self.ran_at
     }
 
     /// What it did since the last call.
@@ -270,6 +285,7 @@ impl Connection {
         requests: &mut usize,
     ) -> usize {
         let mut used = 0;
+        let mut timing = Timing::new(now);
         while used < bytes.len() && !self.closing {
             if *requests == 0 || self.is_full() {
                 self.backlog = true;
@@ -291,24 +307,27 @@ impl Connection {
                 batch.requests.iter().for_each(|request| machine.prefetch(&request.preview));
             }
             *requests -= batch.requests.len();
-            for (at, request) in batch.requests.iter().enumerate() {
+            for request in &batch.requests {
                 let args = &args[request.args.clone()];
                 used += request.bytes;
                 if pause != Pause::Off && !args.is_empty() && pause.holds(args) {
                     self.hold(args, request.bytes);
                     return used;
                 }
-                self.run_one(now, machine, args, &request.preview, request.bytes);
+                self.run_timed(&mut timing, machine, args, &request.preview, now, request.bytes);
                 if self.closing {
                     return bytes.len();
                 }
-                if self.is_full() && can_be_parsed_again(bytes, used, &batch.requests[at + 1..]) {
+                if self.is_full() && used < batch.end {
                     // Long replies: the rest of the batch waits, and is parsed again.
+                    timing.settle(machine);
                     self.decoder = resp::Decoder::new();
-                    self.backlog = used < bytes.len();
+                    self.backlog = true;
                     return used;
                 }
             }
+            timing.settle(machine);
+            self.ran_at = timing.mark();
             debug_assert_eq!(used, batch.end);
             match end {
                 BatchEnd::Full => {}
@@ -323,6 +342,26 @@ impl Connection {
         used
     }
 
+    fn run_timed<M: ShardMachine>(
+        &mut self,
+        timing: &mut Timing,
+        machine: &mut M,
+        args: &[&[u8]],
+        preview: &Preview,
+        now: Instant,
+        bytes: usize,
+    ) {
+        if args.is_empty() {
+            return;
+        }
+        let lone = timing::is_lone(machine, preview, bytes);
+        if lone {
+            timing.settle(machine);
+        }
+        let ran = self.run_one(now, machine, args, preview, bytes);
+        timing.ran(machine, &self.session, args, lone, &ran);
+    }
+
     fn run_one<M: ShardMachine>(
         &mut self,
         now: Instant,
@@ -330,25 +369,30 @@ impl Connection {
         args: &[&[u8]],
         preview: &Preview,
         bytes: usize,
-    ) {
-        let Some(name) = args.first() else { return };
+    ) -> Ran {
         self.counts.commands += 1;
         let ticket = Ticket { connection: self.key, sequence: self.front + self.pending.len() as u64 };
         let protocol = self.session.protocol;
         // The one command that changes the protocol is answered in the new one.
-        let switches = name.eq_ignore_ascii_case(b"hello");
+        let switches = args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"hello"));
         let mut switched = None;
         let mut behind = Vec::new();
+        let mut error = None;
         let direct = self.pending.is_empty();
         let out = if direct { &mut self.out } else { &mut behind };
         let start = out.len();
         let answer = machine.request(now, ticket, &mut self.session, args, preview, &mut |reply| {
+            if let Reply::Error(why) = reply {
+                error = Some(why.clone());
+            }
             if switches {
                 switched = Some(reply.clone().into_owned());
             } else {
                 resp::write(reply, protocol, out);
             }
         });
+        let command = machine.command_at_hand();
+        let mut ran = Ran { command, error, is_answered: false, bytes: 0 };
         let wanted = self.session.wants_reply();
         match answer {
             Answer::Now => {
@@ -359,7 +403,9 @@ impl Connection {
                 if !wanted {
                     out.truncate(start);
                 }
-                self.gauge.replied(out.len() - start);
+                ran.is_answered = true;
+                ran.bytes = out.len() - start;
+                self.gauge.replied(ran.bytes);
                 if direct {
                     self.front += 1;
                 } else {
@@ -370,13 +416,14 @@ impl Connection {
                 if answer == Answer::Alone {
                     self.alone = Some(ticket.sequence);
                 }
-                self.pending.push_back(Slot::Waiting { protocol, bytes, wanted });
+                self.pending.push_back(Slot::Waiting { protocol, bytes, wanted, command, began: now });
                 self.pending_bytes += bytes;
             }
         }
         if self.session.close_after_reply {
             self.finish();
         }
+        ran
     }
 
     /// A reply of this room's own, after those that wait.
@@ -394,15 +441,16 @@ impl Connection {
         }
     }
 
-    /// The machine's reply to an earlier request.
-    pub fn reply(&mut self, sequence: u64, reply: Reply<'_>) {
-        let Some(at) = sequence.checked_sub(self.front).and_then(|at| usize::try_from(at).ok()) else {
-            return;
+    /// The machine's reply to an earlier request. Returns that request's command and when it came; none where no such
+    /// request waits.
+    pub fn reply(&mut self, sequence: u64, reply: Reply<'_>) -> Option<(usize, Instant)> {
+        let at = usize::try_from(sequence.checked_sub(self.front)?).ok()?;
+        let Some(&Slot::Waiting { protocol, bytes, wanted, command, began }) = self.pending.get(at) else {
+            return None;
         };
-        let Some(&Slot::Waiting { protocol, bytes, wanted }) = self.pending.get(at) else { return };
         if self.broken {
             // Nobody will read it.
-            return;
+            return None;
         }
         self.pending_bytes -= bytes;
         match reply {
@@ -426,6 +474,7 @@ impl Connection {
         }
         self.pass_replies();
         self.give_up_if_unread();
+        Some((command, began))
     }
 
     fn pass_front(&mut self) {
@@ -558,16 +607,6 @@ impl Connection {
     }
 }
 
-/// Whether parsing leaves these requests, the first of which starts at `start`, as they were. It takes the quotes off
-/// the words of an inline one.
-fn can_be_parsed_again(bytes: &[u8], mut start: usize, requests: &[Request]) -> bool {
-    requests.iter().all(|request| {
-        let first = bytes.get(start);
-        start += request.bytes;
-        first == Some(&b'*')
-    })
-}
-
 /// Requests parsed ahead.
 #[derive(Default)]
 struct Batch {
@@ -605,6 +644,11 @@ impl Batch {
     ) -> BatchEnd {
         while self.requests.len() < most && self.end < bytes.len() {
             let start = self.end;
+            let inline = bytes[start] != b'*';
+            if inline && !self.requests.is_empty() {
+                // Parsing takes the quotes off its words where they stand, so it could not be parsed again.
+                return BatchEnd::Full;
+            }
             let used = match decoder.parse(&mut bytes[start..], limits) {
                 Ok(Parsed::Complete(used)) => used,
                 Ok(Parsed::Incomplete { .. }) => return BatchEnd::Incomplete,
@@ -615,6 +659,9 @@ impl Batch {
             let preview = Preview::default();
             self.requests.push(Request { args: first..self.spans.len(), bytes: used, preview });
             self.end += used;
+            if inline {
+                break;
+            }
         }
         BatchEnd::Full
     }

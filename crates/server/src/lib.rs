@@ -10,6 +10,7 @@
 //!                  └── links (frames, one way each) ────────┘
 //!                           ^ sockets that have proved themselves
 //!  peer port ──────> peers (tokio: dial, accept, handshake)
+//!  HTTP port ──────> http (tokio: /metrics, /healthz, /readyz)
 //! ```
 //!
 //! Threads share nothing but letter boxes ([`mailbox`]) and what `node::Published` holds in atomics. The shards and
@@ -26,13 +27,15 @@ pub mod control_loop;
 pub mod directory;
 pub mod disk;
 pub mod heart_loop;
+pub mod http;
 pub mod link;
 pub mod machine;
 pub mod mailbox;
-pub mod memory;
+pub mod metrics;
 pub mod peers;
 pub mod proof;
 pub mod run;
+pub mod sampler;
 pub mod shard_loop;
 pub mod start;
 pub mod stats;

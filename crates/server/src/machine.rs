@@ -2,7 +2,8 @@
 //!
 //! The loops are written against these traits, so that their own tests can put a stand-in for a whole node.
 
-use command::{Pause, Reply, Session};
+use crate::clock;
+use command::{CommandError, Pause, Reply, Session};
 use control::message::{Beat, Change, Identity};
 pub use control::{HeartEffects, HeartInput, HeartNotice};
 pub use node::{Answer, DriverEffects, Effects, Preview, Ticket};
@@ -48,6 +49,18 @@ pub trait ShardMachine {
     fn flush(&mut self, now: Instant);
     /// What it wants done, to be drained.
     fn effects(&mut self) -> &mut Effects;
+    /// A turn begins: settings may have changed.
+    fn refresh_settings(&mut self);
+    /// The place in the command table of the request that was last given; `usize::MAX` where it was refused before it ran.
+    fn command_at_hand(&mut self) -> usize;
+    /// So many requests of a command were answered, each so long after it had begun.
+    fn answered(&mut self, command: usize, count: u64, took_ns: u64, error: Option<&CommandError>);
+    /// A request was refused before it ran.
+    fn refused(&mut self, error: &CommandError);
+    /// From how many nanoseconds on a request is slow.
+    fn slow_ns(&self) -> u64;
+    /// The request that was last given kept this thread busy for so long, which is slow.
+    fn slow(&mut self, session: &Session, args: &[&[u8]], took_ns: u64);
 }
 
 /// A node's heart.
@@ -139,6 +152,30 @@ impl ShardMachine for node::Shard {
 
     fn effects(&mut self) -> &mut Effects {
         node::Shard::effects(self)
+    }
+
+    fn refresh_settings(&mut self) {
+        node::Shard::refresh_settings(self);
+    }
+
+    fn command_at_hand(&mut self) -> usize {
+        node::Shard::command_at_hand(self)
+    }
+
+    fn answered(&mut self, command: usize, count: u64, took_ns: u64, error: Option<&CommandError>) {
+        node::Shard::answered(self, command, count, took_ns, error);
+    }
+
+    fn refused(&mut self, error: &CommandError) {
+        node::Shard::refused(self, error);
+    }
+
+    fn slow_ns(&self) -> u64 {
+        node::Shard::slow_ns(self)
+    }
+
+    fn slow(&mut self, session: &Session, args: &[&[u8]], took_ns: u64) {
+        node::Shard::slow(self, session, args, took_ns, clock::wall_ms());
     }
 }
 

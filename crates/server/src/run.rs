@@ -3,7 +3,6 @@
 use crate::client_ports::ClientCount;
 use crate::disk::RealDisk;
 use crate::machine::{HeartEffects, HeartInput, HeartMachine};
-use crate::memory::MemoryWatch;
 use crate::start::{Machines, Prepared, StartError, run_with};
 use crate::stats::ShardStats;
 use crate::{clock, proof};
@@ -41,10 +40,11 @@ fn build(prepared: &Prepared) -> Result<(Identity, NodeMachines), StartError> {
         ControlDriverError::Settings(error) => StartError::Setting(error),
         other => StartError::Control { why: other.to_string() },
     };
-    let control =
+    let mut control =
         ControlDriver::open(RealDisk, prepared.directory.path(), config, clock::now()).map_err(not_opened)?;
     let identity = control.identity();
     let published = Arc::new(Published::new(prepared.shards));
+    control.publish_to(published.clone());
     let heart = control.heart_config(settings).map_err(not_opened)?;
     let heart = Heart {
         driver: HeartDriver::new(heart, published.clone(), clock::now()),
@@ -56,7 +56,7 @@ fn build(prepared: &Prepared) -> Result<(Identity, NodeMachines), StartError> {
     let figures = figures(prepared.client_count.clone());
     let shards = (0..prepared.shards).map(ShardId).map(|shard| {
         let mut machine = Shard::new(ShardConfig {
-            settings: settings.clone(),
+            settings: prepared.shared.reader(),
             identity,
             shard,
             shards: prepared.shards,
@@ -66,9 +66,8 @@ fn build(prepared: &Prepared) -> Result<(Identity, NodeMachines), StartError> {
         machine.set_figures(figures.clone());
         (machine, ShardStats::new(published.clone(), shard))
     });
-    let memory = MemoryWatch::start(published.clone(), settings.maxmemory.0)
-        .map_err(|source| StartError::System { what: "cannot start a thread", source })?;
-    Ok((identity, Machines { shards: shards.collect(), heart, control, memory: Some(memory) }))
+    let shards = shards.collect();
+    Ok((identity, Machines { shards, heart, control, published, figures }))
 }
 
 /// The heart, which also tells the operator when the node begins and ceases to serve.
@@ -113,34 +112,40 @@ fn figures(clients: Arc<ClientCount>) -> Figures {
     let uname = rustix::system::uname();
     let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
     let os = format!("{} {} {}", text(uname.sysname()), text(uname.release()), text(uname.machine()));
+    let executable = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default();
     Arc::new(move || {
         let info = rustix::system::sysinfo();
         let unit = u64::from(info.mem_unit.max(1));
-        let page = rustix::param::page_size() as u64;
-        let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-        let resident =
-            pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * page;
-        let (user, sys) = processor_seconds();
+        let [user, sys, user_children, sys_children] = processor_seconds();
         ServerFigures {
             now_us: clock::wall_ms() * 1000,
             uptime_seconds: clock::now().since(started).as_secs(),
-            used_memory: resident,
-            used_memory_rss: resident,
+            used_memory_rss: resident_bytes(),
             total_system_memory: info.totalram as u64 * unit,
             used_cpu_sys: sys,
             used_cpu_user: user,
+            used_cpu_sys_children: sys_children,
+            used_cpu_user_children: user_children,
             rejected_connections: clients.refused(),
             os: os.clone(),
+            executable: executable.clone(),
         }
     })
 }
 
-/// Seconds of processor time of this process: outside of the kernel, and in it.
-fn processor_seconds() -> (f64, f64) {
+/// Seconds of processor time: of this process outside of the kernel and in it, and the same of its children.
+fn processor_seconds() -> [f64; 4] {
     const TICKS_A_SECOND: f64 = 100.0;
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The name, in brackets, may hold anything; fields count from behind it.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let field = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
-    (field(11) / TICKS_A_SECOND, field(12) / TICKS_A_SECOND)
+    [11, 12, 13, 14].map(|at| field(at) / TICKS_A_SECOND)
+}
+
+/// The process' resident memory; 0 where the system does not tell.
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
 }

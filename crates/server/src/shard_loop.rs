@@ -15,7 +15,7 @@ use crate::mailbox::Mailbox;
 use crate::stats::ShardStats;
 use crate::threads::{Mail, Threads};
 use crate::work::{self, Work};
-use command::{ClientAnswer, ClientOrder, Door, Pause, Session};
+use command::{ClientAnswer, ClientOrder, Door, Pause, Reply, Session};
 use control::message::Identity;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tracing::{debug, error, warn};
-use types::settings::Settings;
+use types::shared_settings::SettingsReader;
 use types::{Endpoint, Instant, NodeId, ShardId};
 use wire::peer::{Frame, encode_shard};
 
@@ -65,8 +65,8 @@ pub struct ShardParts<M> {
     pub shard: ShardId,
     /// Everybody's letter boxes.
     pub threads: Threads,
-    /// The node's settings.
-    pub settings: Arc<Settings>,
+    /// The node's settings, as this thread sees them.
+    pub settings: SettingsReader,
     /// How many clients the node has.
     pub clients: Arc<ClientCount>,
     /// What the node's clients have it keep.
@@ -206,6 +206,15 @@ impl<M: ShardMachine> ShardLoop<M> {
 
     fn turn(&mut self, events: &Events) {
         let mut woken = false;
+        if self.parts.settings.refresh() {
+            let settings = self.parts.settings.current();
+            for place in &mut self.connections.places {
+                if let Some(connection) = &mut place.connection {
+                    connection.set_settings(settings.clone());
+                }
+            }
+        }
+        self.parts.machine.refresh_settings();
         let now = clock::now();
         for event in events {
             let token = event.token();
@@ -297,7 +306,8 @@ impl<M: ShardMachine> ShardLoop<M> {
         session.created_ms = clock::wall_ms();
         let (at, key) = self.connections.reserve();
         let settings = self.parts.settings.clone();
-        let mut connection = Connection::new(key, TcpStream::from_std(stream), session, settings, now);
+        let mut connection =
+            Connection::new(key, TcpStream::from_std(stream), session, settings.current().clone(), now);
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.parts.poll.registry().register(connection.stream(), Token(at), interest) {
             warn!(%error, "cannot watch a client's connection");
@@ -492,7 +502,11 @@ impl<M: ShardMachine> ShardLoop<M> {
                 continue;
             };
             if let Some(connection) = &mut self.connections.places[at].connection {
-                connection.reply(ticket.sequence, reply);
+                let error = if let Reply::Error(error) = &reply { Some(error.clone()) } else { None };
+                if let Some((command, began)) = connection.reply(ticket.sequence, reply) {
+                    let took_ns = now.since(began).as_nanos() as u64;
+                    self.parts.machine.answered(command, 1, took_ns, error.as_ref());
+                }
             }
             self.touch(at);
         }

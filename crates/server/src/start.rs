@@ -5,12 +5,13 @@ use crate::client_ports::{ClientCount, ClientPorts, ClientPortsStop, listen};
 use crate::control_loop::ControlLoop;
 use crate::directory::Directory;
 use crate::heart_loop::HeartLoop;
+use crate::http::{self, HttpState};
 use crate::link::Links;
 use crate::machine::{ControlMachine, HeartMachine, ShardMachine};
 use crate::mailbox::{Mailbox, mailbox};
-use crate::memory::MemoryWatch;
 use crate::peers::{self, Dialer, Membership};
 use crate::proof::Secret;
+use crate::sampler::Sampler;
 use crate::shard_loop::{ShardLoop, ShardParts, WAKER};
 use crate::stats::ShardStats;
 use crate::threads::{Mail, Threads};
@@ -18,6 +19,7 @@ use crate::work;
 use command::Door;
 use control::message::Identity;
 use mio::{Poll, Waker};
+use node::{Published, ServerFigures};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -33,6 +35,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tracing::{info, warn};
 use types::settings::{SettingError, Settings};
+use types::shared_settings::SharedSettings;
 use types::{Endpoint, NodeId, ShardId};
 
 /// Files that a node needs besides its clients' connections: links, ports, the directory, the runtime.
@@ -129,6 +132,9 @@ pub struct Prepared {
     pub client_count: Arc<ClientCount>,
     pub(crate) clients: Vec<(TcpListener, Door)>,
     pub(crate) peers: TcpListener,
+    pub(crate) http: Option<TcpListener>,
+    /// The settings as they stand while the node runs.
+    pub shared: Arc<SharedSettings>,
 }
 
 /// Checks the settings, takes the data directory, and opens the ports.
@@ -156,9 +162,16 @@ pub fn prepare(mut settings: Settings) -> Result<Prepared, StartError> {
         clients.push((listen(settings.bind.as_str(), port, setting)?, door));
     }
     let peers = listen(settings.bind.as_str(), settings.peer_port, "peer_port")?;
-    settings.maxclients = clients_that_fit(settings.maxclients);
-    let client_count = Arc::new(ClientCount::new(settings.maxclients as usize));
-    Ok(Prepared { settings: Arc::new(settings), directory, secret, shards, client_count, clients, peers })
+    let http = match settings.http_port {
+        0 => None,
+        port => Some(listen(settings.bind.as_str(), port, "http_port")?),
+    };
+    let clients_max = clients_that_fit(settings.maxclients);
+    settings.maxclients = settings.maxclients.min(clients_max);
+    let settings = Arc::new(settings);
+    let shared = SharedSettings::with_clients_max(settings.clone(), clients_max);
+    let client_count = Arc::new(ClientCount::default());
+    Ok(Prepared { settings, directory, secret, shards, client_count, clients, peers, http, shared })
 }
 
 /// Processors that this process may use.
@@ -167,12 +180,16 @@ fn processors() -> u16 {
     count.clamp(1, 256) as u16
 }
 
-/// Raises the limit of open files as far as `wanted` clients need; fewer where the system does not let it.
+/// The most clients that `maxclients` may ever ask for.
+const CLIENTS_MAX: u32 = 1_000_000;
+
+/// Raises the limit of open files as far as the system lets it, since `maxclients` may grow while the node runs. Returns how
+/// many clients fit: at least `wanted`, or a word on why not.
 fn clients_that_fit(wanted: u32) -> u32 {
-    let needed = u64::from(wanted) + FILES_RESERVED;
+    let (needed, most) = (u64::from(wanted) + FILES_RESERVED, u64::from(CLIENTS_MAX) + FILES_RESERVED);
     let limit = getrlimit(Resource::Nofile);
-    let Some(current) = limit.current.filter(|&current| current < needed) else { return wanted };
-    let raised = limit.maximum.map_or(needed, |maximum| maximum.min(needed)).max(current);
+    let Some(current) = limit.current.filter(|&current| current < most) else { return CLIENTS_MAX };
+    let raised = limit.maximum.map_or(most, |maximum| maximum.min(most)).max(current);
     let granted = match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum })
     {
         Ok(()) => raised,
@@ -180,7 +197,7 @@ fn clients_that_fit(wanted: u32) -> u32 {
     };
     if granted >= needed {
         info!(maxclients = wanted, "the limit of open files was {current}, and is {granted} now");
-        return wanted;
+        return (granted - FILES_RESERVED) as u32;
     }
     let fitting = granted.saturating_sub(FILES_RESERVED).max(granted / 2).max(1) as u32;
     warn!(
@@ -198,8 +215,10 @@ pub struct Machines<S, H, C> {
     pub heart: H,
     /// The control plane's.
     pub control: C,
-    /// What measures the memory of the process, where something does.
-    pub memory: Option<MemoryWatch>,
+    /// What they tell each other.
+    pub published: Arc<Published>,
+    /// Figures of the process.
+    pub figures: Arc<dyn Fn() -> ServerFigures + Send + Sync>,
 }
 
 /// A node that runs.
@@ -212,7 +231,6 @@ pub struct Running {
     heart: JoinHandle<()>,
     control: JoinHandle<()>,
     runtime: tokio::runtime::Runtime,
-    _memory: Option<MemoryWatch>,
     /// Held, and so locked, until the last thread is gone.
     _directory: Directory,
 }
@@ -234,7 +252,8 @@ where
     H: HeartMachine + Send + 'static,
     C: ControlMachine + Send + 'static,
 {
-    let Prepared { settings, directory, secret, shards, client_count: count, clients, peers } = prepared;
+    let Prepared { settings, directory, secret, shards, client_count: count, clients, peers, http, shared } =
+        prepared;
     assert_eq!(machines.shards.len(), usize::from(shards), "a machine for each shard");
     let addresses: BTreeMap<NodeId, (String, u16)> = settings
         .listed_nodes()?
@@ -263,7 +282,7 @@ where
     let buffers = Arc::new(ClientBuffers::new(shards, settings.maxmemory_clients.0));
     let client_ids = Arc::new(AtomicU64::new(1));
     let (client_ports, ports) =
-        ClientPorts::new(clients, threads.clone(), count.clone()).map_err(system(watch))?;
+        ClientPorts::new(clients, threads.clone(), count.clone(), shared.reader()).map_err(system(watch))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("peers")
@@ -271,10 +290,22 @@ where
         .enable_time()
         .build()
         .map_err(system("cannot start the threads for handshakes"))?;
-    let peers = {
+    let watched = |listener: TcpListener| {
         let _inside = runtime.enter();
-        tokio::net::TcpListener::from_std(peers).map_err(system(watch))?
+        tokio::net::TcpListener::from_std(listener).map_err(system(watch))
     };
+    let peers = watched(peers)?;
+    runtime.spawn(Sampler::new(machines.published.clone(), shared.reader()).run());
+    if let Some(http) = http {
+        let state = HttpState {
+            node: identity.node,
+            published: machines.published,
+            settings: shared.clone(),
+            figures: machines.figures,
+            clients: count.clone(),
+        };
+        runtime.spawn(http::serve(watched(http)?, state));
+    }
     let membership = Arc::new(Membership { identity, secret, addresses });
     runtime.spawn(peers::run(membership, threads.clone(), peers, requests));
 
@@ -307,7 +338,7 @@ where
             identity,
             shard,
             threads: threads.clone(),
-            settings: settings.clone(),
+            settings: shared.reader(),
             clients: count.clone(),
             buffers: buffers.clone(),
             client_ids: client_ids.clone(),
@@ -325,6 +356,7 @@ where
         port = settings.port,
         cluster_port = settings.cluster_port,
         peer_port = settings.peer_port,
+        http = http_url(&settings),
         shards,
         "the ports are open"
     );
@@ -337,9 +369,17 @@ where
         heart,
         control,
         runtime,
-        _memory: machines.memory,
         _directory: directory,
     })
+}
+
+/// Where the HTTP port is; empty where it is off.
+fn http_url(settings: &Settings) -> String {
+    match (settings.http_port, settings.announced_host()) {
+        (0, _) => String::new(),
+        (port, host) if host.contains(':') => format!("http://[{host}]:{port}/"),
+        (port, host) => format!("http://{host}:{port}/"),
+    }
 }
 
 /// Starts a thread without which the process is worth nothing: should it panic, the process ends.

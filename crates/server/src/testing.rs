@@ -1,6 +1,5 @@
 //! What tests share: a directory that goes away, and nodes whose machines are stand-ins.
 
-use crate::client_ports::ClientCount;
 use crate::directory::Directory;
 use crate::machine::{
     Answer, ControlMachine, DriverEffects, Effects, HeartEffects, HeartInput, HeartMachine, HeartNotice,
@@ -10,7 +9,7 @@ use crate::proof::Secret;
 use crate::start::{Machines, Prepared, Running, start};
 use crate::stats::ShardStats;
 use bytes::Bytes;
-use command::{Door, Pause, Reply, Session};
+use command::{CommandError, Door, Pause, Reply, Session};
 use control::message::{Beat, Change, Identity};
 use placement::ClusterMap;
 use replication::message::{ForwardOutcome, Forwarded, Message, Sender};
@@ -20,6 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use types::settings::Settings;
+use types::shared_settings::SharedSettings;
 use types::{Incarnation, Instant, NodeId, PartitionId, Position, RequestId, ShardId};
 
 /// A directory that goes when it is dropped.
@@ -172,6 +172,18 @@ impl ShardMachine for FakeShard {
     fn effects(&mut self) -> &mut Effects {
         &mut self.effects
     }
+
+    fn refresh_settings(&mut self) {}
+
+    fn command_at_hand(&mut self) -> usize {
+        0
+    }
+    fn answered(&mut self, _: usize, _: u64, _: u64, _: Option<&CommandError>) {}
+    fn refused(&mut self, _: &CommandError) {}
+    fn slow_ns(&self) -> u64 {
+        u64::MAX
+    }
+    fn slow(&mut self, _: &Session, _: &[&[u8]], _: u64) {}
 }
 
 /// A heart that asks node 1 for a lease at its first tick, and tells of what it hears.
@@ -288,14 +300,18 @@ impl FakeNode {
         let dir = TempDir::new();
         let clients = port();
         let port = clients.local_addr().unwrap();
+        let settings = Arc::new(settings);
+        let published = Arc::new(node::Published::new(1));
         let prepared = Prepared {
-            settings: Arc::new(settings),
+            shared: SharedSettings::new(settings.clone()),
+            settings,
             directory: Directory::open(dir.path()).unwrap(),
             secret: config.secret,
             shards: 1,
             clients: vec![(clients, Door::Plain)],
             peers: config.peers,
-            client_count: Arc::new(ClientCount::new(config.maxclients as usize)),
+            client_count: Arc::default(),
+            http: None,
         };
         let identity = Identity {
             node: NodeId(config.id),
@@ -307,10 +323,11 @@ impl FakeNode {
         let ran = shard.ran.clone();
         let to = config.heart_to.map(NodeId);
         let machines = Machines {
-            shards: vec![(shard, ShardStats::new(Arc::new(node::Published::new(1)), ShardId(0)))],
+            shards: vec![(shard, ShardStats::new(published.clone(), ShardId(0)))],
             heart: FakeHeart { told: tell.clone(), effects: HeartEffects::default(), beats: 0, to },
-            memory: None,
             control: FakeControl { told: tell, effects: DriverEffects::default() },
+            published,
+            figures: Arc::new(node::ServerFigures::default),
         };
         let running = start(prepared, identity, machines).unwrap();
         FakeNode { running: Some(running), port, told: Mutex::new(told), ran, _dir: dir }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::{Log, Table};
 use types::settings::{ReadLevel, Settings};
+use types::shared_settings::SharedSettings;
 use types::{Instant, NodeId, PartitionId, ShardId};
 
 /// Where a node keeps its control file.
@@ -105,10 +106,11 @@ impl Process {
         let heart_config = control.heart_config(&settings).map_err(|error| error.to_string())?;
         let heart = HeartDriver::new(heart_config, published.clone(), now);
         let identity = control.identity();
+        let shared = SharedSettings::new(settings.clone());
         let shards = (0..shards)
             .map(|shard| {
                 Shard::new(ShardConfig {
-                    settings: settings.clone(),
+                    settings: shared.reader(),
                     identity,
                     shard: ShardId(shard),
                     shards,

@@ -3,9 +3,11 @@
 //! Nothing here does I/O, reads a clock or knows another room. The meanings are those of docs/glossary.md.
 
 pub mod ids;
+pub mod latency;
 pub mod limits;
 pub mod planted;
 pub mod settings;
+pub mod shared_settings;
 pub mod slot;
 pub mod time;
 

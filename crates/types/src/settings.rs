@@ -85,12 +85,22 @@ words!(WriteLevel { "one" => WriteLevel::One, "quorum" => WriteLevel::Quorum, "a
 words!(ReadLevel { "linearizable" => ReadLevel::Linearizable, "stale" => ReadLevel::Stale });
 words!(LogMode { "off" => LogMode::Off });
 
+/// Yes or no, as Redis writes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum YesNo {
+    /// Off.
+    No,
+    /// On.
+    #[default]
+    Yes,
+}
+
+words!(YesNo { "no" => YesNo::No, "yes" => YesNo::Yes });
+
 /// The least and the greatest number that a setting takes.
-type Range = (u64, u64);
+type Range = (i128, i128);
 
 trait Value: FromStr + Display {
-    /// Whether it is a number that may have a unit of bytes.
-    const BYTES: bool = false;
     fn check(&self, range: Range) -> Result<(), String>;
     fn expected(range: Range) -> String;
 }
@@ -99,15 +109,54 @@ macro_rules! number_value {
     ($($type:ty),+) => {$(
         impl Value for $type {
             fn check(&self, (least, most): Range) -> Result<(), String> {
-                if (least..=most).contains(&(*self as u64)) { Ok(()) } else { Err(Self::expected((least, most))) }
+                if (least..=most).contains(&i128::from(*self)) { Ok(()) } else { Err(Self::expected((least, most))) }
             }
             fn expected((least, most): Range) -> String {
-                if most == u64::MAX { format!("a whole number from {least}") } else { format!("a whole number from {least} to {most}") }
+                if most == i128::from(i64::MAX) { format!("a whole number from {least}") } else { format!("a whole number from {least} to {most}") }
             }
         }
     )+};
 }
-number_value!(u16, u32, u64);
+number_value!(u16, u32, u64, i64);
+
+/// A size in bytes. It may be written with a unit, as in Redis: `k` is 1000 and `kb` 1024, likewise `m`, `mb`, `g`, `gb`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+impl FromStr for ByteSize {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        const UNITS: [(&str, u64); 8] = [
+            ("kb", 1 << 10),
+            ("mb", 1 << 20),
+            ("gb", 1 << 30),
+            ("k", 1000),
+            ("m", 1_000_000),
+            ("g", 1_000_000_000),
+            ("b", 1),
+            ("", 1),
+        ];
+        let text = text.to_ascii_lowercase();
+        let parsed = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, bytes)));
+        let (number, unit) = parsed.ok_or(())?;
+        number.parse::<u64>().ok().and_then(|number| number.checked_mul(*unit)).map(ByteSize).ok_or(())
+    }
+}
+
+impl Display for ByteSize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Value for ByteSize {
+    fn check(&self, (least, most): Range) -> Result<(), String> {
+        if (least..=most).contains(&i128::from(self.0)) { Ok(()) } else { Err(Self::expected((least, most))) }
+    }
+    fn expected(_: Range) -> String {
+        "a number of bytes, or one with kb, mb or gb".into()
+    }
+}
 
 impl Value for Text {
     fn check(&self, _: Range) -> Result<(), String> {
@@ -142,46 +191,6 @@ impl Text {
     }
 }
 
-/// A number of bytes. As in Redis it may be written with a unit: `k`, `m` and `g` are powers of 1000; `kb`, `mb` and `gb` of 1024.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Bytes(pub u64);
-
-impl FromStr for Bytes {
-    type Err = ();
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        let (number, unit) = text.split_at(digits);
-        let unit: u64 = match unit.to_ascii_lowercase().as_str() {
-            "" | "b" => 1,
-            "k" => 1000,
-            "kb" => 1 << 10,
-            "m" => 1_000_000,
-            "mb" => 1 << 20,
-            "g" => 1_000_000_000,
-            "gb" => 1 << 30,
-            _ => return Err(()),
-        };
-        number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).map(Bytes).ok_or(())
-    }
-}
-
-impl Display for Bytes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        Display::fmt(&self.0, f)
-    }
-}
-
-impl Value for Bytes {
-    const BYTES: bool = true;
-    fn check(&self, (least, most): Range) -> Result<(), String> {
-        if (least..=most).contains(&self.0) { Ok(()) } else { Err(Self::expected((least, most))) }
-    }
-    fn expected((least, most): Range) -> String {
-        let most = if most == u64::MAX { String::new() } else { format!(" to {most}") };
-        format!("bytes from {least}{most}, with kb, mb or gb if you like")
-    }
-}
-
 /// What the table knows of one setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
@@ -195,12 +204,22 @@ pub struct Setting {
     pub cluster_wide: bool,
     /// Whether its value is a secret, never shown.
     pub secret: bool,
-    /// Whether it is a number of bytes, which may be written with a unit.
-    pub bytes: bool,
+    /// Whether `CONFIG SET` may change it while the node runs.
+    pub live: bool,
+    /// Whether it is a size, which may be written with a unit.
+    pub size: bool,
+}
+
+impl Setting {
+    /// Whether this is its name, with underscores or with dashes, in either case.
+    pub fn is_called(&self, name: &str) -> bool {
+        let plain = |byte: u8| if byte == b'-' { b'_' } else { byte.to_ascii_lowercase() };
+        self.name.bytes().eq(name.bytes().map(plain))
+    }
 }
 
 macro_rules! settings {
-    ($($(#[$attr:ident])? $name:ident: $type:ty = $default:literal, $least:literal..=$most:expr, $help:literal;)+) => {
+    ($($(#[$($attr:ident),+])? $name:ident: $type:ty = $default:literal, $least:literal..=$most:expr, $help:literal;)+) => {
         /// Every setting of a node, checked.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct Settings {
@@ -213,9 +232,10 @@ macro_rules! settings {
                 name: stringify!($name),
                 default: $default,
                 help: $help,
-                cluster_wide: settings!(@has cluster $($attr)?),
-                secret: settings!(@has secret $($attr)?),
-                bytes: <$type as Value>::BYTES,
+                cluster_wide: settings!(@has cluster $($($attr)+)?),
+                secret: settings!(@has secret $($($attr)+)?),
+                live: settings!(@has live $($($attr)+)?),
+                size: settings!(@has size $($($attr)+)?),
             },
         )+];
 
@@ -228,7 +248,7 @@ macro_rules! settings {
         impl Settings {
             /// Sets one by its name. Dashes and underscores are the same.
             pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
-                let name = name.replace('-', "_");
+                let name = name.replace('-', "_").to_ascii_lowercase();
                 match name.as_str() {
                     $(stringify!($name) => {
                         let invalid = |expected| SettingError::Invalid { name: stringify!($name), value: value.to_owned(), expected };
@@ -251,9 +271,12 @@ macro_rules! settings {
             }
         }
     };
-    (@has cluster cluster) => { true };
-    (@has secret secret) => { true };
-    (@has $wanted:ident $($attr:ident)?) => { false };
+    (@has cluster cluster $($rest:ident)*) => { true };
+    (@has secret secret $($rest:ident)*) => { true };
+    (@has live live $($rest:ident)*) => { true };
+    (@has size size $($rest:ident)*) => { true };
+    (@has $wanted:ident) => { false };
+    (@has $wanted:ident $other:ident $($rest:ident)*) => { settings!(@has $wanted $($rest)*) };
 }
 
 settings! {
@@ -266,30 +289,34 @@ settings! {
     port: u16 = "7001", 0..=65535, "Port for every Redis client: any node answers any key. 0 turns it off.";
     cluster_port: u16 = "7101", 0..=65535, "Port for cluster-aware Redis clients: another node's key is answered with MOVED. 0 turns it off.";
     peer_port: u16 = "7201", 1..=65535, "Port for the other nodes.";
+    http_port: u16 = "7301", 0..=65535, "Port for HTTP: /metrics, /healthz and /readyz. 0 turns it off.";
     shards: u16 = "0", 0..=256, "Data threads. 0: one for each processor that this process may use.";
     #[cluster] partitions: u16 = "1024", 1..=16384, "Partitions of the cluster, a power of two, fixed when it is made.";
     #[cluster] copies: u16 = "2", 1..=7, "Copies of each partition, the primary's among them.";
     #[cluster] min_in_sync: u16 = "1", 1..=7, "Writes to a partition with fewer in-sync copies are refused.";
     #[cluster] voters: u16 = "0", 0..=5, "Nodes that vote in the control plane: 1, 3 or 5. 0: by the number of nodes.";
     #[cluster] log: LogMode = "off", 0..=0, "Where a partition's log is kept: off is in memory only.";
-    write_level: WriteLevel = "all", 0..=0, "When a write is acknowledged, unless the connection says otherwise: all, quorum or one.";
-    read_level: ReadLevel = "linearizable", 0..=0, "What a read may show, unless the connection says otherwise: linearizable or stale.";
-    #[secret] requirepass: Text = "", 0..=0, "Password of every door. Empty: none is asked for.";
-    maxclients: u32 = "10000", 1..=1000000, "Client connections that this node takes at once.";
-    timeout: u64 = "0", 0..=31536000, "Seconds that a client may send nothing before its connection is closed. 0: for ever.";
-    request_incomplete_timeout_ms: u64 = "60000", 100..=3600000, "Milliseconds for a request to come whole, from its first byte; another second for each MiB of it that has come. Then its connection is closed.";
-    authentication_timeout_ms: u64 = "10000", 100..=3600000, "Milliseconds that a connection which has not authenticated may go without a whole request. Then it is closed.";
-    reply_unread_timeout_ms: u64 = "60000", 100..=3600000, "Milliseconds that a client may take nothing of the replies that wait for it. Then its connection is closed.";
-    client_output_buffer_limit: Bytes = "1073741824", 1048576..=18446744073709551615, "Bytes of replies, beside the largest of them, that may wait for a client. One that owes more reading is closed.";
-    maxmemory_clients: Bytes = "2147483648", 16777216..=18446744073709551615, "Bytes that all clients of this node together may have it keep: unfinished requests, requests under way, unread replies. Beyond it the largest connections are closed.";
-    maxmemory: Bytes = "0", 0..=18446744073709551615, "Bytes of memory, as the allocator counts, beyond which commands that may need more are refused. 0: no bound.";
-    request_timeout_ms: u64 = "5000", 100..=600000, "Milliseconds that a request waits for a partition to be served before it is answered with an error.";
+    #[live] write_level: WriteLevel = "all", 0..=0, "When a write is acknowledged, unless the connection says otherwise: all, quorum or one.";
+    #[live] read_level: ReadLevel = "linearizable", 0..=0, "What a read may show, unless the connection says otherwise: linearizable or stale.";
+    #[secret, live] requirepass: Text = "", 0..=0, "Password of every door. Empty: none is asked for.";
+    #[live] maxclients: u32 = "10000", 1..=1000000, "Client connections that this node takes at once.";
+    #[live] timeout: u64 = "0", 0..=31536000, "Seconds that a client may send nothing before its connection is closed. 0: for ever.";
+    #[live] request_incomplete_timeout_ms: u64 = "60000", 100..=3600000, "Milliseconds for a request to come whole, from its first byte; another second for each MiB of it that has come. Then its connection is closed.";
+    #[live] authentication_timeout_ms: u64 = "10000", 100..=3600000, "Milliseconds that a connection which has not authenticated may go without a whole request. Then it is closed.";
+    #[live] reply_unread_timeout_ms: u64 = "60000", 100..=3600000, "Milliseconds that a client may take nothing of the replies that wait for it. Then its connection is closed.";
+    #[live, size] client_output_buffer_limit: ByteSize = "1073741824", 1048576..=i64::MAX as i128, "Bytes of replies, beside the largest of them, that may wait for a client. One that owes more reading is closed.";
+    #[size] maxmemory_clients: ByteSize = "2147483648", 16777216..=i64::MAX as i128, "Bytes that all clients of this node together may have it keep: unfinished requests, requests under way, unread replies. Beyond it the largest connections are closed.";
+    #[live, size] maxmemory: ByteSize = "0", 0..=i64::MAX as i128, "Bytes of memory, as the allocator counts, beyond which commands that may need more are refused. 0: no bound.";
+    #[live] request_timeout_ms: u64 = "5000", 100..=600000, "Milliseconds that a request waits for a partition to be served before it is answered with an error.";
     #[cluster] heartbeat_ms: u64 = "50", 5..=10000, "Milliseconds between a node's heartbeats to the voters.";
     #[cluster] lease_ms: u64 = "350", 20..=60000, "Milliseconds that a granted lease lasts, from when its heartbeat was sent.";
     #[cluster] grace_ms: u64 = "420", 25..=120000, "Milliseconds without a grant after which a voter reports a node. More than `lease_ms` by the clocks' drift.";
     #[cluster] election_ms: u64 = "300", 50..=60000, "Least milliseconds without word of the coordinator before a voter stands for election.";
-    evict_ms: u64 = "2000", 100..=600000, "Milliseconds that a backup may hold up its partition's writes before its primary asks to have it removed from the in-sync set.";
-    proto_max_bulk_len: u64 = "536870912", 1048576..=536870912, "Largest value, in bytes.";
+    #[live] evict_ms: u64 = "2000", 100..=600000, "Milliseconds that a backup may hold up its partition's writes before its primary asks to have it removed from the in-sync set.";
+    #[live] proto_max_bulk_len: u64 = "536870912", 1048576..=536870912, "Largest value, in bytes.";
+    #[live] slowlog_log_slower_than: i64 = "10000", -1..=i64::MAX as i128, "Microseconds of a data thread after which a request is kept for `SLOWLOG`. 0 keeps every request, -1 none.";
+    #[live] slowlog_max_len: u32 = "128", 0..=10000, "Requests that `SLOWLOG` keeps.";
+    #[live] latency_tracking: YesNo = "yes", 0..=0, "Whether latencies are counted by command, for `LATENCY HISTOGRAM`, `INFO latencystats` and /metrics.";
     log_level: Text = "info", 0..=0, "What is logged on standard error: error, warn, info, debug, trace, or a filter by module.";
 }
 
@@ -459,6 +486,24 @@ mod tests {
         assert_eq!(text(settings.set("colour", "red")), "unknown setting 'colour'");
         settings.set("bind", "0.0.0.0").unwrap();
         assert!(text(settings.check()).contains("requirepass"));
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        let mut settings = Settings::default();
+        for (text, bytes) in
+            [("0", 0), ("7b", 7), ("2k", 2000), ("2KB", 2048), ("3mb", 3 << 20), ("1GB", 1 << 30)]
+        {
+            settings.set("maxmemory", text).unwrap();
+            assert_eq!(settings.maxmemory, ByteSize(bytes), "{text}");
+        }
+        for bad in ["", "kb", "-1", "1.5gb", "1tb", "99999999999999gb"] {
+            let refused = settings.set("maxmemory", bad).unwrap_err().to_string();
+            assert!(refused.contains("a number of bytes"), "{bad}: {refused}");
+        }
+        settings.set("SLOWLOG-LOG-SLOWER-THAN", "-1").unwrap();
+        settings.set("slowlog-log-slower-than", "-2").unwrap_err();
+        assert_eq!(settings.get("slowlog_log_slower_than").unwrap(), "-1");
     }
 
     #[test]

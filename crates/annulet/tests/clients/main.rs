@@ -12,6 +12,7 @@ mod hostile;
 mod limits;
 mod local_cluster;
 mod node;
+mod observed;
 mod operators;
 mod password;
 mod plain;

@@ -2,6 +2,7 @@
 
 use crate::hostile::exchange;
 use crate::local_cluster::{LocalCluster, annulet, output, printed};
+use crate::observed::http_get;
 use crate::redis_tools::{TOOLS, redis_cli};
 use crate::script::{play, say, shown};
 use redis::ProtocolVersion;
@@ -82,6 +83,16 @@ fn every_door_is_shut_until_the_password_is_said() {
         if let Ok(mut connection) = connection {
             assert_eq!(redis::cmd("GET").arg("a").query::<u8>(&mut connection).unwrap(), 1);
         }
+    }
+
+    // HTTP: figures ask for it, probes do not.
+    for port in cluster.http_ports() {
+        let (status, told) = http_get(port, "/metrics", "");
+        assert!(status == 401 && !told.contains("annulet_"), "{status} {told}");
+        assert_eq!(http_get(port, "/metrics", "Authorization: Bearer wrong\r\n").0, 401);
+        let (status, told) = http_get(port, "/metrics", &format!("Authorization: Bearer {PASSWORD}\r\n"));
+        assert!(status == 200 && told.contains("annulet_keys "), "{status} {told}");
+        assert_eq!(http_get(port, "/healthz", "").0, 200);
     }
 
     // redis-cli, and the binary's own shell and status.

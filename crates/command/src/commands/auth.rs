@@ -36,12 +36,16 @@ pub(crate) fn authenticate(
     user: &[u8],
     password: &[u8],
 ) -> Result<(), CommandError> {
-    let wanted = host.password().as_bytes();
-    if user != b"default" || !(wanted.is_empty() || equal_in_constant_time(wanted, password)) {
+    if user != b"default" || !is_password(host.password(), password) {
         return Err(CommandError::WrongPass);
     }
     session.authenticated = true;
     Ok(())
+}
+
+/// Whether this is the password that is wanted; any is where none is.
+pub fn is_password(wanted: &str, given: &[u8]) -> bool {
+    wanted.is_empty() || equal_in_constant_time(wanted.as_bytes(), given)
 }
 
 /// Compares without telling by its time how much was right: it depends on the length of what the stranger sent only.

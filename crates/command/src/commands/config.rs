@@ -1,8 +1,10 @@
-//! CONFIG GET: the settings, and what clients and tools ask Redis for.
+//! CONFIG: the settings, and what clients and tools ask Redis for. Some of them change while the node runs.
 
+use super::shown;
 use crate::table::{help_of, run_subcommand};
 use crate::{Categories, Command, CommandError, Flags, Handler, Host, Reply, Session, SessionFn, glob};
-use types::settings::SETTINGS;
+use types::settings::{SETTINGS, SettingError};
+use types::shared_settings::ChangeError;
 
 const FLAGS: Flags = Flags::ADMIN.with(Flags::NOSCRIPT).with(Flags::LOADING).with(Flags::STALE);
 const CATEGORIES: Categories = Categories::ADMIN.with(Categories::SLOW).with(Categories::DANGEROUS);
@@ -21,6 +23,23 @@ pub(crate) const COMMAND: Command = Command {
     subcommands: &[
         row("get", "pattern [pattern ...]", -3, "2.0.0", "The settings whose names match a pattern.", get),
         row("help", "", 2, "5.0.0", "The subcommands.", |_, _, _| Ok(help_of("config"))),
+        row("resetstat", "", 2, "2.0.0", "Counts anew what INFO and LATENCY HISTOGRAM tell.", reset),
+        row(
+            "rewrite",
+            "",
+            2,
+            "2.8.0",
+            "An error: what is to last is written into the node's file by hand.",
+            rewrite,
+        ),
+        row(
+            "set",
+            "parameter value [parameter value ...]",
+            -4,
+            "2.0.0",
+            "Changes settings of this node while it runs: all that are named, or none.",
+            set,
+        ),
     ],
     ..Command::BASE
 };
@@ -79,6 +98,70 @@ fn get(_: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'st
     Ok(Reply::Map(found))
 }
 
+fn set(_: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'static>, CommandError> {
+    let pairs = &args[2..];
+    if !pairs.len().is_multiple_of(2) {
+        return Err(CommandError::WrongArity { command: "config|set".into() });
+    }
+    let text = |arg: &[u8]| {
+        std::str::from_utf8(arg).map(str::to_owned).map_err(|_| refused(&shown(arg), "argument is not UTF-8"))
+    };
+    let mut wanted: Vec<(String, String)> = Vec::new();
+    for pair in pairs.chunks_exact(2) {
+        let (name, value) = (text(pair[0])?, text(pair[1])?);
+        if wanted.iter().any(|(other, _)| same_name(other, &name)) {
+            return Err(refused(&name, "duplicate parameter"));
+        }
+        match REDIS.iter().find(|(fixed, _)| same_name(fixed, &name)) {
+            // What is so anyway may be asked for.
+            Some((_, fixed)) if value.eq_ignore_ascii_case(fixed) => {}
+            Some(_) => return Err(refused(&name, "can't set immutable config")),
+            None => wanted.push((name, value)),
+        }
+    }
+    let changes: Vec<(&str, &str)> =
+        wanted.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    host.change_settings(&changes).map_err(|error| match error {
+        ChangeError::Fixed { name } => refused(asked_as(&wanted, name), "can't set immutable config"),
+        ChangeError::Setting(SettingError::Invalid { name, expected, .. }) => {
+            refused(asked_as(&wanted, name), &format!("argument must be {expected}"))
+        }
+        ChangeError::Setting(SettingError::Unknown { name }) => {
+            let name = asked_as(&wanted, &name);
+            CommandError::Other(format!(
+                "ERR Unknown option or number of arguments for CONFIG SET - '{}'",
+                shown(name.as_bytes())
+            ))
+        }
+    })?;
+    Ok(Reply::ok())
+}
+
+fn same_name(one: &str, other: &str) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    one.bytes().map(plain).eq(other.bytes().map(plain))
+}
+
+/// A setting's name as the request wrote it.
+fn asked_as<'a>(wanted: &'a [(String, String)], name: &'a str) -> &'a str {
+    wanted.iter().find(|(asked, _)| same_name(asked, name)).map_or(name, |(asked, _)| asked)
+}
+
+fn refused(name: &str, why: &str) -> CommandError {
+    let name = shown(name.as_bytes());
+    CommandError::Other(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"))
+}
+
+fn reset(_: &mut Session, host: &mut dyn Host, _: &[&[u8]]) -> Result<Reply<'static>, CommandError> {
+    host.reset_figures();
+    Ok(Reply::ok())
+}
+
+fn rewrite(_: &mut Session, _: &mut dyn Host, _: &[&[u8]]) -> Result<Reply<'static>, CommandError> {
+    // A node reads its file once and does not know it afterwards.
+    Err(CommandError::Other("ERR The server is running without a config file".into()))
+}
+
 #[cfg(test)]
 mod tests {
     use crate::testing::{World, check};
@@ -93,10 +176,48 @@ mod tests {
             ("", "config get nonsense", "{}"),
             ("", "config get requirepass", "{'requirepass': ''}"),
             ("", "config get", "(error) ERR wrong number of arguments for 'config|get' command"),
-            ("", "config set lease_ms 1", "(error) ERR unknown subcommand 'set'. Try CONFIG HELP."),
         ]);
         let mut world = World::with_password("secret");
         world.run("auth secret");
         assert!(!world.run("config get *").contains("secret"));
+    }
+
+    #[test]
+    fn config_set() {
+        let failed = |name: &str, why: &str| {
+            format!("(error) ERR CONFIG SET failed (possibly related to argument '{name}') - {why}")
+        };
+        let immutable = "can't set immutable config";
+        let range = "argument must be a whole number from 1 to 1000000";
+        check(&[
+            (
+                "config set maxclients 5 maxmemory 2mb",
+                "config get maxclients maxmemory",
+                "{'maxclients': '5', 'maxmemory': '2097152'}",
+            ),
+            (
+                "config set slowlog-log-slower-than 0",
+                "config get slowlog-log-slower-than",
+                "{'slowlog-log-slower-than': '0'}",
+            ),
+            ("", "config set lease-ms 400", &failed("lease-ms", immutable)),
+            ("", "config set maxclients 0", &failed("maxclients", range)),
+            ("", "config set maxclients 5 MaxClients 6", &failed("MaxClients", "duplicate parameter")),
+            ("", "config set appendonly no save  maxmemory-policy noeviction", "OK"),
+            ("", "config set appendonly yes", &failed("appendonly", immutable)),
+            (
+                "",
+                "config set colour-x red",
+                "(error) ERR Unknown option or number of arguments for CONFIG SET - 'colour-x'",
+            ),
+            (
+                "",
+                "config set maxclients 5 maxmemory",
+                "(error) ERR wrong number of arguments for 'config|set' command",
+            ),
+            ("config set maxclients 5 port 1", "config get maxclients", "{'maxclients': '10000'}"),
+            ("", "config resetstat", "OK"),
+            ("", "config rewrite", "(error) ERR The server is running without a config file"),
+        ]);
     }
 }

@@ -2,6 +2,7 @@
 //! their order once clients go on.
 
 use super::Connection;
+use super::timing::Timing;
 use crate::machine::ShardMachine;
 use types::Instant;
 
@@ -35,6 +36,8 @@ impl Connection {
             return;
         }
         let preview = machine.preview(&args);
-        self.run_one(now, machine, &args, &preview, held.bytes);
+        let mut timing = Timing::new(now);
+        self.run_timed(&mut timing, machine, &args, &preview, now, held.bytes);
+        timing.settle(machine);
     }
 }

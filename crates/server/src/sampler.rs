@@ -1,0 +1,119 @@
+//! Looks at the process several times a second: memory as the allocator tells it, and rates. Asking the allocator costs
+//! what no data thread should spend, so this runs beside them, and everybody reads what it published.
+
+use crate::clock;
+use node::{Published, ShardCounters};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tikv_jemalloc_ctl::{epoch, stats};
+use types::Instant;
+use types::shared_settings::SettingsReader;
+
+/// From one look to the next, where there is a `maxmemory` to look at.
+const PERIOD: Duration = Duration::from_millis(20);
+/// Of so many looks one is at everything.
+const WHOLE_LOOK: u32 = 5;
+/// Rates are over so many looks, as in Redis.
+const LOOKS: usize = 16;
+
+/// What is looked at.
+pub struct Sampler {
+    published: Arc<Published>,
+    settings: SettingsReader,
+    /// Commands, bytes in and bytes out, as they were lately.
+    lately: VecDeque<(Instant, [u64; 3])>,
+}
+
+impl Sampler {
+    /// Has looked once.
+    pub fn new(published: Arc<Published>, settings: SettingsReader) -> Sampler {
+        let mut sampler = Sampler { published, settings, lately: VecDeque::with_capacity(LOOKS + 1) };
+        sampler.look_at_memory();
+        sampler.rates(clock::now());
+        sampler
+    }
+
+    /// Looks for as long as the process runs.
+    pub async fn run(mut self) {
+        let mut ticks = tokio::time::interval(PERIOD);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for number in 1u32.. {
+            ticks.tick().await;
+            self.settings.refresh();
+            let whole = number.is_multiple_of(WHOLE_LOOK);
+            if whole || self.settings.maxmemory.0 > 0 {
+                self.look_at_memory();
+            }
+            if whole {
+                self.rates(clock::now());
+            }
+        }
+    }
+
+    fn look_at_memory(&mut self) {
+        let figures = &self.published.process;
+        let set = ShardCounters::set;
+        // The allocator's own figures stand still between two epochs.
+        if epoch::advance().is_ok() {
+            let size = |read: Result<usize, _>| read.map_or(0, |bytes| bytes as u64);
+            let allocated = size(stats::allocated::read());
+            set(&figures.allocated, allocated);
+            set(&figures.active, size(stats::active::read()));
+            set(&figures.resident, size(stats::resident::read()));
+            let load =
+                |figure: &std::sync::atomic::AtomicU64| figure.load(std::sync::atomic::Ordering::Relaxed);
+            set(&figures.peak, load(&figures.peak).max(allocated));
+            if load(&figures.startup) == 0 {
+                set(&figures.startup, allocated);
+            }
+            let most = self.settings.maxmemory.0;
+            set(&figures.over_memory, u64::from(most > 0 && allocated > most));
+        }
+    }
+
+    fn rates(&mut self, now: Instant) {
+        let sums = [
+            self.published.sum(|shard| &shard.commands),
+            self.published.sum(|shard| &shard.bytes_in),
+            self.published.sum(|shard| &shard.bytes_out),
+        ];
+        self.lately.push_back((now, sums));
+        if self.lately.len() > LOOKS {
+            self.lately.pop_front();
+        }
+        let Some(&(then, before)) = self.lately.front() else { return };
+        let seconds = now.since(then).as_secs_f64();
+        let figures = &self.published.process;
+        let rates = [&figures.ops_per_second, &figures.in_per_second, &figures.out_per_second];
+        for ((sum, before), rate) in sums.into_iter().zip(before).zip(rates) {
+            let a_second = if seconds > 0.0 { sum.saturating_sub(before) as f64 / seconds } else { 0.0 };
+            ShardCounters::set(rate, a_second as u64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use types::settings::Settings;
+    use types::shared_settings::SharedSettings;
+
+    #[test]
+    fn rates_are_over_the_last_looks() {
+        let published = Arc::new(Published::new(1));
+        let settings = SharedSettings::new(Arc::new(Settings::default())).reader();
+        let mut sampler = Sampler { published: published.clone(), settings, lately: VecDeque::new() };
+        let load = || published.process.ops_per_second.load(std::sync::atomic::Ordering::Relaxed);
+        let counter = &published.shards()[0].commands;
+        for second in 0..40u64 {
+            // 100 a second for half of the time, then none.
+            ShardCounters::set(counter, second.min(20) * 100);
+            sampler.rates(Instant(second * 1_000_000_000));
+            if second == 20 {
+                assert_eq!(load(), 100);
+            }
+        }
+        assert_eq!(load(), 0);
+    }
+}
