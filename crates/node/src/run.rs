@@ -186,6 +186,7 @@ impl Shard {
             let footprint = Footprint::default();
             let mut keyspace = partition.committed(&self.context, &mut self.changes, &footprint);
             let reply = reply_or_error(run_command(task.command, &mut keyspace, task.args));
+            self.config.published.commands(self.config.shard).looked_up(footprint.looked_up());
             let reply = reply.into_owned();
             return self.hand_over(task.origin, reply, None, sink);
         }
@@ -210,6 +211,9 @@ impl Shard {
         let footprint = Footprint::default();
         let mut keyspace = partition.begin(&self.context, &mut self.changes, &footprint);
         let reply = reply_or_error(run_command(task.command, &mut keyspace, task.args));
+        if !is_write {
+            self.config.published.commands(self.config.shard).looked_up(footprint.looked_up());
+        }
         let request = task.request.filter(|_| is_write);
         if footprint.is_clean() && request.is_none() {
             // Nothing that it saw is uncommitted or about to expire: straight from the table to the wire.

@@ -80,7 +80,7 @@ impl CommandStats {
 
     /// Reads of keys: how many found theirs, and how many did not.
     #[inline]
-    pub fn looked_up(&self, hits: u64, misses: u64) {
+    pub fn looked_up(&self, (hits, misses): (u64, u64)) {
         ShardCounters::add(&self.hits, hits);
         ShardCounters::add(&self.misses, misses);
     }
@@ -174,7 +174,7 @@ mod tests {
         two.done(get, 1, 1_000, false, false);
         two.rejected(get);
         one.error(2);
-        one.looked_up(2, 1);
+        one.looked_up((2, 1));
         for nowhere in [usize::MAX, places().count()] {
             one.done(nowhere, 1, 1, true, true);
             one.rejected(nowhere);

@@ -331,6 +331,8 @@ enum View {
 pub struct Footprint {
     wait: Cell<Lsn>,
     changed: Cell<bool>,
+    found: Cell<u32>,
+    missed: Cell<u32>,
 }
 
 impl Footprint {
@@ -343,6 +345,11 @@ impl Footprint {
     /// Whether the command changed nothing and saw nothing that is not committed.
     pub fn is_clean(&self) -> bool {
         self.wait.get() == Lsn(0) && !self.changed.get()
+    }
+
+    /// How many keys were looked for and found, and how many were not there.
+    pub fn looked_up(&self) -> (u64, u64) {
+        (self.found.get().into(), self.missed.get().into())
     }
 
     #[inline]
@@ -410,9 +417,16 @@ impl<'p> Keyspace<'p> {
     /// As [`Keyspace::get`], of a key whose hash is known.
     pub fn get_hashed(&mut self, hash: u64, key: &[u8]) -> Option<Entry<'_>> {
         if self.view == View::Committed {
-            return self.uncommitted.committed(hash, key).unwrap_or_else(|| self.table.get(hash, key));
+            let entry = self.uncommitted.committed(hash, key).unwrap_or_else(|| self.table.get(hash, key));
+            let counter = if entry.is_some() { &self.footprint.found } else { &self.footprint.missed };
+            counter.set(counter.get() + 1);
+            return entry;
         }
-        let position = self.find_live(hash, key)?;
+        let Some(position) = self.find_live(hash, key) else {
+            self.footprint.missed.set(self.footprint.missed.get() + 1);
+            return None;
+        };
+        self.footprint.found.set(self.footprint.found.get() + 1);
         if !self.uncommitted.is_empty()
             && let Some(lsn) = self.uncommitted.lsn_of(hash)
         {
