@@ -13,19 +13,22 @@
 //! [`limits`]; `CLIENT PAUSE` in [`pause`].
 
 mod limits;
+mod output;
 mod pause;
 mod timing;
 
 use crate::clock;
 use crate::machine::{Answer, Preview, ShardMachine, Ticket};
+use crate::ring::Flight;
 use command::clients::describe;
 use command::{ClientState, List, Pause, Reply, ReplyMode, Session};
 use mio::net::TcpStream;
+use output::Output;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use timing::{Ran, Timing};
 use types::Instant;
@@ -45,6 +48,8 @@ const LIST_BYTES_A_TURN: usize = 256 * 1024;
 const OUT_BYTES_PAUSE: usize = 1024 * 1024;
 const PENDING_PAUSE: usize = 10_000;
 const PENDING_BYTES_PAUSE: usize = 64 * 1024 * 1024;
+/// The most that is handed to a ring at once, so that progress shows.
+const SEND_BYTES_MAX: usize = 256 * 1024;
 /// A buffer that is larger than this is given back once it is empty.
 const BUFFER_BYTES_KEPT: usize = 16 * 1024;
 
@@ -85,8 +90,9 @@ pub struct Connection {
     broken: bool,
     /// No more requests are taken; it closes once every reply is out.
     closing: bool,
-    out: Vec<u8>,
-    sent: usize,
+    output: Output,
+    /// What a ring has to do with it.
+    pub flight: Flight,
     pending: VecDeque<Slot>,
     pending_bytes: usize,
     /// A request whose reply may be large: until that is out, no other runs.
@@ -138,8 +144,8 @@ impl Connection {
             read_closed: false,
             broken: false,
             closing: false,
-            out: Vec::new(),
-            sent: 0,
+            output: Output::default(),
+            flight: Flight::default(),
             pending: VecDeque::new(),
             pending_bytes: 0,
             alone: None,
@@ -191,7 +197,8 @@ impl Connection {
     pub fn is_finished(&self) -> bool {
         (self.closing || (self.read_closed && !self.backlog))
             && self.pending.is_empty()
-            && self.sent == self.out.len()
+            && self.output.unsent() == 0
+            && !self.flight.sending
     }
 
     /// When it last was done with requests.
@@ -242,23 +249,34 @@ impl Connection {
             // against a time from before the request was even sent: it could serve a read of a state that another
             // primary has long since changed.
             let now = clock::now();
-            self.counts.bytes_in += bytes as u64;
             if bytes < scratch.len() && !self.hung_up {
                 // The socket was empty; what comes from now on is reported again.
                 self.readable = false;
             }
-            if self.input.is_empty() {
-                let used = self.run_requests(now, machine, &mut scratch[..bytes], &mut requests);
-                self.gauge.heard(now, used > 0, true);
-                if !self.closing {
-                    self.input.extend_from_slice(&scratch[used..bytes]);
-                }
-            } else {
-                self.input.extend_from_slice(&scratch[..bytes]);
-                self.run_input(now, machine, &mut requests);
-            }
+            self.take_in(now, machine, &mut scratch[..bytes], &mut requests);
         }
         Ok(())
+    }
+
+    /// Takes bytes that have come, and runs the whole requests among them.
+    fn take_in<M: ShardMachine>(
+        &mut self,
+        now: Instant,
+        machine: &mut M,
+        bytes: &mut [u8],
+        requests: &mut usize,
+    ) {
+        self.counts.bytes_in += bytes.len() as u64;
+        if self.input.is_empty() {
+            let used = self.run_requests(now, machine, bytes, requests);
+            self.gauge.heard(now, used > 0, true);
+            if !self.closing {
+                self.input.extend_from_slice(&bytes[used..]);
+            }
+        } else {
+            self.input.extend_from_slice(bytes);
+            self.run_input(now, machine, requests);
+        }
     }
 
     fn run_input<M: ShardMachine>(&mut self, now: Instant, machine: &mut M, requests: &mut usize) {
@@ -379,7 +397,7 @@ impl Connection {
         let mut behind = Vec::new();
         let mut error = None;
         let direct = self.pending.is_empty();
-        let out = if direct { &mut self.out } else { &mut behind };
+        let out = if direct { self.output.buffer() } else { &mut behind };
         let start = out.len();
         let answer = machine.request(now, ticket, &mut self.session, args, preview, &mut |reply| {
             if let Reply::Error(why) = reply {
@@ -396,7 +414,7 @@ impl Connection {
         let wanted = self.session.wants_reply();
         match answer {
             Answer::Now => {
-                let out = if direct { &mut self.out } else { &mut behind };
+                let out = if direct { self.output.buffer() } else { &mut behind };
                 if let Some(reply) = switched {
                     resp::write(&reply, self.session.protocol, out);
                 }
@@ -432,7 +450,7 @@ impl Connection {
             return;
         }
         if self.pending.is_empty() {
-            resp::write(reply, self.session.protocol, &mut self.out);
+            resp::write(reply, self.session.protocol, self.output.buffer());
             self.front += 1;
         } else {
             let mut out = Vec::new();
@@ -464,11 +482,11 @@ impl Connection {
                 self.put_behind(Some(at), done);
             }
             reply => {
-                let start = self.out.len();
+                let before = self.output.unsent();
                 if wanted {
-                    resp::write(&reply, protocol, &mut self.out);
+                    resp::write(&reply, protocol, self.output.buffer());
                 }
-                self.gauge.replied(self.out.len() - start);
+                self.gauge.replied(self.output.unsent() - before);
                 self.pass_front();
             }
         }
@@ -491,16 +509,16 @@ impl Connection {
             match self.pending.front_mut() {
                 Some(Slot::Done(done)) => {
                     self.gauge.behind_bytes -= done.len();
-                    self.out.extend_from_slice(done);
+                    self.output.buffer().extend_from_slice(done);
                 }
                 Some(Slot::List { list, begun }) => {
                     if !std::mem::replace(begun, true) {
-                        resp::write_list_head(list.len(), &mut self.out);
+                        resp::write_list_head(list.len(), self.output.buffer());
                     }
-                    while self.out.len() - self.sent < LIST_BYTES_A_TURN
+                    while self.output.unsent() < LIST_BYTES_A_TURN
                         && let Some(chunk) = list.take_chunk()
                     {
-                        resp::write_list_items(&chunk, &mut self.out);
+                        resp::write_list_items(&chunk, self.output.buffer());
                     }
                     if !list.is_empty() {
                         return;
@@ -530,8 +548,8 @@ impl Connection {
             input_bytes: self.input.len(),
             input_bytes_free: self.input.capacity() - self.input.len(),
             request_bytes: self.pending_bytes,
-            output_bytes_room: self.out.capacity(),
-            output_bytes: self.out.len() - self.sent,
+            output_bytes_room: self.output.room(),
+            output_bytes: self.output.unsent(),
             replies_behind: behind,
             replies_behind_bytes: self.gauge.behind_bytes,
         };
@@ -550,7 +568,7 @@ impl Connection {
 
     /// Whether it has something to write and may.
     pub fn wants_write(&self) -> bool {
-        self.writable && self.sent < self.out.len()
+        self.writable && self.output.unsent() > 0
     }
 
     /// Writes what the socket takes.
@@ -560,38 +578,32 @@ impl Connection {
             return Err(Dead);
         }
         self.pass_replies();
-        while self.wants_write() {
-            match self.stream.write(&self.out[self.sent..]) {
+        while self.writable
+            && let Some(bytes) = self.output.next()
+        {
+            match self.stream.write(bytes) {
                 Ok(0) => return Err(Dead),
-                Ok(bytes) => {
-                    self.sent += bytes;
-                    self.counts.bytes_out += bytes as u64;
-                    self.gauge.progress_at = now;
-                }
+                Ok(bytes) => self.wrote(now, bytes),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Err(Dead),
             }
         }
-        if self.sent == self.out.len() {
-            self.sent = 0;
-            self.out.clear();
-            if self.out.capacity() > BUFFER_BYTES_KEPT {
-                self.out = Vec::new();
-            }
-        } else if self.sent > OUT_BYTES_PAUSE && self.sent > self.out.len() / 2 {
-            self.out.drain(..self.sent);
-            self.sent = 0;
-        }
         self.check_unread()
+    }
+
+    fn wrote(&mut self, now: Instant, bytes: usize) {
+        self.output.advance(bytes);
+        self.counts.bytes_out += bytes as u64;
+        self.gauge.progress_at = now;
     }
 
     /// Once a second: gives back the buffers of an idle connection, and gives up on a client that takes too long.
     pub fn sweep(&mut self, now: Instant) -> Result<(), Dead> {
         self.check_times(now)?;
         if !std::mem::take(&mut self.active) {
-            if self.out.is_empty() {
-                self.out = Vec::new();
+            if !self.flight.sending {
+                self.output.shrink();
             }
             if self.pending.is_empty() {
                 self.pending = VecDeque::new();
@@ -599,6 +611,62 @@ impl Connection {
             self.input.shrink_to_fit();
         }
         Ok(())
+    }
+
+    // --- over a ring, which reads and writes for it
+
+    /// The socket's number.
+    pub fn raw_fd(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+
+    /// Whether more should be received.
+    pub fn wants_input(&self) -> bool {
+        !self.read_closed && !self.closing && !self.backlog && self.held.is_none() && !self.is_full()
+    }
+
+    /// Bytes have been received.
+    pub fn received<M: ShardMachine>(&mut self, machine: &mut M, bytes: &mut [u8]) {
+        self.active = true;
+        if self.closing {
+            return;
+        }
+        if !self.wants_input() {
+            // They came before the end of receiving that was asked for. They wait for their turn.
+            self.counts.bytes_in += bytes.len() as u64;
+            self.input.extend_from_slice(bytes);
+            self.backlog = true;
+            return;
+        }
+        // After the bytes, as in `run`.
+        self.take_in(clock::now(), machine, bytes, &mut { REQUESTS_A_TURN });
+    }
+
+    /// The client has finished sending.
+    pub fn input_ended(&mut self) {
+        self.read_closed = true;
+    }
+
+    /// What is to be sent now, and must stay in place until [`Connection::was_sent`].
+    pub fn next_to_send(&mut self) -> Option<&[u8]> {
+        self.active = true;
+        self.pass_replies();
+        let next = self.output.next()?;
+        self.writable = false;
+        Some(&next[..next.len().min(SEND_BYTES_MAX)])
+    }
+
+    /// So many bytes of that have been sent, or an error has come.
+    pub fn was_sent(&mut self, now: Instant, result: i32) -> Result<(), Dead> {
+        self.writable = true;
+        let bytes = usize::try_from(result).map_err(|_| Dead)?;
+        self.wrote(now, bytes);
+        Ok(())
+    }
+
+    /// Whether it has to go: an error, or too much that the client does not read.
+    pub fn check(&mut self) -> Result<(), Dead> {
+        if self.broken { Err(Dead) } else { self.check_unread() }
     }
 
     /// Ends the connection so that what was written still arrives.

@@ -34,6 +34,7 @@ pub mod mailbox;
 pub mod metrics;
 pub mod peers;
 pub mod proof;
+pub mod ring;
 pub mod run;
 pub mod sampler;
 pub mod shard_loop;

@@ -12,6 +12,7 @@ use crate::connection::Connection;
 use crate::link::{Links, is_link};
 use crate::machine::{Effects, ShardMachine};
 use crate::mailbox::Mailbox;
+use crate::ring::{Completion, Ring};
 use crate::stats::ShardStats;
 use crate::threads::{Mail, Threads};
 use crate::work::{self, Work};
@@ -21,11 +22,13 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use replication::message::{Message, Sender};
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tracing::{debug, error, warn};
+use types::settings::IoDriver;
 use types::shared_settings::SettingsReader;
 use types::{Endpoint, Instant, NodeId, ShardId};
 use wire::peer::{Frame, encode_shard};
@@ -88,6 +91,9 @@ pub struct ShardLoop<M> {
     /// Connections that may have something to write.
     dirty: Vec<usize>,
     scratch: Vec<u8>,
+    /// Reads and writes for the clients, where there is one; otherwise epoll says when to.
+    ring: Option<Ring>,
+    completions: Vec<Completion>,
     work: Work,
     outgoing: BTreeMap<(NodeId, ShardId), Vec<Message>>,
     /// What clients asked of all connections.
@@ -166,6 +172,8 @@ impl<M: ShardMachine> ShardLoop<M> {
             runnable: Vec::new(),
             dirty: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
+            ring: None,
+            completions: Vec::new(),
             work: Work::default(),
             outgoing: BTreeMap::new(),
             orders: Orders::default(),
@@ -182,6 +190,7 @@ impl<M: ShardMachine> ShardLoop<M> {
     /// Runs until told to stop.
     pub fn run(mut self) {
         work::keep_garbage();
+        self.make_ring();
         let mut events = Events::with_capacity(EVENTS);
         while !self.is_stopped() {
             let busy = !self.runnable.is_empty()
@@ -190,7 +199,7 @@ impl<M: ShardMachine> ShardLoop<M> {
                 || self.orders.can_begin()
                 || self.parts.links.has_backlog();
             let timeout = if busy { Duration::ZERO } else { self.next_tick.since(clock::now()) };
-            if let Err(error) = self.parts.poll.poll(&mut events, Some(timeout))
+            if let Err(error) = self.wait(&mut events, timeout)
                 && error.kind() != ErrorKind::Interrupted
             {
                 error!(%error, "a shard cannot wait for events");
@@ -198,6 +207,81 @@ impl<M: ShardMachine> ShardLoop<M> {
             }
             self.turn(&events);
         }
+        if let Some(ring) = self.ring.take() {
+            ring.close(self.connections.places.into_iter().filter_map(|place| place.connection));
+        }
+    }
+
+    /// A ring belongs to the thread that makes it.
+    fn make_ring(&mut self) {
+        let driver = self.parts.settings.io_driver;
+        if driver == IoDriver::Epoll {
+            return;
+        }
+        match Ring::new(self.parts.poll.as_raw_fd()) {
+            Ok(ring) => self.ring = Some(ring),
+            Err(error) if driver == IoDriver::IoUring => {
+                warn!(%error, "io_uring cannot be used here: epoll serves instead");
+            }
+            Err(error) => debug!(%error, "io_uring cannot be used here: epoll serves"),
+        }
+    }
+
+    fn wait(&mut self, events: &mut Events, timeout: Duration) -> io::Result<()> {
+        let Some(ring) = &mut self.ring else { return self.parts.poll.poll(events, Some(timeout)) };
+        events.clear();
+        ring.wait(timeout)?;
+        ring.take(&mut self.completions);
+        let watched = |completion: &Completion| matches!(completion, Completion::Watched);
+        // At each tick too: links and letters must not depend on one more notice.
+        if self.completions.iter().any(watched) || clock::now() >= self.next_tick {
+            self.parts.poll.poll(events, Some(Duration::ZERO))?;
+        }
+        Ok(())
+    }
+
+    /// What the ring has read and written.
+    fn take_completions(&mut self) {
+        let mut completions = std::mem::take(&mut self.completions);
+        for completion in completions.drain(..) {
+            let Some(key) = completion.key() else { continue };
+            let Some(ring) = &mut self.ring else { break };
+            let place = self.connections.place_of(key);
+            let connection = place.and_then(|at| self.connections.places[at].connection.as_mut());
+            let (Some(at), Some(connection)) = (place, connection) else {
+                ring.completed_in_grave(completion);
+                continue;
+            };
+            let alive = match completion {
+                Completion::Received { buffer, result, more, .. } => {
+                    ring.received(connection, more);
+                    if let Some(buffer) = buffer {
+                        connection.received(&mut self.parts.machine, ring.bytes(buffer));
+                        ring.give_back(buffer);
+                    } else if result == 0 {
+                        connection.input_ended();
+                    }
+                    self.parts.stats.turn(connection.ran_at());
+                    result >= 0 || Ring::is_passing(result)
+                }
+                Completion::Sent { result, .. } => {
+                    connection.flight.sending = false;
+                    connection.was_sent(clock::now(), result).is_ok()
+                }
+                Completion::Broken { result, .. } => !Ring::is_broken(connection, result),
+                Completion::Watched => true,
+            };
+            if !alive {
+                self.close(at);
+                continue;
+            }
+            if connection.is_held() {
+                self.held.push(at);
+            }
+            self.weigh(at);
+            self.touch(at);
+        }
+        self.completions = completions;
     }
 
     fn is_stopped(&self) -> bool {
@@ -238,6 +322,7 @@ impl<M: ShardMachine> ShardLoop<M> {
             self.open_mail();
         }
         self.read_links();
+        self.take_completions();
         self.run_connections();
         self.end_turn();
     }
@@ -309,13 +394,17 @@ impl<M: ShardMachine> ShardLoop<M> {
         let mut connection =
             Connection::new(key, TcpStream::from_std(stream), session, settings.current().clone(), now);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.parts.poll.registry().register(connection.stream(), Token(at), interest) {
+        let registry = self.parts.poll.registry();
+        if self.ring.is_none()
+            && let Err(error) = registry.register(connection.stream(), Token(at), interest)
+        {
             warn!(%error, "cannot watch a client's connection");
             self.connections.free.push(at);
             self.parts.clients.leave();
             return;
         }
         self.connections.put(at, connection);
+        self.touch(at);
         self.parts.stats.welcomed();
         self.parts.stats.connections(self.connections.count);
     }
@@ -347,6 +436,7 @@ impl<M: ShardMachine> ShardLoop<M> {
                 if connection.is_held() {
                     self.held.push(at);
                 }
+                self.parts.stats.turn(connection.ran_at());
                 self.weigh(at);
                 self.touch(at);
             }
@@ -523,7 +613,11 @@ impl<M: ShardMachine> ShardLoop<M> {
             place.is_dirty = false;
             let Some(connection) = &mut place.connection else { continue };
             let counts = connection.take_counts();
-            let alive = connection.write(now).is_ok();
+            let alive = match &mut self.ring {
+                None => connection.write(now),
+                Some(ring) => ring.serve(connection),
+            };
+            let alive = alive.is_ok();
             let written = connection.take_counts();
             self.parts.stats.add(counts);
             self.parts.stats.add(written);
@@ -566,8 +660,11 @@ impl<M: ShardMachine> ShardLoop<M> {
     fn close(&mut self, at: usize) {
         let Some(mut connection) = self.connections.take(at) else { return };
         self.kept -= std::mem::take(&mut self.connections.places[at].weight) as u64;
-        let _ = self.parts.poll.registry().deregister(connection.stream());
         self.parts.machine.closed(connection.key);
+        match &mut self.ring {
+            None => drop(self.parts.poll.registry().deregister(connection.stream())),
+            Some(ring) => ring.bury(connection),
+        }
         self.parts.clients.leave();
         self.parts.stats.connections(self.connections.count);
     }

@@ -60,6 +60,18 @@ pub enum LogMode {
     Off,
 }
 
+/// How clients' sockets are read and written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IoDriver {
+    /// io_uring where the system has it, otherwise epoll.
+    #[default]
+    Auto,
+    /// epoll.
+    Epoll,
+    /// The same, with a warning where the system has it not.
+    IoUring,
+}
+
 macro_rules! words {
     ($type:ty { $($word:literal => $value:path),+ }) => {
         impl FromStr for $type {
@@ -84,6 +96,7 @@ macro_rules! words {
 words!(WriteLevel { "one" => WriteLevel::One, "quorum" => WriteLevel::Quorum, "all" => WriteLevel::All });
 words!(ReadLevel { "linearizable" => ReadLevel::Linearizable, "stale" => ReadLevel::Stale });
 words!(LogMode { "off" => LogMode::Off });
+words!(IoDriver { "auto" => IoDriver::Auto, "epoll" => IoDriver::Epoll, "io_uring" => IoDriver::IoUring });
 
 /// Yes or no, as Redis writes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -299,6 +312,7 @@ settings! {
     #[live] write_level: WriteLevel = "all", 0..=0, "When a write is acknowledged, unless the connection says otherwise: all, quorum or one.";
     #[live] read_level: ReadLevel = "linearizable", 0..=0, "What a read may show, unless the connection says otherwise: linearizable or stale.";
     #[secret, live] requirepass: Text = "", 0..=0, "Password of every door. Empty: none is asked for.";
+    io_driver: IoDriver = "auto", 0..=0, "How clients' sockets are read and written: auto (io_uring where the system has it, otherwise epoll), epoll or io_uring.";
     #[live] maxclients: u32 = "10000", 1..=1000000, "Client connections that this node takes at once.";
     #[live] timeout: u64 = "0", 0..=31536000, "Seconds that a client may send nothing before its connection is closed. 0: for ever.";
     #[live] request_incomplete_timeout_ms: u64 = "60000", 100..=3600000, "Milliseconds for a request to come whole, from its first byte; another second for each MiB of it that has come. Then its connection is closed.";

@@ -66,7 +66,7 @@ impl Gauge {
 impl Connection {
     /// Bytes of replies that the client has not taken.
     pub(super) fn unread(&self) -> usize {
-        self.out.len() - self.sent + self.gauge.behind_bytes
+        self.output.unsent() + self.gauge.behind_bytes
     }
 
     /// Bytes that the node keeps for this client.
@@ -111,8 +111,7 @@ impl Connection {
     pub(super) fn give_up_if_unread(&mut self) {
         if self.check_unread().is_err() {
             self.broken = true;
-            self.out = Vec::new();
-            self.sent = 0;
+            self.output.abandon(self.flight.sending);
             for slot in &mut self.pending {
                 if let Slot::Done(done) = slot {
                     *done = Vec::new();
@@ -128,7 +127,7 @@ impl Connection {
             self.gauge.unread_since = now;
         }
         // What waits for others is not the client's to take.
-        let takes_nothing = self.sent < self.out.len()
+        let takes_nothing = self.output.unsent() > 0
             && now.since(self.gauge.unread_since) > milliseconds(self.settings.reply_unread_timeout_ms);
         if takes_nothing {
             return Err(Dead);
