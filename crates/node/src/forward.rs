@@ -251,6 +251,7 @@ impl Shard {
         let task = crate::run::Task {
             command,
             args: &args,
+            hash: None,
             read_level: forward.read_level,
             write_level: forward.write_level,
             request: Some(forward.id),

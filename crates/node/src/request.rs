@@ -25,7 +25,7 @@ pub struct Preview {
     /// The partition of its key, where the command has just one.
     partition: Option<PartitionId>,
     /// That key's hash, where the partition is here.
-    hash: u64,
+    hash: Option<u64>,
 }
 
 impl Preview {
@@ -88,16 +88,19 @@ impl Shard {
         let id = partition_of_key(key, partitions);
         preview.partition = Some(id);
         if let Some(partition) = self.partitions.get(id) {
-            preview.hash = self.hasher.hash(key);
-            partition.table().prefetch_index(preview.hash);
+            let hash = self.hasher.hash(key);
+            preview.hash = Some(hash);
+            partition.table().prefetch_index(hash);
         }
         preview
     }
 
     /// Fetches a preview request's entry into the cache. By now its place in the index should be there.
     pub fn prefetch(&self, preview: &Preview) {
-        if let Some(partition) = preview.partition.and_then(|id| self.partitions.get(id)) {
-            partition.table().prefetch(preview.hash);
+        if let (Some(id), Some(hash)) = (preview.partition, preview.hash)
+            && let Some(partition) = self.partitions.get(id)
+        {
+            partition.table().prefetch(hash);
         }
     }
 
@@ -145,6 +148,7 @@ impl Shard {
         let task = Task {
             command,
             args,
+            hash: preview.hash,
             read_level: session.effective_read_level(),
             write_level: session.write_level,
             request: None,

@@ -25,6 +25,8 @@ pub(crate) enum Origin {
 pub(crate) struct Task<'a> {
     pub command: &'static Command,
     pub args: &'a [&'a [u8]],
+    /// The hash of its first argument, where that is its one key and the hash is known.
+    pub hash: Option<u64>,
     pub read_level: ReadLevel,
     pub write_level: WriteLevel,
     /// The forwarder's number, if it was passed on.
@@ -120,6 +122,7 @@ impl OwnedTask {
         run(Task {
             command: self.command,
             args: &args,
+            hash: None,
             read_level: self.read_level,
             write_level: self.write_level,
             request: self.request,
@@ -210,6 +213,9 @@ impl Shard {
         }
         let footprint = Footprint::default();
         let mut keyspace = partition.begin(&self.context, &mut self.changes, &footprint);
+        if let (Some(hash), Some(key)) = (task.hash, task.args.get(1)) {
+            keyspace = keyspace.with_hash(key, hash);
+        }
         let reply = reply_or_error(run_command(task.command, &mut keyspace, task.args));
         if !is_write {
             self.config.published.commands(self.config.shard).looked_up(footprint.looked_up());

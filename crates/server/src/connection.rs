@@ -664,6 +664,11 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether it has nothing to do before more is received.
+    pub fn only_waits(&self) -> bool {
+        self.output.unsent() == 0 && self.pending.is_empty() && self.flight.receiving && self.wants_input()
+    }
+
     /// Whether it has to go: an error, or too much that the client does not read.
     pub fn check(&mut self) -> Result<(), Dead> {
         if self.broken { Err(Dead) } else { self.check_unread() }

@@ -39,6 +39,8 @@ pub const TICK: Duration = Duration::from_millis(5);
 pub const WAKER: Token = Token(usize::MAX);
 /// Bytes of the buffer that a thread reads all its sockets through.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
+/// What is kept for a connection is not counted anew for so few bytes.
+const SMALL_WEIGHT: usize = 64 * 1024;
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long a stopping shard waits for the replies that it owes.
 const STOP_GRACE: Duration = Duration::from_secs(1);
@@ -243,12 +245,13 @@ impl<M: ShardMachine> ShardLoop<M> {
     /// What the ring has read and written.
     fn take_completions(&mut self) {
         let mut completions = std::mem::take(&mut self.completions);
+        let now = clock::now();
         for completion in completions.drain(..) {
             let Some(key) = completion.key() else { continue };
             let Some(ring) = &mut self.ring else { break };
-            let place = self.connections.place_of(key);
-            let connection = place.and_then(|at| self.connections.places[at].connection.as_mut());
-            let (Some(at), Some(connection)) = (place, connection) else {
+            let at = self.connections.place_of(key);
+            let place = at.map(|at| &mut self.connections.places[at]);
+            let (Some(at), Some(Place { connection: Some(connection), weight, .. })) = (at, place) else {
                 ring.completed_in_grave(completion);
                 continue;
             };
@@ -266,7 +269,12 @@ impl<M: ShardMachine> ShardLoop<M> {
                 }
                 Completion::Sent { result, .. } => {
                     connection.flight.sending = false;
-                    connection.was_sent(clock::now(), result).is_ok()
+                    let alive = connection.was_sent(now, result).is_ok();
+                    if alive && connection.only_waits() && *weight < SMALL_WEIGHT {
+                        // As after most replies: there is nothing to do before more comes.
+                        continue;
+                    }
+                    alive
                 }
                 Completion::Broken { result, .. } => !Ring::is_broken(connection, result),
                 Completion::Watched => true,

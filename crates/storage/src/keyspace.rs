@@ -368,7 +368,11 @@ pub struct Keyspace<'p> {
     now_ms: u64,
     view: View,
     footprint: &'p Footprint,
+    /// A key whose hash is known: where it lies, and the hash.
+    known: (*const u8, usize, u64),
 }
+
+const UNKNOWN: (*const u8, usize, u64) = (std::ptr::null(), 0, 0);
 
 /// How often a random choice is repeated that hit an entry which may not be shown.
 const RANDOM_TRIES: u64 = 16;
@@ -384,7 +388,7 @@ impl<'p> Keyspace<'p> {
         now_ms: u64,
         footprint: &'p Footprint,
     ) -> Keyspace<'p> {
-        Keyspace { table, changes, uncommitted, last_version, now_ms, view: View::Fresh, footprint }
+        Keyspace { table, changes, uncommitted, last_version, now_ms, view: View::Fresh, footprint, known: UNKNOWN }
     }
 
     /// The committed state of any copy, for stale reads. Writes are mistakes of the caller, and ignored.
@@ -396,7 +400,7 @@ impl<'p> Keyspace<'p> {
         now_ms: u64,
         footprint: &'p Footprint,
     ) -> Keyspace<'p> {
-        Keyspace { table, changes, uncommitted, last_version, now_ms, view: View::Committed, footprint }
+        Keyspace { table, changes, uncommitted, last_version, now_ms, view: View::Committed, footprint, known: UNKNOWN }
     }
 
     /// The partition's time, in Unix milliseconds.
@@ -405,8 +409,20 @@ impl<'p> Keyspace<'p> {
     }
 
     /// A key's hash, for the operations that take one.
+    #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
+        if (key.as_ptr(), key.len()) == (self.known.0, self.known.1) {
+            return self.known.2;
+        }
         self.table.hasher().hash(key)
+    }
+
+    /// Says a key's hash, which is not reckoned again for this very slice. It must be the table's, of these bytes.
+    #[inline]
+    pub fn with_hash(mut self, key: &'p [u8], hash: u64) -> Keyspace<'p> {
+        debug_assert_eq!(hash, self.table.hasher().hash(key));
+        self.known = (key.as_ptr(), key.len(), hash);
+        self
     }
 
     /// A key's entry.
