@@ -625,8 +625,8 @@ impl Connection {
         !self.read_closed && !self.closing && !self.backlog && self.held.is_none() && !self.is_full()
     }
 
-    /// Bytes have been received.
-    pub fn received<M: ShardMachine>(&mut self, machine: &mut M, bytes: &mut [u8]) {
+    /// Bytes have been received, before `now`.
+    pub fn received<M: ShardMachine>(&mut self, now: Instant, machine: &mut M, bytes: &mut [u8]) {
         self.active = true;
         if self.closing {
             return;
@@ -638,8 +638,7 @@ impl Connection {
             self.backlog = true;
             return;
         }
-        // After the bytes, as in `run`.
-        self.take_in(clock::now(), machine, bytes, &mut { REQUESTS_A_TURN });
+        self.take_in(now, machine, bytes, &mut { REQUESTS_A_TURN });
     }
 
     /// The client has finished sending.
@@ -664,9 +663,14 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether it has nothing to do before more is received.
-    pub fn only_waits(&self) -> bool {
-        self.output.unsent() == 0 && self.pending.is_empty() && self.flight.receiving && self.wants_input()
+    /// As [`Connection::was_sent`], but only where that was all and nothing is to be done before more is received: true then.
+    pub fn was_sent_whole(&mut self, now: Instant, result: i32) -> bool {
+        let is_all = usize::try_from(result).is_ok_and(|bytes| bytes == self.output.unsent());
+        if !is_all || !self.pending.is_empty() || !self.flight.receiving || !self.wants_input() {
+            return false;
+        }
+        self.flight.sending = false;
+        self.was_sent(now, result).is_ok()
     }
 
     /// Whether it has to go: an error, or too much that the client does not read.

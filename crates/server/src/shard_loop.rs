@@ -234,6 +234,13 @@ impl<M: ShardMachine> ShardLoop<M> {
         events.clear();
         ring.wait(timeout)?;
         ring.take(&mut self.completions);
+        self.pass_sent();
+        if self.completions.is_empty() && !timeout.is_zero() && clock::now() < self.next_tick {
+            // What was handed over is out, which is seldom news. Nobody else has anything to do yet.
+            let Some(ring) = &mut self.ring else { return Ok(()) };
+            ring.wait(self.next_tick.since(clock::now()))?;
+            ring.take(&mut self.completions);
+        }
         let watched = |completion: &Completion| matches!(completion, Completion::Watched);
         // At each tick too: links and letters must not depend on one more notice.
         if self.completions.iter().any(watched) || clock::now() >= self.next_tick {
@@ -242,16 +249,33 @@ impl<M: ShardMachine> ShardLoop<M> {
         Ok(())
     }
 
+    /// Takes off the completions of replies that are out, where their connections have nothing to do before more comes.
+    fn pass_sent(&mut self) {
+        let now = clock::now();
+        let mut completions = std::mem::take(&mut self.completions);
+        completions.retain(|completion| {
+            let Completion::Sent { key, result } = *completion else { return true };
+            let Some(at) = self.connections.place_of(key) else { return true };
+            let Place { connection: Some(connection), weight, .. } = &mut self.connections.places[at] else {
+                return true;
+            };
+            // A weight is reckoned anew where it may be much less now.
+            !(*weight < SMALL_WEIGHT && connection.was_sent_whole(now, result))
+        });
+        self.completions = completions;
+    }
+
     /// What the ring has read and written.
     fn take_completions(&mut self) {
         let mut completions = std::mem::take(&mut self.completions);
-        let now = clock::now();
+        // After the bytes, as `Connection::run` has it: all of them lie in the buffers by now.
+        let mut now = clock::now();
         for completion in completions.drain(..) {
             let Some(key) = completion.key() else { continue };
             let Some(ring) = &mut self.ring else { break };
             let at = self.connections.place_of(key);
             let place = at.map(|at| &mut self.connections.places[at]);
-            let (Some(at), Some(Place { connection: Some(connection), weight, .. })) = (at, place) else {
+            let (Some(at), Some(Place { connection: Some(connection), .. })) = (at, place) else {
                 ring.completed_in_grave(completion);
                 continue;
             };
@@ -259,7 +283,8 @@ impl<M: ShardMachine> ShardLoop<M> {
                 Completion::Received { buffer, result, more, .. } => {
                     ring.received(connection, more);
                     if let Some(buffer) = buffer {
-                        connection.received(&mut self.parts.machine, ring.bytes(buffer));
+                        connection.received(now, &mut self.parts.machine, ring.bytes(buffer));
+                        now = now.max(connection.ran_at());
                         ring.give_back(buffer);
                     } else if result == 0 {
                         connection.input_ended();
@@ -269,12 +294,7 @@ impl<M: ShardMachine> ShardLoop<M> {
                 }
                 Completion::Sent { result, .. } => {
                     connection.flight.sending = false;
-                    let alive = connection.was_sent(now, result).is_ok();
-                    if alive && connection.only_waits() && *weight < SMALL_WEIGHT {
-                        // As after most replies: there is nothing to do before more comes.
-                        continue;
-                    }
-                    alive
+                    connection.was_sent(now, result).is_ok()
                 }
                 Completion::Broken { result, .. } => !Ring::is_broken(connection, result),
                 Completion::Watched => true,
