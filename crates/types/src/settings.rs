@@ -469,23 +469,6 @@ mod tests {
     }
 
     #[test]
-    fn bytes_may_have_a_unit() {
-        let mut settings = Settings::default();
-        for (text, bytes) in
-            [("0", 0), ("1b", 1), ("2k", 2000), ("2Kb", 2048), ("3mb", 3 << 20), ("4GB", 4 << 30)]
-        {
-            settings.set("maxmemory", text).unwrap();
-            assert_eq!(settings.maxmemory.0, bytes, "{text}");
-        }
-        assert_eq!(settings.get("maxmemory").as_deref(), Some("4294967296"));
-        for text in ["", "mb", "-1", "1tb", "1.5gb", "99999999999gb", "1 gb"] {
-            assert!(settings.set("maxmemory", text).is_err(), "{text}");
-        }
-        let small = settings.set("maxmemory_clients", "1mb").unwrap_err().to_string();
-        assert!(small.ends_with("bytes from 16777216, with kb, mb or gb if you like"), "{small}");
-    }
-
-    #[test]
     fn bad_values_say_what_would_do() {
         let mut settings = Settings::default();
         let text = |result: Result<(), SettingError>| result.unwrap_err().to_string();
