@@ -9,13 +9,14 @@
 //!
 //! An idle connection holds no buffer to speak of: bytes are read into a scratch buffer that all connections of a
 //! thread share, and only the rest of an unfinished request is kept. A client is not read from while it does not
-//! read: beyond 1 MiB of replies, 10,000 waiting requests, or 64 MiB of waiting requests. What else it may cost is in
+//! read: beyond 1 MiB of replies, as many waiting requests as [`window`] allows (10,000 with small replies), or 64 MiB of waiting requests. What else it may cost is in
 //! [`limits`]; `CLIENT PAUSE` in [`pause`].
 
 mod limits;
 mod output;
 mod pause;
 mod timing;
+mod window;
 
 use crate::clock;
 use crate::machine::{Answer, Preview, ShardMachine, Ticket};
@@ -31,6 +32,7 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use timing::{Ran, Timing};
+use window::Window;
 use types::Instant;
 use types::settings::Settings;
 use wire::resp::{self, Parsed, ProtocolError};
@@ -46,7 +48,6 @@ const REQUESTS_A_TURN: usize = 1024;
 /// What one turn writes of a list.
 const LIST_BYTES_A_TURN: usize = 256 * 1024;
 const OUT_BYTES_PAUSE: usize = 1024 * 1024;
-const PENDING_PAUSE: usize = 10_000;
 const PENDING_BYTES_PAUSE: usize = 64 * 1024 * 1024;
 /// The most that is handed to a ring at once, so that progress shows.
 const SEND_BYTES_MAX: usize = 256 * 1024;
@@ -91,6 +92,7 @@ pub struct Connection {
     /// No more requests are taken; it closes once every reply is out.
     closing: bool,
     output: Output,
+    window: Window,
     /// What a ring has to do with it.
     pub flight: Flight,
     pending: VecDeque<Slot>,
@@ -145,6 +147,7 @@ impl Connection {
             broken: false,
             closing: false,
             output: Output::default(),
+            window: Window::default(),
             flight: Flight::default(),
             pending: VecDeque::new(),
             pending_bytes: 0,
@@ -214,7 +217,7 @@ impl Connection {
     fn is_full(&self) -> bool {
         self.alone.is_some()
             || self.unread() > OUT_BYTES_PAUSE
-            || self.pending.len() >= PENDING_PAUSE
+            || self.pending.len() >= self.window.requests()
             || self.pending_bytes > PENDING_BYTES_PAUSE
     }
 
@@ -479,6 +482,7 @@ impl Connection {
                     resp::write(&reply, protocol, &mut done);
                 }
                 self.gauge.replied(done.len());
+                self.window.replied(done.len());
                 self.put_behind(Some(at), done);
             }
             reply => {
@@ -487,6 +491,7 @@ impl Connection {
                     resp::write(&reply, protocol, self.output.buffer());
                 }
                 self.gauge.replied(self.output.unsent() - before);
+                self.window.replied(self.output.unsent() - before);
                 self.pass_front();
             }
         }

@@ -119,7 +119,8 @@ fn waiting_requests_are_bounded() {
     }
     assert!(sent < many.len(), "all was read");
     let ran = node.ran.load(Ordering::SeqCst);
-    assert!((10_000..10_000 + 32).contains(&ran), "{ran}");
+    // None was answered: it is still as new.
+    assert_eq!(ran, 8);
 }
 
 #[test]
@@ -171,7 +172,8 @@ fn a_client_that_was_reset_is_closed_though_it_is_not_read_from() {
     stream.write_all(b"ECHO a\r\n").unwrap();
     stream.peek(&mut [0; 7]).unwrap();
     stream.write_all(&request(&["NEVER"]).repeat(10_000)).unwrap();
-    while node.ran.load(Ordering::SeqCst) < 10_000 {
+    // No more of them than a new connection may have under way are run; what is behind them is left unread.
+    while node.ran.load(Ordering::SeqCst) < 8 {
         std::thread::yield_now();
     }
     drop(stream);
