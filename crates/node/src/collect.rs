@@ -1,5 +1,5 @@
-//! Requests over several partitions: split and merged (rule 18), on every partition, SCAN, and WAIT. KEYS is in
-//! [`crate::listing`], RANDOMKEY in [`crate::random_key`].
+//! Requests over several partitions: split and merged (rule 18), on every partition, and WAIT. SCAN is in
+//! [`crate::scan`], KEYS in [`crate::listing`], RANDOMKEY in [`crate::random_key`].
 //!
 //! Each part is a request of its own on one partition, with all that this means: passed on, parked, sent again. The
 //! collector has their replies and makes one of them.
@@ -7,19 +7,15 @@
 use crate::listing::Listing;
 use crate::random_key::{Count, RandomKey};
 use crate::run::{Origin, OwnedTask, Task};
+use crate::scan::Scan;
 use crate::shard::{Shard, Ticket};
 use bytes::Bytes;
-use command::{CommandError, Merge, Reply, scan, wait};
+use command::{CommandError, Merge, Reply, wait};
 use replication::Partition;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use types::{Instant, PartitionId, Position, partition_of_key};
 
-/// The most partitions that one SCAN walks through where they are empty, unless its COUNT is greater.
-const SCAN_PARTITIONS_MAX: usize = 128;
-/// The partition's bits of a SCAN cursor; the rest is the place within it. Cutting the place's last bits off shows a
-/// few keys twice, which SCAN may.
-const PARTITION_BITS: u32 = 14;
 /// How often WAIT asks.
 const WAIT_ASKS: Duration = Duration::from_millis(5);
 
@@ -41,17 +37,6 @@ pub(crate) struct Gather {
     places: Vec<Vec<usize>>,
     parts: Vec<Option<Reply<'static>>>,
     missing: usize,
-}
-
-#[derive(Debug)]
-pub(crate) struct Scan {
-    /// Only partitions of which this node is primary.
-    own_only: bool,
-    task: OwnedTask,
-    count: usize,
-    partition: u16,
-    walked: usize,
-    found: Vec<Reply<'static>>,
 }
 
 #[derive(Debug)]
@@ -125,89 +110,6 @@ impl Shard {
         for (index, (id, args)) in parts.into_iter().enumerate() {
             let origin = Origin::Part { collector, index };
             self.start(id, OwnedTask { args, origin, redirects: false, ..whole.clone() });
-        }
-    }
-
-    /// SCAN: walks from partition to partition until it has shown enough.
-    pub(crate) fn scan(&mut self, task: &Task<'_>) -> Result<(), CommandError> {
-        let request = scan::parse(task.args)?;
-        let partition = (request.cursor & ((1 << PARTITION_BITS) - 1)) as u16;
-        let inner = request.cursor >> PARTITION_BITS << PARTITION_BITS;
-        if partition >= self.partition_count() {
-            return Err(CommandError::InvalidCursor);
-        }
-        let scan = Scan {
-            own_only: task.redirects,
-            task: OwnedTask { redirects: false, ..task.kept() },
-            count: request.count,
-            partition,
-            walked: 0,
-            found: Vec::new(),
-        };
-        self.scan_step(scan, inner);
-        Ok(())
-    }
-
-    /// Asks the next partition, or replies.
-    fn scan_step(&mut self, mut scan: Scan, inner: u64) {
-        let me = self.config.identity.node;
-        while scan.own_only
-            && let Some(state) = self.context.map.partition(PartitionId(scan.partition))
-            && state.primary != Some(me)
-        {
-            scan.partition += 1;
-        }
-        if scan.partition >= self.partition_count() {
-            return self.scan_done(scan, 0);
-        }
-        if inner == 0
-            && (scan.found.len() >= scan.count || scan.walked >= SCAN_PARTITIONS_MAX.max(scan.count))
-        {
-            let cursor = u64::from(scan.partition);
-            return self.scan_done(scan, cursor);
-        }
-        let id = PartitionId(scan.partition);
-        let mut args = scan.task.args.clone();
-        args[1] = Bytes::from(inner.to_string());
-        let task = scan.task.clone();
-        let collector = self.new_collector(Collector::Scan(scan));
-        self.start(id, OwnedTask { args, origin: Origin::Part { collector, index: 0 }, ..task });
-    }
-
-    fn scan_done(&mut self, scan: Scan, cursor: u64) {
-        let reply = Reply::Array(vec![Reply::bulk(cursor.to_string()), Reply::Array(scan.found)]);
-        self.hand_over(scan.task.origin, reply, None, None);
-    }
-
-    /// A partition has shown what it has.
-    fn scan_part(&mut self, mut scan: Scan, reply: Reply<'static>) {
-        let (next, keys) = match reply {
-            Reply::Array(parts) => match <[Reply<'static>; 2]>::try_from(parts) {
-                Ok([next, Reply::Array(keys)]) => (next, keys),
-                _ => return self.scan_done(scan, 0),
-            },
-            error => {
-                self.hand_over(scan.task.origin, error, None, None);
-                return;
-            }
-        };
-        scan.found.extend(keys);
-        scan.walked += 1;
-        let next = match &next {
-            Reply::Bulk(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse::<u64>().ok()),
-            _ => None,
-        };
-        match next {
-            Some(inner) => {
-                let cursor = inner >> PARTITION_BITS << PARTITION_BITS | u64::from(scan.partition);
-                self.scan_done(scan, cursor);
-            }
-            None => {
-                // Others are served before the next partition is asked.
-                scan.partition += 1;
-                let collector = self.new_collector(Collector::Scan(scan));
-                self.going_on.push_back(collector);
-            }
         }
     }
 
@@ -339,11 +241,7 @@ impl Shard {
         let Some(id) = self.going_on.pop_front() else { return };
         match self.collectors.get(&id) {
             Some(Collector::Listing(_)) => self.list_on(id),
-            Some(Collector::Scan(_)) => {
-                if let Some(Collector::Scan(scan)) = self.collectors.remove(&id) {
-                    self.scan_step(scan, 0);
-                }
-            }
+            Some(Collector::Scan(_)) => self.scan_on(id),
             _ => {}
         }
     }
@@ -370,11 +268,7 @@ impl Shard {
                     }
                 }
                 Some(Collector::Listing(_)) => self.list_part(id, index, &reply),
-                Some(Collector::Scan(_)) => {
-                    if let Some(Collector::Scan(scan)) = self.collectors.remove(&id) {
-                        self.scan_part(scan, reply);
-                    }
-                }
+                Some(Collector::Scan(_)) => self.scan_part(id, index, reply),
                 Some(Collector::RandomKey(_)) => self.random_key_part(id, index, reply),
                 Some(Collector::Count(_)) => self.count_part(id, index, reply),
                 None => {}

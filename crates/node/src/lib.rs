@@ -26,6 +26,7 @@ mod published;
 mod random_key;
 mod request;
 mod run;
+mod scan;
 mod shard;
 mod slow_log;
 pub mod stats;

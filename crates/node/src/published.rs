@@ -163,8 +163,6 @@ counters! {
     peak,
     /// What was handed out at the first sample.
     startup,
-    /// 1 where more is handed out than `maxmemory` allows.
-    over_memory,
     /// Commands a second, lately.
     ops_per_second,
     /// Bytes from clients a second, lately.
@@ -272,9 +270,9 @@ impl Published {
         sum.saturating_sub(before)
     }
 
-    /// Whether commands that need memory are refused just now.
-    pub fn refuses_memory(&self) -> bool {
-        self.process.over_memory.load(Ordering::Relaxed) != 0
+    /// Whether commands that need memory are refused: more is handed out than `maxmemory`, in bytes; 0 is no bound.
+    pub fn refuses_memory(&self, maxmemory: u64) -> bool {
+        maxmemory > 0 && self.process.allocated.load(Ordering::Relaxed) > maxmemory
     }
 
     /// When the heart last ended a turn.
@@ -388,6 +386,15 @@ impl Published {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A bound that was changed holds at once, whenever memory is looked at next.
+    #[test]
+    fn memory_is_refused_beyond_the_bound() {
+        let published = Published::new(1);
+        ShardCounters::set(&published.process.allocated, 100);
+        let refused = [0, 99, 100].map(|maxmemory| published.refuses_memory(maxmemory));
+        assert_eq!(refused, [false, true, false]);
+    }
 
     #[test]
     fn a_pause_ends_by_itself_or_when_told_and_only_ever_grows() {

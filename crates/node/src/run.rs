@@ -204,7 +204,9 @@ impl Shard {
                 }
             }
             // Only what a client asks for: what this copy has to apply as a backup is never refused.
-            if task.command.flags.contains(Flags::DENYOOM) && self.config.published.refuses_memory() {
+            if task.command.flags.contains(Flags::DENYOOM)
+                && self.config.published.refuses_memory(self.config.settings.maxmemory.0)
+            {
                 return self.hand_over(task.origin, Reply::Error(CommandError::OutOfMemory), None, sink);
             }
             if !partition.enough_in_sync() {

@@ -67,8 +67,6 @@ impl Sampler {
             if load(&figures.startup) == 0 {
                 set(&figures.startup, allocated);
             }
-            let most = self.settings.maxmemory.0;
-            set(&figures.over_memory, u64::from(most > 0 && allocated > most));
         }
     }
 

@@ -259,6 +259,7 @@ pub struct FakeConfig {
     pub nodes: String,
     pub heart_to: Option<u16>,
     pub maxclients: u32,
+    pub io_driver: String,
 }
 
 /// A port of this machine.
@@ -276,8 +277,8 @@ pub fn nodes(peers: &[&TcpListener]) -> String {
 }
 
 impl FakeNode {
-    /// One node without others.
-    pub fn alone() -> FakeNode {
+    /// One node without others, with this `io_driver`.
+    pub fn alone_with(driver: &str) -> FakeNode {
         let peers = port();
         let nodes = nodes(&[&peers]);
         let secret = Secret::draw().unwrap();
@@ -289,6 +290,7 @@ impl FakeNode {
             nodes,
             heart_to: None,
             maxclients: 3,
+            io_driver: driver.into(),
         })
     }
 
@@ -297,6 +299,7 @@ impl FakeNode {
         settings.set("node_id", &config.id.to_string()).unwrap();
         settings.set("nodes", &config.nodes).unwrap();
         settings.set("maxclients", &config.maxclients.to_string()).unwrap();
+        settings.set("io_driver", &config.io_driver).unwrap();
         let dir = TempDir::new();
         let clients = port();
         let port = clients.local_addr().unwrap();
@@ -353,3 +356,16 @@ impl Drop for FakeNode {
         }
     }
 }
+
+/// Each of these is a test with either driver. Where the system has no io_uring, epoll serves both times.
+macro_rules! with_both_drivers {
+    ($($test:ident,)*) => {
+        mod epoll {
+            $(#[test] fn $test() { super::$test("epoll"); })*
+        }
+        mod io_uring {
+            $(#[test] fn $test() { super::$test("io_uring"); })*
+        }
+    };
+}
+pub(crate) use with_both_drivers;

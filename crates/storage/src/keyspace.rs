@@ -388,7 +388,16 @@ impl<'p> Keyspace<'p> {
         now_ms: u64,
         footprint: &'p Footprint,
     ) -> Keyspace<'p> {
-        Keyspace { table, changes, uncommitted, last_version, now_ms, view: View::Fresh, footprint, known: UNKNOWN }
+        Keyspace {
+            table,
+            changes,
+            uncommitted,
+            last_version,
+            now_ms,
+            view: View::Fresh,
+            footprint,
+            known: UNKNOWN,
+        }
     }
 
     /// The committed state of any copy, for stale reads. Writes are mistakes of the caller, and ignored.
@@ -400,7 +409,16 @@ impl<'p> Keyspace<'p> {
         now_ms: u64,
         footprint: &'p Footprint,
     ) -> Keyspace<'p> {
-        Keyspace { table, changes, uncommitted, last_version, now_ms, view: View::Committed, footprint, known: UNKNOWN }
+        Keyspace {
+            table,
+            changes,
+            uncommitted,
+            last_version,
+            now_ms,
+            view: View::Committed,
+            footprint,
+            known: UNKNOWN,
+        }
     }
 
     /// The partition's time, in Unix milliseconds.

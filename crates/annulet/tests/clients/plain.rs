@@ -329,6 +329,28 @@ fn scan_shows_every_key_once_it_is_through() {
     }
 }
 
+/// However many partitions there are, most of them of other nodes.
+#[test]
+fn a_small_database_is_scanned_in_one_call() {
+    let cluster = Shared::turn();
+    for port in cluster.ports() {
+        let mut connection = connect(port, 3);
+        let mut scan = |pattern: &str| {
+            let (next, mut keys): (u64, Vec<String>) =
+                redis::cmd("SCAN").arg(0).arg("MATCH").arg(pattern).query(&mut connection).unwrap();
+            keys.sort_unstable();
+            (next, keys)
+        };
+        assert_eq!(scan("*"), (0, Vec::new()));
+        for key in ["a", "b", "c"] {
+            let _: () = redis::cmd("SET").arg(key).arg("v").query(&mut connect(port, 3)).unwrap();
+        }
+        assert_eq!(scan("*"), (0, vec!["a".into(), "b".into(), "c".into()]));
+        assert_eq!(scan("b"), (0, vec!["b".into()]));
+        let _: () = redis::cmd("DEL").arg("a").arg("b").arg("c").query(&mut connect(port, 3)).unwrap();
+    }
+}
+
 #[test]
 fn a_random_key_is_any_as_likely_as_another() {
     const DRAWS: usize = 2000;

@@ -76,6 +76,17 @@ const REDIS: &[(&str, &str)] = &[
     ("save", ""),
 ];
 
+/// Settings that are Redis' too, under its names: what a pattern finds of both is shown as Redis does, for clients that keep
+/// and restore them.
+const ALSO_OF_REDIS: &[&str] = &[
+    "client_output_buffer_limit",
+    "latency_tracking",
+    "maxmemory_clients",
+    "proto_max_bulk_len",
+    "slowlog_log_slower_than",
+    "slowlog_max_len",
+];
+
 fn get(_: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'static>, CommandError> {
     let asked =
         |name: &str| args[2..].iter().any(|pattern| glob::matches_ignoring_case(pattern, name.as_bytes()));
@@ -84,6 +95,7 @@ fn get(_: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'st
         // Redis writes names with dashes; either is answered as it was asked for.
         let dashed = setting.name.replace('_', "-");
         let name = match () {
+            () if ALSO_OF_REDIS.contains(&setting.name) && asked(&dashed) => &dashed,
             () if asked(setting.name) => setting.name,
             () if asked(&dashed) => &dashed,
             () => continue,
@@ -173,6 +185,8 @@ mod tests {
             ("", "config get LEASE-ms", "{'lease-ms': '350'}"),
             ("", "config get lease* grace*", "{'lease_ms': '350', 'grace_ms': '420'}"),
             ("", "config get save appendonly", "{'appendonly': 'no', 'save': ''}"),
+            ("", "config get slowlog*max*", "{'slowlog-max-len': '128'}"),
+            ("", "config get slowlog_max_len", "{'slowlog_max_len': '128'}"),
             ("", "config get nonsense", "{}"),
             ("", "config get requirepass", "{'requirepass': ''}"),
             ("", "config get", "(error) ERR wrong number of arguments for 'config|get' command"),

@@ -1,10 +1,23 @@
 //! Clients on real sockets, before a shard that is a stand-in.
 
-use crate::testing::{FakeNode, Told};
+use crate::testing::{FakeNode, Told, with_both_drivers};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+with_both_drivers! {
+    replies_come_in_the_order_of_requests_however_these_are_cut,
+    a_long_list_is_written_in_turns_and_alone,
+    a_client_that_does_not_read_is_not_read_from,
+    waiting_requests_are_bounded,
+    quit_and_broken_requests_are_answered_before_the_connection_closes,
+    hello_is_answered_in_the_protocol_that_it_chose,
+    one_client_too_many_is_told_so,
+    a_client_that_was_reset_is_closed_though_it_is_not_read_from,
+    a_large_request_arrives_whole,
+    a_stopping_node_answers_what_it_took,
+}
 
 fn connect(node: &FakeNode) -> TcpStream {
     let stream = TcpStream::connect(node.port).unwrap();
@@ -29,9 +42,8 @@ fn read_to_end(mut stream: TcpStream) -> String {
     String::from_utf8(text).unwrap()
 }
 
-#[test]
-fn replies_come_in_the_order_of_requests_however_these_are_cut() {
-    let node = FakeNode::alone();
+fn replies_come_in_the_order_of_requests_however_these_are_cut(driver: &str) {
+    let node = FakeNode::alone_with(driver);
     let mut sent = Vec::new();
     let mut expected = String::new();
     for at in 0..500usize {
@@ -56,9 +68,8 @@ fn replies_come_in_the_order_of_requests_however_these_are_cut() {
 }
 
 /// A list of more than a turn writes comes whole and in its place, and nothing behind it runs before it is out.
-#[test]
-fn a_long_list_is_written_in_turns_and_alone() {
-    let node = FakeNode::alone();
+fn a_long_list_is_written_in_turns_and_alone(driver: &str) {
+    let node = FakeNode::alone_with(driver);
     let mut stream = connect(&node);
     const ITEMS: usize = 300_000;
     let mut sent = request(&["LATER", "3", "before"]);
@@ -77,11 +88,10 @@ fn a_long_list_is_written_in_turns_and_alone() {
     assert_eq!(node.ran.load(Ordering::SeqCst), 4);
 }
 
-#[test]
-fn a_client_that_does_not_read_is_not_read_from() {
+fn a_client_that_does_not_read_is_not_read_from(driver: &str) {
     const BYTES: usize = 64 * 1024;
     const REQUESTS: usize = 2000;
-    let node = FakeNode::alone();
+    let node = FakeNode::alone_with(driver);
     let mut stream = connect(&node);
     let mut writer = stream.try_clone().unwrap();
     let sender = std::thread::spawn(move || {
@@ -97,9 +107,8 @@ fn a_client_that_does_not_read_is_not_read_from() {
     sender.join().unwrap();
 }
 
-#[test]
-fn waiting_requests_are_bounded() {
-    let node = FakeNode::alone();
+fn waiting_requests_are_bounded(driver: &str) {
+    let node = FakeNode::alone_with(driver);
     let mut stream = connect(&node);
     stream.set_nonblocking(true).unwrap();
     let many = request(&["NEVER"]).repeat(2_000_000);
@@ -123,9 +132,8 @@ fn waiting_requests_are_bounded() {
     assert_eq!(ran, 8);
 }
 
-#[test]
-fn quit_and_broken_requests_are_answered_before_the_connection_closes() {
-    let node = FakeNode::alone();
+fn quit_and_broken_requests_are_answered_before_the_connection_closes(driver: &str) {
+    let node = FakeNode::alone_with(driver);
     for (last, reply) in [("QUIT\r\nECHO never\r\n", "+OK\r\n"), ("*1\r\n!", "-ERR Protocol error: ")] {
         let mut stream = connect(&node);
         stream.write_all(&request(&["LATER", "3", "first"])).unwrap();
@@ -139,18 +147,16 @@ fn quit_and_broken_requests_are_answered_before_the_connection_closes() {
     }
 }
 
-#[test]
-fn hello_is_answered_in_the_protocol_that_it_chose() {
-    let node = FakeNode::alone();
+fn hello_is_answered_in_the_protocol_that_it_chose(driver: &str) {
+    let node = FakeNode::alone_with(driver);
     let mut stream = connect(&node);
     stream.write_all(b"NIL\r\nHELLO 3\r\nNIL\r\n").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_to_end(stream), "$-1\r\n%0\r\n_\r\n");
 }
 
-#[test]
-fn one_client_too_many_is_told_so() {
-    let node = FakeNode::alone();
+fn one_client_too_many_is_told_so(driver: &str) {
+    let node = FakeNode::alone_with(driver);
     let mut held: Vec<TcpStream> = (0..3).map(|_| connect(&node)).collect();
     for stream in &mut held {
         stream.write_all(b"ECHO a\r\n").unwrap();
@@ -164,9 +170,8 @@ fn one_client_too_many_is_told_so() {
     stream.read_exact(&mut [0; 7]).unwrap();
 }
 
-#[test]
-fn a_client_that_was_reset_is_closed_though_it_is_not_read_from() {
-    let node = FakeNode::alone();
+fn a_client_that_was_reset_is_closed_though_it_is_not_read_from(driver: &str) {
+    let node = FakeNode::alone_with(driver);
     let mut stream = connect(&node);
     // A reply that the client leaves unread turns its close into a reset.
     stream.write_all(b"ECHO a\r\n").unwrap();
@@ -180,9 +185,8 @@ fn a_client_that_was_reset_is_closed_though_it_is_not_read_from() {
     node.wait_for(|told| (told == Told::Closed).then_some(()));
 }
 
-#[test]
-fn a_large_request_arrives_whole() {
-    let node = FakeNode::alone();
+fn a_large_request_arrives_whole(driver: &str) {
+    let node = FakeNode::alone_with(driver);
     let mut stream = connect(&node);
     let value = "v".repeat(20 << 20);
     let mut writer = stream.try_clone().unwrap();
@@ -194,9 +198,8 @@ fn a_large_request_arrives_whole() {
     sender.join().unwrap();
 }
 
-#[test]
-fn a_stopping_node_answers_what_it_took() {
-    let mut node = FakeNode::alone();
+fn a_stopping_node_answers_what_it_took(driver: &str) {
+    let mut node = FakeNode::alone_with(driver);
     let mut stream = connect(&node);
     stream.write_all(&request(&["LATER", "20", "late"])).unwrap();
     while node.ran.load(Ordering::SeqCst) == 0 {

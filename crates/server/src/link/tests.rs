@@ -1,7 +1,7 @@
 //! Two nodes of stand-ins, joined by real sockets.
 
 use crate::proof::Secret;
-use crate::testing::{FakeConfig, FakeNode, Told, forwarded, nodes, port};
+use crate::testing::{FakeConfig, FakeNode, Told, forwarded, nodes, port, with_both_drivers};
 use control::message::{Beat, Identity};
 use replication::message::Sender;
 use std::io::{Read, Write};
@@ -9,7 +9,13 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 use types::{Incarnation, NodeId, ShardId};
 
-fn config(id: u16, secret: &Secret, peers: &TcpListener, nodes: &str) -> FakeConfig {
+with_both_drivers! {
+    messages_arrive_in_order_with_their_proved_sender,
+    a_link_is_made_again_after_its_node_has_come_back,
+    strangers_hear_the_challenge_and_no_more,
+}
+
+fn config(id: u16, secret: &Secret, peers: &TcpListener, nodes: &str, driver: &str) -> FakeConfig {
     FakeConfig {
         id,
         incarnation: u64::from(id) * 10,
@@ -18,6 +24,7 @@ fn config(id: u16, secret: &Secret, peers: &TcpListener, nodes: &str) -> FakeCon
         nodes: nodes.to_owned(),
         heart_to: None,
         maxclients: 10,
+        io_driver: driver.into(),
     }
 }
 
@@ -30,12 +37,11 @@ fn tell(node: &FakeNode, text: &str) {
     }
 }
 
-#[test]
-fn messages_arrive_in_order_with_their_proved_sender() {
+fn messages_arrive_in_order_with_their_proved_sender(driver: &str) {
     let (a, b) = (port(), port());
     let (secret, nodes) = (Secret::draw().unwrap(), nodes(&[&a, &b]));
-    let first = FakeNode::start(config(1, &secret, &a, &nodes));
-    let second = FakeNode::start(FakeConfig { heart_to: Some(1), ..config(2, &secret, &b, &nodes) });
+    let first = FakeNode::start(config(1, &secret, &a, &nodes, driver));
+    let second = FakeNode::start(FakeConfig { heart_to: Some(1), ..config(2, &secret, &b, &nodes, driver) });
     // The third is larger than what waits for a link that is down, were it not the first that waits.
     tell(&second, "TELL 1 0 1 10\r\nTELL 1 0 2 100000\r\nTELL 1 0 3 3\r\n");
     let from = Sender { node: NodeId(2), incarnation: Incarnation(20), shard: ShardId(0) };
@@ -69,29 +75,27 @@ fn messages_arrive_in_order_with_their_proved_sender() {
     }
 }
 
-#[test]
-fn a_link_is_made_again_after_its_node_has_come_back() {
+fn a_link_is_made_again_after_its_node_has_come_back(driver: &str) {
     let (a, b) = (port(), port());
     let (secret, nodes) = (Secret::draw().unwrap(), nodes(&[&a, &b]));
-    let first = FakeNode::start(config(1, &secret, &a, &nodes));
-    let second = FakeNode::start(config(2, &secret, &b, &nodes));
+    let first = FakeNode::start(config(1, &secret, &a, &nodes, driver));
+    let second = FakeNode::start(config(2, &secret, &b, &nodes, driver));
     tell(&first, "TELL 2 0 1 1\r\n");
     second.wait_for(|told| matches!(told, Told::Shard(..)).then_some(()));
     drop(second);
     first.wait_for(|told| (told == Told::Lost(NodeId(2))).then_some(()));
     // Nobody accepts now: the message waits.
     tell(&first, "TELL 2 0 2 1\r\n");
-    let second = FakeNode::start(FakeConfig { incarnation: 21, ..config(2, &secret, &b, &nodes) });
+    let second = FakeNode::start(FakeConfig { incarnation: 21, ..config(2, &secret, &b, &nodes, driver) });
     let told = second.wait_for(|told| matches!(told, Told::Shard(..)).then_some(told));
     let from = Sender { node: NodeId(1), incarnation: Incarnation(10), shard: ShardId(0) };
     assert_eq!(told, Told::Shard(from, forwarded(2, 1)));
 }
 
-#[test]
-fn strangers_hear_the_challenge_and_no_more() {
+fn strangers_hear_the_challenge_and_no_more(driver: &str) {
     let a = port();
     let nodes = nodes(&[&a]);
-    let _node = FakeNode::start(config(1, &Secret::draw().unwrap(), &a, &nodes));
+    let _node = FakeNode::start(config(1, &Secret::draw().unwrap(), &a, &nodes, driver));
     // Another protocol, a frame of 4 GiB, an empty one.
     for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 64], &[0, 0, 0, 0]] {
         let mut stream = TcpStream::connect(a.local_addr().unwrap()).unwrap();
