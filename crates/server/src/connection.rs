@@ -32,9 +32,9 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use timing::{Ran, Timing};
-use window::Window;
 use types::Instant;
 use types::settings::Settings;
+use window::Window;
 use wire::resp::{self, Parsed, ProtocolError};
 
 /// How many requests are parsed and prefetched before the first of them runs.
