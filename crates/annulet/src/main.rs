@@ -24,11 +24,11 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Huge pages, where the system lets a process ask for them: a look-up in a large table misses the processor's cache of
-/// addresses less often. What is free goes back by a thread of the allocator's own.
+/// What is free goes back to the system by a thread of the allocator's own, not by whoever freed it. Huge pages are not asked
+/// for: look-ups would be a few percent quicker, but getting one may take milliseconds, and a table that grows gets many.
 // SAFETY: the allocator reads a pointer to text that ends with a zero byte under this name, before main.
 #[unsafe(export_name = "_rjem_malloc_conf")]
-static ALLOCATOR_OPTIONS: &[u8; 34] = b"thp:always,background_thread:true\0";
+static ALLOCATOR_OPTIONS: &[u8; 23] = b"background_thread:true\0";
 
 /// Why a subcommand could not do its work: a text for the user.
 type Failure = Box<dyn Error>;

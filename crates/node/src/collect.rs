@@ -12,10 +12,12 @@ use crate::shard::{Shard, Ticket};
 use bytes::Bytes;
 use command::{CommandError, Merge, Reply, wait};
 use replication::Partition;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use types::{Instant, PartitionId, Position, partition_of_key};
 
+/// Partitions that a request over all of them asks in one go.
+const PARTITIONS_A_STEP: usize = 16;
 /// How often WAIT asks.
 const WAIT_ASKS: Duration = Duration::from_millis(5);
 
@@ -37,6 +39,9 @@ pub(crate) struct Gather {
     places: Vec<Vec<usize>>,
     parts: Vec<Option<Reply<'static>>>,
     missing: usize,
+    /// Partitions that have not been asked, with their parts' numbers, and what to ask.
+    todo: VecDeque<(usize, PartitionId)>,
+    whole: Option<OwnedTask>,
 }
 
 #[derive(Debug)]
@@ -80,16 +85,37 @@ impl Shard {
     }
 
     /// Runs a request on every partition: at the door for cluster-aware clients on those of which this node is primary.
+    /// Some are asked at each [`Shard::work`], so the connection's next requests have to wait.
     pub(crate) fn everywhere(&mut self, merge: Merge, task: &Task<'_>) {
         let me = self.config.identity.node;
         let map = self.context.map.clone();
-        let args: Vec<Bytes> = task.args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect();
-        let parts: Vec<(PartitionId, Vec<Bytes>)> = map
-            .each_partition()
-            .filter(|(_, state)| !task.redirects || state.primary == Some(me))
-            .map(|(id, _)| (id, args.clone()))
-            .collect();
-        self.gather(merge, task, parts, Vec::new());
+        let mine = map.each_partition().filter(|(_, state)| !task.redirects || state.primary == Some(me));
+        let todo: VecDeque<(usize, PartitionId)> = mine.map(|(id, _)| id).enumerate().collect();
+        let count = todo.len();
+        let whole = Some(OwnedTask { redirects: false, ..task.kept() });
+        let parts = vec![None; count];
+        let gather =
+            Gather { origin: task.origin, merge, places: Vec::new(), parts, missing: count, todo, whole };
+        if count == 0 {
+            self.hand_over(task.origin, gather.merged(), None, None);
+            return;
+        }
+        let collector = self.new_collector(Collector::Gather(gather));
+        self.going_on.push_back(collector);
+    }
+
+    /// Asks the next few partitions.
+    fn gather_on(&mut self, collector: u64) {
+        let Some(Collector::Gather(gather)) = self.collectors.get_mut(&collector) else { return };
+        let Some(whole) = gather.whole.clone() else { return };
+        let now = gather.todo.len().min(PARTITIONS_A_STEP);
+        let asked: Vec<(usize, PartitionId)> = gather.todo.drain(..now).collect();
+        if !gather.todo.is_empty() {
+            self.going_on.push_back(collector);
+        }
+        for (index, id) in asked {
+            self.start(id, OwnedTask { origin: Origin::Part { collector, index }, ..whole.clone() });
+        }
     }
 
     fn gather(
@@ -100,7 +126,16 @@ impl Shard {
         places: Vec<Vec<usize>>,
     ) {
         let count = parts.len();
-        let gather = Gather { origin: task.origin, merge, places, parts: vec![None; count], missing: count };
+        let todo = VecDeque::new();
+        let gather = Gather {
+            origin: task.origin,
+            merge,
+            places,
+            parts: vec![None; count],
+            missing: count,
+            todo,
+            whole: None,
+        };
         if count == 0 {
             self.hand_over(task.origin, gather.merged(), None, None);
             return;
@@ -242,6 +277,7 @@ impl Shard {
         match self.collectors.get(&id) {
             Some(Collector::Listing(_)) => self.list_on(id),
             Some(Collector::Scan(_)) => self.scan_on(id),
+            Some(Collector::Gather(_)) => self.gather_on(id),
             _ => {}
         }
     }

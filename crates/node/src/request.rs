@@ -169,7 +169,7 @@ impl Shard {
             }
             Handler::Everywhere { merge, .. } => {
                 self.everywhere(merge, &task);
-                Ok(Answer::Later)
+                Ok(Answer::Alone)
             }
             Handler::Listing => self.list(&task).map(|()| Answer::Alone),
             Handler::Scan => self.scan(&task).map(|()| Answer::Later),

@@ -13,6 +13,8 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::DerefMut;
 
+/// A smaller index grows in no time.
+const EARLY_HOMES_MIN: usize = 1024;
 /// How many words ahead a walk fetches pieces.
 pub(super) const AHEAD: usize = 8;
 pub(super) const WORDS_MIN: usize = 8;
@@ -94,6 +96,15 @@ impl Segment {
         self.len >= self.homes * 19 / 20
     }
 
+    /// Whether it should grow before this key is inserted. Tables that fill alike, as the partitions of a node do, would
+    /// all grow at once: so some of them grow earlier, by the luck of a key's hash.
+    #[inline]
+    fn should_grow(&self, hash: u64) -> bool {
+        let early = self.homes >= EARLY_HOMES_MIN && self.len >= self.homes * 17 / 20;
+        // Once in every twentieth of the homes, on the average.
+        self.is_full() || (early && ((hash & 0xffff_ffff) * self.homes as u64) >> 32 < 20)
+    }
+
     #[inline]
     fn is_crowded(&self) -> bool {
         self.len >= self.words.len() / 4 * 3
@@ -168,7 +179,7 @@ impl Segment {
 
     /// Puts a piece whose key is absent.
     pub fn insert(&mut self, hash: u64, piece: Piece) {
-        if self.is_full() {
+        if self.should_grow(hash) {
             self.grow();
         }
         let (order, position, empty) = loop {
