@@ -186,7 +186,7 @@ impl World {
                 Ok(Reply::List(list))
             }
             Handler::Clients(parse) => {
-                let _order = parse(&mut self.session, args)?;
+                let _order = parse(&self.session, args)?;
                 Ok(Reply::ok())
             }
         }
