@@ -13,7 +13,6 @@
 //! Left out: when to free, and how much, which whoever has a clock decides.
 
 use crate::table::{Piece, Words};
-use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
@@ -22,14 +21,7 @@ pub const LARGE_BYTES: usize = 256 * 1024;
 
 /// Something large, to be dropped where nobody waits.
 #[derive(Debug)]
-pub struct Large(#[expect(dead_code, reason = "it is held to be dropped")] LargeThing);
-
-#[derive(Debug)]
-#[expect(dead_code, reason = "they are held to be dropped")]
-enum LargeThing {
-    Piece(Piece),
-    Bytes(Bytes),
-}
+pub struct Large(#[expect(dead_code, reason = "it is held to be dropped")] Piece);
 
 #[derive(Default)]
 struct Garbage {
@@ -75,17 +67,9 @@ pub fn take_large() -> Vec<Large> {
     })
 }
 
-/// Drops bytes: here, or where nobody waits.
-pub fn drop_bytes(bytes: Bytes) {
-    if bytes.len() >= LARGE_BYTES {
-        let mut bytes = Some(bytes);
-        with_queue(|garbage| garbage.large.extend(bytes.take().map(|bytes| Large(LargeThing::Bytes(bytes)))));
-    }
-}
-
 /// Whether this thread puts off freeing a large piece. Then `piece` makes what is queued.
 pub(crate) fn put_off(piece: impl FnOnce() -> Piece) -> bool {
-    with_queue(|garbage| garbage.large.push(Large(LargeThing::Piece(piece()))))
+    with_queue(|garbage| garbage.large.push(Large(piece())))
 }
 
 /// The index of a table that is no more, with its pieces.
@@ -104,7 +88,6 @@ fn with_queue(add: impl FnOnce(&mut Garbage)) -> bool {
 mod tests {
     use crate::garbage;
     use crate::table::{Hasher, Table, Value};
-    use bytes::Bytes;
     use types::Version;
 
     fn filled(keys: u32) -> Table {
@@ -164,8 +147,5 @@ mod tests {
         assert_eq!(handed_out(), 0);
         assert!(calls(100) > 0);
         assert_eq!(handed_out(), 1, "one was in a table that was dropped");
-        garbage::drop_bytes(Bytes::from(vec![1; garbage::LARGE_BYTES]));
-        garbage::drop_bytes(Bytes::from(vec![1; 10]));
-        assert_eq!(handed_out(), 1);
     }
 }
