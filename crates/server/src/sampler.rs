@@ -14,6 +14,12 @@ use types::shared_settings::SettingsReader;
 const PERIOD: Duration = Duration::from_millis(20);
 /// Of so many looks one is at everything.
 const WHOLE_LOOK: u32 = 5;
+/// Of so many looks one is for the allocator's threads, which come when they are first needed.
+const POLITE_LOOK: u32 = 50;
+/// The name that the allocator gives its threads.
+const PURGING: &str = "jemalloc_bg_thd";
+/// Their place behind all others.
+const PURGING_NICE: i32 = 19;
 /// Rates are over so many looks, as in Redis.
 const LOOKS: usize = 16;
 
@@ -42,6 +48,9 @@ impl Sampler {
             ticks.tick().await;
             self.settings.refresh();
             let whole = number.is_multiple_of(WHOLE_LOOK);
+            if number.is_multiple_of(POLITE_LOOK) || number == WHOLE_LOOK {
+                make_purging_polite();
+            }
             if whole || self.settings.maxmemory.0 > 0 {
                 self.look_at_memory();
             }
@@ -87,6 +96,24 @@ impl Sampler {
         for ((sum, before), rate) in sums.into_iter().zip(before).zip(rates) {
             let a_second = if seconds > 0.0 { sum.saturating_sub(before) as f64 / seconds } else { 0.0 };
             ShardCounters::set(rate, a_second as u64);
+        }
+    }
+}
+
+/// The allocator's threads give memory back in long system calls. Where a data thread shares their processor, it goes first.
+fn make_purging_polite() {
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return };
+    for thread in threads.flatten() {
+        let is_purging =
+            std::fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name.trim() == PURGING);
+        let id = thread
+            .file_name()
+            .to_str()
+            .and_then(|id| id.parse().ok())
+            .and_then(rustix::process::Pid::from_raw);
+        if let (true, Some(id)) = (is_purging, id) {
+            // Refused only where the system forbids being polite.
+            let _ = rustix::process::setpriority_process(Some(id), PURGING_NICE);
         }
     }
 }
