@@ -329,9 +329,12 @@ impl Published {
         self.shards.iter().map(|shard| figure(shard).load(Ordering::Relaxed)).sum()
     }
 
-    /// The shard's turn has ended: it moves.
+    /// The shard moves. It may say so with the time of something earlier, which is no news.
     pub fn stamp(&self, shard: ShardId, now: Instant) {
-        ShardCounters::set(&self.shard(shard).stamp, now.0);
+        let stamp = &self.shard(shard).stamp;
+        if now.0 > stamp.load(Ordering::Relaxed) {
+            ShardCounters::set(stamp, now.0);
+        }
     }
 
     /// The oldest map that any shard acts on.
