@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use storage::Record;
+pub use storage::SnapshotEnd;
 use types::settings::{ReadLevel, WriteLevel};
 use types::{Epoch, Incarnation, Lsn, NodeId, PartitionId, Position, RequestId, ShardId};
 
@@ -94,23 +95,6 @@ pub struct Chunk {
     pub payload: Bytes,
     /// Set on the last piece.
     pub end: Option<SnapshotEnd>,
-}
-
-/// What the last piece of a snapshot adds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SnapshotEnd {
-    /// The log position at which the snapshot was begun: the log goes on from here.
-    pub base: Position,
-    /// The newest change that the pieces may show: the snapshot counts once this is committed.
-    pub complete_at: Lsn,
-    /// Partition time at `base`, in Unix milliseconds.
-    pub time_ms: u64,
-    /// The newest version that the pieces may show.
-    pub version: types::Version,
-    /// Lsn of the partition's newest finished requests, to answer their repeats (rule 17).
-    pub requests: Vec<(RequestId, Lsn, Bytes)>,
-    /// Per forwarder (node, incarnation, shard): the newest number forgotten.
-    pub forgotten: Vec<RequestId>,
 }
 
 /// A copy's answer to a [`Chunk`].

@@ -28,4 +28,5 @@ pub use journal::{Journal, JournalError};
 pub use keyspace::{Changes, Footprint, Keyspace, Uncommitted, Undo};
 pub use log::Log;
 pub use record::Record;
+pub use snapshot::SnapshotEnd;
 pub use table::{Entry, Hasher, OwnedEntry, OwnedValue, Table, Value};

@@ -12,11 +12,25 @@
 //! | 4 | number of entries, little-endian |
 //! | ... | the entries: [put effects](crate::effect) |
 //!
-//! Left out: which position a snapshot stands for, and in which order chunks come. Who sends them says so.
+//! Which position a snapshot stands for comes with its last chunk, as a [`SnapshotEnd`]:
+//!
+//! | bytes | what |
+//! | --- | --- |
+//! | varint x 4 | epoch and lsn of the base, lsn of the newest change that may show, partition time |
+//! | 8 | the newest version that may show, little-endian |
+//! | varint | number of finished requests, and for each: |
+//! | varint x 5 | node, incarnation, shard, sequence; lsn |
+//! | varint, bytes | the reply's length, the reply |
+//! | varint | number of forgotten requests, and for each: |
+//! | varint x 4 | node, incarnation, shard, sequence |
+//!
+//! Left out: in which order chunks come. Who sends them says so.
 
-use crate::codec::Corrupt;
+use crate::codec::{Corrupt, Reader, put_number, put_string};
 use crate::effect::{Effect, effects};
 use crate::table::Table;
+use bytes::{Buf, Bytes};
+use types::{Epoch, Incarnation, Lsn, NodeId, Position, RequestId, ShardId, Version};
 
 const MAGIC: [u8; 2] = *b"AC";
 const VERSION: u16 = 1;
@@ -75,11 +89,94 @@ pub fn load_chunk(bytes: &[u8], table: &mut Table) -> Result<usize, Corrupt> {
     Ok(count)
 }
 
+/// What the last piece of a snapshot adds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotEnd {
+    /// The log position at which the snapshot was begun: the log goes on from here.
+    pub base: Position,
+    /// The newest change that the pieces may show: the snapshot counts once this is committed.
+    pub complete_at: Lsn,
+    /// Partition time at `base`, in Unix milliseconds.
+    pub time_ms: u64,
+    /// The newest version that the pieces may show.
+    pub version: Version,
+    /// Lsn of the partition's newest finished requests, to answer their repeats (rule 17).
+    pub requests: Vec<(RequestId, Lsn, Bytes)>,
+    /// Per forwarder (node, incarnation, shard): the newest number forgotten.
+    pub forgotten: Vec<RequestId>,
+}
+
+/// The least bytes of a request id: a varint each for its four numbers.
+const REQUEST_ID_BYTES_MIN: usize = 4;
+/// The least bytes of a finished request: its id, its lsn and the length of its reply.
+const REQUEST_BYTES_MIN: usize = REQUEST_ID_BYTES_MIN + 2;
+
+impl SnapshotEnd {
+    /// Appends its bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        for number in [self.base.epoch.0, self.base.lsn.0, self.complete_at.0, self.time_ms] {
+            put_number(out, number);
+        }
+        out.extend_from_slice(&self.version.0.to_le_bytes());
+        put_number(out, self.requests.len() as u64);
+        for (id, lsn, reply) in &self.requests {
+            put_request_id(out, id);
+            put_number(out, lsn.0);
+            put_string(out, reply);
+        }
+        put_number(out, self.forgotten.len() as u64);
+        for id in &self.forgotten {
+            put_request_id(out, id);
+        }
+    }
+
+    /// Takes one off the front of `bytes`, which is left as it was where they are none. Replies are cut out of
+    /// the buffer that they came in.
+    pub fn decode(bytes: &mut Bytes) -> Result<SnapshotEnd, Corrupt> {
+        let mut reader = Reader { rest: bytes };
+        let base = Position { epoch: Epoch(reader.number()?), lsn: Lsn(reader.number()?) };
+        let complete_at = Lsn(reader.number()?);
+        let time_ms = reader.number()?;
+        let version = Version(reader.fixed()?);
+        let mut requests = Vec::new();
+        for _ in 0..count(&mut reader, REQUEST_BYTES_MIN)? {
+            let (id, lsn) = (request_id(&mut reader)?, Lsn(reader.number()?));
+            requests.push((id, lsn, bytes.slice_ref(reader.string()?)));
+        }
+        let mut forgotten = Vec::new();
+        for _ in 0..count(&mut reader, REQUEST_ID_BYTES_MIN)? {
+            forgotten.push(request_id(&mut reader)?);
+        }
+        let used = bytes.len() - reader.rest.len();
+        bytes.advance(used);
+        Ok(SnapshotEnd { base, complete_at, time_ms, version, requests, forgotten })
+    }
+}
+
+/// A number of items that take so many bytes or more each, and for which there are enough.
+fn count(reader: &mut Reader<'_>, item_bytes_min: usize) -> Result<usize, Corrupt> {
+    let count: usize = reader.number_to()?;
+    let fits = count <= reader.rest.len() / item_bytes_min;
+    if fits { Ok(count) } else { Err(Corrupt { what: "a count beyond the end" }) }
+}
+
+fn put_request_id(out: &mut Vec<u8>, id: &RequestId) {
+    for number in [u64::from(id.node.0), id.incarnation.0, u64::from(id.shard.0), id.sequence] {
+        put_number(out, number);
+    }
+}
+
+fn request_id(reader: &mut Reader<'_>) -> Result<RequestId, Corrupt> {
+    let (node, incarnation) = (NodeId(reader.number_to()?), Incarnation(reader.number()?));
+    let (shard, sequence) = (ShardId(reader.number_to()?), reader.number()?);
+    Ok(RequestId { node, incarnation, shard, sequence })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::table::{Hasher, Value};
-    use types::Version;
+    use proptest::prelude::*;
 
     fn filled(keys: u64, value_bytes: usize) -> Table {
         let mut table = Table::new(Hasher::new(1));
@@ -147,5 +244,58 @@ mod tests {
         let checksum = crc32c::crc32c(&with_removal[8..]);
         with_removal[4..8].copy_from_slice(&checksum.to_le_bytes());
         assert!(load_chunk(&with_removal, &mut table).is_err());
+    }
+
+    fn ids() -> impl Strategy<Value = RequestId> {
+        any::<(u16, u64, u16, u64)>().prop_map(|(node, incarnation, shard, sequence)| RequestId {
+            node: NodeId(node),
+            incarnation: Incarnation(incarnation),
+            shard: ShardId(shard),
+            sequence,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn ends_read_back_and_every_cut_is_noticed(
+            (epoch, lsn, complete_at, time_ms, version) in any::<(u64, u64, u64, u64, u64)>(),
+            requests in proptest::collection::vec((ids(), any::<u64>(), any::<Vec<u8>>()), 0..4),
+            forgotten in proptest::collection::vec(ids(), 0..4),
+            after: Vec<u8>,
+        ) {
+            let requests =
+                requests.into_iter().map(|(id, lsn, reply)| (id, Lsn(lsn), Bytes::from(reply))).collect();
+            let base = Position { epoch: Epoch(epoch), lsn: Lsn(lsn) };
+            let (complete_at, version) = (Lsn(complete_at), Version(version));
+            let end = SnapshotEnd { base, complete_at, time_ms, version, requests, forgotten };
+            let mut out = Vec::new();
+            end.encode(&mut out);
+            for cut in 0..out.len() {
+                let mut bytes = Bytes::copy_from_slice(&out[..cut]);
+                prop_assert!(SnapshotEnd::decode(&mut bytes).is_err());
+                prop_assert_eq!(bytes.len(), cut);
+            }
+            out.extend_from_slice(&after);
+            let mut bytes = Bytes::from(out);
+            prop_assert_eq!(SnapshotEnd::decode(&mut bytes), Ok(end));
+            prop_assert_eq!(&bytes[..], &after[..]);
+        }
+
+        #[test]
+        fn any_bytes_decode_without_a_panic(bytes: Vec<u8>) {
+            let _ = SnapshotEnd::decode(&mut Bytes::from(bytes));
+        }
+    }
+
+    #[test]
+    fn a_count_beyond_the_end_is_refused_before_an_item_is_read() {
+        let mut bytes = vec![0; 12];
+        put_number(&mut bytes, 3);
+        bytes.extend_from_slice(&[0; 3 * REQUEST_BYTES_MIN - 1]);
+        let decode = |bytes: &[u8]| SnapshotEnd::decode(&mut Bytes::copy_from_slice(bytes));
+        assert_eq!(decode(&bytes), Err(Corrupt { what: "a count beyond the end" }));
+        // One byte for the last request, one that says that none is forgotten.
+        bytes.extend_from_slice(&[0; 2]);
+        assert_eq!(decode(&bytes).unwrap().requests.len(), 3);
     }
 }
