@@ -55,6 +55,11 @@ pub enum Command {
         /// Whose log reaches furthest.
         promote: Vec<(PartitionId, NodeId)>,
     },
+    /// Partitions whose copies all went down at once, and may all have lost the ends of their logs, go on from the longest.
+    Recover {
+        /// Whose log reaches furthest.
+        promote: Vec<(PartitionId, NodeId)>,
+    },
 }
 
 /// A voter's report that a command has answered: the voter may grant again, by the map that came of it (rule 6).
@@ -102,6 +107,7 @@ pub fn apply(map: &mut ClusterMap, command: &Command, answered: &mut Vec<Answere
             answered.push(Answered { voter: Some(*voter), node: *node, incarnation: *incarnation, at: 0 });
         }
         Command::AcceptLoss { promote } => accept_loss(map, promote),
+        Command::Recover { promote } => recover(map, promote),
     }
 }
 
@@ -172,6 +178,7 @@ fn up(map: &mut ClusterMap, registration: &Registration) -> bool {
         map.voter_directories.push((node, registration.directory));
     }
     let Some(member) = map.member_mut(node) else { return false };
+    let before = member.incarnation;
     *member = Member {
         id: node,
         incarnation: registration.incarnation,
@@ -184,23 +191,48 @@ fn up(map: &mut ClusterMap, registration: &Registration) -> bool {
         peer_port: registration.peer_port,
     };
     if restarted {
-        // The start proves that the incarnation before it is over: the data directory is one process's alone. Its
-        // log lived in memory and is gone, so its seats are given up, not passed on (rule 3).
-        for state in &mut map.partitions {
-            give_up_seat(state, node);
+        // The start proves that the incarnation before it is over: the data directory is one process's alone. Its seats
+        // pass to the new start only where its log has kept all that it acknowledged (rule 3).
+        let kept = &registration.kept;
+        let passes = kept.since <= before || planted::is(Bug::KeepsLostSeats);
+        for (at, state) in map.partitions.iter_mut().enumerate() {
+            let lost = kept.lost.contains(&PartitionId(at as u16));
+            if passes && !lost {
+                keep_seat(state, node);
+            } else {
+                give_up_seat(state, node, kept.log && !lost);
+            }
         }
     }
     promote_where_none(map, &[]);
     true
 }
 
-/// Takes a restarted node out of a partition's configuration. With the last in-sync log gone the set is empty.
-fn give_up_seat(state: &mut PartitionState, node: NodeId) {
+/// A restarted node stays what it was, but that a primary begins another reign.
+fn keep_seat(state: &mut PartitionState, node: NodeId) {
+    if state.epoch == Epoch(0) || !state.copies.contains(node) && !state.in_sync.contains(node) {
+        return;
+    }
+    state.epoch = state.epoch.next();
+    if state.primary == Some(node) {
+        // Its own log is as long as any: what only it holds it may have acknowledged at a lower level.
+        state.primary_since = state.epoch;
+    }
+}
+
+/// Takes a restarted node out of a partition's configuration. With the last in-sync log gone the set is empty; where the
+/// node has kept a log, though maybe without its end, that is remembered (rule 20).
+fn give_up_seat(state: &mut PartitionState, node: NodeId, has_log: bool) {
     if state.epoch == Epoch(0) || !state.copies.contains(node) {
         return;
     }
     // Also where it was not in sync: a change under way that names its old incarnation must become void.
     state.epoch = state.epoch.next();
+    if state.in_sync.contains(node) && has_log {
+        state.doubtful.insert(node);
+    } else if !has_log {
+        state.doubtful.remove(node);
+    }
     state.in_sync.remove(node);
     if state.primary == Some(node) {
         state.primary = None;
@@ -294,6 +326,7 @@ fn change_in_sync(map: &mut ClusterMap, change: &Change) {
     state.epoch = state.epoch.next();
     if change.join {
         state.in_sync.insert(change.node);
+        state.doubtful.remove(change.node);
     } else {
         state.in_sync.remove(change.node);
     }
@@ -320,6 +353,32 @@ fn accept_loss(map: &mut ClusterMap, promote: &[(PartitionId, NodeId)]) {
             primary: Some(primary),
             in_sync: [primary].into_iter().collect(),
             forced_since: epoch,
+            doubtful: NodeSet::new(),
+            ..state
+        };
+    }
+}
+
+/// Whether all copies of a partition went down at once, none is known to have kept all that it acknowledged, and all that had
+/// it last are back with what they have (rule 20).
+pub fn is_doubtful(map: &ClusterMap, state: &PartitionState) -> bool {
+    is_lost(state) && !state.doubtful.is_empty() && state.doubtful.iter().all(|node| map.is_active(node))
+}
+
+/// Goes on from the longest logs that are left.
+fn recover(map: &mut ClusterMap, promote: &[(PartitionId, NodeId)]) {
+    for &(partition, primary) in promote {
+        let Some(&state) = map.partition(partition) else { continue };
+        if !is_doubtful(map, &state) || !state.doubtful.contains(primary) {
+            continue;
+        }
+        let epoch = state.epoch.next();
+        map.partitions[usize::from(partition.0)] = PartitionState {
+            epoch,
+            primary_since: epoch,
+            primary: Some(primary),
+            in_sync: [primary].into_iter().collect(),
+            doubtful: NodeSet::new(),
             ..state
         };
     }
@@ -328,6 +387,7 @@ fn accept_loss(map: &mut ClusterMap, promote: &[(PartitionId, NodeId)]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Kept;
 
     fn registration(node: u16, incarnation: u64) -> Registration {
         Registration {
@@ -336,6 +396,7 @@ mod tests {
             directory: 7,
             votes: true,
             shards: 2,
+            kept: Kept::nothing(Incarnation(incarnation)),
             host: "127.0.0.1".into(),
             port: 1,
             cluster_port: 2,
@@ -433,6 +494,48 @@ mod tests {
         let state = map.partitions[0];
         assert_eq!((state.primary, state.forced_since), (Some(NodeId(2)), state.epoch));
         assert_eq!(map.partitions[1].forced_since, Epoch(0), "nothing was lost there");
+    }
+
+    #[test]
+    fn a_restart_that_kept_its_log_keeps_its_seats() {
+        let mut map = cluster();
+        let kept = |node, incarnation, since| {
+            let kept = Kept { since: Incarnation(since), log: true, lost: vec![PartitionId(2)] };
+            Command::Up(Registration { kept, ..registration(node, incarnation) })
+        };
+        let before = map.partitions[0];
+        run(&mut map, &[kept(1, 2, 1)]);
+        let state = map.partitions[0];
+        assert_eq!((state.primary, state.in_sync), (Some(NodeId(1)), set(&[1, 2])));
+        assert!(state.epoch > before.epoch && state.primary_since == state.epoch, "another reign");
+        // What it has lost of one partition costs that seat alone.
+        assert_eq!(map.partitions[2].in_sync, set(&[3]));
+        // Its log was broken by a start that never came to register: no seat passes from before that.
+        run(&mut map, &[kept(1, 9, 4)]);
+        assert_eq!((map.partitions[0].primary, map.partitions[0].in_sync), (Some(NodeId(2)), set(&[2])));
+    }
+
+    #[test]
+    fn where_all_went_down_and_none_kept_all_the_longest_log_goes_on() {
+        let mut map = cluster();
+        let torn = |node, incarnation| {
+            let kept = Kept { since: Incarnation(incarnation), log: true, lost: vec![] };
+            Command::Up(Registration { kept, ..registration(node, incarnation) })
+        };
+        run(&mut map, &[torn(1, 2)]);
+        assert_eq!(map.partitions[0].in_sync, set(&[2]), "the other may live, and then has all");
+        run(&mut map, &[torn(2, 2)]);
+        let state = map.partitions[0];
+        assert_eq!((state.primary, state.in_sync, state.doubtful), (None, set(&[]), set(&[1, 2])));
+        assert!(is_doubtful(&map, &state));
+        run(&mut map, &[Command::Recover { promote: vec![(PartitionId(0), NodeId(3))] }]);
+        assert_eq!(map.partitions[0].primary, None, "it never had it");
+        run(&mut map, &[Command::Recover { promote: vec![(PartitionId(0), NodeId(2))] }]);
+        let state = map.partitions[0];
+        assert_eq!(
+            (state.primary, state.in_sync, state.forced_since),
+            (Some(NodeId(2)), set(&[2]), Epoch(0))
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!
 //! Nothing here outlives the term: a new coordinator hears again whatever still matters, because everyone repeats.
 
-use crate::command::{Command, is_lost, is_news, is_valid_change};
+use crate::command::{Command, is_doubtful as is_doubtful_partition, is_lost, is_news, is_valid_change};
 use crate::machine::Control;
 use crate::message::{Change, Message, Registration};
 use placement::{ClusterMap, MemberState, PlanNode};
@@ -40,6 +40,7 @@ pub struct Coordinator {
     doubt_since: Option<Instant>,
     asked: Option<Question>,
     asked_lost: Option<Question>,
+    asked_doubtful: Option<Question>,
     last_question: u64,
 }
 
@@ -103,7 +104,11 @@ pub fn message(control: &mut Control, now: Instant, from: NodeId, message: Messa
             }
         }
         Message::Tails { question, tails } => {
-            let open = coordinator.asked.iter_mut().chain(&mut coordinator.asked_lost);
+            let open = coordinator
+                .asked
+                .iter_mut()
+                .chain(&mut coordinator.asked_lost)
+                .chain(&mut coordinator.asked_doubtful);
             for asked in open.filter(|asked| asked.id == question) {
                 asked.candidates.remove(&from);
                 for &(partition, tail) in &tails {
@@ -139,6 +144,7 @@ pub fn tick(control: &mut Control, now: Instant) {
         bury(control, now, &mut commands);
         change(control, &mut commands);
         accept_loss(control, now, &mut commands);
+        recover(control, now, &mut commands);
     }
     if !commands.is_empty() && !control.propose(&commands) {
         control.coordinator.begin_term(term);
@@ -319,6 +325,29 @@ fn accept_loss(control: &mut Control, now: Instant, commands: &mut Vec<Command>)
     }
     if !by_node.is_empty() {
         control.coordinator.asked_lost = Some(put_question(control, now, BTreeMap::new(), by_node));
+    }
+}
+
+/// All copies of a partition went down at once and none may have kept all: once they are all back, it goes on from the longest
+/// log (rule 20).
+fn recover(control: &mut Control, now: Instant, commands: &mut Vec<Command>) {
+    if let Some(asked) = &control.coordinator.asked_doubtful {
+        if asked.candidates.is_empty() || now >= asked.deadline {
+            let promote = longest(&asked.tails);
+            control.coordinator.asked_doubtful = None;
+            commands.push(Command::Recover { promote });
+        }
+        return;
+    }
+    let map = control.map.clone();
+    let mut by_node: BTreeMap<NodeId, Vec<PartitionId>> = BTreeMap::new();
+    for (partition, state) in map.each_partition().filter(|(_, state)| is_doubtful_partition(&map, state)) {
+        for node in state.doubtful.iter() {
+            by_node.entry(node).or_default().push(partition);
+        }
+    }
+    if !by_node.is_empty() {
+        control.coordinator.asked_doubtful = Some(put_question(control, now, BTreeMap::new(), by_node));
     }
 }
 

@@ -30,7 +30,7 @@ const ENTRIES_MAX: usize = 2048;
 /// Entries kept behind a snapshot, so that a voter that lags a little needs none.
 const ENTRIES_BEHIND: u64 = 256;
 /// The version of frames and entries on disk.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// What a control machine is made with.
 #[derive(Clone, Debug)]
@@ -107,12 +107,14 @@ pub struct Started {
     pub reported: Vec<(NodeId, Incarnation)>,
     /// Whether this directory comes back without the vote that an earlier one had.
     pub rejoins: bool,
+    /// The oldest start of which all that was acknowledged since was still there at the last one.
+    pub kept_since: Incarnation,
 }
 
 /// A frame of the control file.
 #[derive(Serialize, Deserialize)]
 enum Frame {
-    Start { incarnation: Incarnation, directory: u64, rejoins: bool },
+    Start { incarnation: Incarnation, directory: u64, rejoins: bool, kept_since: Incarnation },
     HardState(Vec<u8>),
     Entries(Vec<Vec<u8>>),
     Snapshot(Vec<u8>),
@@ -161,7 +163,8 @@ pub fn restore(frames: &[Vec<u8>]) -> Result<Restored, RestoreError> {
     for (at, bytes) in frames.iter().enumerate() {
         let broken = RestoreError::Frame { at };
         match decode_frame(at, bytes)? {
-            Frame::Start { incarnation, directory, rejoins } => {
+            Frame::Start { incarnation, directory, rejoins, kept_since } => {
+                restored.started.kept_since = kept_since;
                 restored.started.incarnation = incarnation;
                 restored.started.directory = directory;
                 restored.started.rejoins = rejoins;
@@ -195,8 +198,13 @@ pub fn restore(frames: &[Vec<u8>]) -> Result<Restored, RestoreError> {
 }
 
 /// The frame that issues an incarnation to a data directory: durable before the node says a word.
-pub fn start_frame(incarnation: Incarnation, directory: u64, rejoins: bool) -> Vec<u8> {
-    encode_frame(&Frame::Start { incarnation, directory, rejoins })
+pub fn start_frame(
+    incarnation: Incarnation,
+    directory: u64,
+    rejoins: bool,
+    kept_since: Incarnation,
+) -> Vec<u8> {
+    encode_frame(&Frame::Start { incarnation, directory, rejoins, kept_since })
 }
 
 /// One node's control machine.
@@ -726,6 +734,7 @@ impl Control {
                 incarnation: me.incarnation,
                 directory: me.directory,
                 rejoins: self.config.rejoins,
+                kept_since: me.kept.since,
             },
             Frame::Snapshot(snapshot.write_to_bytes().unwrap_or_default()),
             Frame::Entries(entries.iter().map(|entry| entry.write_to_bytes().unwrap_or_default()).collect()),

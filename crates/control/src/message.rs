@@ -92,6 +92,8 @@ pub struct Registration {
     pub votes: bool,
     /// Its data threads.
     pub shards: u16,
+    /// What its logs on disk have kept.
+    pub kept: Kept,
     /// Host that clients and peers reach it at.
     pub host: String,
     /// Port for every Redis client.
@@ -100,6 +102,25 @@ pub struct Registration {
     pub cluster_port: u16,
     /// Port for peers.
     pub peer_port: u16,
+}
+
+/// What a node's logs have kept of what it held before it started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The oldest start of which all that was acknowledged since is there: seats pass to this start from that one and any
+    /// later (rule 3). The registered start itself where that is not known of an earlier one.
+    pub since: Incarnation,
+    /// Whether there is a log at all, though maybe without its end.
+    pub log: bool,
+    /// Partitions of which nothing can be used: their part of the log has rotted, or is missing.
+    pub lost: Vec<PartitionId>,
+}
+
+impl Kept {
+    /// Nothing: a new directory, or logs in memory only.
+    pub fn nothing(start: Incarnation) -> Kept {
+        Kept { since: start, log: false, lost: Vec::new() }
+    }
 }
 
 /// A change of one partition's in-sync set: compare-and-set on its epoch (rule 3).

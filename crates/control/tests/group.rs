@@ -2,7 +2,7 @@
 //! found after the grace and never before, and a restarted voter keeps what it promised.
 
 use control::{
-    Beat, Change, Control, ControlConfig, Heart, HeartConfig, Identity, Message, Pulse, Registration,
+    Beat, Change, Control, ControlConfig, Heart, HeartConfig, Identity, Kept, Message, Pulse, Registration,
     restore, start_frame,
 };
 use placement::MemberState;
@@ -37,6 +37,7 @@ fn registration(me: Identity) -> Registration {
         directory: me.directory,
         votes: true,
         shards: 2,
+        kept: Kept::nothing(me.incarnation),
         host: "127.0.0.1".into(),
         port: 7000 + me.node.0,
         cluster_port: 7100 + me.node.0,
@@ -48,7 +49,7 @@ fn start(id: u16, mut file: Vec<Vec<u8>>, now: Instant) -> Node {
     let restored = restore(&file).expect("own frames");
     let incarnation = Incarnation(restored.started.incarnation.0 + 1);
     let me = Identity { node: NodeId(id), incarnation, directory: u64::from(id) * 11 };
-    file.push(start_frame(incarnation, me.directory, false));
+    file.push(start_frame(incarnation, me.directory, false, incarnation));
     let voters: Vec<NodeId> = (1..=3).map(NodeId).collect();
     let heart = Heart::new(
         HeartConfig {

@@ -5,7 +5,9 @@
 //! directory. A failed write or sync is final: the driver says so, and the process has to stop.
 
 use crate::published::{Published, ShardCounters};
-use control::{Change, Control, ControlConfig, HeartInput, HeartNotice, Identity, Message, Registration};
+use control::{
+    Change, Control, ControlConfig, HeartInput, HeartNotice, Identity, Kept, Message, Registration,
+};
 use placement::ClusterMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,6 +54,19 @@ pub struct ControlDriverConfig {
     pub wall_ms: u64,
     /// Any random number.
     pub seed: u64,
+    /// What this node's logs have kept.
+    pub kept: KeptLogs,
+}
+
+/// What a node's logs have kept since its last start, as reading them back has shown.
+#[derive(Clone, Debug, Default)]
+pub struct KeptLogs {
+    /// Whether there is a log at all.
+    pub any: bool,
+    /// Whether everything that the last start acknowledged is there.
+    pub whole: bool,
+    /// But for these partitions.
+    pub lost: Vec<PartitionId>,
 }
 
 /// What a control driver wants done. Everything in it is backed by the disk already.
@@ -104,7 +119,18 @@ impl<D: Disk> ControlDriver<D> {
             incarnation: Incarnation(incarnation),
             directory: directory_number,
         };
-        journal.append(&control::start_frame(identity.incarnation, identity.directory, rejoins))?;
+        let passes = config.kept.whole && restored.started.kept_since > Incarnation(0);
+        let kept = Kept {
+            since: if passes { restored.started.kept_since } else { identity.incarnation },
+            log: config.kept.any,
+            lost: config.kept.lost.clone(),
+        };
+        journal.append(&control::start_frame(
+            identity.incarnation,
+            identity.directory,
+            rejoins,
+            kept.since,
+        ))?;
         journal.sync()?;
         let listed: Vec<NodeId> = settings.listed_nodes()?.iter().map(|node| NodeId(node.id)).collect();
         let voters: Vec<NodeId> = settings.voter_ids()?.into_iter().map(NodeId).collect();
@@ -117,6 +143,7 @@ impl<D: Disk> ControlDriver<D> {
                 directory: identity.directory,
                 votes,
                 shards: config.shards,
+                kept,
                 host: settings.announced_host().to_owned(),
                 port: settings.port,
                 cluster_port: settings.cluster_port,

@@ -31,7 +31,7 @@ mod shard;
 mod slow_log;
 pub mod stats;
 
-pub use control_driver::{ControlDriver, ControlDriverConfig, ControlDriverError, DriverEffects};
+pub use control_driver::{ControlDriver, ControlDriverConfig, ControlDriverError, DriverEffects, KeptLogs};
 pub use heart_driver::HeartDriver;
 pub use published::{
     ClusterFigures, ControlFigures, ProcessFigures, Published, ServerFigures, ShardCounters, View,

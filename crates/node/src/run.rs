@@ -238,11 +238,13 @@ impl Shard {
         }
         let reply = reply.into_owned();
         let request = request.map(|request| (request, neutral(&reply)));
-        let ran = partition.finish(&self.context, &mut self.changes, &footprint, request);
+        let ran =
+            partition.finish(&self.context, &mut self.changes, &footprint, request, &mut self.outbox.log);
         if ran.written.is_some() && partition.wants_flush() {
             self.dirty.push(id);
         }
-        let wait = if is_write && task.write_level == WriteLevel::One { types::Lsn(0) } else { ran.wait };
+        let own_log = is_write && task.write_level == WriteLevel::One && !self.durability.syncs();
+        let wait = if own_log { types::Lsn(0) } else { ran.wait };
         if wait.0 == 0 {
             return self.hand_over(task.origin, reply, ran.written.map(|at| (id, at)), sink);
         }

@@ -11,7 +11,7 @@ use crate::run::{Parked, Waiter};
 use command::{ClientOrder, Pause, Reply};
 use control::{Change, Identity};
 use placement::{ClusterMap, PartitionState};
-use replication::{Context, Message, Outbox, Partition, Sender};
+use replication::{Context, Durability, Message, Outbox, Partition, Sender, Tail};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -124,6 +124,10 @@ pub struct Shard {
     /// Whether any partition has a second copy, in sync or not.
     pub(crate) has_backups: bool,
     pub(crate) hasher: Hasher,
+    pub(crate) durability: Durability,
+    /// Turns whose entries are on their way to the disk, oldest first, and what they reach to.
+    undurable: VecDeque<(u64, Vec<Tail>)>,
+    last_turn: u64,
     pub(crate) figures: Arc<dyn Fn() -> ServerFigures + Send + Sync>,
     /// The request at hand, for the statistics.
     pub(crate) at_hand: AtHand,
@@ -150,6 +154,7 @@ impl Shard {
         };
         let hasher = Hasher::new(config.hash_seed);
         let slow_ns = slow_ns(&config.settings);
+        let durability = Durability::of(&config.settings);
         Shard {
             context,
             partitions: Partitions::new(config.shard, config.shards),
@@ -174,6 +179,9 @@ impl Shard {
             last_writes: LastWrites::default(),
             has_backups: false,
             hasher,
+            durability,
+            undurable: VecDeque::new(),
+            last_turn: 0,
             figures: Arc::new(ServerFigures::default),
             at_hand: AtHand::default(),
             slow_ns,
@@ -251,7 +259,7 @@ impl Shard {
                 if !state.copies.contains(me) && !state.in_sync.contains(me) {
                     continue;
                 }
-                self.partitions.insert(Partition::new(id, me, self.hasher));
+                self.partitions.insert(Partition::new(id, me, self.hasher, self.durability));
             }
             if !self.is_current(me) {
                 // The map speaks of another start of this node: nothing in it is meant for this one.
@@ -381,7 +389,7 @@ impl Shard {
             return;
         };
         let Some(partition) = self.partitions.get_mut(id) else { return };
-        let expired = partition.expire(&self.context, &mut self.changes);
+        let expired = partition.expire(&self.context, &mut self.changes, &mut self.outbox.log);
         if expired > 0 {
             ShardCounters::add(&self.config.published.shard(self.config.shard).expired, expired as u64);
             self.dirty.push(id);
@@ -434,6 +442,46 @@ impl Shard {
             incarnation: change.incarnation,
             join: change.join,
         }));
+    }
+
+    // ------------------------------------------------------------------------------------------ the log on disk
+
+    /// A copy that the disk has kept, before the first map comes.
+    pub fn adopt(&mut self, partition: Partition<Waiter>) {
+        self.partitions.insert(partition);
+    }
+
+    /// Takes the entries that came together since the last call, in exchange for an empty buffer. They have to be put at the
+    /// end of this shard's log: before anything else that it says goes out where records count as durable once they are
+    /// handed over; otherwise at leisure, and [`Shard::durable`] tells once they are synced. Returns the number of the turn.
+    pub fn take_log(&mut self, bytes: &mut Vec<u8>) -> Option<u64> {
+        let log = &mut self.outbox.log;
+        if log.is_empty() {
+            return None;
+        }
+        bytes.clear();
+        std::mem::swap(&mut log.bytes, bytes);
+        let tails = std::mem::take(&mut log.tails);
+        self.last_turn += 1;
+        if self.durability.syncs() {
+            self.undurable.push_back((self.last_turn, tails));
+        }
+        Some(self.last_turn)
+    }
+
+    /// The log is synced up to the entries of this turn.
+    pub fn durable(&mut self, now: Instant, turn: u64) {
+        self.at(now);
+        while let Some((_, tails)) = self.undurable.pop_front_if(|(number, _)| *number <= turn) {
+            for Tail { partition: id, life, lsn } in tails {
+                let Some(partition) = self.partitions.get_mut(id) else { continue };
+                partition.on_durable(life, lsn, &mut self.outbox);
+                if partition.is_primary() {
+                    self.dirty.push(id);
+                }
+            }
+        }
+        self.settle();
     }
 
     /// Publishes this shard's figures.

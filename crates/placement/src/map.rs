@@ -77,6 +77,8 @@ pub struct PartitionState {
     /// The last epoch at which an operator accepted a loss: only the copy that was made primary then kept what it held.
     /// 0: never.
     pub forced_since: Epoch,
+    /// Copies that were in sync, and came back with logs that may lack their ends.
+    pub doubtful: NodeSet,
 }
 
 impl ClusterMap {
@@ -132,6 +134,7 @@ struct Written {
     in_sync: Vec<NodeId>,
     copies: Vec<NodeId>,
     forced_since: Epoch,
+    doubtful: Vec<NodeId>,
 }
 
 impl Serialize for PartitionState {
@@ -143,6 +146,7 @@ impl Serialize for PartitionState {
             in_sync: self.in_sync.iter().collect(),
             copies: self.copies.iter().collect(),
             forced_since: self.forced_since,
+            doubtful: self.doubtful.iter().collect(),
         }
         .serialize(serializer)
     }
@@ -158,6 +162,7 @@ impl<'de> Deserialize<'de> for PartitionState {
             in_sync: written.in_sync.into_iter().collect(),
             copies: written.copies.into_iter().collect(),
             forced_since: written.forced_since,
+            doubtful: written.doubtful.into_iter().collect(),
         })
     }
 }

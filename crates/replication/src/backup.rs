@@ -8,9 +8,10 @@
 //! A snapshot shows changes that may not be committed yet. Until they are, the copy is incomplete: it counts for
 //! nothing, and is thrown away if the reign ends first (rule 13).
 
-use crate::Outbox;
+use crate::log_turn::{NewRecord, Tail};
 use crate::message::{Append, AppendOutcome, Appended, Chunk, ChunkStored, Message, Sender};
 use crate::partition::{Partition, Role};
+use crate::{LogTurn, Outbox};
 use placement::PartitionState;
 use storage::{effect, snapshot};
 use types::planted::{self, Bug};
@@ -25,6 +26,16 @@ pub(crate) struct Backup {
     filling: Filling,
     /// The newest transfer heard of in this reign: an older one's pieces are late.
     newest_session: u64,
+    /// What the primary is told once what it sent is durable here.
+    owes: Option<Owed>,
+}
+
+/// An answer that waits for the disk.
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    to: Sender,
+    /// The transfer and its piece, where it is the last piece of one.
+    stored: Option<(u64, u32)>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -50,7 +61,7 @@ impl Backup {
 
 impl<W> Partition<W> {
     /// The map says that this copy follows.
-    pub(crate) fn follow_map(&mut self, state: &PartitionState, same_reign: bool) {
+    pub(crate) fn follow_map(&mut self, state: &PartitionState, same_reign: bool, log: &mut LogTurn) {
         let in_sync = state.in_sync.contains(self.me);
         if !matches!(self.role, Role::Backup(_)) {
             self.role = Role::Backup(Backup::default());
@@ -64,21 +75,22 @@ impl<W> Partition<W> {
             self.apply_up_to(upto);
         }
         if !same_reign {
-            self.begin_reign(state.primary_since);
+            self.begin_reign(state.primary_since, log);
         }
     }
 
     /// Follows another primary from here on.
-    fn begin_reign(&mut self, primary_since: Epoch) {
+    fn begin_reign(&mut self, primary_since: Epoch, log: &mut LogTurn) {
         self.primary_since = primary_since;
         let Role::Backup(backup) = &mut self.role else { return };
         let incomplete = !backup.is_complete();
         backup.verified = Lsn(0);
         backup.newest_session = 0;
+        backup.owes = None;
         if incomplete {
             // What it shows may never have been committed, and the new primary may not have it.
             backup.filling = Filling::Whole;
-            self.wipe();
+            self.wipe(log);
         }
     }
 
@@ -91,7 +103,7 @@ impl<W> Partition<W> {
                 return false;
             }
             self.step_down(out);
-            self.begin_reign(primary_since);
+            self.begin_reign(primary_since, &mut out.log);
         }
         self.epoch = epoch;
         true
@@ -99,7 +111,7 @@ impl<W> Partition<W> {
 
     pub(crate) fn on_append(&mut self, from: Sender, append: Append, out: &mut Outbox<W>) {
         let outcome = if self.accept_epoch(append.epoch, append.primary_since, out) {
-            self.take_records(append)
+            self.take_records(from, append, &mut out.log)
         } else if append.epoch < self.epoch {
             Some(AppendOutcome::Fenced)
         } else {
@@ -112,7 +124,7 @@ impl<W> Partition<W> {
     }
 
     /// Takes the records that follow on what the log holds. None: nothing to say.
-    fn take_records(&mut self, append: Append) -> Option<AppendOutcome> {
+    fn take_records(&mut self, from: Sender, append: Append, log: &mut LogTurn) -> Option<AppendOutcome> {
         let Role::Backup(backup) = &mut self.role else { return None };
         if backup.is_filling() {
             return Some(AppendOutcome::Empty);
@@ -150,8 +162,26 @@ impl<W> Partition<W> {
             }
             if lsn <= self.log.last().lsn {
                 // Another primary's record, which was never committed (rule 9).
-                self.log.truncate_after(types::Lsn(lsn.0 - 1));
-                self.requests.undo_after(types::Lsn(lsn.0 - 1));
+                let after = Lsn(lsn.0 - 1);
+                self.log.truncate_after(after);
+                self.requests.undo_after(after);
+                if self.durability.logs() {
+                    log.truncate(self.id, after);
+                }
+                self.life += 1;
+                self.durable = self.durable.min(after);
+            }
+            if self.durability.logs() {
+                let new = NewRecord {
+                    position: record.position,
+                    prev_epoch: record.prev_epoch,
+                    time_ms: record.time_ms,
+                    request: record.request.as_ref(),
+                    body: &record.body,
+                };
+                log.record(self.id, self.commit, &new);
+                log.tail(Tail { partition: self.id, life: self.life, lsn });
+                self.on_disk = true;
             }
             if let Some((id, reply)) = &record.request {
                 self.requests.add(*id, lsn, record.time_ms, reply.clone());
@@ -162,7 +192,33 @@ impl<W> Partition<W> {
         let verified = backup.verified;
         let commit = if planted::is(Bug::AppliesEarly) { verified } else { append.commit };
         self.learn_commit(commit.min(verified));
-        Some(AppendOutcome::Held(verified))
+        let held = verified.min(self.own_held());
+        if held < verified
+            && let Role::Backup(backup) = &mut self.role
+        {
+            // Rule 1: not before it is durable.
+            backup.owes = Some(Owed { to: from, stored: None });
+            return None;
+        }
+        Some(AppendOutcome::Held(held))
+    }
+
+    /// Gives the answers that waited for the disk, as far as it has come.
+    pub(crate) fn answer_when_durable(&mut self, out: &mut Outbox<W>) {
+        let own = self.own_held();
+        let (partition, epoch) = (self.id, self.epoch);
+        let Role::Backup(backup) = &mut self.role else { return };
+        let Some(Owed { to, stored }) = backup.owes else { return };
+        let held = backup.verified.min(own);
+        if held == backup.verified {
+            backup.owes = None;
+        }
+        let message = match stored {
+            Some(_) if backup.owes.is_some() => return,
+            Some((session, next)) => Message::ChunkStored(ChunkStored { partition, epoch, session, next }),
+            None => Message::Appended(Appended { partition, epoch, outcome: AppendOutcome::Held(held) }),
+        };
+        out.messages.push((to.node, to.shard, message));
     }
 
     /// The primary says what is committed. What a snapshot showed counts only once it says so of that too.
@@ -196,7 +252,8 @@ impl<W> Partition<W> {
             backup.newest_session = chunk.session;
             backup.verified = Lsn(0);
             backup.filling = Filling::Snapshot { session: chunk.session, next: 0 };
-            self.wipe();
+            backup.owes = None;
+            self.wipe(&mut out.log);
         }
         let Role::Backup(backup) = &mut self.role else { return };
         let next = match &mut backup.filling {
@@ -205,6 +262,10 @@ impl<W> Partition<W> {
                     if snapshot::load_chunk(&chunk.payload, &mut self.table).is_err() {
                         // Damaged on the way: it is asked for again.
                         return;
+                    }
+                    if self.durability.logs() {
+                        out.log.chunk(self.id, &chunk.payload);
+                        self.on_disk = true;
                     }
                     *next += 1;
                 }
@@ -219,11 +280,22 @@ impl<W> Partition<W> {
         {
             backup.filling = Filling::Until(end.complete_at);
             backup.verified = end.base.lsn;
+            if self.durability.logs() {
+                out.log.filled(self.id, &end);
+                out.log.tail(Tail { partition: self.id, life: self.life, lsn: end.base.lsn });
+            }
+            if self.durability.syncs() {
+                backup.owes = Some(Owed { to: from, stored: Some((chunk.session, next)) });
+            }
             self.log.reset(end.base);
             self.commit = end.base.lsn;
             self.last_time_ms = end.time_ms;
             self.last_version = end.version;
             self.requests.import(end.requests, end.forgotten, end.time_ms);
+        }
+        if matches!(&self.role, Role::Backup(Backup { owes: Some(Owed { stored: Some(_), .. }), .. })) {
+            // The last piece counts once all is durable.
+            return;
         }
         let stored = ChunkStored { partition: self.id, epoch: self.epoch, session: chunk.session, next };
         out.messages.push((from.node, from.shard, Message::ChunkStored(stored)));

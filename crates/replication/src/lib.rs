@@ -11,16 +11,20 @@
 //! Everything is an event in (a map, a message, a request, time) and effects out ([`Outbox`]). Nothing here does I/O,
 //! reads a clock or decides who is primary: that is the control plane's, and arrives as a map.
 //!
-//! In the `log = off` mode a record is durable once it stands in the log in memory; a log on disk will add an event
-//! that says so.
+//! When a record is durable is a setting ([`Durability`]): once it stands in the log in memory (`log = off`), once whoever
+//! drives this has handed it to the system, or once [`Partition::on_durable`] has said that it was synced. What is to be written
+//! gathers in a [`LogTurn`]; reading it back after a restart is [`recovery`]'s.
 
 mod backup;
+mod log_turn;
 pub mod message;
 mod partition;
 mod peer;
 mod primary;
+pub mod recovery;
 mod requests;
 
+pub use log_turn::{Durability, LogTurn, Tail};
 pub use message::{Message, Sender};
 pub use partition::{Partition, Ran, Standing};
 pub use requests::Seen;
@@ -88,10 +92,12 @@ pub struct Outbox<W> {
     pub changes: Vec<InSyncChange>,
     /// Requests that need not wait any longer.
     pub released: Vec<(W, Release)>,
+    /// For the shard's log on disk.
+    pub log: LogTurn,
 }
 
 impl<W> Default for Outbox<W> {
     fn default() -> Self {
-        Outbox { messages: Vec::new(), changes: Vec::new(), released: Vec::new() }
+        Outbox { messages: Vec::new(), changes: Vec::new(), released: Vec::new(), log: LogTurn::default() }
     }
 }

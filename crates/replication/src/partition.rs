@@ -2,10 +2,11 @@
 //! run on it.
 
 use crate::backup::Backup;
+use crate::log_turn::{NewRecord, Tail};
 use crate::message::{Message, Sender};
 use crate::primary::Primary;
 use crate::requests::{Requests, Seen};
-use crate::{Context, Outbox, Release};
+use crate::{Context, Durability, LogTurn, Outbox, Release};
 use bytes::Bytes;
 use placement::PartitionState;
 use storage::{Changes, Footprint, Hasher, Keyspace, Log, Record, Table, Uncommitted, effect};
@@ -66,11 +67,18 @@ pub struct Partition<W> {
     pub(crate) last_version: Version,
     pub(crate) last_time_ms: u64,
     expiry_cursor: u64,
+    pub(crate) durability: Durability,
+    /// Ends whenever part of the log is discarded.
+    pub(crate) life: u32,
+    /// Where records are synced: the last that is known to be.
+    pub(crate) durable: Lsn,
+    /// Whether the disk may have anything of it.
+    pub(crate) on_disk: bool,
 }
 
 impl<W> Partition<W> {
     /// An empty copy, of nothing yet.
-    pub fn new(id: PartitionId, me: NodeId, hasher: Hasher) -> Partition<W> {
+    pub fn new(id: PartitionId, me: NodeId, hasher: Hasher, durability: Durability) -> Partition<W> {
         Partition {
             id,
             me,
@@ -87,6 +95,10 @@ impl<W> Partition<W> {
             last_version: Version::default(),
             last_time_ms: 0,
             expiry_cursor: 0,
+            durability,
+            life: 0,
+            durable: Lsn(0),
+            on_disk: false,
         }
     }
 
@@ -222,7 +234,7 @@ impl<W> Partition<W> {
             _ => unreachable!("only a primary runs requests"),
         };
         changes.clear();
-        changes.set_keep(keeps_log, !alone);
+        changes.set_keep(keeps_log || self.durability.logs(), !alone || self.durability.syncs());
         Keyspace::fresh(
             &mut self.table,
             changes,
@@ -240,6 +252,7 @@ impl<W> Partition<W> {
         changes: &mut Changes,
         footprint: &Footprint,
         request: Option<(RequestId, Bytes)>,
+        log: &mut LogTurn,
     ) -> Ran {
         let wait = footprint.wait();
         if request.is_none() && changes.is_empty() {
@@ -256,7 +269,7 @@ impl<W> Partition<W> {
             }
             return Ran { written: None, wait };
         }
-        let position = self.order(now_ms, changes, request);
+        let position = self.order(now_ms, changes, request, log);
         let wait = if position.lsn > self.commit { position.lsn } else { Lsn(0) };
         Ran { written: Some(position), wait }
     }
@@ -288,6 +301,7 @@ impl<W> Partition<W> {
         time_ms: u64,
         changes: &mut Changes,
         request: Option<(RequestId, Bytes)>,
+        log: &mut LogTurn,
     ) -> Position {
         let prev = self.log.last();
         let position = Position { epoch: self.epoch, lsn: prev.lsn.next() };
@@ -297,13 +311,25 @@ impl<W> Partition<W> {
         if let Some((id, reply)) = &request {
             self.requests.add(*id, position.lsn, time_ms, reply.clone());
         }
+        if self.durability.logs() {
+            let new = NewRecord {
+                position,
+                prev_epoch: prev.epoch,
+                time_ms,
+                request: request.as_ref(),
+                body: &changes.body,
+            };
+            log.record(self.id, self.commit, &new);
+            log.tail(Tail { partition: self.id, life: self.life, lsn: position.lsn });
+            self.on_disk = true;
+        }
         if primary.keeps_log {
             let body = Bytes::copy_from_slice(&changes.body);
             self.log.append(Record { position, prev_epoch: prev.epoch, time_ms, request, body });
         } else {
             self.log.pass(position);
         }
-        if primary.required.len() == 1 {
+        if primary.required.len() == 1 && !self.durability.syncs() {
             self.commit = position.lsn;
             self.uncommitted.commit(position.lsn);
         } else {
@@ -314,14 +340,35 @@ impl<W> Partition<W> {
     }
 
     /// The record that opens a reign: it makes the new epoch part of every copy's log.
-    pub(crate) fn open_reign(&mut self, context: &Context) {
+    pub(crate) fn open_reign(&mut self, context: &Context, log: &mut LogTurn) {
         let tail = self.log.last().lsn;
-        if matches!(&self.role, Role::Primary(primary) if primary.required.len() == 1) {
+        if matches!(&self.role, Role::Primary(primary) if primary.required.len() == 1)
+            && self.own_held() == tail
+        {
             self.apply_up_to(tail);
         }
         let tail_time_ms = self.log.get(tail).map_or(0, |record| record.time_ms);
         let time_ms = self.time_ms(context).max(tail_time_ms);
-        self.order(time_ms, &mut Changes::default(), None);
+        self.order(time_ms, &mut Changes::default(), None, log);
+    }
+
+    /// How far this copy's own log is durable.
+    pub(crate) fn own_held(&self) -> Lsn {
+        let last = self.log.last().lsn;
+        if self.durability.syncs() && !planted::is(Bug::AcknowledgesUnsynced) {
+            self.durable.min(last)
+        } else {
+            last
+        }
+    }
+
+    /// This copy's log is durable up to a record of this life. A primary commits at its next [`Partition::flush`].
+    pub fn on_durable(&mut self, life: u32, lsn: Lsn, out: &mut Outbox<W>) {
+        if life != self.life || lsn <= self.durable {
+            return;
+        }
+        self.durable = lsn;
+        self.answer_when_durable(out);
     }
 
     /// Lets go whoever has waited too long, by the caller's judgement.
@@ -348,7 +395,7 @@ impl<W> Partition<W> {
     }
 
     /// Looks at the next few keys and logs the removal of those whose time has come (rule 14). Returns how many.
-    pub fn expire(&mut self, context: &Context, changes: &mut Changes) -> usize {
+    pub fn expire(&mut self, context: &Context, changes: &mut Changes, log: &mut LogTurn) -> usize {
         const ENTRIES_A_SLICE: usize = 64;
         if self.table.volatile_len() == 0 || self.standing(context) != Standing::Serving {
             return 0;
@@ -370,7 +417,7 @@ impl<W> Partition<W> {
             // A fresh look at an expired key logs its removal.
             let _ = keyspace.get(key);
         }
-        self.finish(context, changes, &footprint, None);
+        self.finish(context, changes, &footprint, None, log);
         expired.len()
     }
 
@@ -393,11 +440,12 @@ impl<W> Partition<W> {
         self.map_epoch = state.epoch;
         if state.forced_since > self.forced_since {
             self.forced_since = state.forced_since;
-            if !is_primary {
+            // A copy that came back from its disk may have been filled since.
+            if !is_primary && self.log.last().epoch < state.forced_since {
                 // An operator accepted a loss: another copy's history is the partition's from here on. A primary's own
                 // is the partition's, also where it slept through the map that chose it.
                 self.step_down(out);
-                self.wipe();
+                self.wipe(&mut out.log);
                 self.role = Role::Absent;
             }
         }
@@ -405,27 +453,27 @@ impl<W> Partition<W> {
             (Role::Primary(primary), true) if same_reign => primary.on_map(context, self.id, self.me, state),
             (_, true) => {
                 self.step_down(out);
-                self.become_primary(context, state);
+                self.become_primary(context, state, &mut out.log);
             }
             (_, false) if !state.copies.contains(self.me) && !state.in_sync.contains(self.me) => {
                 self.step_down(out);
-                self.wipe();
+                self.wipe(&mut out.log);
                 self.role = Role::Absent;
                 self.primary_since = state.primary_since;
             }
             (_, false) => {
                 self.step_down(out);
-                self.follow_map(state, same_reign);
+                self.follow_map(state, same_reign, &mut out.log);
             }
         }
     }
 
-    fn become_primary(&mut self, context: &Context, state: &PartitionState) {
+    fn become_primary(&mut self, context: &Context, state: &PartitionState, log: &mut LogTurn) {
         if let Role::Backup(backup) = &self.role
             && backup.is_filling()
         {
             // Only an operator's acceptance of loss promotes a copy that is half filled: nothing whole is left.
-            self.wipe();
+            self.wipe(log);
         }
         if planted::is(Bug::DropsTail) {
             self.log.truncate_after(self.commit);
@@ -435,7 +483,7 @@ impl<W> Partition<W> {
         self.role = Role::Primary(Primary::new(context, self.id, self.me, state));
         // Rule 8: the whole tail is kept and committed, under the new epoch, before anything is served. It is
         // applied as it commits, so nothing of it needs undo.
-        self.open_reign(context);
+        self.open_reign(context, log);
         let align_to = self.log.last();
         if let Role::Primary(primary) = &mut self.role {
             primary.align_to = align_to.lsn;
@@ -453,7 +501,17 @@ impl<W> Partition<W> {
     }
 
     /// Forgets all that this copy holds.
-    pub(crate) fn wipe(&mut self) {
+    pub(crate) fn wipe(&mut self, log: &mut LogTurn) {
+        if std::mem::take(&mut self.on_disk) {
+            log.wipe(self.id);
+        }
+        self.forget();
+    }
+
+    /// The same, where the disk has nothing of it, or is told otherwise.
+    pub(crate) fn forget(&mut self) {
+        self.life += 1;
+        self.durable = Lsn(0);
         let hasher = self.table.hasher();
         self.table = Table::new(hasher);
         self.uncommitted = Uncommitted::default();

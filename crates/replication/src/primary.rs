@@ -40,6 +40,8 @@ pub(crate) struct Primary<W> {
     /// By lsn.
     waiting: VecDeque<(Lsn, W)>,
     waiting_quorum: VecDeque<(Lsn, W)>,
+    /// For this copy's own log.
+    waiting_own: VecDeque<(Lsn, W)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +67,7 @@ impl<W> Primary<W> {
             last_session: 0,
             waiting: VecDeque::new(),
             waiting_quorum: VecDeque::new(),
+            waiting_own: VecDeque::new(),
         };
         primary.on_map(context, id, me, state);
         primary
@@ -105,7 +108,8 @@ impl<W> Primary<W> {
     pub fn wait(&mut self, lsn: Lsn, level: WriteLevel, waiter: W) {
         let queue = match level {
             WriteLevel::Quorum => &mut self.waiting_quorum,
-            WriteLevel::One | WriteLevel::All => &mut self.waiting,
+            WriteLevel::One => &mut self.waiting_own,
+            WriteLevel::All => &mut self.waiting,
         };
         // A read waits for what it saw, which may lie before what others wait for.
         let at = queue.partition_point(|(other, _)| *other <= lsn);
@@ -114,21 +118,23 @@ impl<W> Primary<W> {
 
     /// Whether a reply waits for a commit.
     pub fn waits(&self) -> bool {
-        !self.waiting.is_empty() || !self.waiting_quorum.is_empty()
+        !self.waiting.is_empty() || !self.waiting_quorum.is_empty() || !self.waiting_own.is_empty()
     }
 
     pub fn waiters(&self) -> impl Iterator<Item = &W> {
-        self.waiting.iter().chain(&self.waiting_quorum).map(|(_, waiter)| waiter)
+        self.waiting.iter().chain(&self.waiting_quorum).chain(&self.waiting_own).map(|(_, waiter)| waiter)
     }
 
     pub fn take_waiters(&mut self) -> impl Iterator<Item = W> + use<W> {
         let all = std::mem::take(&mut self.waiting).into_iter();
-        all.chain(std::mem::take(&mut self.waiting_quorum)).map(|(_, waiter)| waiter)
+        let others =
+            std::mem::take(&mut self.waiting_quorum).into_iter().chain(std::mem::take(&mut self.waiting_own));
+        all.chain(others).map(|(_, waiter)| waiter)
     }
 
     /// Lets go whoever has waited too long.
     pub fn give_up(&mut self, mut is_over: impl FnMut(&W) -> bool, out: &mut Outbox<W>) {
-        for queue in [&mut self.waiting, &mut self.waiting_quorum] {
+        for queue in [&mut self.waiting, &mut self.waiting_quorum, &mut self.waiting_own] {
             if queue.iter().any(|(_, waiter)| is_over(waiter)) {
                 for (lsn, waiter) in std::mem::take(queue) {
                     if is_over(&waiter) {
@@ -164,6 +170,9 @@ impl<W> Primary<W> {
     /// Lets go whoever waits for no more than is committed. The caller has checked the lease.
     fn release(&mut self, commit: Lsn, own: Lsn, out: &mut Outbox<W>) {
         while let Some((_, waiter)) = self.waiting.pop_front_if(|(lsn, _)| *lsn <= commit) {
+            out.released.push((waiter, Release::Committed));
+        }
+        while let Some((_, waiter)) = self.waiting_own.pop_front_if(|(lsn, _)| *lsn <= own) {
             out.released.push((waiter, Release::Committed));
         }
         if !self.waiting_quorum.is_empty() {
@@ -208,7 +217,7 @@ impl<W> Primary<W> {
 impl<W> Partition<W> {
     /// Commits what every member of the required set holds, and lets go whoever waited for it.
     pub(crate) fn commit_what_is_held(&mut self) {
-        let own = self.log.last().lsn;
+        let own = self.own_held();
         let Role::Primary(primary) = &self.role else { return };
         let held = primary.held_by_all(own);
         if held > self.commit {
@@ -229,10 +238,10 @@ impl<W> Partition<W> {
     /// The end of a turn: commits, answers, and sends what is new.
     pub fn flush(&mut self, context: &Context, out: &mut Outbox<W>) {
         self.commit_what_is_held();
-        let (commit, last) = (self.commit, self.log.last().lsn);
+        let (commit, own) = (self.commit, self.own_held());
         let Role::Primary(primary) = &mut self.role else { return };
         if context.leased() && primary.enough_in_sync() {
-            primary.release(commit, last, out);
+            primary.release(commit, own, out);
         }
         if !primary.has_news {
             return;

@@ -17,7 +17,7 @@
 //! | `blind NODE`, `sees NODE` | takes no maps, until it takes the newest |
 
 use placement::{ClusterMap, Member, MemberState, PartitionState};
-use replication::{Context, Message, Outbox, Partition, Release, Sender, Standing};
+use replication::{Context, Durability, LogTurn, Message, Outbox, Partition, Release, Sender, Standing};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ fn set(text: &str) -> NodeSet {
 }
 
 fn partition(id: u16) -> Partition<String> {
-    Partition::new(PartitionId(0), NodeId(id), Hasher::new(7))
+    Partition::new(PartitionId(0), NodeId(id), Hasher::new(7), Durability::Memory)
 }
 
 impl World {
@@ -211,7 +211,7 @@ impl World {
         let (footprint, mut changes) = (Footprint::default(), Changes::default());
         let mut keyspace = node.partition.begin(&context, &mut changes, &footprint);
         keyspace.put(key.as_bytes(), Value::String(value.as_bytes()), None);
-        let ran = node.partition.finish(&context, &mut changes, &footprint, None);
+        let ran = node.partition.finish(&context, &mut changes, &footprint, None, &mut LogTurn::default());
         let level: WriteLevel = level.parse().expect("a level");
         let name = format!("{key}={value}");
         if level == WriteLevel::One || ran.wait.0 == 0 {
@@ -237,7 +237,8 @@ impl World {
         let stale = text(node.partition.committed(&context, &mut changes, &footprint).get(key.as_bytes()));
         let line = if node.partition.standing(&context) == Standing::Serving {
             let fresh = text(node.partition.begin(&context, &mut changes, &footprint).get(key.as_bytes()));
-            let ran = node.partition.finish(&context, &mut changes, &footprint, None);
+            let ran =
+                node.partition.finish(&context, &mut changes, &footprint, None, &mut LogTurn::default());
             format!("{fresh} once {} is committed; stale: {stale}", ran.wait)
         } else {
             format!("only stale: {stale}")

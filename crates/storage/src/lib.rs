@@ -17,6 +17,7 @@ pub mod garbage;
 pub mod journal;
 pub mod keyspace;
 pub mod log;
+pub mod log_entry;
 pub mod record;
 pub mod snapshot;
 pub mod table;

@@ -42,20 +42,8 @@ impl Record {
     /// Appends the record's bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.reserve(self.encoded_len());
-        for number in [self.position.epoch.0, self.position.lsn.0, self.prev_epoch.0, self.time_ms] {
-            put_number(out, number);
-        }
-        match &self.request {
-            None => out.push(0),
-            Some((id, reply)) => {
-                out.push(1);
-                for number in id_numbers(id) {
-                    put_number(out, number);
-                }
-                put_string(out, reply);
-            }
-        }
-        put_string(out, &self.body);
+        let request = self.request.as_ref().map(|(id, reply)| (id, &reply[..]));
+        encode_parts(out, self.position, self.prev_epoch, self.time_ms, request, &self.body);
     }
 
     /// How many bytes [`Record::encode`] appends.
@@ -104,6 +92,31 @@ impl Record {
     pub fn bytes(&self) -> usize {
         size_of::<Record>() + self.body.len() + self.request.as_ref().map_or(0, |(_, reply)| reply.len())
     }
+}
+
+/// Appends the bytes of a record that nobody has put together yet.
+pub fn encode_parts(
+    out: &mut Vec<u8>,
+    position: Position,
+    prev_epoch: Epoch,
+    time_ms: u64,
+    request: Option<(&RequestId, &[u8])>,
+    body: &[u8],
+) {
+    for number in [position.epoch.0, position.lsn.0, prev_epoch.0, time_ms] {
+        put_number(out, number);
+    }
+    match request {
+        None => out.push(0),
+        Some((id, reply)) => {
+            out.push(1);
+            for number in id_numbers(id) {
+                put_number(out, number);
+            }
+            put_string(out, reply);
+        }
+    }
+    put_string(out, body);
 }
 
 fn id_numbers(id: &RequestId) -> [u64; 4] {

@@ -26,6 +26,10 @@ pub enum Bug {
     DropsTail,
     /// A backup applies what is not committed (rule 13).
     AppliesEarly,
+    /// A restarted copy keeps its seat though its log may lack what it acknowledged (rule 3).
+    KeepsLostSeats,
+    /// A copy counts what it has not synced as durable (rule 1).
+    AcknowledgesUnsynced,
     /// A forwarded write that changed nothing is run again when it comes again (rule 17).
     RunsAgain,
 }

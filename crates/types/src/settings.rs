@@ -56,8 +56,22 @@ pub enum ReadLevel {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogMode {
     /// In memory only: a restarted node comes back empty and is filled from its peers.
-    #[default]
     Off,
+    /// On disk.
+    #[default]
+    On,
+}
+
+/// When a record in the log counts as durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fsync {
+    /// Once it was synced.
+    #[default]
+    Always,
+    /// Once it was handed to the system, which syncs it within a second.
+    Everysec,
+    /// Once it was handed to the system, which syncs it when it likes.
+    Never,
 }
 
 /// How clients' sockets are read and written.
@@ -95,7 +109,8 @@ macro_rules! words {
 
 words!(WriteLevel { "one" => WriteLevel::One, "quorum" => WriteLevel::Quorum, "all" => WriteLevel::All });
 words!(ReadLevel { "linearizable" => ReadLevel::Linearizable, "stale" => ReadLevel::Stale });
-words!(LogMode { "off" => LogMode::Off });
+words!(LogMode { "on" => LogMode::On, "off" => LogMode::Off });
+words!(Fsync { "always" => Fsync::Always, "everysec" => Fsync::Everysec, "never" => Fsync::Never });
 words!(IoDriver { "auto" => IoDriver::Auto, "epoll" => IoDriver::Epoll, "io_uring" => IoDriver::IoUring });
 
 /// Yes or no, as Redis writes it.
@@ -308,7 +323,8 @@ settings! {
     #[cluster] copies: u16 = "2", 1..=7, "Copies of each partition, the primary's among them.";
     #[cluster] min_in_sync: u16 = "1", 1..=7, "Writes to a partition with fewer in-sync copies are refused.";
     #[cluster] voters: u16 = "0", 0..=5, "Nodes that vote in the control plane: 1, 3 or 5. 0: by the number of nodes.";
-    #[cluster] log: LogMode = "off", 0..=0, "Where a partition's log is kept: off is in memory only.";
+    #[cluster] log: LogMode = "on", 0..=0, "Where partitions' logs are kept: on (on disk) or off (in memory only: a cache, which a restart empties).";
+    #[cluster] fsync: Fsync = "always", 0..=0, "When a record in the log on disk counts as durable, and a write so acknowledged: always (synced), everysec (handed to the system, synced within a second) or never (handed to the system).";
     #[live] write_level: WriteLevel = "all", 0..=0, "When a write is acknowledged, unless the connection says otherwise: all, quorum or one.";
     #[live] read_level: ReadLevel = "linearizable", 0..=0, "What a read may show, unless the connection says otherwise: linearizable or stale.";
     #[secret, live] requirepass: Text = "", 0..=0, "Password of every door. Empty: none is asked for.";

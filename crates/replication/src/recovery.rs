@@ -1,0 +1,90 @@
+//! A copy as its disk has kept it: a snapshot, if there is one, and what the log holds since.
+//!
+//! The caller gives a partition first the pieces of its snapshot, then the entries of the shard's log from the snapshot's place
+//! on, in their order, and then says that this was all. What comes out is a copy without a role: the map gives it one. All of it
+//! is durable. Records that are not known to be committed stay in the log alone, as on a backup.
+
+use crate::log_turn::LogTurn;
+use crate::partition::Partition;
+use storage::log_entry::LogEntry;
+use storage::{Corrupt, SnapshotEnd, snapshot};
+use types::Lsn;
+
+/// How far a copy is read back.
+#[derive(Debug, Default)]
+pub struct Recovery {
+    /// A snapshot sent by another node is being read back, and has not ended yet.
+    filling: bool,
+    /// What a snapshot shows counts only once this is committed.
+    complete_at: Lsn,
+}
+
+impl<W> Partition<W> {
+    /// A piece of its snapshot.
+    pub fn recover_chunk(&mut self, chunk: &[u8]) -> Result<(), Corrupt> {
+        self.on_disk = true;
+        snapshot::load_chunk(chunk, &mut self.table).map(|_| ())
+    }
+
+    /// The end of its snapshot. One that stands in a file of its own was written once all that it shows was committed.
+    pub fn recover_end(&mut self, end: SnapshotEnd) {
+        self.log.reset(end.base);
+        self.commit = end.base.lsn;
+        self.last_time_ms = end.time_ms;
+        self.last_version = end.version;
+        self.requests.import(end.requests, end.forgotten, end.time_ms);
+    }
+
+    /// An entry of the shard's log that is this partition's.
+    pub fn recover_entry(&mut self, recovery: &mut Recovery, entry: LogEntry) -> Result<(), Corrupt> {
+        self.on_disk = true;
+        match entry {
+            LogEntry::Record { commit, record, .. } => {
+                let last = self.log.last();
+                if record.position.lsn <= self.log.base().lsn {
+                    return Ok(());
+                }
+                if recovery.filling || record.prev() != last || record.position.epoch < record.prev_epoch {
+                    return Err(Corrupt { what: "a record that does not follow the one before it" });
+                }
+                if let Some((id, reply)) = &record.request {
+                    self.requests.add(*id, record.position.lsn, record.time_ms, reply.clone());
+                }
+                self.log.append(record);
+                let upto = commit.min(self.log.last().lsn);
+                if upto > self.commit {
+                    self.apply_up_to(upto);
+                    self.trim_log(Lsn(u64::MAX));
+                }
+            }
+            LogEntry::Truncate { after, .. } => {
+                if after < self.commit {
+                    return Err(Corrupt { what: "a committed record that was discarded" });
+                }
+                self.log.truncate_after(after);
+                self.requests.undo_after(after);
+            }
+            LogEntry::Wipe { .. } => {
+                self.forget();
+                *recovery = Recovery::default();
+            }
+            LogEntry::Chunk { payload, .. } => {
+                recovery.filling = true;
+                self.recover_chunk(&payload)?;
+            }
+            LogEntry::Filled { end, .. } => {
+                *recovery = Recovery { filling: false, complete_at: end.complete_at };
+                self.recover_end(end);
+            }
+        }
+        Ok(())
+    }
+
+    /// That was all. What another node's snapshot left unfinished is given up: such a copy counted for nothing.
+    pub fn recovered(&mut self, recovery: &Recovery, log: &mut LogTurn) {
+        if recovery.filling || self.commit < recovery.complete_at {
+            self.wipe(log);
+        }
+        self.durable = self.log.last().lsn;
+    }
+}
