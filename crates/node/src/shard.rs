@@ -463,7 +463,7 @@ impl Shard {
         std::mem::swap(&mut log.bytes, bytes);
         let tails = std::mem::take(&mut log.tails);
         self.last_turn += 1;
-        if self.durability.syncs() {
+        if self.durability.logs() {
             self.undurable.push_back((self.last_turn, tails));
         }
         Some(self.last_turn)

@@ -284,7 +284,7 @@ impl<W> Partition<W> {
                 out.log.filled(self.id, &end);
                 out.log.tail(Tail { partition: self.id, life: self.life, lsn: end.base.lsn });
             }
-            if self.durability.syncs() {
+            if self.durability.logs() {
                 backup.owes = Some(Owed { to: from, stored: Some((chunk.session, next)) });
             }
             self.log.reset(end.base);

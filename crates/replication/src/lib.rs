@@ -11,9 +11,9 @@
 //! Everything is an event in (a map, a message, a request, time) and effects out ([`Outbox`]). Nothing here does I/O,
 //! reads a clock or decides who is primary: that is the control plane's, and arrives as a map.
 //!
-//! When a record is durable is a setting ([`Durability`]): once it stands in the log in memory (`log = off`), once whoever
-//! drives this has handed it to the system, or once [`Partition::on_durable`] has said that it was synced. What is to be written
-//! gathers in a [`LogTurn`]; reading it back after a restart is [`recovery`]'s.
+//! When a record is durable is a setting ([`Durability`]): once it stands in the log in memory (`log = off`), or once
+//! [`Partition::on_durable`] has said that it stands in the log on disk. What is to be written gathers in a [`LogTurn`]; reading
+//! it back after a restart is [`recovery`]'s.
 
 mod backup;
 mod log_turn;

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use storage::{SnapshotEnd, log_entry};
-use types::settings::{Fsync, LogMode, Settings};
+use types::settings::{LogMode, Settings};
 use types::{Epoch, Lsn, PartitionId, Position, RequestId};
 
 /// When a record is durable.
@@ -16,30 +16,22 @@ pub enum Durability {
     /// When it stands in memory: nothing is written.
     #[default]
     Memory,
-    /// When it is handed to the system, before anything that follows from it leaves the shard.
-    Written,
-    /// When it was synced to the disk.
-    Synced,
+    /// When word comes that it stands in the log on disk: synced, or handed to the system, as `fsync` says.
+    Disk,
 }
 
 impl Durability {
     /// What the settings ask for.
     pub fn of(settings: &Settings) -> Durability {
-        match (settings.log, settings.fsync) {
-            (LogMode::Off, _) => Durability::Memory,
-            (LogMode::On, Fsync::Always) => Durability::Synced,
-            (LogMode::On, Fsync::Everysec | Fsync::Never) => Durability::Written,
+        match settings.log {
+            LogMode::Off => Durability::Memory,
+            LogMode::On => Durability::Disk,
         }
     }
 
     /// Whether there is a log on disk.
     pub fn logs(self) -> bool {
         self != Durability::Memory
-    }
-
-    /// Whether a record counts only once word of its being on the disk has come.
-    pub fn syncs(self) -> bool {
-        self == Durability::Synced
     }
 }
 

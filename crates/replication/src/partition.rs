@@ -234,7 +234,8 @@ impl<W> Partition<W> {
             _ => unreachable!("only a primary runs requests"),
         };
         changes.clear();
-        changes.set_keep(keeps_log || self.durability.logs(), !alone || self.durability.syncs());
+        let logs = self.durability.logs();
+        changes.set_keep(keeps_log || logs, !alone || logs);
         Keyspace::fresh(
             &mut self.table,
             changes,
@@ -329,7 +330,7 @@ impl<W> Partition<W> {
         } else {
             self.log.pass(position);
         }
-        if primary.required.len() == 1 && !self.durability.syncs() {
+        if primary.required.len() == 1 && !self.durability.logs() {
             self.commit = position.lsn;
             self.uncommitted.commit(position.lsn);
         } else {
@@ -355,7 +356,7 @@ impl<W> Partition<W> {
     /// How far this copy's own log is durable.
     pub(crate) fn own_held(&self) -> Lsn {
         let last = self.log.last().lsn;
-        if self.durability.syncs() && !planted::is(Bug::AcknowledgesUnsynced) {
+        if self.durability.logs() && !planted::is(Bug::AcknowledgesUnsynced) {
             self.durable.min(last)
         } else {
             last

@@ -42,6 +42,7 @@ impl<W> Partition<W> {
             LogEntry::Record { commit, record, .. } => {
                 let last = self.log.last();
                 if record.position.lsn <= self.log.base().lsn {
+                    // In the snapshot already.
                     return Ok(());
                 }
                 if recovery.filling || record.prev() != last || record.position.epoch < record.prev_epoch {
@@ -78,6 +79,12 @@ impl<W> Partition<W> {
             }
         }
         Ok(())
+    }
+
+    /// It cannot be used: it holds nothing.
+    pub fn abandon(&mut self, log: &mut LogTurn) {
+        self.on_disk = true;
+        self.wipe(log);
     }
 
     /// That was all. What another node's snapshot left unfinished is given up: such a copy counted for nothing.

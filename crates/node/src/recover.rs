@@ -1,0 +1,288 @@
+//! What a shard's disk has kept, read back before the node says a word.
+//!
+//! A shard has a directory: its log ([`storage::shard_log`]), snapshots of its partitions ([`storage::snapshot_file`]) and a
+//! small file that says from where on the log is needed. Each copy is made again from its snapshot and the entries since.
+//!
+//! Where something of it cannot be used the node goes on without: those copies are given up, and fetched anew from others. What
+//! was there is set aside under another name, never deleted.
+
+use crate::run::Waiter;
+use replication::recovery::Recovery;
+use replication::{Durability, LogTurn, Partition};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use storage::log_entry::LogEntry;
+use storage::shard_log::{self, ShardLog, ShardLogError, ShardLogOptions, Torn};
+use storage::snapshot_file::{self, SnapshotError};
+use storage::{Corrupt, Disk, Hasher, Journal, JournalError};
+use thiserror::Error;
+use types::{NodeId, PartitionId, ShardId};
+
+/// The file that says from where on the log is needed.
+const BEGIN_FILE: &str = "log.begin";
+
+/// Why a shard's directory cannot be opened.
+#[derive(Debug, Error)]
+pub enum RecoverError {
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] ShardLogError),
+    /// A snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The file that says where the log begins.
+    #[error(transparent)]
+    Begin(#[from] JournalError),
+    /// Something that cannot be used could not be set aside.
+    #[error("cannot set {path} aside: {source}", path = path.display())]
+    Aside {
+        /// What.
+        path: PathBuf,
+        /// What the disk said.
+        source: std::io::Error,
+    },
+}
+
+/// What a shard is opened with.
+#[derive(Clone, Debug)]
+pub struct RecoverConfig {
+    /// The node.
+    pub node: NodeId,
+    /// Its shard.
+    pub shard: ShardId,
+    /// Says whose files these are: of which cluster, node and shard.
+    pub identity: [u8; 32],
+    /// The node's hash seed.
+    pub hash_seed: u64,
+    /// When records are durable.
+    pub durability: Durability,
+    /// How large files of the log grow.
+    pub log: ShardLogOptions,
+}
+
+/// A shard's copies, to be given to its machine.
+pub struct Copies {
+    pub(crate) partitions: Vec<Partition<Waiter>>,
+    /// From where on the log is needed for each that has entries since its snapshot.
+    pub(crate) needed_from: BTreeMap<PartitionId, u64>,
+    pub(crate) log_end: u64,
+    /// What has to be put into the log first.
+    pub(crate) first: LogTurn,
+}
+
+/// A shard's opened directory.
+pub struct Opened<D: Disk> {
+    /// What the machine goes on with.
+    pub copies: Copies,
+    /// The log, to be written to.
+    pub log: ShardLog<D>,
+    /// The file that says where the log begins.
+    pub begin: LogBegin<D>,
+    /// How many entries were read.
+    pub entries: u64,
+    /// A torn tail that was cut off.
+    pub torn: Option<Torn>,
+    /// Copies that cannot be used, and why; `None`: all that the shard had.
+    pub lost: Vec<(Option<PartitionId>, String)>,
+}
+
+/// From where on the log is needed, on disk: so that a file missing at the log's front is noticed.
+pub struct LogBegin<D: Disk> {
+    journal: Journal<D>,
+    offset: u64,
+}
+
+impl<D: Disk> LogBegin<D> {
+    fn open(disk: D, directory: &Path) -> Result<LogBegin<D>, JournalError> {
+        let (journal, frames) = Journal::open(disk, &directory.join(BEGIN_FILE))?;
+        let last = frames.last().and_then(|frame| frame.first_chunk::<8>());
+        Ok(LogBegin { journal, offset: last.map_or(0, |bytes| u64::from_le_bytes(*bytes)) })
+    }
+
+    /// What lies before this offset is needed no longer. Durable on return.
+    pub fn advance(&mut self, offset: u64) -> Result<(), JournalError> {
+        if offset > self.offset {
+            self.journal.rewrite(&[offset.to_le_bytes()])?;
+            self.offset = offset;
+        }
+        Ok(())
+    }
+}
+
+/// Where a shard's files are.
+pub fn shard_directory(data: &Path, shard: ShardId) -> PathBuf {
+    data.join(format!("shard-{shard}"))
+}
+
+/// How much there is to read of a shard's log, in bytes.
+pub fn bytes_to_read<D: Disk>(disk: &D, data: &Path, shard: ShardId) -> u64 {
+    shard_log::log_bytes(disk, &shard_directory(data, shard), 0).unwrap_or(0)
+}
+
+/// A copy that is being made again.
+struct Copy {
+    partition: Partition<Waiter>,
+    recovery: Recovery,
+    /// Entries before this offset are in its snapshot.
+    from: u64,
+    needed_from: Option<u64>,
+    lost: Option<String>,
+}
+
+/// Opens the directory of a shard in `data`, or makes it, and reads all that it has. `progress` hears how many bytes of the
+/// log were read.
+pub fn open_shard<D: Disk + Clone>(
+    disk: &D,
+    data: &Path,
+    config: &RecoverConfig,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Opened<D>, RecoverError> {
+    let directory = shard_directory(data, config.shard);
+    let io = |action: &'static str| {
+        let path = directory.clone();
+        move |source| RecoverError::Log(ShardLogError::Io { action, path, source })
+    };
+    disk.create_dir_all(&directory).map_err(io("cannot make the directory"))?;
+    let begin = LogBegin::open(disk.clone(), &directory)?;
+    let mut lost = Vec::new();
+    let mut copies = load_snapshots(disk, &directory, config, &mut lost)?;
+    let mut entries = 0;
+    let opened = {
+        let mut on_batch = |offset: u64, mut payload: bytes::Bytes| {
+            progress(offset);
+            while !payload.is_empty() {
+                match LogEntry::decode(&mut payload) {
+                    Ok(entry) => {
+                        entries += 1;
+                        take_entry(&mut copies, config, offset, entry);
+                    }
+                    Err(corrupt) => {
+                        // The checksum was right: another version wrote this, or a bug. Nobody knows whose entries follow.
+                        lost.push((None, format!("the log at offset {offset}: {corrupt}")));
+                        break;
+                    }
+                }
+            }
+        };
+        let open = |on_batch: &mut dyn FnMut(u64, bytes::Bytes)| {
+            ShardLog::open(disk.clone(), &directory, config.identity, config.log, begin.offset, on_batch)
+        };
+        match open(&mut on_batch) {
+            Err(error @ (ShardLogError::Rot { .. } | ShardLogError::Missing { .. })) => Err(error),
+            other => Ok(other?),
+        }
+    };
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            // Which partitions' entries were there cannot be known any more.
+            copies.clear();
+            lost.push((None, error.to_string()));
+            let aside = set_aside(disk, data, &directory)?;
+            lost.push((None, format!("what is left of it was set aside as {}", aside.display())));
+            disk.create_dir_all(&directory).map_err(io("cannot make the directory"))?;
+            let begin = LogBegin::open(disk.clone(), &directory)?;
+            let log = ShardLog::open(disk.clone(), &directory, config.identity, config.log, 0, &mut |_, _| {})?;
+            return Ok(finish(copies, log, begin, entries, lost));
+        }
+    };
+    Ok(finish(copies, opened, begin, entries, lost))
+}
+
+fn finish<D: Disk>(
+    copies: BTreeMap<PartitionId, Copy>,
+    opened: shard_log::Opened<D>,
+    begin: LogBegin<D>,
+    entries: u64,
+    mut lost: Vec<(Option<PartitionId>, String)>,
+) -> Opened<D> {
+    let all_lost = lost.iter().any(|(partition, _)| partition.is_none());
+    let mut result = Copies {
+        partitions: Vec::new(),
+        needed_from: BTreeMap::new(),
+        log_end: opened.log.end(),
+        first: LogTurn::default(),
+    };
+    for (id, mut copy) in copies {
+        if let Some(why) = copy.lost {
+            lost.push((Some(id), why));
+        }
+        if all_lost || lost.iter().any(|(partition, _)| *partition == Some(id)) {
+            copy.partition.abandon(&mut result.first);
+        } else {
+            copy.partition.recovered(&copy.recovery, &mut result.first);
+        }
+        if let Some(offset) = copy.needed_from {
+            result.needed_from.insert(id, offset);
+        }
+        result.partitions.push(copy.partition);
+    }
+    Opened { copies: result, log: opened.log, begin, entries, torn: opened.torn, lost }
+}
+
+fn new_copy(config: &RecoverConfig, id: PartitionId) -> Copy {
+    let hasher = Hasher::new(config.hash_seed);
+    Copy {
+        partition: Partition::new(id, config.node, hasher, config.durability),
+        recovery: Recovery::default(),
+        from: 0,
+        needed_from: None,
+        lost: None,
+    }
+}
+
+fn load_snapshots<D: Disk + Clone>(
+    disk: &D,
+    directory: &Path,
+    config: &RecoverConfig,
+    lost: &mut Vec<(Option<PartitionId>, String)>,
+) -> Result<BTreeMap<PartitionId, Copy>, RecoverError> {
+    let mut copies = BTreeMap::new();
+    for (id, path) in snapshot_file::list_snapshots(disk, directory)? {
+        let mut copy = new_copy(config, id);
+        let mut on_chunk = |chunk: bytes::Bytes| -> Result<(), Corrupt> { copy.partition.recover_chunk(&chunk) };
+        match snapshot_file::read_snapshot(disk, &path, config.identity, &mut on_chunk) {
+            Ok(loaded) => {
+                copy.from = loaded.log_offset;
+                copy.partition.recover_end(loaded.end);
+            }
+            Err(error @ SnapshotError::Rot { .. }) => {
+                lost.push((Some(id), error.to_string()));
+                let aside = path.with_extension("snap.rotten");
+                disk.rename(&path, &aside).map_err(|source| RecoverError::Aside { path, source })?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        copies.insert(id, copy);
+    }
+    Ok(copies)
+}
+
+fn take_entry(copies: &mut BTreeMap<PartitionId, Copy>, config: &RecoverConfig, offset: u64, entry: LogEntry) {
+    let copy = copies.entry(entry.partition()).or_insert_with_key(|id| new_copy(config, *id));
+    if offset < copy.from {
+        return;
+    }
+    copy.needed_from.get_or_insert(offset);
+    if matches!(entry, LogEntry::Wipe { .. }) {
+        // Whatever was wrong with what it held before, it is gone.
+        copy.lost = None;
+    }
+    if copy.lost.is_none()
+        && let Err(corrupt) = copy.partition.recover_entry(&mut copy.recovery, entry)
+    {
+        copy.lost = Some(format!("the log at offset {offset}: {corrupt}"));
+    }
+}
+
+/// Gives a shard's directory another name.
+fn set_aside<D: Disk>(disk: &D, data: &Path, directory: &Path) -> Result<PathBuf, RecoverError> {
+    let failed = |source| RecoverError::Aside { path: directory.to_owned(), source };
+    let names = disk.list(data).map_err(failed)?;
+    let base = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let free = (1..).map(|number| format!("{base}.aside-{number}")).find(|name| !names.contains(name));
+    let aside = data.join(free.unwrap_or_else(|| format!("{base}.aside")));
+    disk.rename(directory, &aside).map_err(failed)?;
+    disk.sync_dir(data).map_err(failed)?;
+    Ok(aside)
+}
