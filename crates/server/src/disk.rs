@@ -67,6 +67,22 @@ impl Disk for RealDisk {
         file.set_len(bytes)
     }
 
+    fn allocate(&self, file: &mut File, bytes: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::Errno;
+        if bytes == 0 {
+            return Ok(());
+        }
+        loop {
+            match fallocate(&*file, FallocateFlags::KEEP_SIZE, 0, bytes) {
+                Err(Errno::INTR) => {}
+                // Not every file system can.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+                result => return Ok(result?),
+            }
+        }
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }

@@ -50,8 +50,17 @@ struct FileState {
     seen: Vec<u8>,
     durable: Vec<u8>,
     writes: Vec<Write>,
+    /// For how many bytes room is reserved, where that is more than it has.
+    allocated: u64,
     /// A sync of it failed: nothing written before that becomes durable any more.
     lost: bool,
+}
+
+impl FileState {
+    /// What it takes of the disk's room.
+    fn room_bytes(&self) -> u64 {
+        self.allocated.max(self.seen.len() as u64)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -139,6 +148,7 @@ impl SimDisk {
             }
             file.seen = file.durable.clone();
             file.lost = false;
+            file.allocated = 0;
         }
         // Directories keep the order of their changes; kept here over all of them, which is stricter on nobody.
         let changes = std::mem::take(&mut state.changes);
@@ -199,7 +209,7 @@ impl SimDisk {
 impl State {
     fn used_bytes(&self) -> u64 {
         let used: BTreeSet<&u64> = self.names.values().collect();
-        used.iter().map(|file| self.files[file].seen.len() as u64).sum()
+        used.iter().map(|file| self.files[file].room_bytes()).sum()
     }
 
     fn has_directory_of(&self, path: &Path) -> io::Result<()> {
@@ -272,7 +282,7 @@ impl Disk for SimDisk {
             if fail_write {
                 (written, result) = (bytes.len() / 2, Err(Error::other("a simulated write error")));
             } else if let Some(room) = room {
-                let fits = file.seen.len() as u64 + room.saturating_sub(used);
+                let fits = file.room_bytes() + room.saturating_sub(used);
                 let fits = fits.saturating_sub(offset).min(bytes.len() as u64) as usize;
                 if fits < bytes.len() {
                     (written, result) = (fits, Err(ErrorKind::StorageFull.into()));
@@ -307,6 +317,23 @@ impl Disk for SimDisk {
             let write = Write::Truncate(bytes);
             write.make(&mut file.seen, write.bytes());
             file.writes.push(write);
+            file.allocated = 0;
+            Ok(())
+        })
+    }
+
+    /// A crash gives back what was reserved beyond the end.
+    fn allocate(&self, file: &mut SimFile, bytes: u64) -> io::Result<()> {
+        let (room, used) = {
+            let state = self.0.borrow();
+            (state.room_bytes, state.used_bytes())
+        };
+        self.with(file, |file| {
+            let more = bytes.saturating_sub(file.room_bytes());
+            if room.is_some_and(|room| more > room.saturating_sub(used)) {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            file.allocated = file.allocated.max(bytes);
             Ok(())
         })
     }

@@ -47,6 +47,11 @@ pub trait Disk {
     /// Cuts or lengthens a file to `bytes`.
     fn truncate(&self, file: &mut Self::File, bytes: u64) -> io::Result<()>;
 
+    /// Reserves room for the file's first `bytes` bytes, so that writing them cannot meet a full disk. The file's
+    /// length stays as it is; cutting the file gives back what was reserved beyond. Does nothing where the file
+    /// system cannot reserve.
+    fn allocate(&self, file: &mut Self::File, bytes: u64) -> io::Result<()>;
+
     /// Renames a file, in one step, over what had the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 

@@ -32,9 +32,15 @@ pub enum Bug {
     AcknowledgesUnsynced,
     /// A forwarded write that changed nothing is run again when it comes again (rule 17).
     RunsAgain,
+    /// A shard's log does not sync its directory after it has made a segment.
+    SkipsDirSync,
+    /// A shard's log takes a failed sync for one that may be tried again.
+    RetriesAfterFailedSync,
+    /// A shard's log goes on before a torn tail without cutting it off.
+    ResurrectsTail,
 }
 
-/// Every planted bug.
+/// Every planted bug that the simulation of clusters has to find.
 pub const BUGS: [Bug; 11] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
@@ -48,6 +54,9 @@ pub const BUGS: [Bug; 11] = [
     Bug::AppliesEarly,
     Bug::RunsAgain,
 ];
+
+/// Every planted bug that the crash tests of a shard's log have to find.
+pub const LOG_BUGS: [Bug; 3] = [Bug::SkipsDirSync, Bug::RetriesAfterFailedSync, Bug::ResurrectsTail];
 
 #[cfg(feature = "planted")]
 thread_local! {

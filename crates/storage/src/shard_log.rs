@@ -1,0 +1,472 @@
+//! The log on disk of one shard: all that its partitions' copies have to remember, in the order of its thread.
+//!
+//! A directory of segment files, each named by the logical offset of its first batch. Logical offsets count the
+//! bytes of batches, headers included, from 0 on and over all segments, so that a missing segment is noticed. A
+//! batch is what one turn made: a payload (a run of [entries](crate::log_entry)) behind a header. It is written
+//! once, at the end, and never changed. [`format`](self::format) has the bytes, `recovery` reads them back.
+//!
+//! What [`ShardLog::sync`] returned is durable: it is there after every crash. What came after may be there, up
+//! to some batch, or not; once [`ShardLog::open`] has told of it, it stays, and what it has cut off never comes
+//! back. Each batch says how much of the log was durable when it was written, and a segment's name says that
+//! all before it was. So bad bytes that nothing vouches for are a torn tail, which was never promised to
+//! anybody; others are rot, and an error.
+//!
+//! A failed sync is final: nobody knows what is on the disk then. So is every other error of the writer but two:
+//! [`ShardLogError::Full`] and [`ShardLogError::TooLarge`], which leave the log as it was. Room for a whole
+//! segment is reserved when it is made, so that a full disk shows there, and [`ShardLog::reserve`] shows it
+//! before anything is ordered.
+//!
+//! Left out: what the entries mean, threads, and locks. One log has one process. Rot in what was synced last,
+//! with nothing written since, looks like a torn tail.
+
+mod format;
+mod recovery;
+
+use crate::disk::Disk;
+use bytes::Bytes;
+pub use format::BATCH_HEADER_BYTES;
+use format::{BatchHeader, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, segment_name};
+use std::io;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+use types::planted::{self, Bug};
+
+/// The largest payload of a batch, in bytes.
+pub const PAYLOAD_BYTES_MAX: usize = 1 << 30;
+
+/// A buffer that one large batch made longer than this is given back.
+const BUFFER_BYTES_MAX: usize = 1 << 20;
+
+/// Why a shard's log could not be read or written.
+#[derive(Debug, Error)]
+pub enum ShardLogError {
+    /// The disk refused. Final: where the log was open, it is of no more use.
+    #[error("{action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// The disk has no room, or the user's quota is used up. Nothing has changed: what was to be appended is not
+    /// in the log, nor will it be after a crash, and may be tried again.
+    #[error(
+        "{action} {path}: no room is left on the disk. Free some, or give the file system more: writing goes on by \
+         itself",
+        path = path.display()
+    )]
+    Full {
+        /// What was tried.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+    },
+    /// Bytes that were durable have changed.
+    #[error(
+        "{path} is damaged at byte {offset}: it was written and synced, and no longer reads back. The disk may be \
+         failing. Do not edit the file. Move this node's data directory aside and let the node join anew",
+        path = path.display()
+    )]
+    Rot {
+        /// The file.
+        path: PathBuf,
+        /// Where the damage begins, in bytes from the file's start.
+        offset: u64,
+    },
+    /// A part of the log is not there.
+    #[error(
+        "{directory} lacks the log's bytes from {from} to {to}: a file that starts with log- is gone, or was cut. \
+         Put it back if it was moved; otherwise move this node's data directory aside and let the node join anew",
+        directory = directory.display()
+    )]
+    Missing {
+        /// The log's directory.
+        directory: PathBuf,
+        /// The logical offset of the first byte that is missing.
+        from: u64,
+        /// The logical offset after the last one.
+        to: u64,
+    },
+    /// The file is of a format version that this program does not know.
+    #[error(
+        "{path} has format version {found}, and this program reads {VERSION}: start the program that wrote it",
+        path = path.display()
+    )]
+    FormatVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version that it has.
+        found: u32,
+    },
+    /// The file is of another log.
+    #[error(
+        "{path} belongs to another cluster, another node or another shard: somebody has copied or moved it. \
+         Start with the data directory of this node, or with an empty one",
+        path = path.display()
+    )]
+    OtherIdentity {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A payload larger than [`PAYLOAD_BYTES_MAX`]. Nothing has changed.
+    #[error("a batch of {bytes} bytes is too large for {path}", path = path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The payload's size, in bytes.
+        bytes: usize,
+    },
+    /// An earlier failure was final.
+    #[error("{path} failed before, and nobody knows what of it is on disk: the process has to stop", path = path.display())]
+    Failed {
+        /// The log's directory.
+        path: PathBuf,
+    },
+}
+
+impl ShardLogError {
+    /// Whether the log is of no more use, and its process has to stop.
+    pub fn is_final(&self) -> bool {
+        !matches!(self, ShardLogError::Full { .. } | ShardLogError::TooLarge { .. })
+    }
+
+    /// What the disk's error means.
+    fn of(source: io::Error, action: &'static str, path: &Path) -> ShardLogError {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ShardLogError::Full { action, path },
+            _ => ShardLogError::Io { action, path, source },
+        }
+    }
+}
+
+/// How a log is written.
+#[derive(Clone, Copy, Debug)]
+pub struct ShardLogOptions {
+    /// How large a segment grows, in bytes. A batch larger than that gets one to itself.
+    pub segment_bytes: u64,
+}
+
+impl Default for ShardLogOptions {
+    fn default() -> ShardLogOptions {
+        ShardLogOptions { segment_bytes: 64 << 20 }
+    }
+}
+
+/// A file of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The logical offset of its first batch.
+    pub first: u64,
+    /// How long the file is, in bytes.
+    pub bytes: u64,
+}
+
+impl Segment {
+    /// The logical offset after its last batch.
+    pub fn end(&self) -> u64 {
+        self.first + self.bytes.saturating_sub(SEGMENT_HEADER_BYTES as u64)
+    }
+}
+
+/// What was cut off the end of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Torn {
+    /// The file.
+    pub path: PathBuf,
+    /// Where it was cut, in bytes from its start.
+    pub offset: u64,
+    /// How many bytes were cut off.
+    pub bytes: u64,
+}
+
+/// An opened log.
+pub struct Opened<D: Disk> {
+    /// Its writer.
+    pub log: ShardLog<D>,
+    /// What a crash had left torn. It was never promised to anybody.
+    pub torn: Option<Torn>,
+}
+
+/// The writer of a log.
+pub struct ShardLog<D: Disk> {
+    disk: D,
+    directory: PathBuf,
+    identity: [u8; 32],
+    /// The checksum of the identity.
+    seed: u32,
+    options: ShardLogOptions,
+    /// All files, oldest first. The last one is written to.
+    segments: Vec<Segment>,
+    file: D::File,
+    /// For how many bytes the last file has room, as far as is known.
+    allocated: u64,
+    durable: u64,
+    failed: bool,
+    buffer: Vec<u8>,
+}
+
+impl<D: Disk> ShardLog<D> {
+    /// Opens the log in `directory`, or makes it, and gives `on_batch` the logical offset and the payload of every
+    /// batch that ends above `from`, in order. All of these are durable on return. The directories above have to
+    /// exist, or are made.
+    ///
+    /// `identity` says whose log it is: of which cluster, node and shard. It should contain something that clients
+    /// cannot know. `from` is an offset that an append or a sync returned, or 0; the caller vouches that all before
+    /// it was durable. Segments that end at or before it are not read.
+    ///
+    /// The payloads of a segment share one buffer, which lives as long as any of them: copy what is kept.
+    /// [`log_bytes`] says how much there is to read.
+    ///
+    /// On an error the files are as they were, unless it was the disk that refused.
+    pub fn open(
+        disk: D,
+        directory: &Path,
+        identity: [u8; 32],
+        options: ShardLogOptions,
+        from: u64,
+        on_batch: &mut dyn FnMut(u64, Bytes),
+    ) -> Result<Opened<D>, ShardLogError> {
+        recovery::open(disk, directory, identity, options, from, on_batch)
+    }
+
+    /// Writes one batch at the end. Returns the logical offset after it. It counts only once a [`ShardLog::sync`]
+    /// has returned as much.
+    pub fn append(&mut self, payload: &[u8]) -> Result<u64, ShardLogError> {
+        let mut batch = std::mem::take(&mut self.buffer);
+        batch.clear();
+        batch.resize(BATCH_HEADER_BYTES, 0);
+        batch.extend_from_slice(payload);
+        let result = self.append_in_place(&mut batch);
+        if batch.capacity() <= BUFFER_BYTES_MAX {
+            self.buffer = batch;
+        }
+        result
+    }
+
+    /// As [`ShardLog::append`], without the copy: the payload begins [`BATCH_HEADER_BYTES`] after the start of
+    /// `batch`, and what is before it is overwritten with the header.
+    ///
+    /// # Panics
+    ///
+    /// Where `batch` is shorter than the header.
+    pub fn append_in_place(&mut self, batch: &mut [u8]) -> Result<u64, ShardLogError> {
+        let (header, payload) = batch.split_at_mut(BATCH_HEADER_BYTES);
+        self.reserve(payload.len())?;
+        let batch_header = BatchHeader {
+            payload_checksum: crc32c::crc32c(payload),
+            payload_bytes: payload.len() as u32,
+            offset: self.end(),
+            durable: self.durable,
+        };
+        header.copy_from_slice(&batch_header.encode(self.seed));
+        let at = self.current().bytes;
+        if let Err(error) = self.disk.write_at(&mut self.file, at, batch) {
+            let error = ShardLogError::of(error, "cannot write", &self.current_path());
+            return Err(self.take_back(at, error));
+        }
+        self.current_mut().bytes += batch.len() as u64;
+        Ok(self.end())
+    }
+
+    /// Makes room for a batch with a payload of so many bytes, in a new segment where the current one is full, so
+    /// that appending it cannot meet a full disk where the file system can reserve room. An error is that of
+    /// [`ShardLog::append`].
+    pub fn reserve(&mut self, payload_bytes: usize) -> Result<(), ShardLogError> {
+        self.check()?;
+        if payload_bytes > PAYLOAD_BYTES_MAX {
+            return Err(ShardLogError::TooLarge { path: self.current_path(), bytes: payload_bytes });
+        }
+        let batch_bytes = (BATCH_HEADER_BYTES + payload_bytes) as u64;
+        let current = self.current();
+        let needed = current.bytes + batch_bytes;
+        if current.end() > current.first && needed > self.options.segment_bytes {
+            return self.rotate(SEGMENT_HEADER_BYTES as u64 + batch_bytes);
+        }
+        if needed > self.allocated {
+            // Also where the file was opened or cut, which gives back what was reserved.
+            let room = needed.max(self.options.segment_bytes);
+            if let Err(error) = self.disk.allocate(&mut self.file, room) {
+                let error = ShardLogError::of(error, "cannot reserve room for", &self.current_path());
+                return Err(self.fail_if_final(error));
+            }
+            self.allocated = room;
+        }
+        Ok(())
+    }
+
+    /// Makes all batches durable, and returns the logical offset up to which all is. A failure is final.
+    pub fn sync(&mut self) -> Result<u64, ShardLogError> {
+        self.check()?;
+        if self.durable < self.end() {
+            self.sync_current()?;
+        }
+        Ok(self.durable)
+    }
+
+    /// Removes the segments that end at or before a logical offset, oldest first and never the last one, and
+    /// returns how many. Opening needs a `from` at or after their end from now on.
+    pub fn remove_before(&mut self, offset: u64) -> Result<usize, ShardLogError> {
+        self.check()?;
+        let mut removed = 0;
+        while let [oldest, next, ..] = self.segments[..]
+            && next.first <= offset
+        {
+            let path = self.path_of(oldest.first);
+            if let Err(error) = self.disk.remove(&path) {
+                return Err(self.fail_if_final(ShardLogError::of(error, "cannot remove", &path)));
+            }
+            self.segments.remove(0);
+            removed += 1;
+        }
+        if removed > 0 {
+            self.sync_directory()?;
+        }
+        Ok(removed)
+    }
+
+    /// The logical offset after the last batch.
+    pub fn end(&self) -> u64 {
+        self.current().end()
+    }
+
+    /// The logical offset up to which all batches are durable.
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// How long all files are, in bytes. What is reserved for the last one is not counted.
+    pub fn bytes_on_disk(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// The files, oldest first. The last one is written to.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Whether a failure was final.
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Ends the current segment and makes the next, with room for so many bytes at least. Where there is no room,
+    /// all is as it was.
+    fn rotate(&mut self, bytes: u64) -> Result<(), ShardLogError> {
+        // A segment's name says that all before it is durable.
+        self.sync_current()?;
+        let first = self.end();
+        let path = self.path_of(first);
+        let room = bytes.max(self.options.segment_bytes);
+        let mut file = match self.disk.open(&path) {
+            Ok(file) => file,
+            Err(error) => return Err(self.fail_if_final(ShardLogError::of(error, "cannot make", &path))),
+        };
+        if let Err(error) = fill_new(&self.disk, &mut file, &path, &self.identity, first, room) {
+            drop(file);
+            if !error.is_final() {
+                // Otherwise batches could still go to the segment before, beyond the offset in this name.
+                if let Err(error) = self.disk.remove(&path) {
+                    self.failed = true;
+                    return Err(io_error(error, "cannot remove", &path));
+                }
+                self.sync_directory()?;
+            }
+            return Err(self.fail_if_final(error));
+        }
+        if let Err(error) = self.disk.sync(&mut file) {
+            self.failed = true;
+            return Err(io_error(error, "cannot sync", &path));
+        }
+        if !planted::is(Bug::SkipsDirSync) {
+            self.sync_directory()?;
+        }
+        self.file = file;
+        self.allocated = room;
+        self.segments.push(Segment { first, bytes: SEGMENT_HEADER_BYTES as u64 });
+        Ok(())
+    }
+
+    /// After a failed write: nothing of it may be taken for a batch, now or after a crash.
+    fn take_back(&mut self, at: u64, error: ShardLogError) -> ShardLogError {
+        // Cutting gives back what was reserved.
+        self.allocated = 0;
+        if !error.is_final() {
+            if let Err(error) = self.disk.truncate(&mut self.file, at) {
+                self.failed = true;
+                return io_error(error, "cannot cut", &self.current_path());
+            }
+            if let Err(error) = self.sync_current() {
+                return error;
+            }
+        }
+        self.fail_if_final(error)
+    }
+
+    fn sync_current(&mut self) -> Result<(), ShardLogError> {
+        if let Err(error) = self.disk.sync(&mut self.file) {
+            self.failed = !planted::is(Bug::RetriesAfterFailedSync);
+            return Err(io_error(error, "cannot sync", &self.current_path()));
+        }
+        self.durable = self.end();
+        Ok(())
+    }
+
+    fn sync_directory(&mut self) -> Result<(), ShardLogError> {
+        self.disk.sync_dir(&self.directory).map_err(|error| {
+            self.failed = true;
+            io_error(error, "cannot sync", &self.directory)
+        })
+    }
+
+    fn current(&self) -> &Segment {
+        self.segments.last().expect("a log has a segment to write to")
+    }
+
+    fn current_mut(&mut self) -> &mut Segment {
+        self.segments.last_mut().expect("a log has a segment to write to")
+    }
+
+    fn current_path(&self) -> PathBuf {
+        self.path_of(self.current().first)
+    }
+
+    fn path_of(&self, first: u64) -> PathBuf {
+        self.directory.join(segment_name(first))
+    }
+
+    fn check(&self) -> Result<(), ShardLogError> {
+        if self.failed { Err(ShardLogError::Failed { path: self.directory.clone() }) } else { Ok(()) }
+    }
+
+    fn fail_if_final(&mut self, error: ShardLogError) -> ShardLogError {
+        self.failed |= error.is_final();
+        error
+    }
+}
+
+/// How many bytes [`ShardLog::open`] has to read of the log in `directory`: 0 where there is none.
+pub fn log_bytes<D: Disk>(disk: &D, directory: &Path, from: u64) -> Result<u64, ShardLogError> {
+    recovery::log_bytes(disk, directory, from)
+}
+
+/// An error that is final also where it says that the disk is full.
+fn io_error(source: io::Error, action: &'static str, path: &Path) -> ShardLogError {
+    ShardLogError::Io { action, path: path.to_owned(), source }
+}
+
+/// Reserves the room of a new segment and writes its header.
+fn fill_new<D: Disk>(
+    disk: &D,
+    file: &mut D::File,
+    path: &Path,
+    identity: &[u8; 32],
+    first: u64,
+    room: u64,
+) -> Result<(), ShardLogError> {
+    disk.allocate(file, room).map_err(|error| ShardLogError::of(error, "cannot reserve room for", path))?;
+    let header = SegmentHeader { version: VERSION, identity: *identity, first }.encode();
+    disk.write_at(file, 0, &header).map_err(|error| ShardLogError::of(error, "cannot write", path))
+}
