@@ -179,10 +179,12 @@ errors! {
         /// The command's full name.
         command: Cow<'static, str>
     } Final "NOPERM this user has no permissions to run the '{command}' command";
+    /// The disk has no room for more data.
+    33 DiskFull Retryable "MISCONF the disk is full: commands that may need more room are refused until it has some";
 }
 
 /// The first words of errors, by which they are counted (`INFO errorstats`). The last stands for any other.
-pub const ERROR_WORDS: [&str; 18] = [
+pub const ERROR_WORDS: [&str; 19] = [
     "ERR",
     "WRONGTYPE",
     "NOAUTH",
@@ -200,6 +202,7 @@ pub const ERROR_WORDS: [&str; 18] = [
     "UNKNOWN",
     "NOPERM",
     "BUSYKEY",
+    "MISCONF",
     "OTHER",
 ];
 

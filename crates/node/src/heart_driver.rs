@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use types::Instant;
 
+/// A disk that is at work for the log for so many leases stands still.
+const DISK_STALLS: u32 = 4;
+
 /// A node's heart and what it publishes.
 pub struct HeartDriver {
     heart: Heart,
@@ -24,7 +27,8 @@ impl HeartDriver {
     /// Time passes. Called every few milliseconds. `wall_ms` is Unix milliseconds on this machine's wall clock.
     pub fn tick(&mut self, now: Instant, wall_ms: u64) {
         // A shard wakes every few milliseconds even when idle; one that has not for half a lease stands still.
-        let stalled = now.since(self.published.oldest_stamp()) > self.lease / 2;
+        let stalled = now.since(self.published.oldest_stamp()) > self.lease / 2
+            || self.published.log_busy(now) > self.lease * DISK_STALLS;
         let acted_version = self.published.acted_version();
         let keys = self.published.sum(|shard| &shard.keys);
         self.published.stamp_heart(now);

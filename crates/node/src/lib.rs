@@ -24,6 +24,7 @@ mod listing;
 mod partitions;
 mod published;
 mod random_key;
+pub mod recover;
 mod request;
 mod run;
 mod scan;
@@ -34,7 +35,7 @@ pub mod stats;
 pub use control_driver::{ControlDriver, ControlDriverConfig, ControlDriverError, DriverEffects, KeptLogs};
 pub use heart_driver::HeartDriver;
 pub use published::{
-    ClusterFigures, ControlFigures, ProcessFigures, Published, ServerFigures, ShardCounters, View,
+    ClusterFigures, ControlFigures, LogFigures, ProcessFigures, Published, ServerFigures, ShardCounters, View,
 };
 pub use request::Preview;
 pub use shard::{Answer, Effects, Shard, ShardConfig, Ticket};

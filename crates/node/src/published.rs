@@ -4,7 +4,7 @@ use crate::slow_log::SlowLog;
 use crate::stats::{CommandStats, Totals};
 use command::Pause;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use types::{Instant, NodeId, ShardId};
 
 const NO_OFFSET: i64 = i64::MIN;
@@ -19,6 +19,10 @@ pub struct Published {
     lease_until: AtomicU64,
     clock_offset_ms: AtomicI64,
     shards: Vec<ShardCounters>,
+    /// Of the shards' logs on disk.
+    logs: Vec<LogFigures>,
+    /// Whether the disk has no room for some shard's log.
+    disk_full: AtomicBool,
     commands: Vec<CommandStats>,
     view: Mutex<View>,
     /// Until when clients are paused, in nanoseconds of the monotonic clock; its two lowest bits say which requests.
@@ -151,6 +155,26 @@ counters! {
 }
 
 counters! {
+    /// One shard's log on disk. Only its thread writes them.
+    #[repr(align(128))]
+    LogFigures:
+    /// Since when the disk has been at work without a break, in nanoseconds of the monotonic clock; 0 where it is not.
+    busy_since,
+    /// 1 where the disk has no room.
+    full,
+    /// Bytes written.
+    bytes_written,
+    /// Batches written.
+    batches,
+    /// Syncs.
+    syncs,
+    /// Nanoseconds that they took.
+    sync_ns,
+    /// Bytes that the log's files have.
+    disk_bytes,
+}
+
+counters! {
     /// Figures of the process that are sampled several times a second. Sizes are in bytes.
     ProcessFigures:
     /// What the allocator has handed out; 0 where it is not asked.
@@ -226,6 +250,8 @@ impl Published {
             pause: AtomicU64::new(0),
             heart_stamp: AtomicU64::new(0),
             control_stamp: AtomicU64::new(0),
+            logs: (0..shards.max(1)).map(|_| LogFigures::default()).collect(),
+            disk_full: AtomicBool::new(false),
             process: ProcessFigures::default(),
             control: ControlFigures::default(),
             cluster: ClusterFigures::default(),
@@ -345,6 +371,45 @@ impl Published {
     /// When the slowest shard last ended a turn.
     pub fn oldest_stamp(&self) -> Instant {
         Instant(self.shards.iter().map(|shard| shard.stamp.load(Ordering::Relaxed)).min().unwrap_or(0))
+    }
+
+    /// The figures of a shard's log on disk.
+    pub fn log(&self, shard: ShardId) -> &LogFigures {
+        &self.logs[usize::from(shard.0) % self.logs.len()]
+    }
+
+    /// Those of all shards.
+    pub fn logs(&self) -> &[LogFigures] {
+        &self.logs
+    }
+
+    /// Since when the disk has been at work for a shard's log without a break; none where it is not.
+    pub fn set_log_busy(&self, shard: ShardId, since: Option<Instant>) {
+        ShardCounters::set(&self.log(shard).busy_since, since.map_or(0, |since| since.0));
+    }
+
+    /// The longest that the disk has now been at work for any shard's log.
+    pub fn log_busy(&self, now: Instant) -> std::time::Duration {
+        let since = self.logs.iter().map(|log| log.busy_since.load(Ordering::Relaxed));
+        since
+            .filter(|&since| since > 0)
+            .min()
+            .map_or(std::time::Duration::ZERO, |since| now.since(Instant(since)))
+    }
+
+    /// Whether the disk has no room for a shard's log. Returns whether it had none before.
+    pub fn set_disk_full(&self, shard: ShardId, full: bool) -> bool {
+        let before = self.log(shard).full.swap(u64::from(full), Ordering::SeqCst) > 0;
+        if before != full {
+            let any = self.logs.iter().any(|log| log.full.load(Ordering::SeqCst) > 0);
+            self.disk_full.store(any, Ordering::SeqCst);
+        }
+        before
+    }
+
+    /// Whether the disk has no room for some shard's log.
+    pub fn is_disk_full(&self) -> bool {
+        self.disk_full.load(Ordering::Relaxed)
     }
 
     /// Which requests of clients wait just now.

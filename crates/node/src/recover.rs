@@ -13,8 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use storage::log_entry::LogEntry;
 use storage::shard_log::{self, ShardLog, ShardLogError, ShardLogOptions, Torn};
-use storage::snapshot_file::{self, SnapshotError};
-use storage::{Corrupt, Disk, Hasher, Journal, JournalError};
+use storage::{Disk, Hasher, Journal, JournalError};
 use thiserror::Error;
 use types::{NodeId, PartitionId, ShardId};
 
@@ -27,9 +26,6 @@ pub enum RecoverError {
     /// The log.
     #[error(transparent)]
     Log(#[from] ShardLogError),
-    /// A snapshot.
-    #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
     /// The file that says where the log begins.
     #[error(transparent)]
     Begin(#[from] JournalError),
@@ -65,6 +61,7 @@ pub struct Copies {
     pub(crate) partitions: Vec<Partition<Waiter>>,
     /// From where on the log is needed for each that has entries since its snapshot.
     pub(crate) needed_from: BTreeMap<PartitionId, u64>,
+    #[allow(dead_code)]
     pub(crate) log_end: u64,
     /// What has to be put into the log first.
     pub(crate) first: LogTurn,
@@ -145,7 +142,7 @@ pub fn open_shard<D: Disk + Clone>(
     disk.create_dir_all(&directory).map_err(io("cannot make the directory"))?;
     let begin = LogBegin::open(disk.clone(), &directory)?;
     let mut lost = Vec::new();
-    let mut copies = load_snapshots(disk, &directory, config, &mut lost)?;
+    let mut copies = BTreeMap::new();
     let mut entries = 0;
     let opened = {
         let mut on_batch = |offset: u64, mut payload: bytes::Bytes| {
@@ -182,7 +179,8 @@ pub fn open_shard<D: Disk + Clone>(
             lost.push((None, format!("what is left of it was set aside as {}", aside.display())));
             disk.create_dir_all(&directory).map_err(io("cannot make the directory"))?;
             let begin = LogBegin::open(disk.clone(), &directory)?;
-            let log = ShardLog::open(disk.clone(), &directory, config.identity, config.log, 0, &mut |_, _| {})?;
+            let log =
+                ShardLog::open(disk.clone(), &directory, config.identity, config.log, 0, &mut |_, _| {})?;
             return Ok(finish(copies, log, begin, entries, lost));
         }
     };
@@ -231,34 +229,12 @@ fn new_copy(config: &RecoverConfig, id: PartitionId) -> Copy {
     }
 }
 
-fn load_snapshots<D: Disk + Clone>(
-    disk: &D,
-    directory: &Path,
+fn take_entry(
+    copies: &mut BTreeMap<PartitionId, Copy>,
     config: &RecoverConfig,
-    lost: &mut Vec<(Option<PartitionId>, String)>,
-) -> Result<BTreeMap<PartitionId, Copy>, RecoverError> {
-    let mut copies = BTreeMap::new();
-    for (id, path) in snapshot_file::list_snapshots(disk, directory)? {
-        let mut copy = new_copy(config, id);
-        let mut on_chunk = |chunk: bytes::Bytes| -> Result<(), Corrupt> { copy.partition.recover_chunk(&chunk) };
-        match snapshot_file::read_snapshot(disk, &path, config.identity, &mut on_chunk) {
-            Ok(loaded) => {
-                copy.from = loaded.log_offset;
-                copy.partition.recover_end(loaded.end);
-            }
-            Err(error @ SnapshotError::Rot { .. }) => {
-                lost.push((Some(id), error.to_string()));
-                let aside = path.with_extension("snap.rotten");
-                disk.rename(&path, &aside).map_err(|source| RecoverError::Aside { path, source })?;
-            }
-            Err(error) => return Err(error.into()),
-        }
-        copies.insert(id, copy);
-    }
-    Ok(copies)
-}
-
-fn take_entry(copies: &mut BTreeMap<PartitionId, Copy>, config: &RecoverConfig, offset: u64, entry: LogEntry) {
+    offset: u64,
+    entry: LogEntry,
+) {
     let copy = copies.entry(entry.partition()).or_insert_with_key(|id| new_copy(config, *id));
     if offset < copy.from {
         return;

@@ -209,6 +209,12 @@ impl Shard {
             {
                 return self.hand_over(task.origin, Reply::Error(CommandError::OutOfMemory), None, sink);
             }
+            if self.durability.logs()
+                && task.command.flags.contains(Flags::DENYOOM)
+                && self.config.published.is_disk_full()
+            {
+                return self.hand_over(task.origin, Reply::Error(CommandError::DiskFull), None, sink);
+            }
             if !partition.enough_in_sync() {
                 return self.hand_over(task.origin, Reply::Error(CommandError::NoReplicas), None, sink);
             }

@@ -7,6 +7,7 @@ use crate::last_writes::LastWrites;
 use crate::partitions::Partitions;
 use crate::published::{Published, ServerFigures, ShardCounters};
 use crate::random_key::KeyCounts;
+use crate::recover::Copies;
 use crate::run::{Parked, Waiter};
 use command::{ClientOrder, Pause, Reply};
 use control::{Change, Identity};
@@ -446,14 +447,16 @@ impl Shard {
 
     // ------------------------------------------------------------------------------------------ the log on disk
 
-    /// A copy that the disk has kept, before the first map comes.
-    pub fn adopt(&mut self, partition: Partition<Waiter>) {
-        self.partitions.insert(partition);
+    /// Copies that the disk has kept, before the first map comes.
+    pub fn adopt(&mut self, copies: Copies) {
+        for partition in copies.partitions {
+            self.partitions.insert(partition);
+        }
+        self.outbox.log = copies.first;
     }
 
     /// Takes the entries that came together since the last call, in exchange for an empty buffer. They have to be put at the
-    /// end of this shard's log: before anything else that it says goes out where records count as durable once they are
-    /// handed over; otherwise at leisure, and [`Shard::durable`] tells once they are synced. Returns the number of the turn.
+    /// end of this shard's log, in order; [`Shard::logged`] tells once they are durable. Returns the number of the turn.
     pub fn take_log(&mut self, bytes: &mut Vec<u8>) -> Option<u64> {
         let log = &mut self.outbox.log;
         if log.is_empty() {
@@ -463,14 +466,12 @@ impl Shard {
         std::mem::swap(&mut log.bytes, bytes);
         let tails = std::mem::take(&mut log.tails);
         self.last_turn += 1;
-        if self.durability.logs() {
-            self.undurable.push_back((self.last_turn, tails));
-        }
+        self.undurable.push_back((self.last_turn, tails));
         Some(self.last_turn)
     }
 
-    /// The log is synced up to the entries of this turn.
-    pub fn durable(&mut self, now: Instant, turn: u64) {
+    /// The log is durable up to the entries of this turn.
+    pub fn logged(&mut self, now: Instant, turn: u64, _offset: u64) {
         self.at(now);
         while let Some((_, tails)) = self.undurable.pop_front_if(|(number, _)| *number <= turn) {
             for Tail { partition: id, life, lsn } in tails {

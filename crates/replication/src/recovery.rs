@@ -6,8 +6,9 @@
 
 use crate::log_turn::LogTurn;
 use crate::partition::Partition;
+use bytes::Bytes;
 use storage::log_entry::LogEntry;
-use storage::{Corrupt, SnapshotEnd, snapshot};
+use storage::{Corrupt, Record, SnapshotEnd, snapshot};
 use types::Lsn;
 
 /// How far a copy is read back.
@@ -49,9 +50,13 @@ impl<W> Partition<W> {
                     return Err(Corrupt { what: "a record that does not follow the one before it" });
                 }
                 if let Some((id, reply)) = &record.request {
-                    self.requests.add(*id, record.position.lsn, record.time_ms, reply.clone());
+                    let reply = Bytes::copy_from_slice(reply);
+                    self.requests.add(*id, record.position.lsn, record.time_ms, reply);
                 }
-                self.log.append(record);
+                // The body is part of a large buffer, which must not live as long as it.
+                let body = Bytes::copy_from_slice(&record.body);
+                let request = record.request.map(|(id, reply)| (id, Bytes::copy_from_slice(&reply)));
+                self.log.append(Record { body, request, ..record });
                 let upto = commit.min(self.log.last().lsn);
                 if upto > self.commit {
                     self.apply_up_to(upto);

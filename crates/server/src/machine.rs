@@ -47,6 +47,10 @@ pub trait ShardMachine {
     fn work(&mut self, now: Instant) -> bool;
     /// The loop's turn ends.
     fn flush(&mut self, now: Instant);
+    /// Takes the entries for its log on disk, in exchange for an empty buffer: the number of their turn, if there are any.
+    fn take_log(&mut self, bytes: &mut Vec<u8>) -> Option<u64>;
+    /// The log is durable up to the entries of this turn, and reaches to this offset.
+    fn logged(&mut self, now: Instant, turn: u64, offset: u64);
     /// What it wants done, to be drained.
     fn effects(&mut self) -> &mut Effects;
     /// A turn begins: settings may have changed.
@@ -148,6 +152,14 @@ impl ShardMachine for node::Shard {
 
     fn flush(&mut self, now: Instant) {
         node::Shard::flush(self, now);
+    }
+
+    fn take_log(&mut self, bytes: &mut Vec<u8>) -> Option<u64> {
+        node::Shard::take_log(self, bytes)
+    }
+
+    fn logged(&mut self, now: Instant, turn: u64, offset: u64) {
+        node::Shard::logged(self, now, turn, offset);
     }
 
     fn effects(&mut self) -> &mut Effects {

@@ -4,6 +4,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::io;
+use types::{NodeId, ShardId};
 use wire::peer::handshake::{CLUSTER_ID_BYTES, NONCE_BYTES, PROOF_BYTES};
 
 const SECRET_BYTES: usize = 32;
@@ -19,6 +20,11 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
+    /// What marks a shard's files as this cluster's, this node's and that shard's; who does not know the secret cannot make it.
+    pub fn file_identity(&self, node: NodeId, shard: ShardId) -> [u8; PROOF_BYTES] {
+        self.prove(format!("files of node {node}, shard {shard}").as_bytes())
+    }
+
     /// From 64 hex digits.
     pub fn parse(text: &str) -> Option<Secret> {
         let digits = text.as_bytes();

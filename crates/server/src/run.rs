@@ -1,20 +1,24 @@
 //! The real node: the machines of room `node`, made from a data directory and settings.
 
 use crate::client_ports::ClientCount;
+use crate::data::{self, OpenLog};
 use crate::disk::RealDisk;
 use crate::machine::{HeartEffects, HeartInput, HeartMachine};
 use crate::start::{Machines, Prepared, StartError, run_with};
 use crate::stats::ShardStats;
 use crate::{clock, proof};
 use control::message::{Beat, Identity};
+use node::recover::RecoverConfig;
 use node::{
-    ControlDriver, ControlDriverConfig, ControlDriverError, HeartDriver, Published, ServerFigures, Shard,
-    ShardConfig,
+    ControlDriver, ControlDriverConfig, ControlDriverError, HeartDriver, KeptLogs, Published, ServerFigures,
+    Shard, ShardConfig,
 };
+use replication::Durability;
 use std::sync::Arc;
+use storage::ShardLogOptions;
 use tracing::info;
 use types::settings::Settings;
-use types::{Instant, ShardId};
+use types::{Instant, NodeId, ShardId};
 
 /// Runs a node until SIGTERM or SIGINT.
 pub fn run(settings: Settings) -> Result<(), StartError> {
@@ -23,8 +27,8 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
 
 type NodeMachines = Machines<Shard, Heart, ControlDriver<RealDisk>>;
 
-fn build(prepared: &Prepared) -> Result<(Identity, NodeMachines), StartError> {
-    let settings = &prepared.settings;
+fn build(prepared: &mut Prepared) -> Result<(Identity, NodeMachines), StartError> {
+    let settings = &prepared.settings.clone();
     let random = || {
         let drawn = proof::random::<8>().map(u64::from_le_bytes);
         drawn.map_err(|source| StartError::System { what: "cannot draw random numbers", source })
@@ -35,11 +39,14 @@ fn build(prepared: &Prepared) -> Result<(Identity, NodeMachines), StartError> {
         shards: prepared.shards,
         wall_ms: clock::wall_ms(),
         seed: random()?,
+        kept: KeptLogs::default(),
     };
     let not_opened = |error| match error {
         ControlDriverError::Settings(error) => StartError::Setting(error),
         other => StartError::Control { why: other.to_string() },
     };
+    let (logs, kept) = open_logs(prepared)?;
+    let config = ControlDriverConfig { kept, ..config };
     let mut control =
         ControlDriver::open(RealDisk, prepared.directory.path(), config, clock::now()).map_err(not_opened)?;
     let identity = control.identity();
@@ -54,6 +61,8 @@ fn build(prepared: &Prepared) -> Result<(Identity, NodeMachines), StartError> {
     // The same on every node, so that a SCAN's cursor means the same place in every copy; and as secret as the secret.
     let hash_seed = prepared.secret.hash_seed();
     let figures = figures(prepared.client_count.clone());
+    let (mut copies, logs): (Vec<_>, Vec<_>) =
+        logs.into_iter().map(|open| (Some(open.copies), (open.log, open.begin))).unzip();
     let shards = (0..prepared.shards).map(ShardId).map(|shard| {
         let mut machine = Shard::new(ShardConfig {
             settings: prepared.shared.reader(),
@@ -64,10 +73,29 @@ fn build(prepared: &Prepared) -> Result<(Identity, NodeMachines), StartError> {
             published: published.clone(),
         });
         machine.set_figures(figures.clone());
+        if let Some(copies) = copies.get_mut(usize::from(shard.0)).and_then(Option::take) {
+            machine.adopt(copies);
+        }
         (machine, ShardStats::new(published.clone(), shard))
     });
     let shards = shards.collect();
-    Ok((identity, Machines { shards, heart, control, published, figures }))
+    Ok((identity, Machines { shards, heart, control, logs, published, figures }))
+}
+
+/// Reads back what the shards' logs on disk have kept.
+fn open_logs(prepared: &mut Prepared) -> Result<(Vec<OpenLog>, KeptLogs), StartError> {
+    let Some(data) = &mut prepared.data else { return Ok((Vec::new(), KeptLogs::default())) };
+    let settings = &prepared.settings;
+    let node = NodeId(settings.node_id);
+    let configs = (0..prepared.shards).map(ShardId).map(|shard| RecoverConfig {
+        node,
+        shard,
+        identity: prepared.secret.file_identity(node, shard),
+        hash_seed: prepared.secret.hash_seed(),
+        durability: Durability::of(settings),
+        log: ShardLogOptions::default(),
+    });
+    data::open_logs(data, prepared.directory.path(), settings.fsync, configs.collect(), settings.partitions)
 }
 
 /// The heart, which also tells the operator when the node begins and ceases to serve.

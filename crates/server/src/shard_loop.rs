@@ -10,6 +10,7 @@ use crate::clients::Orders;
 use crate::clock;
 use crate::connection::Connection;
 use crate::link::{Links, is_link};
+use crate::log_thread::LogFeed;
 use crate::machine::{Effects, ShardMachine};
 use crate::mailbox::Mailbox;
 use crate::ring::{Completion, Ring};
@@ -82,6 +83,8 @@ pub struct ShardParts<M> {
     pub stats: ShardStats,
     /// Where it sends what takes long to free.
     pub freer: work::Freer,
+    /// Where its log goes, if it is on disk.
+    pub log: Option<LogFeed>,
 }
 
 /// A shard's thread.
@@ -96,6 +99,8 @@ pub struct ShardLoop<M> {
     /// Reads and writes for the clients, where there is one; otherwise epoll says when to.
     ring: Option<Ring>,
     completions: Vec<Completion>,
+    /// Entries on their way to the log.
+    log_bytes: Vec<u8>,
     work: Work,
     outgoing: BTreeMap<(NodeId, ShardId), Vec<Message>>,
     /// What clients asked of all connections.
@@ -176,6 +181,7 @@ impl<M: ShardMachine> ShardLoop<M> {
             scratch: vec![0; SCRATCH_BYTES],
             ring: None,
             completions: Vec::new(),
+            log_bytes: Vec::new(),
             work: Work::default(),
             outgoing: BTreeMap::new(),
             orders: Orders::default(),
@@ -387,6 +393,7 @@ impl<M: ShardMachine> ShardLoop<M> {
                     let tails = self.parts.machine.tails(&partitions);
                     self.parts.threads.control.send(Mail::Tails(to, question, tails));
                 }
+                Mail::Logged(turn, offset) => self.parts.machine.logged(now, turn, offset),
                 Mail::Stop => self.begin_stop(now),
                 Mail::ClientOrder(from, number, order) => {
                     let answer = self.carry_out_order(now, None, &order);
@@ -573,6 +580,11 @@ impl<M: ShardMachine> ShardLoop<M> {
         }
         self.work.run(&mut self.parts.machine, &self.parts.freer);
         self.parts.machine.flush(now);
+        if let Some(turn) = self.parts.machine.take_log(&mut self.log_bytes)
+            && let Some(log) = &self.parts.log
+        {
+            log.push(turn, &mut self.log_bytes);
+        }
         self.carry_out(now);
         self.parts.links.flush(now);
         self.write_connections(now);

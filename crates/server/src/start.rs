@@ -3,10 +3,13 @@
 use crate::buffers::ClientBuffers;
 use crate::client_ports::{ClientCount, ClientPorts, ClientPortsStop, listen};
 use crate::control_loop::ControlLoop;
+use crate::data::{self, DataFile};
 use crate::directory::Directory;
+use crate::disk::RealDisk;
 use crate::heart_loop::HeartLoop;
 use crate::http::{self, HttpState};
 use crate::link::Links;
+use crate::log_thread::{LogFeed, LogThread};
 use crate::machine::{ControlMachine, HeartMachine, ShardMachine};
 use crate::mailbox::{Mailbox, mailbox};
 use crate::peers::{self, Dialer, Membership};
@@ -19,6 +22,7 @@ use crate::work;
 use command::Door;
 use control::message::Identity;
 use mio::{Poll, Waker};
+use node::recover::LogBegin;
 use node::{Published, ServerFigures};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -32,9 +36,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+use storage::ShardLog;
 use thiserror::Error;
 use tracing::{info, warn};
-use types::settings::{SettingError, Settings};
+use types::settings::{LogMode, SettingError, Settings};
 use types::shared_settings::SharedSettings;
 use types::{Endpoint, NodeId, ShardId};
 
@@ -98,6 +103,38 @@ pub enum StartError {
         /// What went wrong.
         why: String,
     },
+    /// The data directory's own file cannot be used.
+    #[error("{path}: {why}", path = path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A shard's log cannot be opened.
+    #[error("cannot open the log of shard {shard}: {why}")]
+    Log {
+        /// The shard.
+        shard: ShardId,
+        /// What is wrong with it, and where.
+        why: String,
+    },
+    /// The logs were written with another number of shards.
+    #[error("the logs in {path} were written with {found} shards, and `shards` is {wanted}: set `shards = {found}`, or 0", path = path.display())]
+    Shards {
+        /// The data directory.
+        path: PathBuf,
+        /// How many it has.
+        found: u16,
+        /// How many are asked for.
+        wanted: u16,
+    },
+    /// There is a log on disk, and the settings say that there is none.
+    #[error("{path} holds logs on disk, and `log = off` would forget them: start with `log = on`, or give this node another `dir`", path = path.display())]
+    LogThere {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// The control plane's file cannot be read.
     #[error("cannot read this node's control file: {why}")]
     Control {
@@ -124,6 +161,8 @@ pub struct Prepared {
     pub settings: Arc<Settings>,
     /// The data directory, held.
     pub directory: Directory,
+    /// What it says of itself, where logs are on disk.
+    pub data: Option<DataFile>,
     /// What proves membership.
     pub secret: Secret,
     /// How many shards.
@@ -140,13 +179,24 @@ pub struct Prepared {
 /// Checks the settings, takes the data directory, and opens the ports.
 pub fn prepare(mut settings: Settings) -> Result<Prepared, StartError> {
     settings.check()?;
-    if settings.shards == 0 {
-        settings.shards = processors();
-    }
-    let shards = settings.shards;
     let joins = !settings.join.as_str().is_empty();
     let alone = settings.listed_nodes()?.len() == 1 && !joins;
     let directory = Directory::open(&settings.directory())?;
+    let data = match settings.log {
+        LogMode::On => Some(DataFile::open(directory.path())?),
+        LogMode::Off if data::has_logs(directory.path()) => {
+            return Err(StartError::LogThere { path: directory.path().to_owned() });
+        }
+        LogMode::Off => None,
+    };
+    let shards = match (settings.shards, data.as_ref().and_then(DataFile::shards)) {
+        (0, found) => found.unwrap_or_else(processors),
+        (wanted, Some(found)) if wanted != found => {
+            return Err(StartError::Shards { path: directory.path().to_owned(), found, wanted });
+        }
+        (wanted, _) => wanted,
+    };
+    settings.shards = shards;
     let secret = directory.join_secret(alone)?;
     if joins && settings.nodes.as_str().is_empty() {
         let address = settings.join.as_str().to_owned();
@@ -171,7 +221,7 @@ pub fn prepare(mut settings: Settings) -> Result<Prepared, StartError> {
     let settings = Arc::new(settings);
     let shared = SharedSettings::with_clients_max(settings.clone(), clients_max);
     let client_count = Arc::new(ClientCount::default());
-    Ok(Prepared { settings, directory, secret, shards, client_count, clients, peers, http, shared })
+    Ok(Prepared { settings, directory, data, secret, shards, client_count, clients, peers, http, shared })
 }
 
 /// Processors that this process may use.
@@ -215,6 +265,8 @@ pub struct Machines<S, H, C> {
     pub heart: H,
     /// The control plane's.
     pub control: C,
+    /// The shards' logs, where they are on disk.
+    pub logs: Vec<(ShardLog<RealDisk>, LogBegin<RealDisk>)>,
     /// What they tell each other.
     pub published: Arc<Published>,
     /// Figures of the process.
@@ -228,6 +280,8 @@ pub struct Running {
     acceptor: JoinHandle<()>,
     shards: Vec<JoinHandle<()>>,
     free: JoinHandle<()>,
+    logs: Vec<(LogFeed, JoinHandle<()>)>,
+    data: Option<DataFile>,
     heart: JoinHandle<()>,
     control: JoinHandle<()>,
     runtime: tokio::runtime::Runtime,
@@ -252,8 +306,18 @@ where
     H: HeartMachine + Send + 'static,
     C: ControlMachine + Send + 'static,
 {
-    let Prepared { settings, directory, secret, shards, client_count: count, clients, peers, http, shared } =
-        prepared;
+    let Prepared {
+        settings,
+        directory,
+        data,
+        secret,
+        shards,
+        client_count: count,
+        clients,
+        peers,
+        http,
+        shared,
+    } = prepared;
     assert_eq!(machines.shards.len(), usize::from(shards), "a machine for each shard");
     let addresses: BTreeMap<NodeId, (String, u16)> = settings
         .listed_nodes()?
@@ -283,6 +347,7 @@ where
     let client_ids = Arc::new(AtomicU64::new(1));
     let (client_ports, ports) =
         ClientPorts::new(clients, threads.clone(), count.clone(), shared.reader()).map_err(system(watch))?;
+    let published = machines.published.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("peers")
@@ -299,7 +364,7 @@ where
     if let Some(http) = http {
         let state = HttpState {
             node: identity.node,
-            published: machines.published,
+            published: published.clone(),
             settings: shared.clone(),
             figures: machines.figures,
             clients: count.clone(),
@@ -327,6 +392,20 @@ where
     let (freer, to_free) = mpsc::channel();
     let free = spawn("free", move || work::free_large(&to_free))?;
     let mut shard_threads = Vec::new();
+    let mut logs = Vec::new();
+    for (at, (log, _begin)) in machines.logs.into_iter().enumerate() {
+        let shard = ShardId(at as u16);
+        let feed = LogFeed::default();
+        let thread = LogThread {
+            log,
+            feed: feed.clone(),
+            shard,
+            post: threads.shards[at].clone(),
+            fsync: settings.fsync,
+            published: published.clone(),
+        };
+        logs.push((feed, spawn(&format!("log-{shard}"), move || thread.run())?));
+    }
     for (at, (parts, (machine, stats))) in loops.into_iter().zip(machines.shards).enumerate() {
         let Loop { poll, mailbox, links } = parts;
         let shard = ShardId(at as u16);
@@ -344,6 +423,7 @@ where
             client_ids: client_ids.clone(),
             stats,
             freer: freer.clone(),
+            log: logs.get(at).map(|(feed, _)| feed.clone()),
         };
         let shard_loop = ShardLoop::new(parts);
         shard_threads.push(spawn(&format!("shard-{shard}"), move || shard_loop.run())?);
@@ -366,6 +446,8 @@ where
         acceptor,
         shards: shard_threads,
         free,
+        logs,
+        data,
         heart,
         control,
         runtime,
@@ -410,6 +492,13 @@ impl Running {
         for shard in self.shards {
             let _ = shard.join();
         }
+        for (feed, thread) in self.logs {
+            feed.stop();
+            let _ = thread.join();
+        }
+        if let Some(data) = self.data {
+            data.ended();
+        }
         let _ = self.free.join();
         self.threads.heart.send(Mail::Stop);
         let _ = self.heart.join();
@@ -422,7 +511,7 @@ impl Running {
 /// Runs a node until SIGTERM or SIGINT. `build` makes its machines once it holds its directory and its ports.
 pub fn run_with<S, H, C>(
     settings: Settings,
-    build: impl FnOnce(&Prepared) -> Result<(Identity, Machines<S, H, C>), StartError>,
+    build: impl FnOnce(&mut Prepared) -> Result<(Identity, Machines<S, H, C>), StartError>,
 ) -> Result<(), StartError>
 where
     S: ShardMachine + Send + 'static,
@@ -431,8 +520,8 @@ where
 {
     // Before any thread starts, so that a signal during the start ends it in order too.
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(system("cannot watch for signals"))?;
-    let prepared = prepare(settings)?;
-    let (identity, machines) = build(&prepared)?;
+    let mut prepared = prepare(settings)?;
+    let (identity, machines) = build(&mut prepared)?;
     let running = start(prepared, identity, machines)?;
     if let Some(signal) = signals.forever().next() {
         info!(signal, "stopping");

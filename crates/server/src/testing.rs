@@ -131,6 +131,10 @@ impl ShardMachine for FakeShard {
     fn preview(&self, _: &[&[u8]]) -> Preview {
         Preview::default()
     }
+    fn take_log(&mut self, _: &mut Vec<u8>) -> Option<u64> {
+        None
+    }
+    fn logged(&mut self, _: Instant, _: u64, _: u64) {}
     fn prefetch(&self, _: &Preview) {}
 
     fn pause(&self, _: Instant) -> Pause {
@@ -306,6 +310,7 @@ impl FakeNode {
         let settings = Arc::new(settings);
         let published = Arc::new(node::Published::new(1));
         let prepared = Prepared {
+            data: None,
             shared: SharedSettings::new(settings.clone()),
             settings,
             directory: Directory::open(dir.path()).unwrap(),
@@ -326,6 +331,7 @@ impl FakeNode {
         let ran = shard.ran.clone();
         let to = config.heart_to.map(NodeId);
         let machines = Machines {
+            logs: Vec::new(),
             shards: vec![(shard, ShardStats::new(published.clone(), ShardId(0)))],
             heart: FakeHeart { told: tell.clone(), effects: HeartEffects::default(), beats: 0, to },
             control: FakeControl { told: tell, effects: DriverEffects::default() },

@@ -39,6 +39,8 @@ pub enum Mail {
     ClientOrder(ShardId, u64, ClientOrder),
     /// To a shard: another's answer.
     ClientAnswer(u64, ClientAnswer),
+    /// To a shard: its log is durable up to the entries of this turn, and reaches to this offset.
+    Logged(u64, u64),
     /// To any: finish.
     Stop,
 }

@@ -100,6 +100,7 @@ impl Process {
             shards,
             wall_ms,
             seed,
+            kept: node::KeptLogs::default(),
         };
         let control = ControlDriver::open(disk, directory, config, now).map_err(|error| error.to_string())?;
         let published = Arc::new(Published::new(shards));

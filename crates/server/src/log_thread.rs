@@ -1,0 +1,219 @@
+//! A shard's log on its way to the disk: a thread of its own takes what has gathered while the last write and sync ran, so that
+//! one sync serves all (group commit).
+//!
+//! The shard hands over the entries of each turn and hears back, by letter, up to which turn they are durable: after the sync
+//! with `fsync = always`, otherwise after the write, and then a sync follows within a second (`everysec`).
+//!
+//! A failed write or sync is final: nobody knows what is on the disk then, so the process says so and ends. Only a full disk is
+//! waited for. It shows while there is still room for what is under way, since room is reserved ahead: from then on commands
+//! that need more are refused (`Published::set_disk_full`).
+
+use crate::clock;
+use crate::mailbox::Post;
+use crate::threads::Mail;
+use node::{Published, ShardCounters};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use storage::{Disk, ShardLog, ShardLogError};
+use tracing::{error, info, warn};
+use types::settings::Fsync;
+use types::{Instant, ShardId};
+
+/// The exit code of a process whose disk has failed.
+const DISK_FAILED: i32 = 3;
+/// From one sync to the next, with `everysec`.
+const SECOND: Duration = Duration::from_secs(1);
+/// Room that is kept for what is ordered already when the disk turns out to be full, in bytes.
+const AHEAD_BYTES: usize = 4 << 20;
+/// Between two attempts to write to a full disk.
+const FULL_RETRY: Duration = Duration::from_millis(50);
+/// A buffer that one large turn made longer than this is given back.
+const BUFFER_BYTES_MAX: usize = 4 << 20;
+
+/// The shard's end.
+#[derive(Clone, Debug, Default)]
+pub struct LogFeed(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Entries that wait, and the last turn that they are of.
+    bytes: Vec<u8>,
+    turn: u64,
+    asleep: bool,
+    stop: bool,
+}
+
+impl LogFeed {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nobody panics while holding it.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands over the entries of a turn.
+    pub fn push(&self, turn: u64, bytes: &mut Vec<u8>) {
+        let mut state = self.lock();
+        if state.bytes.is_empty() {
+            std::mem::swap(&mut state.bytes, bytes);
+        } else {
+            state.bytes.extend_from_slice(bytes);
+        }
+        state.turn = turn;
+        let asleep = std::mem::take(&mut state.asleep);
+        drop(state);
+        if asleep {
+            self.0.wake.notify_one();
+        }
+        bytes.clear();
+        if bytes.capacity() > BUFFER_BYTES_MAX {
+            *bytes = Vec::new();
+        }
+    }
+
+    /// No more comes: the thread writes and syncs what it has, and ends.
+    pub fn stop(&self) {
+        self.lock().stop = true;
+        self.0.wake.notify_one();
+    }
+}
+
+/// The thread's end.
+pub struct LogThread<D: Disk> {
+    /// The log.
+    pub log: ShardLog<D>,
+    /// Where entries come from.
+    pub feed: LogFeed,
+    /// Whose they are.
+    pub shard: ShardId,
+    /// The shard's letter box.
+    pub post: Post<Mail>,
+    /// When to sync.
+    pub fsync: Fsync,
+    /// Where to tell others how it fares.
+    pub published: Arc<Published>,
+}
+
+impl<D: Disk> LogThread<D> {
+    /// Writes until told to stop.
+    pub fn run(mut self) {
+        let mut bytes = Vec::new();
+        let mut synced_at = clock::now();
+        self.reserve();
+        loop {
+            let Some(turn) = self.wait(&mut bytes, synced_at) else { break };
+            if !bytes.is_empty() {
+                self.published.set_log_busy(self.shard, Some(clock::now()));
+                self.append(&bytes);
+                bytes.clear();
+                if bytes.capacity() > BUFFER_BYTES_MAX {
+                    bytes = Vec::new();
+                }
+                if self.fsync == Fsync::Always {
+                    self.sync();
+                }
+                self.published.set_log_busy(self.shard, None);
+                self.post.send(Mail::Logged(turn, self.log.end()));
+                self.reserve();
+            }
+            if self.fsync == Fsync::Everysec && clock::now().since(synced_at) >= SECOND {
+                synced_at = clock::now();
+                if self.log.durable() < self.log.end() {
+                    self.published.set_log_busy(self.shard, Some(synced_at));
+                    self.sync();
+                    self.published.set_log_busy(self.shard, None);
+                }
+            }
+        }
+        self.sync();
+    }
+
+    /// Waits for entries, or until a sync is due. `None`: it is over.
+    fn wait(&self, bytes: &mut Vec<u8>, synced_at: Instant) -> Option<u64> {
+        let mut state = self.feed.lock();
+        while state.bytes.is_empty() {
+            if state.stop {
+                return None;
+            }
+            state.asleep = true;
+            let unsynced = self.fsync == Fsync::Everysec && self.log.durable() < self.log.end();
+            if !unsynced {
+                state = self.feed.0.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let left = (synced_at + SECOND).since(clock::now());
+            if left.is_zero() {
+                break;
+            }
+            (state, _) = self.feed.0.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.asleep = false;
+        std::mem::swap(&mut state.bytes, bytes);
+        Some(state.turn)
+    }
+
+    /// Writes entries, whatever it takes: they are ordered.
+    fn append(&mut self, bytes: &[u8]) {
+        loop {
+            match self.log.append(bytes) {
+                Ok(_) => {
+                    let figures = self.published.log(self.shard);
+                    ShardCounters::add(&figures.batches, 1);
+                    ShardCounters::add(&figures.bytes_written, bytes.len() as u64);
+                    ShardCounters::set(&figures.disk_bytes, self.log.bytes_on_disk());
+                    return;
+                }
+                Err(error @ ShardLogError::Full { .. }) => {
+                    self.set_full(Some(error));
+                    std::thread::sleep(FULL_RETRY);
+                }
+                Err(error) => fail(&error),
+            }
+        }
+    }
+
+    fn sync(&mut self) {
+        let began = clock::now();
+        if let Err(error) = self.log.sync() {
+            fail(&error);
+        }
+        let figures = self.published.log(self.shard);
+        ShardCounters::add(&figures.syncs, 1);
+        ShardCounters::add(&figures.sync_ns, clock::now().since(began).as_nanos() as u64);
+    }
+
+    /// Sees to it that what may come next has room.
+    fn reserve(&mut self) {
+        match self.log.reserve(AHEAD_BYTES) {
+            Ok(()) => self.set_full(None),
+            Err(error @ ShardLogError::Full { .. }) => self.set_full(Some(error)),
+            Err(error) => fail(&error),
+        }
+    }
+
+    fn set_full(&self, full: Option<ShardLogError>) {
+        let was = self.published.set_disk_full(self.shard, full.is_some());
+        match full {
+            Some(error) if !was => {
+                error!(
+                    shard = self.shard.0,
+                    "{error}. Until then writes that need room are refused; reads go on"
+                );
+            }
+            None if was => info!(shard = self.shard.0, "the disk has room again: writes go on"),
+            _ => {}
+        }
+    }
+}
+
+/// The end of a process whose disk has failed. What it had acknowledged is on the disks of the copies that were in sync.
+fn fail(error: &ShardLogError) -> ! {
+    error!("{error}");
+    warn!("this node's disk has failed, so it stops. It acknowledges nothing that is not on disk");
+    // No destructor may touch the disk any more, nor another thread answer.
+    std::process::exit(DISK_FAILED)
+}
