@@ -61,7 +61,6 @@ pub struct Copies {
     pub(crate) partitions: Vec<Partition<Waiter>>,
     /// From where on the log is needed for each that has entries since its snapshot.
     pub(crate) needed_from: BTreeMap<PartitionId, u64>,
-    #[allow(dead_code)]
     pub(crate) log_end: u64,
     /// What has to be put into the log first.
     pub(crate) first: LogTurn,
