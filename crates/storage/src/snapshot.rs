@@ -35,6 +35,12 @@ use types::{Epoch, Incarnation, Lsn, NodeId, Position, RequestId, ShardId, Versi
 const MAGIC: [u8; 2] = *b"AC";
 const VERSION: u16 = 1;
 const HEADER_BYTES: usize = 12;
+/// The least bytes of a put effect: its head, the version, and the lengths of key and value.
+const PUT_BYTES_MIN: usize = 11;
+/// From so many entries on, a chunk tells by how they lie how many there are in all.
+const ENTRIES_TO_GO_BY: usize = 16;
+/// The most entries that room is made for by such a guess: half a gigabyte of index.
+const ENTRIES_EXPECTED_MAX: u128 = 1 << 26;
 
 /// Appends one chunk with the entries from `cursor` on, and returns the cursor of the next; `None`: this was the
 /// last. The first chunk's cursor is 0.
@@ -75,18 +81,51 @@ pub fn load_chunk(bytes: &[u8], table: &mut Table) -> Result<usize, Corrupt> {
     if crc32c::crc32c(&bytes[8..]) != u32::from_le_bytes([c0, c1, c2, c3]) {
         return Err(Corrupt { what: "a snapshot chunk with a wrong checksum" });
     }
-    let mut count = 0;
-    for effect in effects(body) {
-        let Effect::Put { .. } = effect? else {
-            return Err(Corrupt { what: "a snapshot chunk with more than entries" });
-        };
-        count += 1;
-    }
-    if count != u32::from_le_bytes([n0, n1, n2, n3]) as usize {
+    let count = u32::from_le_bytes([n0, n1, n2, n3]) as usize;
+    if count > body.len() / PUT_BYTES_MIN {
         return Err(Corrupt { what: "a snapshot chunk with a wrong count" });
     }
-    effects(body).flatten().for_each(|effect| effect.apply(table));
+    // Decoded as a whole first, so that a corrupt chunk changes nothing.
+    let hasher = table.hasher();
+    let mut entries = Vec::with_capacity(count);
+    for effect in effects(body) {
+        let put @ Effect::Put { key, .. } = effect? else {
+            return Err(Corrupt { what: "a snapshot chunk with more than entries" });
+        };
+        if entries.len() == count {
+            return Err(Corrupt { what: "a snapshot chunk with a wrong count" });
+        }
+        entries.push((hasher.hash(key), put));
+    }
+    if entries.len() < count {
+        return Err(Corrupt { what: "a snapshot chunk with a wrong count" });
+    }
+    make_room(&entries, table);
+    for &(hash, put) in &entries {
+        if let Effect::Put { key, value, expire_at_ms, version } = put {
+            table.put(hash, key, value, expire_at_ms, version);
+        }
+    }
     Ok(count)
+}
+
+/// Makes room for what comes, since entries come in the order of their hashes where the table hashes as the one that
+/// they were cut from, and a table bears that badly without ([`Table::reserve`]). How many come a chunk tells by how
+/// densely its entries lie: those of one stretch of hash space are a part of the snapshot, the others come later.
+fn make_room(entries: &[(u64, Effect<'_>)], table: &mut Table) {
+    if entries.len() < ENTRIES_TO_GO_BY {
+        return;
+    }
+    let hashes = entries.iter().map(|(hash, _)| *hash);
+    let stretch = hashes.clone().fold(0, u64::max) - hashes.fold(u64::MAX, u64::min);
+    let all = if stretch == 0 || stretch >= 1 << 63 {
+        table.len() + entries.len()
+    } else {
+        (((entries.len() as u128) << 64) / u128::from(stretch)).min(ENTRIES_EXPECTED_MAX) as usize
+    };
+    if all > table.room() {
+        table.reserve(all + all / 8);
+    }
 }
 
 /// What the last piece of a snapshot adds.
@@ -212,6 +251,25 @@ mod tests {
         assert_eq!(loaded, 5000);
         assert!((70..200).contains(&chunks), "{chunks}");
         assert_eq!(contents(&copy), contents(&table));
+    }
+
+    /// A chunk cut from a table of the same hash tells how large the whole is, so that what follows finds room.
+    #[test]
+    fn the_first_chunk_makes_room_for_all() {
+        for keys in [500, 5000, 40_000] {
+            let table = filled(keys, 50);
+            let mut copy = Table::new(Hasher::new(1));
+            let (mut cursor, mut after_first) = (Some(0), 0);
+            while let Some(from) = cursor {
+                let mut chunk = Vec::new();
+                cursor = write_chunk(&table, from, 16 << 10, &mut chunk);
+                load_chunk(&chunk, &mut copy).unwrap();
+                after_first = if from == 0 { copy.room() } else { after_first };
+            }
+            assert!(after_first >= keys as usize, "{after_first} for {keys}");
+            assert!(copy.bytes() < table.bytes() / 2 * 3, "{} for {}", copy.bytes(), table.bytes());
+            assert_eq!(contents(&copy), contents(&table));
+        }
     }
 
     #[test]

@@ -1,0 +1,69 @@
+//! How long it takes to load the chunks of many partitions. Prints figures and asserts none of them:
+//!
+//! ```text
+//! cargo test --release -p annulet-storage --test load -- --ignored --nocapture
+//! ```
+
+use std::time::Instant;
+use storage::snapshot::{load_chunk, write_chunk};
+use storage::{Hasher, Table, Value};
+use types::Version;
+
+const TABLES: u64 = 1024;
+const CHUNK_BYTES: usize = 128 << 10;
+
+/// The chunks of each table.
+fn chunks(keys: u64, hasher: Hasher) -> Vec<Vec<Vec<u8>>> {
+    let of_one = |number: u64| {
+        let mut table = Table::new(hasher);
+        for key in (number..keys).step_by(TABLES as usize) {
+            let name = format!("key:{key:012}");
+            table.put(
+                hasher.hash(name.as_bytes()),
+                name.as_bytes(),
+                Value::String(&[7; 64]),
+                None,
+                Version(key),
+            );
+        }
+        let (mut chunks, mut cursor) = (Vec::new(), Some(0));
+        while let Some(from) = cursor {
+            let mut chunk = Vec::new();
+            cursor = write_chunk(&table, from, CHUNK_BYTES, &mut chunk);
+            chunks.push(chunk);
+        }
+        chunks
+    };
+    (0..TABLES).map(of_one).collect()
+}
+
+fn measure(what: &str, keys: u64, written: Hasher, read: Hasher) {
+    let chunks = chunks(keys, written);
+    let bytes: usize = chunks.iter().flatten().map(Vec::len).sum();
+    let began = Instant::now();
+    let mut tables = Vec::new();
+    for chunks in &chunks {
+        let mut table = Table::new(read);
+        for chunk in chunks {
+            load_chunk(chunk, &mut table).unwrap();
+        }
+        tables.push(table);
+    }
+    let took = began.elapsed();
+    assert_eq!(tables.iter().map(|table| table.len() as u64).sum::<u64>(), keys);
+    println!(
+        "{what}: {keys} keys, {} MiB of chunks, {:.2} s: {:.0} ns a key",
+        bytes >> 20,
+        took.as_secs_f64(),
+        took.as_nanos() as f64 / keys as f64
+    );
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn loading_up_to_five_million_keys() {
+    for keys in [100_000, 1_000_000, 5_000_000] {
+        measure("the hash that they were written by", keys, Hasher::new(1), Hasher::new(1));
+        measure("another hash", keys, Hasher::new(1), Hasher::new(2));
+    }
+}
