@@ -156,6 +156,8 @@ counters! {
     bytes_out,
     /// Wishes for snapshots of everything that are granted.
     saves_done,
+    /// When the shard last had all the snapshots that were wanted, in Unix seconds; at first when it started.
+    saved_at_s,
 }
 
 counters! {
@@ -399,8 +401,14 @@ impl Published {
     }
 
     /// All of a shard's snapshots that were wanted up to this wish are on disk.
-    pub fn saved(&self, shard: ShardId, wish: u64) {
+    pub fn saved(&self, shard: ShardId, wish: u64, now_s: u64) {
         ShardCounters::set(&self.shard(shard).saves_done, wish);
+        ShardCounters::set(&self.shard(shard).saved_at_s, now_s);
+    }
+
+    /// When the slowest shard last had all the snapshots that were wanted, in Unix seconds.
+    pub fn last_save_s(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.saved_at_s.load(Ordering::Relaxed)).min().unwrap_or(0)
     }
 
     /// How many wishes are granted by all shards.

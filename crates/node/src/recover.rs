@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use storage::log_entry::LogEntry;
 use storage::shard_log::{self, ShardLog, ShardLogError, ShardLogOptions, Torn};
-use storage::{Disk, Hasher, Journal, JournalError};
+use storage::snapshot_file::{self, SnapshotError};
+use storage::{Corrupt, Disk, Hasher, Journal, JournalError};
 use thiserror::Error;
 use types::{NodeId, PartitionId, ShardId};
 
@@ -26,6 +27,9 @@ pub enum RecoverError {
     /// The log.
     #[error(transparent)]
     Log(#[from] ShardLogError),
+    /// A snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// The file that says where the log begins.
     #[error(transparent)]
     Begin(#[from] JournalError),
@@ -141,7 +145,7 @@ pub fn open_shard<D: Disk + Clone>(
     disk.create_dir_all(&directory).map_err(io("cannot make the directory"))?;
     let begin = LogBegin::open(disk.clone(), &directory)?;
     let mut lost = Vec::new();
-    let mut copies = BTreeMap::new();
+    let mut copies = load_snapshots(disk, &directory, config)?;
     let mut entries = 0;
     let opened = {
         let mut on_batch = |offset: u64, mut payload: bytes::Bytes| {
@@ -226,6 +230,33 @@ fn new_copy(config: &RecoverConfig, id: PartitionId) -> Copy {
         needed_from: None,
         lost: None,
     }
+}
+
+fn load_snapshots<D: Disk + Clone>(
+    disk: &D,
+    directory: &Path,
+    config: &RecoverConfig,
+) -> Result<BTreeMap<PartitionId, Copy>, RecoverError> {
+    let mut copies = BTreeMap::new();
+    for (id, path) in snapshot_file::list_snapshots(disk, directory)? {
+        let mut copy = new_copy(config, id);
+        let mut on_chunk =
+            |chunk: bytes::Bytes| -> Result<(), Corrupt> { copy.partition.recover_chunk(&chunk) };
+        match snapshot_file::read_snapshot(disk, &path, &config.identity, &mut |_| {}, &mut on_chunk) {
+            Ok(loaded) => {
+                copy.from = loaded.log_offset;
+                copy.partition.recover_end(loaded.end);
+            }
+            Err(error @ SnapshotError::Rot { .. }) => {
+                copy.lost = Some(error.to_string());
+                let aside = path.with_extension("snap.rotten");
+                disk.rename(&path, &aside).map_err(|source| RecoverError::Aside { path, source })?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        copies.insert(id, copy);
+    }
+    Ok(copies)
 }
 
 fn take_entry(

@@ -146,6 +146,20 @@ impl Shard {
             None => Step::Waiting(partition.snapshot_end(current.base, current.base_time_ms)),
         };
         self.effects.snapshots.push(SnapshotJob::Piece(piece));
+        self.finish_snapshot();
+    }
+
+    /// Ends a snapshot that is cut, once all that it shows is committed.
+    fn finish_snapshot(&mut self) {
+        let Some(current) = &mut self.snapshots.current else { return };
+        let Step::Waiting(end) = &current.step else { return };
+        let partition = self.partitions.get(current.partition).filter(|copy| copy.reign() == current.reign);
+        let Some(partition) = partition else { return self.abandon_snapshot() };
+        if partition.commit() >= end.complete_at
+            && let Step::Waiting(end) = std::mem::replace(&mut current.step, Step::Writing)
+        {
+            self.effects.snapshots.push(SnapshotJob::Finish(end));
+        }
     }
 
     fn abandon_snapshot(&mut self) {
@@ -161,20 +175,7 @@ impl Shard {
         if !self.durability.logs() {
             return;
         }
-        if let Some(current) = &mut self.snapshots.current {
-            let partition =
-                self.partitions.get(current.partition).filter(|copy| copy.reign() == current.reign);
-            match (&current.step, partition) {
-                (Step::Writing, _) => {}
-                (_, None) => self.abandon_snapshot(),
-                (Step::Waiting(end), Some(partition)) if partition.commit() >= end.complete_at => {
-                    if let Step::Waiting(end) = std::mem::replace(&mut current.step, Step::Writing) {
-                        self.effects.snapshots.push(SnapshotJob::Finish(end));
-                    }
-                }
-                _ => {}
-            }
-        }
+        self.finish_snapshot();
         self.want_snapshots(now);
     }
 
@@ -183,17 +184,19 @@ impl Shard {
         let settings = &self.config.settings;
         let asked = self.config.published.saves_asked();
         let snapshots = &mut self.snapshots;
-        let due = snapshots.wanted_at.get_or_insert(now);
+        if snapshots.wanted_at.is_none() && self.context.clock_ms.is_some() {
+            snapshots.wanted_at = Some(now);
+            return self.note_saved();
+        }
+        let due = snapshots.wanted_at.unwrap_or(now);
         let interval = settings.snapshot_interval;
-        let is_due = interval > 0 && now.since(*due) >= Duration::from_secs(interval);
+        let is_due = interval > 0 && now.since(due) >= Duration::from_secs(interval);
         if asked > snapshots.asked || is_due {
             snapshots.wanted_at = Some(now);
             snapshots.wanted.extend(snapshots.needed_from.keys());
             if snapshots.asked < asked {
                 snapshots.asked = asked;
-                if snapshots.wanted.is_empty() {
-                    self.config.published.saved(self.config.shard, asked);
-                }
+                self.note_saved();
             }
         }
     }
@@ -276,7 +279,8 @@ impl Shard {
 
     fn note_saved(&self) {
         if self.snapshots.are_done() {
-            self.config.published.saved(self.config.shard, self.snapshots.asked);
+            let now_s = self.context.clock_ms.unwrap_or(0) / 1000;
+            self.config.published.saved(self.config.shard, self.snapshots.asked, now_s);
         }
     }
 }

@@ -10,8 +10,8 @@
 
 use crate::clock;
 use crate::mailbox::Post;
-use crate::threads::Mail;
 use crate::snapshot_thread::SnapshotOrder;
+use crate::threads::Mail;
 use node::recover::LogBegin;
 use node::{Published, ShardCounters, SnapshotJob};
 use std::sync::mpsc::Sender;

@@ -58,7 +58,13 @@ pub fn run(places: &[SnapshotPlace], orders: &Receiver<SnapshotOrder>) {
                 if let Some(left) = writing.remove(&shard) {
                     left.writer.abandon();
                 }
-                match SnapshotWriter::begin(RealDisk, &place.directory, place.identity, partition, log_offset) {
+                match SnapshotWriter::begin(
+                    RealDisk,
+                    &place.directory,
+                    &place.identity,
+                    partition,
+                    log_offset,
+                ) {
                     Ok(writer) => drop(writing.insert(shard, Writing { partition, writer })),
                     Err(error) => {
                         refuse(&error);

@@ -22,6 +22,7 @@ pub mod log_entry;
 pub mod record;
 pub mod shard_log;
 pub mod snapshot;
+pub mod snapshot_file;
 pub mod table;
 
 pub use codec::Corrupt;
