@@ -138,7 +138,7 @@ impl Write {
             Write::At(offset, written) if choice == 1 => {
                 // Its length may be there before its bytes.
                 content.resize(content.len().max(*offset as usize + written.len()), 0);
-                let piece = 1 + random.below(64) as usize;
+                let piece = 1 << random.below(7);
                 for (number, bytes) in written.chunks(piece).enumerate() {
                     if random.below(2) == 0 {
                         let start = *offset as usize + number * piece;
@@ -556,7 +556,8 @@ mod tests {
                     }
                 }
                 if random.below(10) == 0 {
-                    disk.crash(random.next());
+                    let crash = if seed % 4 == 3 { SimDisk::crash_scattered } else { SimDisk::crash };
+                    crash(&disk, random.next());
                     let (reopened, frames) = open(&disk).unwrap();
                     assert!(frames.starts_with(&synced), "seed {seed}");
                     assert!(written.starts_with(&frames), "seed {seed}");
@@ -671,5 +672,89 @@ mod tests {
             assert!(disk.len(&file).is_err(), "an old handle is of no use");
         }
         assert!((20..80).contains(&kept), "{kept}");
+    }
+
+    /// Two writes of which a crash keeps the later one alone, and parts of one.
+    #[test]
+    fn a_scattered_crash_keeps_any_part() {
+        let path = Path::new("d/f");
+        let mut contents = BTreeSet::new();
+        for seed in 0..500 {
+            let disk = SimDisk::new();
+            disk.create_dir_all(Path::new("d")).unwrap();
+            let mut file = disk.open(path).unwrap();
+            disk.sync_dir(Path::new("d")).unwrap();
+            disk.write_at(&mut file, 0, b"aa").unwrap();
+            disk.write_at(&mut file, 2, b"bb").unwrap();
+            disk.crash_scattered(seed);
+            contents.insert(disk.content(path).unwrap());
+        }
+        for kept in [b"".as_slice(), b"aa", b"aabb", b"\0\0bb", b"a\0bb", b"\0a\0\0", b"\0\0\0\0"] {
+            assert!(contents.contains(kept), "{kept:?}");
+        }
+    }
+
+    #[test]
+    fn the_power_goes_off_and_operations_fail_where_they_are_told_to() {
+        let (directory, path) = (Path::new("d"), Path::new("d/f"));
+        let write = |disk: &SimDisk| {
+            disk.create_dir_all(directory)?;
+            let mut file = disk.open(path)?;
+            disk.write_at(&mut file, 0, b"x")?;
+            disk.sync(&mut file)?;
+            disk.sync_dir(directory)
+        };
+        let whole = SimDisk::new();
+        write(&whole).unwrap();
+        assert_eq!(whole.operations(), 5);
+        for number in 0..5 {
+            let disk = SimDisk::new();
+            disk.power_off_after(number);
+            write(&disk).unwrap_err();
+            assert!(disk.list(directory).is_err(), "until a crash");
+            disk.crash(0);
+            write(&disk).unwrap();
+            let disk = SimDisk::new();
+            disk.fail_operation(number + 1, ErrorKind::StorageFull);
+            assert_eq!(write(&disk).unwrap_err().kind(), ErrorKind::StorageFull);
+            write(&disk).unwrap();
+        }
+    }
+
+    /// As on Linux: a sync after a failed one says that all is well, and what a reader sees is not on the disk.
+    #[test]
+    fn what_a_failed_sync_has_lost_is_seen_until_the_crash() {
+        let (disk, path) = (SimDisk::new(), Path::new("f"));
+        let mut file = disk.open(path).unwrap();
+        disk.sync_dir(Path::new("")).unwrap();
+        disk.write_at(&mut file, 0, b"ab").unwrap();
+        disk.fail_sync(true);
+        disk.sync(&mut file).unwrap_err();
+        disk.fail_sync(false);
+        disk.end_process();
+        assert!(disk.len(&file).is_err(), "an old handle is of no use");
+        let mut file = disk.open(path).unwrap();
+        disk.write_at(&mut file, 1, b"b").unwrap();
+        disk.sync(&mut file).unwrap();
+        assert_eq!(disk.content(path).unwrap(), b"ab");
+        disk.crash(1);
+        assert_eq!(disk.content(path).unwrap(), b"\0b");
+    }
+
+    #[test]
+    fn reserved_room_is_taken_and_given_back() {
+        let disk = SimDisk::new();
+        disk.set_room(Some(10));
+        let (mut one, mut two) = (disk.open(Path::new("1")).unwrap(), disk.open(Path::new("2")).unwrap());
+        disk.allocate(&mut one, 8).unwrap();
+        assert_eq!(disk.len(&one).unwrap(), 0);
+        let full = |result: io::Result<()>| result.unwrap_err().kind() == ErrorKind::StorageFull;
+        assert!(full(disk.allocate(&mut two, 3)));
+        assert!(full(disk.write_at(&mut two, 0, b"abc")));
+        disk.truncate(&mut two, 0).unwrap();
+        disk.write_at(&mut one, 0, b"12345678").unwrap();
+        assert!(full(disk.write_at(&mut one, 8, b"9ab")));
+        disk.truncate(&mut one, 0).unwrap();
+        disk.allocate(&mut two, 10).unwrap();
     }
 }

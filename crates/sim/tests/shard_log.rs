@@ -11,8 +11,10 @@ use bytes::Bytes;
 use sim::disk::SimDisk;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use storage::log_entry::{LogEntry, entries};
 use storage::shard_log::{BATCH_HEADER_BYTES, Opened, Segment, ShardLog, Torn, log_bytes};
-use storage::{Disk, ShardLogError, ShardLogOptions};
+use storage::{Disk, Record, ShardLogError, ShardLogOptions};
+use types::{Epoch, Incarnation, Lsn, NodeId, PartitionId, Position, RequestId, ShardId};
 
 const IDENTITY: [u8; 32] = *b"cluster 1, node 2, shard 3......";
 const SEGMENT_HEADER_BYTES: u64 = 64;
@@ -689,4 +691,56 @@ fn a_value_cannot_pass_for_a_batch() {
     assert!(disk.damage(&path, SEGMENT_HEADER_BYTES, 1), "its own header is torn");
     let (opened, batches) = open_from(&disk, 0).unwrap();
     assert!(batches.is_empty() && opened.torn.is_some());
+}
+
+/// The entries that the log in crates/storage/tests/data/ holds.
+fn old_entries() -> Vec<LogEntry> {
+    let partition = PartitionId(1023);
+    let record = |lsn: u64, request, body: &'static [u8]| LogEntry::Record {
+        partition,
+        record: Record {
+            position: Position { epoch: Epoch(300), lsn: Lsn(lsn) },
+            prev_epoch: Epoch(299),
+            time_ms: 1_700_000_000_000,
+            request,
+            body: Bytes::from_static(body),
+        },
+    };
+    let (node, incarnation) = (NodeId(2), Incarnation(3));
+    let id = RequestId { node, incarnation, shard: ShardId(4), sequence: 5 };
+    vec![
+        record(1, None, b""),
+        record(2, Some((id, Bytes::from_static(b"reply"))), b"a body"),
+        LogEntry::Commit { partition, lsn: Lsn(2) },
+        LogEntry::Truncate { partition: PartitionId(0), after: Lsn(1000) },
+        LogEntry::Wipe { partition: PartitionId(7) },
+        LogEntry::Chunk { partition: PartitionId(7), payload: Bytes::from_static(b"a chunk") },
+        LogEntry::Leave { partition: PartitionId(7) },
+    ]
+}
+
+/// A log that was written when format 1 was new: two segments, two synced batches each, an entry or two a batch.
+#[test]
+fn a_log_of_format_1_reads_back() {
+    let disk = SimDisk::new();
+    disk.create_dir_all(directory()).unwrap();
+    let old = [
+        (
+            "log-0000000000000000",
+            &include_bytes!("../../storage/tests/data/shard-log-1/log-0000000000000000")[..],
+        ),
+        (
+            "log-0000000000000070",
+            &include_bytes!("../../storage/tests/data/shard-log-1/log-0000000000000070")[..],
+        ),
+    ];
+    for (name, content) in old {
+        let mut file = disk.open(&directory().join(name)).unwrap();
+        disk.write_at(&mut file, 0, content).unwrap();
+    }
+    let (Opened { log, torn }, batches) = open_from(&disk, 0).unwrap();
+    assert_eq!((torn, log.segments().len(), batches.len()), (None, 2, 4));
+    let read: Result<Vec<LogEntry>, _> =
+        batches.into_iter().flat_map(|(_, payload)| entries(Bytes::from(payload))).collect();
+    assert_eq!(read.unwrap(), old_entries());
 }
