@@ -674,6 +674,42 @@ fn the_format_is_the_one_of_the_page() {
     assert_eq!(disk.content(&path_of(&segment)).unwrap(), drawn);
 }
 
+/// Lengths and offsets that no writer made, with good checksums, and bytes that are anything.
+#[test]
+fn any_bytes_are_read_without_a_panic() {
+    let (disk, segments) = small_log();
+    let last = segments[2];
+    let whole = disk.content(&path_of(&last)).unwrap();
+    let at = SEGMENT_HEADER_BYTES as usize + 48;
+    for length in [19u32, 21, 48, 1 << 20, u32::MAX] {
+        let mut forged = whole.clone();
+        forged[at + 8..at + 12].copy_from_slice(&length.to_le_bytes());
+        let checksum = crc32c(crc32c(0, &IDENTITY), &forged[at + 4..at + BATCH_HEADER_BYTES]);
+        forged[at..at + 4].copy_from_slice(&checksum.to_le_bytes());
+        let (opened, batches) = open_from(&copy_but(&disk, &segments, &last, Some(&forged)), 0).unwrap();
+        assert_eq!((batches.len(), opened.torn.map(|torn| torn.bytes)), (7, Some(48)), "{length}");
+    }
+    let mut random = Random(1);
+    for _ in 0..3000 {
+        let segment = segments[random.below(3) as usize];
+        let mut content = disk.content(&path_of(&segment)).unwrap();
+        content.truncate(random.below(segment.bytes + 1) as usize);
+        content.extend((0..random.below(100)).map(|_| random.below(256) as u8));
+        let copy = copy_but(&disk, &segments, &segment, Some(&content));
+        match open_from(&copy, 0) {
+            Ok((_, batches)) => assert!(batches.len() <= 8 && (segment == last || batches.len() == 8)),
+            Err(_) => assert_eq!(copy.content(&path_of(&segment)).unwrap(), content, "left as it was"),
+        }
+    }
+    // A name far out.
+    let far = SimDisk::new();
+    far.create_dir_all(directory()).unwrap();
+    far.open(&directory().join("log-4000000000000000")).unwrap();
+    assert!(matches!(open_from(&far, 0), Err(ShardLogError::Missing { .. })));
+    let (Opened { mut log, .. }, _) = open_from(&far, 1 << 62).unwrap();
+    log.append(b"more").unwrap();
+}
+
 /// A value that looks like a batch is none, and does not vouch for anything.
 #[test]
 fn a_value_cannot_pass_for_a_batch() {
