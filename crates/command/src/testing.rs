@@ -175,7 +175,6 @@ impl FixedHost {
             has_figures: true,
             has_slow_request: true,
             saving: false,
-            saving: false,
             paused: None,
         }
     }
