@@ -59,6 +59,8 @@ const LZ4_GAIN_MAX: usize = 255;
 const PUT_BYTES_MIN: usize = 11;
 /// From so many entries on, a chunk tells by how they lie how many there are in all.
 const ENTRIES_TO_GO_BY: usize = 16;
+/// Fewer will do in so many bytes.
+const BYTES_TO_GO_BY: usize = 32 << 10;
 /// The most entries that room is made for by such a guess: half a gigabyte of index.
 const ENTRIES_EXPECTED_MAX: u128 = 1 << 26;
 
@@ -133,7 +135,7 @@ pub fn load_chunk(bytes: &[u8], table: &mut Table) -> Result<usize, Corrupt> {
     if entries.len() < count {
         return Err(Corrupt { what: "a snapshot chunk with a wrong count" });
     }
-    make_room(&entries, table);
+    make_room(&entries, body.len(), table);
     for &(hash, put) in &entries {
         if let Effect::Put { key, value, expire_at_ms, version } = put {
             table.put(hash, key, value, expire_at_ms, version);
@@ -201,8 +203,9 @@ fn decompress(block: &[u8], length: usize) -> Result<Vec<u8>, Corrupt> {
 /// Makes room for what comes, since entries come in the order of their hashes where the table hashes as the one that
 /// they were cut from, and a table bears that badly without ([`Table::reserve`]). How many come a chunk tells by how
 /// densely its entries lie: those of one stretch of hash space are a part of the snapshot, the others come later.
-fn make_room(entries: &[(u64, Effect<'_>)], table: &mut Table) {
-    if entries.len() < ENTRIES_TO_GO_BY {
+fn make_room(entries: &[(u64, Effect<'_>)], body_bytes: usize, table: &mut Table) {
+    // A few make a poor guess, which matters only where the index counts beside the entries.
+    if entries.len() < 2 || (entries.len() < ENTRIES_TO_GO_BY && body_bytes < BYTES_TO_GO_BY) {
         return;
     }
     let hashes = entries.iter().map(|(hash, _)| *hash);

@@ -128,10 +128,11 @@ fn noise(random: &mut u64, bytes: usize) -> Vec<u8> {
 #[test]
 #[ignore = "a measurement"]
 fn compressing_chunks() {
-    let cases: [(&str, Making, usize); 3] = [
+    let cases: [(&str, Making, usize); 4] = [
         ("JSON of 4 KiB, not compressed", orders, 4 << 10),
         ("JSON of 8 KiB", orders, 8 << 10),
         ("noise of 8 KiB", noise, 8 << 10),
+        ("noise of 32 KiB", noise, 32 << 10),
     ];
     for (what, value, value_bytes) in cases {
         let (mut table, mut random) = (Table::new(Hasher::new(1)), 1);
