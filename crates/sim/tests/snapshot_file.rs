@@ -543,7 +543,15 @@ fn one_that_is_given_up_leaves_nothing() {
     writer.chunk(b"whatever").unwrap();
     assert!(disk.content(&new_path()).is_some());
     writer.abandon();
+    assert!(disk.content(&new_path()).is_none());
     assert_eq!(generation(&disk), 1);
+    // Nor does one that was forgotten, and that was longer than the next.
+    let mut writer =
+        SnapshotWriter::begin(disk.clone(), Path::new(DIRECTORY), &IDENTITY, PARTITION, 5).unwrap();
+    writer.chunk(&[7; 5000]).unwrap();
+    drop(writer);
+    write(disk.clone(), &table(8, 2), &end(2)).unwrap();
+    assert_eq!(generation(&disk), 2);
 }
 
 /// A file that an earlier program wrote is read for ever. It is never written again: a new format adds a file.
