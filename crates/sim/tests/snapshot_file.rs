@@ -97,6 +97,10 @@ impl Disk for Failing {
         self.run("truncate", || self.disk.truncate(file, bytes))
     }
 
+    fn allocate(&self, file: &mut SimFile, bytes: u64) -> io::Result<()> {
+        self.run("truncate", || self.disk.allocate(file, bytes))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.run("rename", || self.disk.rename(from, to))
     }
