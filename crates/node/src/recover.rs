@@ -11,7 +11,7 @@ use replication::recovery::Recovery;
 use replication::{Durability, LogTurn, Partition};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use storage::log_entry::LogEntry;
+use storage::log_entry::{self, LogEntry};
 use storage::shard_log::{self, ShardLog, ShardLogError, ShardLogOptions, Torn};
 use storage::snapshot_file::{self, SnapshotError};
 use storage::{Corrupt, Disk, Hasher, Journal, JournalError};
@@ -148,19 +148,16 @@ pub fn open_shard<D: Disk + Clone>(
     let mut copies = load_snapshots(disk, &directory, config)?;
     let mut entries = 0;
     let opened = {
-        let mut on_batch = |offset: u64, mut payload: bytes::Bytes| {
+        let mut on_batch = |offset: u64, payload: bytes::Bytes| {
             progress(offset);
-            while !payload.is_empty() {
-                match LogEntry::decode(&mut payload) {
+            for entry in log_entry::entries(payload) {
+                match entry {
                     Ok(entry) => {
                         entries += 1;
                         take_entry(&mut copies, config, offset, entry);
                     }
-                    Err(corrupt) => {
-                        // The checksum was right: another version wrote this, or a bug. Nobody knows whose entries follow.
-                        lost.push((None, format!("the log at offset {offset}: {corrupt}")));
-                        break;
-                    }
+                    // The checksum was right: another version wrote this, or a bug. Nobody knows whose entries follow.
+                    Err(corrupt) => lost.push((None, format!("the log at offset {offset}: {corrupt}"))),
                 }
             }
         };

@@ -13,8 +13,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use storage::log_entry::{LogEntry, entries};
 use storage::shard_log::{BATCH_HEADER_BYTES, Opened, Segment, ShardLog, Torn, log_bytes};
-use storage::{Disk, Record, ShardLogError, ShardLogOptions};
-use types::{Epoch, Incarnation, Lsn, NodeId, PartitionId, Position, RequestId, ShardId};
+use storage::{Disk, Record, ShardLogError, ShardLogOptions, SnapshotEnd};
+use types::{Epoch, Incarnation, Lsn, NodeId, PartitionId, Position, RequestId, ShardId, Version};
 
 const IDENTITY: [u8; 32] = *b"cluster 1, node 2, shard 3......";
 const SEGMENT_HEADER_BYTES: u64 = 64;
@@ -734,6 +734,7 @@ fn old_entries() -> Vec<LogEntry> {
     let partition = PartitionId(1023);
     let record = |lsn: u64, request, body: &'static [u8]| LogEntry::Record {
         partition,
+        commit: Lsn(lsn - 1),
         record: Record {
             position: Position { epoch: Epoch(300), lsn: Lsn(lsn) },
             prev_epoch: Epoch(299),
@@ -744,14 +745,21 @@ fn old_entries() -> Vec<LogEntry> {
     };
     let (node, incarnation) = (NodeId(2), Incarnation(3));
     let id = RequestId { node, incarnation, shard: ShardId(4), sequence: 5 };
+    let end = SnapshotEnd {
+        base: Position { epoch: Epoch(300), lsn: Lsn(1) },
+        complete_at: Lsn(2),
+        time_ms: 1_700_000_000_001,
+        version: Version(77),
+        requests: vec![(id, Lsn(1), Bytes::from_static(b"reply"))],
+        forgotten: vec![RequestId { sequence: 1, ..id }],
+    };
     vec![
         record(1, None, b""),
         record(2, Some((id, Bytes::from_static(b"reply"))), b"a body"),
-        LogEntry::Commit { partition, lsn: Lsn(2) },
         LogEntry::Truncate { partition: PartitionId(0), after: Lsn(1000) },
         LogEntry::Wipe { partition: PartitionId(7) },
         LogEntry::Chunk { partition: PartitionId(7), payload: Bytes::from_static(b"a chunk") },
-        LogEntry::Leave { partition: PartitionId(7) },
+        LogEntry::Filled { partition: PartitionId(7), end },
     ]
 }
 
@@ -766,8 +774,8 @@ fn a_log_of_format_1_reads_back() {
             &include_bytes!("../../storage/tests/data/shard-log-1/log-0000000000000000")[..],
         ),
         (
-            "log-0000000000000070",
-            &include_bytes!("../../storage/tests/data/shard-log-1/log-0000000000000070")[..],
+            "log-000000000000006e",
+            &include_bytes!("../../storage/tests/data/shard-log-1/log-000000000000006e")[..],
         ),
     ];
     for (name, content) in old {
