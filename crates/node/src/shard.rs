@@ -496,7 +496,9 @@ impl Shard {
         self.last_turn += 1;
         let touched = std::mem::take(&mut log.touched);
         self.undurable.push_back((self.last_turn, tails, touched));
-        Some(self.last_turn)
+        let turn = self.last_turn;
+        self.begin_snapshot();
+        Some(turn)
     }
 
     /// The number of the last turn that was taken.
