@@ -96,6 +96,8 @@ pub struct LogThread<D: Disk> {
     pub fsync: Fsync,
     /// Where to tell others how it fares.
     pub published: Arc<Published>,
+    /// Whether the disk had no room when it was last asked for some.
+    pub full: bool,
 }
 
 impl<D: Disk> LogThread<D> {
@@ -119,6 +121,9 @@ impl<D: Disk> LogThread<D> {
                 self.published.set_log_busy(self.shard, None);
                 self.post.send(Mail::Logged(turn, self.log.end()));
                 self.reserve();
+            } else if self.full {
+                // While all is refused nothing comes that would find the room.
+                self.reserve();
             }
             if self.fsync == Fsync::Everysec && clock::now().since(synced_at) >= SECOND {
                 synced_at = clock::now();
@@ -135,20 +140,26 @@ impl<D: Disk> LogThread<D> {
     /// Waits for entries, or until a sync is due. `None`: it is over.
     fn wait(&self, bytes: &mut Vec<u8>, synced_at: Instant) -> Option<u64> {
         let mut state = self.feed.lock();
+        let mut looked = false;
         while state.bytes.is_empty() {
             if state.stop {
                 return None;
             }
             state.asleep = true;
             let unsynced = self.fsync == Fsync::Everysec && self.log.durable() < self.log.end();
-            if !unsynced {
-                state = self.feed.0.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            let left = (synced_at + SECOND).since(clock::now());
+            let left = match (unsynced, self.full) {
+                (false, false) => {
+                    state = self.feed.0.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+                (_, true) if looked => break,
+                (_, true) => FULL_RETRY,
+                (true, false) => (synced_at + SECOND).since(clock::now()),
+            };
             if left.is_zero() {
                 break;
             }
+            looked = true;
             (state, _) = self.feed.0.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
         }
         state.asleep = false;
@@ -167,6 +178,8 @@ impl<D: Disk> LogThread<D> {
                     ShardCounters::set(&figures.disk_bytes, self.log.bytes_on_disk());
                     return;
                 }
+                // Nobody was told of these entries, and nobody is left to tell.
+                Err(error @ ShardLogError::Full { .. }) if self.feed.lock().stop => fail(&error),
                 Err(error @ ShardLogError::Full { .. }) => {
                     self.set_full(Some(error));
                     std::thread::sleep(FULL_RETRY);
@@ -195,7 +208,8 @@ impl<D: Disk> LogThread<D> {
         }
     }
 
-    fn set_full(&self, full: Option<ShardLogError>) {
+    fn set_full(&mut self, full: Option<ShardLogError>) {
+        self.full = full.is_some();
         let was = self.published.set_disk_full(self.shard, full.is_some());
         match full {
             Some(error) if !was => {

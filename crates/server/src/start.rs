@@ -403,6 +403,7 @@ where
             post: threads.shards[at].clone(),
             fsync: settings.fsync,
             published: published.clone(),
+            full: false,
         };
         logs.push((feed, spawn(&format!("log-{shard}"), move || thread.run())?));
     }
