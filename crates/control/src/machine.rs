@@ -685,7 +685,8 @@ impl Control {
         if self.raft.is_some() || changes.to <= self.map.version {
             return;
         }
-        if changes.from != self.map.version {
+        // Changes say nothing of what never changes: a node without a map needs it whole.
+        if changes.from != self.map.version || self.map.version == 0 {
             let have = self.map.version;
             self.send(from, Message::AskMap { have });
             return;
