@@ -49,7 +49,7 @@ fn start(id: u16, mut file: Vec<Vec<u8>>, now: Instant) -> Node {
     let restored = restore(&file).expect("own frames");
     let incarnation = Incarnation(restored.started.incarnation.0 + 1);
     let me = Identity { node: NodeId(id), incarnation, directory: u64::from(id) * 11 };
-    file.push(start_frame(incarnation, me.directory, false, incarnation));
+    file.push(start_frame(incarnation, me.directory, false, &Kept::nothing(incarnation)));
     let voters: Vec<NodeId> = (1..=3).map(NodeId).collect();
     let heart = Heart::new(
         HeartConfig {
