@@ -291,7 +291,7 @@ pub fn printed(command: &mut Command, advice: &str) -> String {
 }
 
 /// A base whose every port is free now. Somebody may take one before the cluster does: then another is tried.
-fn free_base() -> u16 {
+pub fn free_base() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let span = BASES.end - BASES.start;
     // Test binaries that run at the same time start their search at different places.
