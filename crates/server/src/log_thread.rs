@@ -106,8 +106,7 @@ impl<D: Disk> LogThread<D> {
         let mut bytes = Vec::new();
         let mut synced_at = clock::now();
         self.reserve();
-        loop {
-            let Some(turn) = self.wait(&mut bytes, synced_at) else { break };
+        while let Some(turn) = self.wait(&mut bytes, synced_at) {
             if !bytes.is_empty() {
                 self.published.set_log_busy(self.shard, Some(clock::now()));
                 self.append(&bytes);

@@ -1,5 +1,7 @@
 //! Nodes end in every way while clients write, and start again on what they left: what was acknowledged is there.
 
+use crate::local_cluster::{LocalCluster, connect};
+use crate::script::{say, shown};
 use crate::served_nodes::ServedNodes;
 use crate::written::{Journal, check_all, until_more, while_writing};
 
@@ -85,4 +87,22 @@ fn three_nodes_stopped_at_once_go_on_where_they_were() {
     });
     nodes.wait_whole();
     check_all(&journals, &ports);
+}
+
+/// What `annulet up` started goes on where it was; what it kept in memory alone starts empty, without an operator.
+#[test]
+fn a_local_cluster_started_again_has_its_data() {
+    let mut cluster = LocalCluster::start(&[]);
+    let mut journals = journals();
+    for _ in 0..2 {
+        while_writing(&mut journals, &cluster.ports(), |total| until_more(total, BEFORE));
+        cluster.up_again(&[]);
+        check_all(&journals, &cluster.ports());
+    }
+    let mut cluster = LocalCluster::start(&["--log", "off"]);
+    for settings in [&["--log", "off"][..], &[]] {
+        assert_eq!(shown(&say(&mut connect(cluster.port, 2), "SET gone 1")), "OK");
+        cluster.up_again(settings);
+        assert_eq!(shown(&say(&mut connect(cluster.port, 2), "EXISTS gone")), "0");
+    }
 }
