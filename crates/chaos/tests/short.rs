@@ -106,7 +106,7 @@ fn a_node_that_slept_says_nothing_stale() {
 
 #[test]
 fn a_node_is_refilled_unnoticed() {
-    let result = clean(&["refill", "--keys", "20000"]);
+    let result = clean(&["refill", "--keys", "20000", "--set", "log=off"]);
     assert_eq!(result["errors_in_refill"], serde_json::json!({}));
 }
 
