@@ -5,6 +5,7 @@
 //! DIR/node-1/node.toml      the first node's settings, written at every start
 //! DIR/node-1/log            its output
 //! DIR/node-1/join.secret    what the nodes know each other by; the same in every directory
+//! DIR/node-1/shard-*/       its data, and other files of its own
 //! ```
 
 use crate::config::{self, Given};
@@ -19,6 +20,8 @@ use types::settings::Settings;
 
 /// From one kind of port to the next.
 const PORT_STEP: u16 = 100;
+/// The file in a node's directory that stands beside its logs.
+const LOGS_FILE: &str = "data.journal";
 
 /// Why a local cluster cannot be laid out.
 #[derive(Debug, Error)]
@@ -102,6 +105,8 @@ pub(crate) struct Cluster {
     pub shape: Shape,
     /// Whether the directory held a cluster before.
     pub existed: bool,
+    /// Whether its nodes have kept anything on disk.
+    pub had_logs: bool,
     /// Settings that every node gets.
     pub common: Given,
     _lock: File,
@@ -134,7 +139,10 @@ impl Cluster {
             Err(source) => return Err(at("read", &path)(source)),
         };
         let shape = Shape::agree(&dir, remembered, asked)?;
-        Ok(Cluster { dir, shape, existed: remembered.is_some(), common, _lock: lock })
+        let existed = remembered.is_some();
+        let mut cluster = Cluster { dir, shape, existed, had_logs: false, common, _lock: lock };
+        cluster.had_logs = cluster.ids().any(|id| cluster.node_dir(id).join(LOGS_FILE).exists());
+        Ok(cluster)
     }
 
     /// The numbers of its nodes.

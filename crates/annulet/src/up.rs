@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use types::settings::{LogMode, Settings};
+use types::settings::Settings;
 
 /// The longest wait for a new cluster to serve.
 const START: Duration = Duration::from_secs(60);
@@ -66,7 +66,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         cluster.ids().map(|id| std::fs::metadata(cluster.log_path(id)).map_or(0, |log| log.len())).collect();
     let stops = Stops::listen()?;
     let mut launch = Launch { cluster, settings, nodes: Nodes::default(), stops, log_starts };
-    if launch.cluster.existed && launch.settings.log == LogMode::Off {
+    if launch.cluster.existed && !launch.cluster.had_logs {
         println!(
             "{} holds a cluster that was stopped. Its data was in memory only (log = off): it starts empty.",
             launch.cluster.dir.display()
@@ -168,7 +168,7 @@ impl Launch {
     /// Only a cluster that kept nothing on disk and was stopped as a whole: there is nothing to lose.
     fn may_accept_loss(&self, seen: &[Option<Status>]) -> bool {
         self.cluster.existed
-            && self.settings.log == LogMode::Off
+            && !self.cluster.had_logs
             && seen.iter().flatten().any(|status| status.partitions.lost > 0)
             && seen.iter().flatten().all(|status| status.nodes.iter().all(|node| node.state == "ACTIVE"))
     }

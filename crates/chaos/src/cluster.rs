@@ -158,6 +158,14 @@ impl Cluster {
         Ok(at)
     }
 
+    /// Ends nodes the hard way, all before any is waited for.
+    pub(crate) fn kill_nodes(&self, ids: &[u16]) -> Result<(), Failure> {
+        for id in ids {
+            self.signal_node(*id, Signal::KILL)?;
+        }
+        ids.iter().try_for_each(|id| self.kill_node(*id).map(|_| ()))
+    }
+
     /// Sends a signal to a node, which goes on counting as running.
     pub(crate) fn signal_node(&self, id: u16, signal: Signal) -> Result<Instant, Failure> {
         let running = self.processes.running();

@@ -90,9 +90,8 @@ pub(crate) fn counter_key(counter: u16) -> String {
 /// The fate that an error reply tells of, by its first word.
 pub(crate) fn fate_of_error(code: &str) -> Fate {
     match code {
-        "TRYAGAIN" | "CLUSTERDOWN" | "NOREPLICAS" | "LOADING" | "MOVED" | "ASK" | "OOM" | "READONLY" => {
-            Fate::Refused
-        }
+        "TRYAGAIN" | "CLUSTERDOWN" | "NOREPLICAS" | "LOADING" | "MOVED" | "ASK" | "OOM" | "READONLY"
+        | "MISCONF" => Fate::Refused,
         _ => Fate::Unknown,
     }
 }

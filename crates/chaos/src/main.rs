@@ -6,6 +6,7 @@
 //! | command | hurts by | checks |
 //! | --- | --- | --- |
 //! | `kill` | SIGKILL of a node, the coordinator often among them | nothing acknowledged is lost; how long each partition stood still |
+//! | `kill-loop` | SIGKILL of one node and of all, again and again | nothing acknowledged is lost; how long until all is served again |
 //! | `pause` | SIGSTOP, then SIGCONT | the woken node serves no stale read and acknowledges nothing that is lost |
 //! | `refill` | SIGKILL of a node that holds much | clients of the others see no error while it is filled again |
 //! | `bench` | nothing | measures, for docs/performance.md |
@@ -19,6 +20,7 @@ mod cluster;
 mod compare;
 mod failure;
 mod kill;
+mod kill_loop;
 mod load;
 mod pause;
 mod probe;
@@ -92,6 +94,8 @@ struct Common {
 enum Command {
     /// Kills a node each round, restarts it, and checks all that was acknowledged.
     Kill(kill::Flags),
+    /// Kills one node, then all at once, again and again, in a cluster of one node and one of several.
+    KillLoop(kill_loop::Flags),
     /// Stops a node for a while without its noticing, wakes it, and checks what it then says.
     Pause(pause::Flags),
     /// Kills and restarts a node that holds much data, and checks that the others' clients do not notice its filling.
@@ -144,6 +148,7 @@ fn main() -> ExitCode {
     let flags = Flags::parse();
     let outcome = match &flags.command {
         Command::Kill(own) => kill::run(&flags.common, own),
+        Command::KillLoop(own) => kill_loop::run(&flags.common, own),
         Command::Pause(own) => pause::run(&flags.common, own),
         Command::Refill(own) => refill::run(&flags.common, own),
         Command::Bench(own) => bench::run(&flags.common, own),

@@ -1,4 +1,5 @@
-//! `chaos refill`: a node that held much comes back empty and is filled again, while clients of the others notice nothing.
+//! `chaos refill`: a node that held much comes back and is filled again, while clients of the others notice nothing. With
+//! `--set log=off` it comes back empty; otherwise it misses what was written meanwhile.
 
 use crate::Common;
 use crate::cluster::Cluster;

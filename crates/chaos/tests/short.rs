@@ -88,6 +88,17 @@ fn killed_nodes_lose_nothing() {
 }
 
 #[test]
+fn nodes_killed_one_by_one_and_all_at_once_lose_nothing() {
+    let result = clean(&["kill-loop", "--rounds", "4", "--calm-ms", "300"]);
+    let nodes = |at: usize| result["loops"][at]["nodes"].as_u64();
+    assert_eq!((nodes(0), nodes(1)), (Some(1), Some(3)));
+    for part in result["loops"].as_array().expect("clusters") {
+        assert_eq!((&part["rounds_of_one"], &part["rounds_of_all"]), (&2.into(), &2.into()));
+        assert!(part["writes"]["acknowledged"].as_u64() > Some(100), "{part}");
+    }
+}
+
+#[test]
 fn a_node_that_slept_says_nothing_stale() {
     let result = clean(&["pause", "--seconds", "3"]);
     assert!(result["reads_at_victim"].as_u64() > Some(0));
@@ -95,7 +106,7 @@ fn a_node_that_slept_says_nothing_stale() {
 
 #[test]
 fn a_node_is_refilled_unnoticed() {
-    let result = clean(&["refill", "--keys", "20000"]);
+    let result = clean(&["refill", "--keys", "20000", "--set", "log=off"]);
     assert_eq!(result["errors_in_refill"], serde_json::json!({}));
 }
 

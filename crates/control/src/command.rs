@@ -6,7 +6,7 @@
 use crate::message::{Change, Registration};
 use placement::{ClusterMap, Member, MemberState, PartitionState};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use types::planted::{self, Bug};
 use types::{Epoch, Incarnation, NodeId, NodeSet, PartitionId};
 
@@ -204,8 +204,11 @@ fn up(map: &mut ClusterMap, registration: &Registration) -> bool {
         // pass to the new start only where its log has kept all that it acknowledged (rule 3).
         let kept = &registration.kept;
         let passes = kept.since <= before || planted::is(Bug::KeepsLostSeats);
+        // A start that the map knows has told of its losses already.
+        let lost: BTreeSet<PartitionId> =
+            kept.lost.iter().filter(|(_, found)| *found > before).map(|(partition, _)| *partition).collect();
         for (at, state) in map.partitions.iter_mut().enumerate() {
-            let lost = kept.lost.contains(&PartitionId(at as u16));
+            let lost = lost.contains(&PartitionId(at as u16));
             if passes && !lost {
                 keep_seat(state, node);
             } else {
@@ -549,7 +552,8 @@ mod tests {
     fn a_restart_that_kept_its_log_keeps_its_seats() {
         let mut map = cluster();
         let kept = |node, incarnation, since| {
-            let kept = Kept { since: Incarnation(since), log: true, lost: vec![PartitionId(2)] };
+            let lost = vec![(PartitionId(2), Incarnation(incarnation))];
+            let kept = Kept { since: Incarnation(since), log: true, lost };
             Command::Up(Registration { kept, ..registration(node, incarnation) })
         };
         let before = map.partitions[0];
@@ -562,6 +566,22 @@ mod tests {
         // Its log was broken by a start that never came to register: no seat passes from before that.
         run(&mut map, &[kept(1, 9, 4)]);
         assert_eq!((map.partitions[0].primary, map.partitions[0].in_sync), (Some(NodeId(2)), set(&[2])));
+    }
+
+    /// A start that sets a rotten log aside and ends before it is heard leaves a log without a fault to the next.
+    #[test]
+    fn a_loss_counts_until_the_start_that_found_it_is_known() {
+        let mut map = cluster();
+        let lost = vec![(PartitionId(2), Incarnation(2))];
+        let told = |incarnation| {
+            let kept = Kept { since: Incarnation(1), log: true, lost: lost.clone() };
+            Command::Up(Registration { kept, ..registration(1, incarnation) })
+        };
+        run(&mut map, &[told(3)]);
+        assert_eq!(map.partitions[2].in_sync, set(&[3]));
+        map.partitions[2].in_sync = set(&[1, 3]);
+        run(&mut map, &[told(4)]);
+        assert_eq!(map.partitions[2].in_sync, set(&[1, 3]), "what it has got since stays");
     }
 
     #[test]

@@ -24,4 +24,4 @@ pub use heart::{Heart, HeartConfig, HeartEffects, HeartInput, HeartNotice, Pulse
 pub use machine::{
     Control, ControlConfig, ControlEffects, RestoreError, Restored, Started, restore, start_frame,
 };
-pub use message::{Beat, Change, Identity, Kept, Message, Registration};
+pub use message::{Beat, Change, Identity, Kept, MapChanges, Message, Registration};

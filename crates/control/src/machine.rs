@@ -6,7 +6,7 @@
 use crate::command::{Answered, Command, apply, has_left};
 use crate::coordinator::{self, Coordinator};
 use crate::heart::{HeartInput, HeartNotice};
-use crate::message::{Change, Identity, MapChanges, Message, Registration};
+use crate::message::{Change, Identity, Kept, MapChanges, Message, Registration};
 use crate::store::LogStore;
 use placement::{ClusterMap, Member, MemberState};
 use protobuf::Message as _;
@@ -109,12 +109,20 @@ pub struct Started {
     pub rejoins: bool,
     /// The oldest start of which all that was acknowledged since was still there at the last one.
     pub kept_since: Incarnation,
+    /// But for these partitions, and which start found it so.
+    pub lost: Vec<(PartitionId, Incarnation)>,
 }
 
 /// A frame of the control file.
 #[derive(Serialize, Deserialize)]
 enum Frame {
-    Start { incarnation: Incarnation, directory: u64, rejoins: bool, kept_since: Incarnation },
+    Start {
+        incarnation: Incarnation,
+        directory: u64,
+        rejoins: bool,
+        kept_since: Incarnation,
+        lost: Vec<(PartitionId, Incarnation)>,
+    },
     HardState(Vec<u8>),
     Entries(Vec<Vec<u8>>),
     Snapshot(Vec<u8>),
@@ -163,8 +171,9 @@ pub fn restore(frames: &[Vec<u8>]) -> Result<Restored, RestoreError> {
     for (at, bytes) in frames.iter().enumerate() {
         let broken = RestoreError::Frame { at };
         match decode_frame(at, bytes)? {
-            Frame::Start { incarnation, directory, rejoins, kept_since } => {
+            Frame::Start { incarnation, directory, rejoins, kept_since, lost } => {
                 restored.started.kept_since = kept_since;
+                restored.started.lost = lost;
                 restored.started.incarnation = incarnation;
                 restored.started.directory = directory;
                 restored.started.rejoins = rejoins;
@@ -198,13 +207,9 @@ pub fn restore(frames: &[Vec<u8>]) -> Result<Restored, RestoreError> {
 }
 
 /// The frame that issues an incarnation to a data directory: durable before the node says a word.
-pub fn start_frame(
-    incarnation: Incarnation,
-    directory: u64,
-    rejoins: bool,
-    kept_since: Incarnation,
-) -> Vec<u8> {
-    encode_frame(&Frame::Start { incarnation, directory, rejoins, kept_since })
+pub fn start_frame(incarnation: Incarnation, directory: u64, rejoins: bool, kept: &Kept) -> Vec<u8> {
+    let (kept_since, lost) = (kept.since, kept.lost.clone());
+    encode_frame(&Frame::Start { incarnation, directory, rejoins, kept_since, lost })
 }
 
 /// One node's control machine.
@@ -707,7 +712,8 @@ impl Control {
         if self.raft.is_some() || changes.to <= self.map.version {
             return;
         }
-        if changes.from != self.map.version {
+        // Changes say nothing of what never changes: a node without a map needs it whole.
+        if changes.from != self.map.version || self.map.version == 0 {
             let have = self.map.version;
             self.send(from, Message::AskMap { have });
             return;
@@ -757,6 +763,7 @@ impl Control {
                 directory: me.directory,
                 rejoins: self.config.rejoins,
                 kept_since: me.kept.since,
+                lost: me.kept.lost.clone(),
             },
             Frame::Snapshot(snapshot.write_to_bytes().unwrap_or_default()),
             Frame::Entries(entries.iter().map(|entry| entry.write_to_bytes().unwrap_or_default()).collect()),

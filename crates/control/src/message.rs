@@ -114,8 +114,9 @@ pub struct Kept {
     pub since: Incarnation,
     /// Whether there is a log at all, though maybe without its end.
     pub log: bool,
-    /// Partitions of which nothing can be used: their part of the log has rotted, or is missing.
-    pub lost: Vec<PartitionId>,
+    /// Partitions of which nothing can be used, since their part of the log has rotted or is missing; and the start that
+    /// found it so. Said again at later starts, since that one may have ended before it was heard.
+    pub lost: Vec<(PartitionId, Incarnation)>,
 }
 
 impl Kept {

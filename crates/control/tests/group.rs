@@ -2,8 +2,8 @@
 //! found after the grace and never before, and a restarted voter keeps what it promised.
 
 use control::{
-    Beat, Change, Control, ControlConfig, Heart, HeartConfig, Identity, Kept, Message, Pulse, Registration,
-    restore, start_frame,
+    Beat, Change, Control, ControlConfig, Heart, HeartConfig, Identity, Kept, MapChanges, Message, Pulse,
+    Registration, restore, start_frame,
 };
 use placement::MemberState;
 use std::collections::BTreeSet;
@@ -49,7 +49,7 @@ fn start(id: u16, mut file: Vec<Vec<u8>>, now: Instant) -> Node {
     let restored = restore(&file).expect("own frames");
     let incarnation = Incarnation(restored.started.incarnation.0 + 1);
     let me = Identity { node: NodeId(id), incarnation, directory: u64::from(id) * 11 };
-    file.push(start_frame(incarnation, me.directory, false, incarnation));
+    file.push(start_frame(incarnation, me.directory, false, &Kept::nothing(incarnation)));
     let voters: Vec<NodeId> = (1..=3).map(NodeId).collect();
     let heart = Heart::new(
         HeartConfig {
@@ -302,6 +302,36 @@ fn many_changes_are_compacted_and_survive_a_restart_of_all() {
                 && map.members.iter().all(|m| m.state == MemberState::Active && m.incarnation.0 == 2)
         })
     });
+}
+
+/// A lone voter that starts again replays its map from nothing, and then tells of it as changes since nothing. A node that has
+/// just started, too, cannot follow those: they do not say what never changes.
+#[test]
+fn a_node_without_a_map_asks_for_it_whole() {
+    let now = Instant(1_000_000_000);
+    let voter = Identity { node: NodeId(1), incarnation: Incarnation(2), directory: 11 };
+    let me = Identity { node: NodeId(2), incarnation: Incarnation(2), directory: 22 };
+    let config = ControlConfig {
+        me: Registration { votes: false, ..registration(me) },
+        listed: vec![NodeId(1), NodeId(2)],
+        voters: vec![NodeId(1)],
+        rejoins: false,
+        cluster_id: "c".into(),
+        copies: 2,
+        min_in_sync: 1,
+        partitions: 16,
+        election: Duration::from_millis(300),
+        seed: 1,
+    };
+    let mut control = Control::new(config, restore(&[]).unwrap(), now);
+    let changes =
+        MapChanges { from: 0, to: 8, members: vec![], voter_directories: vec![], partitions: vec![] };
+    control.message(now, voter, Message::MapChanges(changes));
+    assert_eq!(control.map().version, 0);
+    let asked = |(to, message): &(NodeId, Message)| {
+        *to == voter.node && matches!(message, Message::AskMap { have: 0 })
+    };
+    assert!(control.effects().messages.iter().any(asked));
 }
 
 #[test]

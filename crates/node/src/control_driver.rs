@@ -9,6 +9,7 @@ use control::{
     Change, Control, ControlConfig, HeartInput, HeartNotice, Identity, Kept, Message, Registration,
 };
 use placement::ClusterMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -120,17 +121,15 @@ impl<D: Disk> ControlDriver<D> {
             directory: directory_number,
         };
         let passes = config.kept.whole && restored.started.kept_since > Incarnation(0);
+        // What an earlier start has lost is gone from the logs without a trace, and that start may have ended unheard.
+        let mut lost: BTreeMap<PartitionId, Incarnation> = restored.started.lost.iter().copied().collect();
+        lost.extend(config.kept.lost.iter().map(|&partition| (partition, identity.incarnation)));
         let kept = Kept {
             since: if passes { restored.started.kept_since } else { identity.incarnation },
             log: config.kept.any,
-            lost: config.kept.lost.clone(),
+            lost: lost.into_iter().collect(),
         };
-        journal.append(&control::start_frame(
-            identity.incarnation,
-            identity.directory,
-            rejoins,
-            kept.since,
-        ))?;
+        journal.append(&control::start_frame(identity.incarnation, identity.directory, rejoins, &kept))?;
         journal.sync()?;
         let listed: Vec<NodeId> = settings.listed_nodes()?.iter().map(|node| NodeId(node.id)).collect();
         let voters: Vec<NodeId> = settings.voter_ids()?.into_iter().map(NodeId).collect();

@@ -3,8 +3,9 @@
 //! A shard has a directory: its log ([`storage::shard_log`]), snapshots of its partitions ([`storage::snapshot_file`]) and a
 //! small file that says from where on the log is needed. Each copy is made again from its snapshot and the entries since.
 //!
-//! Where something of it cannot be used the node goes on without: those copies are given up, and fetched anew from others. What
-//! was there is set aside under another name, never deleted.
+//! Where something of it has rotted the node goes on without: those copies are given up, and fetched anew from others. What was
+//! there is set aside under another name, never deleted; but only once the node has durably noted what it lacks, since afterwards
+//! nothing here would tell ([`begin_anew`]).
 
 use crate::run::Waiter;
 use replication::recovery::Recovery;
@@ -33,6 +34,29 @@ pub enum RecoverError {
     /// The file that says where the log begins.
     #[error(transparent)]
     Begin(#[from] JournalError),
+    /// All files of the log are gone.
+    #[error(
+        "{directory} holds no log any more: its files that start with log- are gone. Put them back if they were moved; otherwise \
+         remove this directory, and the node fetches its copies anew from others",
+        directory = directory.display()
+    )]
+    NoLog {
+        /// The shard's directory.
+        directory: PathBuf,
+    },
+    /// The log holds something else than entries, with the right checksum.
+    #[error(
+        "{directory}: the log at offset {offset} holds what this program does not know: {why}. Start the program that wrote it",
+        directory = directory.display()
+    )]
+    Entry {
+        /// The shard's directory.
+        directory: PathBuf,
+        /// The logical offset of the batch.
+        offset: u64,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Something that cannot be used could not be set aside.
     #[error("cannot set {path} aside: {source}", path = path.display())]
     Aside {
@@ -41,6 +65,13 @@ pub enum RecoverError {
         /// What the disk said.
         source: std::io::Error,
     },
+}
+
+impl RecoverError {
+    /// Whether the disk has changed what was on it: the shard's copies are lost, and it can begin anew.
+    pub fn is_rot(&self) -> bool {
+        matches!(self, RecoverError::Log(ShardLogError::Rot { .. }))
+    }
 }
 
 /// What a shard is opened with.
@@ -82,28 +113,40 @@ pub struct Opened<D: Disk> {
     pub entries: u64,
     /// A torn tail that was cut off.
     pub torn: Option<Torn>,
-    /// Copies that cannot be used, and why; `None`: all that the shard had.
-    pub lost: Vec<(Option<PartitionId>, String)>,
+    /// Copies that cannot be used, and why.
+    pub lost: Vec<(PartitionId, String)>,
 }
 
 /// From where on the log is needed, on disk: so that a file missing at the log's front is noticed.
 pub struct LogBegin<D: Disk> {
     journal: Journal<D>,
     offset: u64,
+    /// Whether it says so. Nothing is written to it before there is a log.
+    says: bool,
 }
 
 impl<D: Disk> LogBegin<D> {
     fn open(disk: D, directory: &Path) -> Result<LogBegin<D>, JournalError> {
         let (journal, frames) = Journal::open(disk, &directory.join(BEGIN_FILE))?;
         let last = frames.last().and_then(|frame| frame.first_chunk::<8>());
-        Ok(LogBegin { journal, offset: last.map_or(0, |bytes| u64::from_le_bytes(*bytes)) })
+        let offset = last.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        Ok(LogBegin { journal, offset, says: last.is_some() })
+    }
+
+    /// There is a log, and from now on there has to be one. Durable on return.
+    fn log_is_there(&mut self) -> Result<(), JournalError> {
+        if !self.says {
+            self.journal.rewrite(&[self.offset.to_le_bytes()])?;
+            self.says = true;
+        }
+        Ok(())
     }
 
     /// What lies before this offset is needed no longer. Durable on return.
     pub fn advance(&mut self, offset: u64) -> Result<(), JournalError> {
         if offset > self.offset {
             self.journal.rewrite(&[offset.to_le_bytes()])?;
-            self.offset = offset;
+            (self.offset, self.says) = (offset, true);
         }
         Ok(())
     }
@@ -119,6 +162,11 @@ pub fn bytes_to_read<D: Disk>(disk: &D, data: &Path, shard: ShardId) -> u64 {
     shard_log::log_bytes(disk, &shard_directory(data, shard), 0).unwrap_or(0)
 }
 
+/// Whether a shard has anything on disk. One that had, and now has not, has lost it.
+pub fn has_shard<D: Disk>(disk: &D, data: &Path, shard: ShardId) -> bool {
+    disk.list(&shard_directory(data, shard)).is_ok_and(|names| !names.is_empty())
+}
+
 /// A copy that is being made again.
 struct Copy {
     partition: Partition<Waiter>,
@@ -130,7 +178,7 @@ struct Copy {
 }
 
 /// Opens the directory of a shard in `data`, or makes it, and reads all that it has. `progress` hears how many bytes of the
-/// log were read.
+/// log were read. Where the log has rotted it is an error ([`RecoverError::is_rot`]), and the files are as they were.
 pub fn open_shard<D: Disk + Clone>(
     disk: &D,
     data: &Path,
@@ -143,10 +191,13 @@ pub fn open_shard<D: Disk + Clone>(
         move |source| RecoverError::Log(ShardLogError::Io { action, path, source })
     };
     disk.create_dir_all(&directory).map_err(io("cannot make the directory"))?;
-    let begin = LogBegin::open(disk.clone(), &directory)?;
-    let mut lost = Vec::new();
+    let mut begin = LogBegin::open(disk.clone(), &directory)?;
+    if begin.says && shard_log::log_bytes(disk, &directory, 0)? == 0 {
+        return Err(RecoverError::NoLog { directory });
+    }
     let mut copies = load_snapshots(disk, &directory, config)?;
     let mut entries = 0;
+    let mut unknown = None;
     let opened = {
         let mut on_batch = |offset: u64, payload: bytes::Bytes| {
             progress(offset);
@@ -156,35 +207,33 @@ pub fn open_shard<D: Disk + Clone>(
                         entries += 1;
                         take_entry(&mut copies, config, offset, entry);
                     }
-                    // The checksum was right: another version wrote this, or a bug. Nobody knows whose entries follow.
-                    Err(corrupt) => lost.push((None, format!("the log at offset {offset}: {corrupt}"))),
+                    Err(corrupt) => {
+                        // The checksum was right: another version wrote this, or a bug. Nobody knows whose entries follow.
+                        unknown.get_or_insert((offset, corrupt.to_string()));
+                        break;
+                    }
                 }
             }
         };
-        let open = |on_batch: &mut dyn FnMut(u64, bytes::Bytes)| {
-            ShardLog::open(disk.clone(), &directory, config.identity, config.log, begin.offset, on_batch)
-        };
-        match open(&mut on_batch) {
-            Err(error @ (ShardLogError::Rot { .. } | ShardLogError::Missing { .. })) => Err(error),
-            other => Ok(other?),
-        }
+        ShardLog::open(disk.clone(), &directory, config.identity, config.log, begin.offset, &mut on_batch)?
     };
-    let opened = match opened {
-        Ok(opened) => opened,
-        Err(error) => {
-            // Which partitions' entries were there cannot be known any more.
-            copies.clear();
-            lost.push((None, error.to_string()));
-            let aside = set_aside(disk, data, &directory)?;
-            lost.push((None, format!("what is left of it was set aside as {}", aside.display())));
-            disk.create_dir_all(&directory).map_err(io("cannot make the directory"))?;
-            let begin = LogBegin::open(disk.clone(), &directory)?;
-            let log =
-                ShardLog::open(disk.clone(), &directory, config.identity, config.log, 0, &mut |_, _| {})?;
-            return Ok(finish(copies, log, begin, entries, lost));
-        }
-    };
-    Ok(finish(copies, opened, begin, entries, lost))
+    if let Some((offset, why)) = unknown {
+        return Err(RecoverError::Entry { directory, offset, why });
+    }
+    begin.log_is_there()?;
+    Ok(finish(copies, opened, begin, entries))
+}
+
+/// Begins anew for a shard whose log has rotted or is gone. What is left of it gets another name, which is returned. The caller
+/// has durably noted that the shard's copies are lost.
+pub fn begin_anew<D: Disk + Clone>(
+    disk: &D,
+    data: &Path,
+    config: &RecoverConfig,
+) -> Result<(Opened<D>, Option<PathBuf>), RecoverError> {
+    let is_there = has_shard(disk, data, config.shard);
+    let aside = is_there.then(|| set_aside(disk, data, &shard_directory(data, config.shard))).transpose()?;
+    Ok((open_shard(disk, data, config, &mut |_| {})?, aside))
 }
 
 fn finish<D: Disk>(
@@ -192,9 +241,8 @@ fn finish<D: Disk>(
     opened: shard_log::Opened<D>,
     begin: LogBegin<D>,
     entries: u64,
-    mut lost: Vec<(Option<PartitionId>, String)>,
 ) -> Opened<D> {
-    let all_lost = lost.iter().any(|(partition, _)| partition.is_none());
+    let mut lost = Vec::new();
     let mut result = Copies {
         partitions: Vec::new(),
         needed_from: BTreeMap::new(),
@@ -203,9 +251,7 @@ fn finish<D: Disk>(
     };
     for (id, mut copy) in copies {
         if let Some(why) = copy.lost {
-            lost.push((Some(id), why));
-        }
-        if all_lost || lost.iter().any(|(partition, _)| *partition == Some(id)) {
+            lost.push((id, why));
             copy.partition.abandon(&mut result.first);
         } else {
             copy.partition.recovered(&copy.recovery, &mut result.first);

@@ -1,14 +1,14 @@
 //! What the data directory says of itself, and opening the logs in it.
 //!
 //! A small journal beside the shards' directories keeps with how many shards they were written, in which boot of the machine the
-//! last start was, and whether that start ended in order. From these and from the logs follows what the node has kept of what it
+//! last start was, with which `fsync`, and whether it ended in order. From these and from the logs follows what the node has kept of what it
 //! had acknowledged ([`KeptLogs`]), and so whether it keeps its seats.
 
 use crate::StartError;
 use crate::disk::RealDisk;
 use node::KeptLogs;
 use node::recover::{self, Copies, LogBegin, RecoverConfig};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use storage::{Disk, Journal, ShardLog};
@@ -25,13 +25,18 @@ const SHOWN_AFTER: Duration = Duration::from_secs(1);
 pub struct DataFile {
     journal: Journal<RealDisk>,
     last: Option<Last>,
+    path: PathBuf,
+    /// The start that has begun.
     shards: u16,
+    fsync: Fsync,
 }
 
 /// The last start on it.
 struct Last {
     shards: u16,
     boot: String,
+    /// Whether what it acknowledged was synced.
+    synced: bool,
     clean: bool,
 }
 
@@ -42,8 +47,15 @@ impl Last {
         Some(Last {
             shards: field("shards")?.parse().ok()?,
             boot: field("boot")?.to_owned(),
+            synced: field("fsync")? == Fsync::Always.to_string(),
             clean: field("clean")? == "yes",
         })
+    }
+
+    /// Whether all that it acknowledged is there: it was synced; or handed to a system that has not stopped since; or nothing was
+    /// under way.
+    fn kept_all(&self) -> bool {
+        self.synced || self.clean || (!self.boot.is_empty() && self.boot == boot_id())
     }
 }
 
@@ -63,7 +75,7 @@ impl DataFile {
                 failed("it was written by another version: start the program that wrote it".into())
             })?),
         };
-        Ok(DataFile { journal, last, shards: 0 })
+        Ok(DataFile { journal, last, path, shards: 0, fsync: Fsync::Never })
     }
 
     /// How many shards the logs were written with.
@@ -71,19 +83,24 @@ impl DataFile {
         self.last.as_ref().map(|last| last.shards)
     }
 
-    /// A start begins, or ended in order. Durable on return.
-    fn write(&mut self, shards: u16, clean: bool) -> Result<(), StartError> {
-        self.shards = shards;
+    /// A start begins. Durable on return.
+    fn begin(&mut self, shards: u16, fsync: Fsync) -> Result<(), StartError> {
+        (self.shards, self.fsync) = (shards, fsync);
+        self.write(false)
+    }
+
+    fn write(&mut self, clean: bool) -> Result<(), StartError> {
+        let (shards, fsync, boot) = (self.shards, self.fsync, boot_id());
         let clean = if clean { "yes" } else { "no" };
-        let text = format!("shards {shards}\nboot {}\nclean {clean}\n", boot_id());
+        let text = format!("shards {shards}\nboot {boot}\nfsync {fsync}\nclean {clean}\n");
         self.journal
             .rewrite(&[text])
-            .map_err(|error| StartError::Data { path: FILE.into(), why: error.to_string() })
+            .map_err(|error| StartError::Data { path: self.path.clone(), why: error.to_string() })
     }
 
     /// All that the logs hold is on disk, and nothing more comes.
     pub fn ended(mut self) {
-        if let Err(error) = self.write(self.shards, true) {
+        if let Err(error) = self.write(true) {
             warn!("{error}");
         }
     }
@@ -104,76 +121,92 @@ pub fn has_logs(directory: &Path) -> bool {
     RealDisk.list(directory).is_ok_and(|names| names.iter().any(|name| name == "shard-0"))
 }
 
-/// Opens the logs of all shards, each on a thread of its own, and says what they have kept.
-pub fn open_logs(
-    data: &mut DataFile,
+/// What the logs of all shards hold. Nothing of it was given up yet: that waits until what is lost is durably known.
+pub struct ReadLogs {
+    /// `None`: of this shard nothing can be used.
+    shards: Vec<(RecoverConfig, Option<recover::Opened<RealDisk>>)>,
+    /// What they have kept.
+    pub kept: KeptLogs,
+}
+
+/// Reads the logs of all shards, each on a thread of its own, and says what they have kept.
+pub fn read_logs(
+    data: &DataFile,
     directory: &Path,
     fsync: Fsync,
     configs: Vec<RecoverConfig>,
     partitions: u16,
-) -> Result<(Vec<OpenLog>, KeptLogs), StartError> {
-    let shards = configs.len() as u16;
-    let names = RealDisk.list(directory).unwrap_or_default();
+) -> Result<ReadLogs, StartError> {
     let any = data.last.is_some();
-    let present = |shard: u16| names.contains(&format!("shard-{shard}"));
-    let missing: Vec<u16> = (0..shards).filter(|&shard| any && !present(shard)).collect();
-    let opened = read_all(directory, &configs)?;
+    let shards = configs.len() as u16;
+    let of_shard = |shard: ShardId| (shard.0..partitions).step_by(usize::from(shards)).map(PartitionId);
     let mut kept = KeptLogs { any, whole: false, lost: Vec::new() };
-    let of_shard = |shard: u16| (shard..partitions).step_by(usize::from(shards)).map(PartitionId);
-    for shard in missing {
-        error!(
-            "the directory of shard {shard} is missing in {}: its copies are fetched anew",
-            directory.display()
-        );
-        kept.lost.extend(of_shard(shard));
-    }
-    let mut logs = Vec::new();
-    for (shard, opened) in opened.into_iter().enumerate() {
-        if let Some(torn) = &opened.torn {
-            info!(
-                file = %torn.path.display(),
-                offset = torn.offset,
-                bytes = torn.bytes,
-                "cut off what a crash had left torn: it was never acknowledged"
-            );
-        }
-        for (partition, why) in &opened.lost {
-            match partition {
-                Some(partition) => {
-                    error!("partition {partition} cannot be used here, and is fetched anew: {why}")
+    let mut read = Vec::new();
+    for (config, opened) in read_all(data, directory, configs, any)? {
+        let shard = config.shard;
+        match &opened {
+            Ok(opened) => {
+                for (partition, why) in &opened.lost {
+                    error!("partition {partition} cannot be used here, and is fetched anew: {why}");
+                    kept.lost.push(*partition);
                 }
-                None => error!("no copy of shard {shard} can be used here, and all are fetched anew: {why}"),
             }
-            match partition {
-                Some(partition) => kept.lost.push(*partition),
-                None => kept.lost.extend(of_shard(shard as u16)),
+            Err(why) => {
+                error!(
+                    "no copy of shard {shard} can be used here, and all are fetched anew from other nodes: {why}"
+                );
+                kept.lost.extend(of_shard(shard));
             }
         }
-        logs.push(OpenLog { copies: opened.copies, log: opened.log, begin: opened.begin });
+        read.push((config, opened.ok()));
     }
     kept.lost.sort_unstable();
-    kept.lost.dedup();
-    kept.whole = match &data.last {
-        None => false,
-        // What was acknowledged was synced; or handed to a system that has not stopped since; or nothing was under way.
-        Some(last) => {
-            fsync == Fsync::Always || last.clean || (!last.boot.is_empty() && last.boot == boot_id())
-        }
-    };
+    kept.whole = data.last.as_ref().is_some_and(|last| last.kept_all());
     if any && !kept.whole {
         warn!(
             "the machine stopped while this node ran, and with fsync = {fsync} the last of its log may be missing: it gives up its \
              seats, and goes on from other copies where they have more"
         );
     }
-    data.write(shards, false)?;
-    Ok((logs, kept))
+    Ok(ReadLogs { shards: read, kept })
 }
 
-fn read_all(
+/// Makes logs fit to be written to. What they have lost is durably known. A start has begun on return.
+pub fn begin(
+    data: &mut DataFile,
     directory: &Path,
-    configs: &[RecoverConfig],
-) -> Result<Vec<recover::Opened<RealDisk>>, StartError> {
+    fsync: Fsync,
+    read: ReadLogs,
+) -> Result<Vec<OpenLog>, StartError> {
+    data.begin(read.shards.len() as u16, fsync)?;
+    let mut logs = Vec::new();
+    for (config, opened) in read.shards {
+        let shard = config.shard;
+        let opened = match opened {
+            Some(opened) => opened,
+            None => {
+                let (opened, aside) = recover::begin_anew(&RealDisk, directory, &config)
+                    .map_err(|error| StartError::Log { shard, why: error.to_string() })?;
+                if let Some(aside) = aside {
+                    warn!("what is left of shard {shard} was set aside as {}", aside.display());
+                }
+                opened
+            }
+        };
+        logs.push(OpenLog { copies: opened.copies, log: opened.log, begin: opened.begin });
+    }
+    Ok(logs)
+}
+
+type Read = Result<recover::Opened<RealDisk>, String>;
+
+/// What each shard has, or why nothing of it can be used. `any`: each had something.
+fn read_all(
+    data: &DataFile,
+    directory: &Path,
+    configs: Vec<RecoverConfig>,
+    any: bool,
+) -> Result<Vec<(RecoverConfig, Read)>, StartError> {
     let total: u64 =
         configs.iter().map(|config| recover::bytes_to_read(&RealDisk, directory, config.shard)).sum();
     let read: Vec<AtomicU64> = configs.iter().map(|_| AtomicU64::new(0)).collect();
@@ -186,13 +219,17 @@ fn read_all(
             .map(|(config, read)| {
                 let done = &done;
                 scope.spawn(move || {
+                    if any && !recover::has_shard(&RealDisk, directory, config.shard) {
+                        done.fetch_add(1, Ordering::Release);
+                        return None;
+                    }
                     let mut first = None;
                     let opened = recover::open_shard(&RealDisk, directory, config, &mut |offset| {
                         let first = *first.get_or_insert(offset);
                         read.store(offset - first, Ordering::Relaxed);
                     });
                     done.fetch_add(1, Ordering::Release);
-                    opened
+                    Some(opened)
                 })
             })
             .collect();
@@ -206,18 +243,43 @@ fn read_all(
         }
         threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
     });
-    let mut opened = Vec::new();
+    let mut found = Vec::new();
     for (result, config) in results.into_iter().zip(configs) {
-        let shard = ShardId(config.shard.0);
+        let shard = config.shard;
         let result = result.map_err(|_| StartError::Log { shard, why: "reading it back failed".into() })?;
-        opened.push(result.map_err(|error| StartError::Log { shard, why: error.to_string() })?);
+        let opened = match result {
+            Some(Ok(opened)) => Ok(opened),
+            Some(Err(error)) if error.is_rot() => Err(error.to_string()),
+            Some(Err(error)) => return Err(StartError::Log { shard, why: error.to_string() }),
+            None => {
+                let missing = recover::shard_directory(directory, shard);
+                Err(format!("{} is gone, or empty", missing.display()))
+            }
+        };
+        found.push((config, opened));
     }
-    let entries: u64 = opened.iter().map(|opened| opened.entries).sum();
-    if total > 0 {
+    let opened = || found.iter().filter_map(|(_, opened)| opened.as_ref().ok());
+    let mut torn = false;
+    for cut in opened().filter_map(|opened| opened.torn.as_ref()) {
+        torn = true;
+        info!(
+            file = %cut.path.display(),
+            offset = cut.offset,
+            bytes = cut.bytes,
+            "cut off what a crash had left torn: it was never acknowledged"
+        );
+    }
+    let entries: u64 = opened().map(|opened| opened.entries).sum();
+    if any {
         let took_ms = began.elapsed().as_millis() as u64;
-        info!(bytes = total, entries, took_ms, "read the log back");
+        let how = match (data.last.as_ref().is_some_and(|last| last.clean), torn) {
+            (true, false) => "the last start ended in order, and nothing is torn",
+            (true, true) => "the last start ended in order, but something was torn",
+            (false, _) => "the last start did not end in order",
+        };
+        info!(bytes = total, entries, took_ms, "read the log back: {how}");
     }
-    Ok(opened)
+    Ok(found)
 }
 
 fn show(total: u64, read: u64, took: Duration) {

@@ -14,10 +14,11 @@ use crate::snapshot_thread::SnapshotOrder;
 use crate::threads::Mail;
 use node::recover::LogBegin;
 use node::{Published, ShardCounters, SnapshotJob};
+use std::io::ErrorKind;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use storage::{Disk, ShardLog, ShardLogError};
+use storage::{Disk, JournalError, ShardLog, ShardLogError};
 use tracing::{error, info, warn};
 use types::settings::Fsync;
 use types::{Instant, ShardId};
@@ -126,6 +127,8 @@ pub struct LogThread<D: Disk> {
     pub snapshots: Sender<SnapshotOrder>,
     /// The file that says where the log begins.
     pub begin: LogBegin<D>,
+    /// Whether the disk had no room when it was last asked for some.
+    pub full: bool,
 }
 
 impl<D: Disk> LogThread<D> {
@@ -139,6 +142,9 @@ impl<D: Disk> LogThread<D> {
                 self.published.set_log_busy(self.shard, Some(clock::now()));
                 self.write(&mut items);
                 self.published.set_log_busy(self.shard, None);
+            } else if self.full {
+                // While all is refused nothing comes that would find the room.
+                self.reserve();
             }
             if self.fsync == Fsync::Everysec && clock::now().since(synced_at) >= SECOND {
                 synced_at = clock::now();
@@ -194,8 +200,11 @@ impl<D: Disk> LogThread<D> {
 
     /// Removes what no partition needs any more.
     fn release(&mut self, offset: u64) {
-        if let Err(error) = self.begin.advance(offset) {
-            fail(&error);
+        match self.begin.advance(offset) {
+            Ok(()) => {}
+            // With the next snapshot it is tried again.
+            Err(JournalError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull => return,
+            Err(error) => fail(&error),
         }
         if let Err(error) = self.log.remove_before(offset) {
             fail(&error);
@@ -206,20 +215,26 @@ impl<D: Disk> LogThread<D> {
     /// Waits for something to do, or until a sync is due. False: it is over.
     fn wait(&self, items: &mut Vec<Item>, synced_at: Instant) -> bool {
         let mut state = self.feed.lock();
+        let mut looked = false;
         while state.items.is_empty() {
             if state.stop {
                 return false;
             }
             state.asleep = true;
             let unsynced = self.fsync == Fsync::Everysec && self.log.durable() < self.log.end();
-            if !unsynced {
-                state = self.feed.0.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            let left = (synced_at + SECOND).since(clock::now());
+            let left = match (unsynced, self.full) {
+                (false, false) => {
+                    state = self.feed.0.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+                (_, true) if looked => break,
+                (_, true) => FULL_RETRY,
+                (true, false) => (synced_at + SECOND).since(clock::now()),
+            };
             if left.is_zero() {
                 break;
             }
+            looked = true;
             (state, _) = self.feed.0.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
         }
         state.asleep = false;
@@ -238,9 +253,14 @@ impl<D: Disk> LogThread<D> {
                     ShardCounters::set(&figures.disk_bytes, self.log.bytes_on_disk());
                     return;
                 }
+                // Nobody was told of these entries, and nobody is left to tell.
+                Err(error @ ShardLogError::Full { .. }) if self.feed.lock().stop => fail(&error),
                 Err(error @ ShardLogError::Full { .. }) => {
                     self.set_full(Some(error));
+                    // The disk does not stand still, it waits for room: reads go on.
+                    self.published.set_log_busy(self.shard, None);
                     std::thread::sleep(FULL_RETRY);
+                    self.published.set_log_busy(self.shard, Some(clock::now()));
                 }
                 Err(error) => fail(&error),
             }
@@ -266,7 +286,8 @@ impl<D: Disk> LogThread<D> {
         }
     }
 
-    fn set_full(&self, full: Option<ShardLogError>) {
+    fn set_full(&mut self, full: Option<ShardLogError>) {
+        self.full = full.is_some();
         let was = self.published.set_disk_full(self.shard, full.is_some());
         match full {
             Some(error) if !was => {

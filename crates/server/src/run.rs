@@ -1,7 +1,7 @@
 //! The real node: the machines of room `node`, made from a data directory and settings.
 
 use crate::client_ports::ClientCount;
-use crate::data::{self, OpenLog};
+use crate::data::{self, ReadLogs};
 use crate::disk::RealDisk;
 use crate::machine::{HeartEffects, HeartInput, HeartMachine};
 use crate::start::{Machines, Prepared, StartError, run_with};
@@ -49,10 +49,16 @@ fn build(prepared: &mut Prepared) -> Result<(Identity, NodeMachines), StartError
         ControlDriverError::Settings(error) => StartError::Setting(error),
         other => StartError::Control { why: other.to_string() },
     };
-    let (logs, kept) = open_logs(prepared)?;
+    let read = read_logs(prepared)?;
+    let kept = read.as_ref().map(|read| read.kept.clone()).unwrap_or_default();
     let config = ControlDriverConfig { kept, ..config };
     let mut control =
         ControlDriver::open(RealDisk, prepared.directory.path(), config, clock::now()).map_err(not_opened)?;
+    // What the logs have lost is on disk now, so that another start knows it, too.
+    let logs = match (&mut prepared.data, read) {
+        (Some(data), Some(read)) => data::begin(data, prepared.directory.path(), settings.fsync, read)?,
+        _ => Vec::new(),
+    };
     let identity = control.identity();
     let published = Arc::new(Published::new(prepared.shards));
     control.publish_to(published.clone());
@@ -86,9 +92,9 @@ fn build(prepared: &mut Prepared) -> Result<(Identity, NodeMachines), StartError
     Ok((identity, Machines { shards, heart, control, logs, published, figures }))
 }
 
-/// Reads back what the shards' logs on disk have kept.
-fn open_logs(prepared: &mut Prepared) -> Result<(Vec<OpenLog>, KeptLogs), StartError> {
-    let Some(data) = &mut prepared.data else { return Ok((Vec::new(), KeptLogs::default())) };
+/// Reads back what the shards' logs on disk have kept, where there are some.
+fn read_logs(prepared: &Prepared) -> Result<Option<ReadLogs>, StartError> {
+    let Some(data) = &prepared.data else { return Ok(None) };
     let settings = &prepared.settings;
     let node = NodeId(settings.node_id);
     let configs = (0..prepared.shards).map(ShardId).map(|shard| RecoverConfig {
@@ -99,7 +105,8 @@ fn open_logs(prepared: &mut Prepared) -> Result<(Vec<OpenLog>, KeptLogs), StartE
         durability: Durability::of(settings),
         log: ShardLogOptions { segment_bytes: segment_bytes(prepared.shards) },
     });
-    data::open_logs(data, prepared.directory.path(), settings.fsync, configs.collect(), settings.partitions)
+    let (directory, fsync) = (prepared.directory.path(), settings.fsync);
+    data::read_logs(data, directory, fsync, configs.collect(), settings.partitions).map(Some)
 }
 
 /// How large files of a shard's log grow. Room for one is reserved at the start, so those of many shards are smaller.

@@ -424,6 +424,7 @@ where
             published: published.clone(),
             snapshots: snapshots.clone(),
             begin,
+            full: false,
         };
         logs.push((feed, spawn(&format!("log-{shard}"), move || thread.run())?));
     }

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -56,33 +56,39 @@ impl LocalCluster {
 
     fn try_start(nodes: u16, port: u16, dir: PathBuf, settings: &[&str]) -> Result<LocalCluster, String> {
         std::fs::create_dir(&dir).expect("a directory of this test's own");
-        let errors = File::create(dir.join("launcher-errors")).expect("a file in it");
-        let mut launcher = annulet()
-            .args(["up", "--nodes", &nodes.to_string(), "--port", &port.to_string(), "--dir"])
-            .arg(dir.join("cluster"))
-            .args(settings)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(errors)
-            .spawn()
-            .expect("the binary starts");
-        let mut lines = BufReader::new(launcher.stdout.take().expect("its output is piped"));
+        let mut launcher = launch(nodes, port, &dir, settings);
+        let lines = BufReader::new(launcher.stdout.take().expect("its output is piped"));
         let mut cluster = LocalCluster { port, dir, launcher, serves: false, restarted: Vec::new() };
+        cluster.wait_served(lines).map(|()| cluster)
+    }
+
+    fn wait_served(&mut self, mut lines: BufReader<ChildStdout>) -> Result<(), String> {
         let mut text = String::new();
         loop {
             let start = text.len();
             if lines.read_line(&mut text).expect("the launcher writes text") == 0 {
-                let errors = std::fs::read_to_string(cluster.dir.join("launcher-errors"));
+                let errors = std::fs::read_to_string(self.dir.join("launcher-errors"));
                 return Err(format!("the cluster did not start:\n{text}{}", errors.unwrap_or_default()));
             }
             if text[start..].starts_with("Annulet serves") {
                 break;
             }
         }
-        cluster.serves = true;
+        self.serves = true;
         // What it says later is read, so that it never waits for a reader.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        Ok(cluster)
+        Ok(())
+    }
+
+    /// Stops it and starts it again on the same directory, with the same settings or others.
+    pub fn up_again(&mut self, settings: &[&str]) {
+        self.stop().expect("a clean stop");
+        let mut launcher = launch(NODES, self.port, &self.dir, settings);
+        let lines = launcher.stdout.take().expect("its output is piped");
+        self.launcher = launcher;
+        if let Err(why) = self.wait_served(BufReader::new(lines)) {
+            panic!("{why}");
+        }
     }
 
     /// The ports for every client, node by node.
@@ -206,6 +212,19 @@ impl Drop for LocalCluster {
     }
 }
 
+fn launch(nodes: u16, port: u16, dir: &Path, settings: &[&str]) -> Child {
+    let errors = File::create(dir.join("launcher-errors")).expect("a file in it");
+    annulet()
+        .args(["up", "--nodes", &nodes.to_string(), "--port", &port.to_string(), "--dir"])
+        .arg(dir.join("cluster"))
+        .args(settings)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(errors)
+        .spawn()
+        .expect("the binary starts")
+}
+
 /// The cluster that tests share, one test at a time. It lives as long as some test of the process has it, or waits for it.
 pub struct Shared {
     cluster: Arc<LocalCluster>,
@@ -291,7 +310,7 @@ pub fn printed(command: &mut Command, advice: &str) -> String {
 }
 
 /// A base whose every port is free now. Somebody may take one before the cluster does: then another is tried.
-fn free_base() -> u16 {
+pub fn free_base() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let span = BASES.end - BASES.start;
     // Test binaries that run at the same time start their search at different places.

@@ -7,7 +7,10 @@
 
 mod cluster_aware;
 mod conformance;
+mod damaged;
+mod durable;
 mod failover;
+mod full_disk;
 mod hostile;
 mod limits;
 mod local_cluster;
@@ -20,5 +23,7 @@ mod python;
 mod redis_py_suite;
 mod redis_tools;
 mod script;
+mod served_nodes;
 mod shell;
 mod typed;
+mod written;

@@ -1,0 +1,108 @@
+//! Nodes end in every way while clients write, and start again on what they left: what was acknowledged is there.
+
+use crate::local_cluster::{LocalCluster, connect};
+use crate::script::{say, shown};
+use crate::served_nodes::ServedNodes;
+use crate::written::{Journal, check_all, until_more, while_writing};
+
+/// Writers of a test.
+const WRITERS: u64 = 3;
+/// Acknowledged writes before each blow.
+const BEFORE: u64 = 1500;
+
+fn journals() -> Vec<Journal> {
+    (0..WRITERS).map(Journal::new).collect()
+}
+
+/// Kills so many of the nodes at once, in turn, under load, each time until all is well again without an operator.
+fn kill_in_rounds(nodes: &mut ServedNodes, journals: &mut [Journal], rounds: &[&[u16]]) {
+    let ports = nodes.ports();
+    for victims in rounds {
+        while_writing(journals, &ports, |total| {
+            until_more(total, BEFORE);
+            nodes.kill(victims.iter().copied());
+            nodes.start_all();
+            until_more(total, BEFORE);
+        });
+        nodes.wait_whole();
+        check_all(journals, &ports);
+    }
+}
+
+#[test]
+fn a_lone_node_that_is_killed_has_all_that_it_acknowledged() {
+    let mut nodes = ServedNodes::start(1, &[]);
+    kill_in_rounds(&mut nodes, &mut journals(), &[&[1], &[1], &[1]]);
+}
+
+#[test]
+fn three_nodes_that_are_killed_have_all_that_they_acknowledged() {
+    let mut nodes = ServedNodes::start(3, &["--copies", "2"]);
+    let rounds: &[&[u16]] = &[&[1], &[1, 2, 3], &[2], &[3], &[1, 2, 3], &[2, 3], &[1, 2, 3]];
+    kill_in_rounds(&mut nodes, &mut journals(), rounds);
+}
+
+/// The process may go at any time where only the system has to stay: then nothing is lost without a sync either.
+#[test]
+fn without_syncs_a_killed_process_loses_nothing() {
+    for fsync in ["everysec", "never"] {
+        let mut nodes = ServedNodes::start(1, &["--fsync", fsync]);
+        kill_in_rounds(&mut nodes, &mut journals(), &[&[1], &[1]]);
+    }
+}
+
+#[test]
+fn a_stop_in_order_leaves_nothing_torn_and_says_so() {
+    for fsync in ["always", "everysec", "never"] {
+        let mut nodes = ServedNodes::start(1, &["--fsync", fsync]);
+        let ports = nodes.ports();
+        let mut journals = journals();
+        for _ in 0..2 {
+            while_writing(&mut journals, &ports, |total| {
+                until_more(total, BEFORE);
+                nodes.stop([1]);
+                let said = nodes.said(1);
+                nodes.start_all();
+                until_more(total, BEFORE);
+                let said = nodes.said_since(1, &said);
+                assert!(said.contains("the last start ended in order, and nothing is torn"), "{said}");
+                assert!(!said.contains("cut off"), "{said}");
+            });
+            check_all(&journals, &ports);
+        }
+    }
+}
+
+/// All at once, as a machine's update does it.
+#[test]
+fn three_nodes_stopped_at_once_go_on_where_they_were() {
+    let mut nodes = ServedNodes::start(3, &["--copies", "2"]);
+    let ports = nodes.ports();
+    let mut journals = journals();
+    while_writing(&mut journals, &ports, |total| {
+        until_more(total, BEFORE);
+        nodes.stop(nodes.ids());
+        nodes.start_all();
+        until_more(total, BEFORE);
+    });
+    nodes.wait_whole();
+    check_all(&journals, &ports);
+}
+
+/// What `annulet up` started goes on where it was; what it kept in memory alone starts empty, without an operator.
+#[test]
+fn a_local_cluster_started_again_has_its_data() {
+    let mut cluster = LocalCluster::start(&[]);
+    let mut journals = journals();
+    for _ in 0..2 {
+        while_writing(&mut journals, &cluster.ports(), |total| until_more(total, BEFORE));
+        cluster.up_again(&[]);
+        check_all(&journals, &cluster.ports());
+    }
+    let mut cluster = LocalCluster::start(&["--log", "off"]);
+    for settings in [&["--log", "off"][..], &[]] {
+        assert_eq!(shown(&say(&mut connect(cluster.port, 2), "SET gone 1")), "OK");
+        cluster.up_again(settings);
+        assert_eq!(shown(&say(&mut connect(cluster.port, 2), "EXISTS gone")), "0");
+    }
+}
