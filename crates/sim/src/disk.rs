@@ -242,6 +242,11 @@ impl SimDisk {
         self.0.borrow_mut().room_bytes = bytes;
     }
 
+    /// How many bytes all files together have, with what is reserved for them.
+    pub fn used_bytes(&self) -> u64 {
+        self.0.borrow().used_bytes()
+    }
+
     /// Flips the bits of one durable byte that `mask` has. False where there is none.
     pub fn damage(&self, path: &Path, offset: u64, mask: u8) -> bool {
         let state = &mut *self.0.borrow_mut();
