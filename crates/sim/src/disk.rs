@@ -611,6 +611,24 @@ mod tests {
         assert!(open(&disk).unwrap().1.is_empty(), "and what it should have kept is lost");
     }
 
+    /// A process that comes after one whose sync has failed reads what is in the kernel's memory alone.
+    #[test]
+    fn what_a_failed_sync_left_is_durable_once_it_was_read() {
+        let disk = SimDisk::new();
+        let (mut journal, _) = open(&disk).unwrap();
+        journal.append(b"one").unwrap();
+        disk.fail_sync(true);
+        assert!(journal.sync().is_err());
+        disk.fail_sync(false);
+        disk.end_process();
+        let (mut journal, frames) = open(&disk).unwrap();
+        assert_eq!(frames, [b"one"]);
+        journal.append(b"two").unwrap();
+        journal.sync().unwrap();
+        disk.crash(1);
+        assert_eq!(open(&disk).unwrap().1, [b"one", b"two"]);
+    }
+
     #[test]
     fn a_full_disk_takes_nothing_back() {
         let disk = SimDisk::new();
