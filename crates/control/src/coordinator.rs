@@ -53,6 +53,8 @@ struct Question {
     id: u64,
     dead: BTreeMap<NodeId, Incarnation>,
     candidates: BTreeSet<NodeId>,
+    /// Those that have answered.
+    answered: BTreeSet<NodeId>,
     deadline: Instant,
     tails: BTreeMap<PartitionId, BTreeMap<NodeId, Position>>,
 }
@@ -115,6 +117,7 @@ pub fn message(control: &mut Control, now: Instant, from: NodeId, message: Messa
                 .chain(&mut coordinator.asked_doubtful);
             for asked in open.filter(|asked| asked.id == question) {
                 asked.candidates.remove(&from);
+                asked.answered.insert(from);
                 for &(partition, tail) in &tails {
                     asked.tails.entry(partition).or_default().insert(from, tail);
                 }
@@ -302,6 +305,7 @@ fn put_question(
         id,
         dead,
         candidates: by_node.keys().copied().collect(),
+        answered: BTreeSet::new(),
         deadline: now + TAILS,
         tails: BTreeMap::new(),
     };
@@ -342,17 +346,20 @@ fn accept_loss(control: &mut Control, now: Instant, commands: &mut Vec<Command>)
 }
 
 /// All copies of a partition went down at once and none may have kept all: once they are all back, it goes on from the longest
-/// log (rule 20).
+/// log (rule 20). All of them have to say how far theirs reaches, however often they must be asked: a copy whose log goes further
+/// may know that to be committed.
 fn recover(control: &mut Control, now: Instant, commands: &mut Vec<Command>) {
+    let map = control.map.clone();
     if let Some(asked) = &control.coordinator.asked_doubtful {
         if asked.candidates.is_empty() || now >= asked.deadline {
-            let promote = longest(&asked.tails);
+            let promote = longest_of_all(&map, asked);
             control.coordinator.asked_doubtful = None;
-            commands.push(Command::Recover { promote });
+            if !promote.is_empty() {
+                commands.push(Command::Recover { promote });
+            }
         }
         return;
     }
-    let map = control.map.clone();
     let mut by_node: BTreeMap<NodeId, Vec<PartitionId>> = BTreeMap::new();
     for (partition, state) in map.each_partition().filter(|(_, state)| is_doubtful_partition(&map, state)) {
         for node in state.doubtful.iter() {
@@ -362,6 +369,20 @@ fn recover(control: &mut Control, now: Instant, commands: &mut Vec<Command>) {
     if !by_node.is_empty() {
         control.coordinator.asked_doubtful = Some(put_question(control, now, BTreeMap::new(), by_node));
     }
+}
+
+/// The longest log of each doubtful partition of which all who may have it have told. Who does not know of it holds nothing.
+fn longest_of_all(map: &ClusterMap, asked: &Question) -> Vec<(PartitionId, NodeId)> {
+    let mut tails: BTreeMap<PartitionId, BTreeMap<NodeId, Position>> = BTreeMap::new();
+    for (partition, state) in map.each_partition().filter(|(_, state)| is_doubtful_partition(map, state)) {
+        if !state.doubtful.iter().all(|node| asked.answered.contains(&node)) {
+            continue;
+        }
+        let told = asked.tails.get(&partition);
+        let tail = |node| told.and_then(|by_node| by_node.get(&node)).copied().unwrap_or_default();
+        tails.insert(partition, state.doubtful.iter().map(|node| (node, tail(node))).collect());
+    }
+    longest(&tails)
 }
 
 fn heirs(

@@ -242,6 +242,11 @@ impl SimDisk {
         self.0.borrow_mut().room_bytes = bytes;
     }
 
+    /// How many bytes all files together have, with what is reserved for them.
+    pub fn used_bytes(&self) -> u64 {
+        self.0.borrow().used_bytes()
+    }
+
     /// Flips the bits of one durable byte that `mask` has. False where there is none.
     pub fn damage(&self, path: &Path, offset: u64, mask: u8) -> bool {
         let state = &mut *self.0.borrow_mut();
@@ -605,6 +610,24 @@ mod tests {
         assert!(matches!(journal.rewrite(&[b"three"]), Err(JournalError::Failed { .. })));
         disk.crash(1);
         assert!(open(&disk).unwrap().1.is_empty(), "and what it should have kept is lost");
+    }
+
+    /// A process that comes after one whose sync has failed reads what is in the kernel's memory alone.
+    #[test]
+    fn what_a_failed_sync_left_is_durable_once_it_was_read() {
+        let disk = SimDisk::new();
+        let (mut journal, _) = open(&disk).unwrap();
+        journal.append(b"one").unwrap();
+        disk.fail_sync(true);
+        assert!(journal.sync().is_err());
+        disk.fail_sync(false);
+        disk.end_process();
+        let (mut journal, frames) = open(&disk).unwrap();
+        assert_eq!(frames, [b"one"]);
+        journal.append(b"two").unwrap();
+        journal.sync().unwrap();
+        disk.crash(1);
+        assert_eq!(open(&disk).unwrap().1, [b"one", b"two"]);
     }
 
     #[test]

@@ -29,6 +29,11 @@ impl World {
         if map.partitions.is_empty() {
             return Some("no map".into());
         }
+        // With a log on disk no operator is needed.
+        let lost = (0..map.partitions.len()).find(|&partition| self.is_lost(partition));
+        if let Some(partition) = lost.filter(|_| self.keeping.logs()) {
+            return Some(format!("partition {partition} is lost: {:?}", map.partitions[partition]));
+        }
         for seat in seats.iter().flatten() {
             let identity = seat.process.identity();
             let known = map.is_active(identity.node)
@@ -131,7 +136,7 @@ impl World {
             return Err("nothing is left to happen".into());
         }
         self.check_tables()?;
-        linearizability::check(self.history.operations()).map_err(|violation| explain(&violation))?;
+        self.check_history().map_err(|violation| explain(&violation))?;
         self.check_stale_reads()?;
         let operations = self.history.operations();
         let count = |outcome| operations.iter().filter(|operation| operation.outcome == outcome).count();

@@ -4,6 +4,7 @@
 use crate::history::Time;
 use crate::network::MS;
 use crate::random::Random;
+use types::settings::{Fsync, LogMode};
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,9 +27,17 @@ pub enum Kind {
     Reset,
     /// A wall clock jumps.
     Jump,
+    /// All nodes die at once, and are started again.
+    Blackout,
+    /// A disk takes its time to write and to sync.
+    SlowDisk,
+    /// A disk fails to sync.
+    FailedSync,
+    /// A disk has no room left.
+    FullDisk,
 }
 
-/// Every kind.
+/// Every kind that is a fault also where nothing is on disk.
 pub const KINDS: [Kind; 9] = [
     Kind::Late,
     Kind::Loss,
@@ -40,6 +49,56 @@ pub const KINDS: [Kind; 9] = [
     Kind::Reset,
     Kind::Jump,
 ];
+
+/// Those that are more with a log on disk.
+pub const LOG_KINDS: [Kind; 4] = [Kind::Blackout, Kind::SlowDisk, Kind::FailedSync, Kind::FullDisk];
+
+/// What becomes of a process that dies, and of what it had written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// Its machine loses power: of what was not synced any part is lost.
+    Power,
+    /// The process is killed, and what it had handed to the system is there.
+    Killed,
+    /// The process is told to stop, and writes what it has.
+    Stopped,
+}
+
+/// What there is on disk, and what may be lost of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    /// Whether there is a log on disk.
+    pub log: LogMode,
+    /// When it is synced.
+    pub fsync: Fsync,
+    /// Whether all machines may lose power at once though the ends of their logs are not synced.
+    pub lossy: bool,
+}
+
+impl Keeping {
+    /// A mode drawn from a seed: most have a log that is always synced, many none, some one that is synced later.
+    pub fn draw(random: &mut Random) -> Keeping {
+        let mut keeping = Keeping { log: LogMode::On, fsync: Fsync::Always, lossy: false };
+        match random.below(20) {
+            0..=7 => keeping.log = LogMode::Off,
+            8..=15 => {}
+            16 | 17 => keeping.fsync = Fsync::Everysec,
+            _ => keeping.fsync = Fsync::Never,
+        }
+        keeping.lossy = keeping.log == LogMode::On && keeping.fsync != Fsync::Always && random.chance(500);
+        keeping
+    }
+
+    /// Whether there is a log on disk.
+    pub fn logs(self) -> bool {
+        self.log == LogMode::On
+    }
+
+    /// Whether what counts as durable may be lost with a machine's power.
+    pub fn is_late(self) -> bool {
+        self.logs() && self.fsync != Fsync::Always
+    }
+}
 
 /// When the first fault may come: the cluster has formed.
 const FIRST: Time = 1500 * MS;
@@ -58,20 +117,26 @@ pub struct Plan {
 
 impl Plan {
     /// A plan drawn from a seed.
-    pub fn draw(mut random: Random) -> Plan {
-        let kinds = match random.below(16) {
+    pub fn draw(mut random: Random, keeping: Keeping) -> Plan {
+        let mut all = KINDS.to_vec();
+        if keeping.logs() {
+            all.extend(LOG_KINDS);
+        }
+        let mut kinds = match random.below(16) {
             0 => Vec::new(),
-            1..=5 => vec![random.pick(&KINDS)],
-            6..=8 => {
-                let mut kinds = vec![random.pick(&KINDS), random.pick(&KINDS)];
-                kinds.sort();
-                kinds.dedup();
-                kinds
-            }
+            1..=5 => vec![random.pick(&all)],
+            6..=8 => vec![random.pick(&all), random.pick(&all)],
             9 | 10 => vec![Kind::Pause, Kind::Crash, Kind::Isolate, Kind::OneWay],
-            _ => KINDS.iter().copied().filter(|_| random.chance(600)).collect(),
+            11 if keeping.logs() => vec![Kind::Crash, Kind::Blackout, Kind::SlowDisk],
+            _ => all.iter().copied().filter(|_| random.chance(600)).collect(),
         };
-        let reckless = kinds.contains(&Kind::Crash) && random.chance(60);
+        if keeping.lossy {
+            kinds.push(Kind::Blackout);
+        }
+        kinds.sort();
+        kinds.dedup();
+        // With a log on disk no kill is.
+        let reckless = !keeping.logs() && kinds.contains(&Kind::Crash) && random.chance(60);
         let gap = random.pick(&[300, 700, 1500, 3000]) * MS;
         Plan { kinds, reckless, gap, random }
     }

@@ -1,7 +1,8 @@
 //! Faults happen here, and end.
 
-use crate::faults::Kind;
+use crate::faults::{Death, Kind};
 use crate::network::{Cut, Link, MS};
+use crate::process::Process;
 use crate::world::{Event, NODES, World};
 use types::NodeId;
 
@@ -9,6 +10,12 @@ use types::NodeId;
 const PAUSE_MAX: u64 = 20_000 * MS;
 const CUT_MAX: u64 = 8_000 * MS;
 const ABSENCE_MAX: u64 = 6_000 * MS;
+/// The longest that a disk is slow, fails or is full.
+const DISK_MAX: u64 = 6_000 * MS;
+/// Between two deaths of all nodes at once, so that something can happen meanwhile.
+const BLACKOUT_GAP: u64 = 4_000 * MS;
+/// Between two attempts to start a process whose disk is full or fails.
+const START_RETRY: u64 = 500 * MS;
 
 /// The end of a fault.
 #[derive(Clone, Debug)]
@@ -21,6 +28,10 @@ pub(crate) enum Mend {
     Pause(usize, u64),
     /// A node's process is started again.
     Crash(usize),
+    /// A node's disk is as quick as ever.
+    SlowDisk(usize),
+    /// A node's disk syncs again, and has room.
+    HurtDisk(usize),
 }
 
 impl World {
@@ -52,10 +63,21 @@ impl World {
                 }
             }
             Kind::Crash => {
-                if self.may_kill(node) {
-                    self.kill(node);
-                    let until = now + self.plan.lasting(ABSENCE_MAX);
-                    self.schedule(until, Event::Mend(Mend::Crash(node)));
+                let death = self.draw_death();
+                if self.may_kill(node, death) {
+                    self.kill(node, death);
+                    self.start_later(node);
+                }
+            }
+            Kind::Blackout => self.blackout(),
+            Kind::SlowDisk => {
+                self.nodes[node].disk_takes = self.plan.random().pick(&[5, 50, 500, 3000]) * MS;
+                let until = now + self.plan.lasting(DISK_MAX);
+                self.schedule(until, Event::Mend(Mend::SlowDisk(node)));
+            }
+            Kind::FailedSync | Kind::FullDisk => {
+                if !self.nodes[node].disk_hurt {
+                    self.hurt_disk(kind, node);
                 }
             }
             Kind::Reset => {
@@ -124,14 +146,74 @@ impl World {
         self.held.entry((from, to)).or_default().push(event);
     }
 
-    /// Whether every partition that a node holds in sync has another in-sync copy that runs.
-    fn may_kill(&self, node: usize) -> bool {
+    fn draw_death(&mut self) -> Death {
+        self.plan.random().pick(&[Death::Power, Death::Power, Death::Killed, Death::Stopped])
+    }
+
+    fn start_later(&mut self, node: usize) {
+        let until = self.now + self.plan.lasting(ABSENCE_MAX);
+        self.schedule(until, Event::Mend(Mend::Crash(node)));
+    }
+
+    /// All nodes die at once. Where the ends of their logs are not synced, only with their processes: but for the runs in
+    /// which that may cost something.
+    fn blackout(&mut self) {
+        if self.now < self.blackout_at + BLACKOUT_GAP {
+            return;
+        }
+        self.blackout_at = self.now;
+        let mut death = self.draw_death();
+        if death == Death::Power && self.keeping.is_late() {
+            if self.keeping.lossy {
+                self.begin_loss();
+            } else {
+                death = Death::Killed;
+            }
+        }
+        for node in 0..NODES {
+            if self.nodes[node].process.is_some() {
+                self.kill(node, death);
+                self.start_later(node);
+            } else if death == Death::Power {
+                self.lose_power(node);
+            }
+        }
+    }
+
+    /// A disk begins to refuse.
+    fn hurt_disk(&mut self, kind: Kind, node: usize) {
+        let room = self.plan.random().below(64 << 10);
+        let hurt = &mut self.nodes[node];
+        hurt.disk_hurt = true;
+        match kind {
+            Kind::FailedSync => hurt.disk.fail_sync(true),
+            _ => hurt.disk.set_room(Some(hurt.disk.used_bytes() + room)),
+        }
+        let until = self.now + self.plan.lasting(DISK_MAX);
+        self.schedule(until, Event::Mend(Mend::HurtDisk(node)));
+    }
+
+    /// A process stops because its disk refuses. It is started again, and stops again until the disk is well.
+    pub(crate) fn stops(&mut self, node: usize, why: &str) -> Result<(), String> {
+        if !self.nodes[node].disk_hurt {
+            return Err(format!("node {} stops: {why}", node + 1));
+        }
+        self.trace.event(self.now, &[23, node as u64], || format!("node {} stops: {why}", node + 1));
+        self.kill(node, Death::Killed);
+        self.start_later(node);
+        Ok(())
+    }
+
+    /// Whether every partition that a node holds in sync has another in-sync copy that runs; or whatever dies comes back with
+    /// all that it had acknowledged.
+    fn may_kill(&self, node: usize, death: Death) -> bool {
         let id = NodeId(node as u16 + 1);
         let map = self.checks.maps.newest();
         if self.nodes[node].process.is_none() {
             return false;
         }
-        if self.plan.reckless {
+        let keeps = self.keeping.logs() && (!self.keeping.is_late() || death != Death::Power);
+        if self.plan.reckless || keeps {
             return true;
         }
         let runs = |other: NodeId| {
@@ -143,20 +225,39 @@ impl World {
         map.partitions.iter().all(|state| state.epoch.0 == 0 || state.in_sync.iter().any(runs))
     }
 
-    fn kill(&mut self, index: usize) {
-        let seed = self.random.draw();
+    fn kill(&mut self, index: usize, death: Death) {
         let node = &mut self.nodes[index];
-        node.process = None;
+        let mut process = node.process.take();
         node.inbox.clear();
         node.pauses = 0;
-        node.disk.crash(seed);
+        match death {
+            Death::Power => self.lose_power(index),
+            Death::Killed => node.disk.end_process(),
+            Death::Stopped => {
+                node.stopped = process.as_mut().is_some_and(Process::stop);
+                node.disk.end_process();
+            }
+        }
         self.checks.gone(index);
-        self.trace.event(self.now, &[21, index as u64], || format!("node {} is killed", index + 1));
+        self.trace.event(self.now, &[21, index as u64], || format!("node {}: {death:?}", index + 1));
         self.break_clients(index);
         for peer in (0..NODES).filter(|&peer| peer != index) {
             let at = self.now + self.plan.random().between(0, 5 * MS);
             self.lose_link(peer, index, at);
         }
+    }
+
+    /// A machine's power fails, whether a process runs on it or not.
+    fn lose_power(&mut self, index: usize) {
+        let seed = self.random.draw();
+        let scattered = self.random.chance(500);
+        let node = &mut self.nodes[index];
+        if scattered {
+            node.disk.crash_scattered(seed);
+        } else {
+            node.disk.crash(seed);
+        }
+        node.power_lost = true;
     }
 
     /// The end of one fault.
@@ -192,12 +293,33 @@ impl World {
                 Ok(())
             }
             Mend::Crash(node) => {
-                if self.nodes[node].process.is_none() {
-                    self.start(node)?;
+                if self.nodes[node].process.is_none()
+                    && let Err(why) = self.start(node)
+                {
+                    if !self.nodes[node].disk_hurt {
+                        return Err(why);
+                    }
+                    self.nodes[node].disk.end_process();
+                    self.schedule(self.now + START_RETRY, Event::Mend(Mend::Crash(node)));
                 }
                 Ok(())
             }
+            Mend::SlowDisk(node) => {
+                self.nodes[node].disk_takes = 0;
+                Ok(())
+            }
+            Mend::HurtDisk(node) => {
+                self.heal_disk(node);
+                Ok(())
+            }
         }
+    }
+
+    fn heal_disk(&mut self, node: usize) {
+        let node = &mut self.nodes[node];
+        node.disk_hurt = false;
+        node.disk.fail_sync(false);
+        node.disk.set_room(None);
     }
 
     /// What a cut held back arrives, in order.
@@ -231,6 +353,8 @@ impl World {
             self.let_go(from, to);
         }
         for node in 0..NODES {
+            self.heal_disk(node);
+            self.nodes[node].disk_takes = 0;
             if self.nodes[node].process.is_none() {
                 self.start(node)?;
             } else if self.nodes[node].pauses > 0 {

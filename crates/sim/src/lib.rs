@@ -23,6 +23,8 @@ pub mod faults;
 pub mod history;
 mod injure;
 pub mod linearizability;
+pub mod log_thread;
+pub mod losses;
 pub mod network;
 pub mod oracle;
 pub mod process;

@@ -53,11 +53,21 @@ impl Oracle {
         }
     }
 
+    /// What comes after a partition's first `kept` records is lost, as it may be.
+    pub fn forget_after(&mut self, partition: usize, kept: usize) {
+        self.partitions[partition].truncate(kept);
+    }
+
+    /// Adds a record's effects to a state.
+    pub fn apply(body: &[u8], state: &mut BTreeMap<Vec<u8>, Held>) -> Result<(), String> {
+        apply(body, state).ok_or_else(|| format!("bad effects: {body:?}"))
+    }
+
     /// The state after a partition's first `lsn` records.
     pub fn state(&self, partition: usize, lsn: u64) -> Result<BTreeMap<Vec<u8>, Held>, String> {
         let mut state = BTreeMap::new();
         for record in self.partitions[partition].iter().take(lsn as usize) {
-            apply(&record.body, &mut state).ok_or_else(|| format!("bad effects: {:?}", record.body))?;
+            Oracle::apply(&record.body, &mut state)?;
         }
         Ok(state)
     }

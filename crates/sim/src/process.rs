@@ -4,17 +4,21 @@
 //! with them: messages between the shards of one node, and maps on their way to the shards.
 
 use crate::disk::SimDisk;
+use crate::log_thread::{Done, LogThread, SEGMENT_BYTES, Work};
 use command::{Door, Reply, Session};
 use control::{Beat, Identity, Message as ControlMessage};
-use node::{Answer, ControlDriver, ControlDriverConfig, HeartDriver, Published, Shard, ShardConfig, Ticket};
+use node::recover::{self, RecoverConfig};
+use node::{
+    Answer, ControlDriver, ControlDriverConfig, HeartDriver, KeptLogs, Published, Shard, ShardConfig, Ticket,
+};
 use placement::ClusterMap;
-use replication::{Context, Message, Sender, Standing};
+use replication::{Context, Durability, Message, Sender, Standing};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{Log, Table};
-use types::settings::{ReadLevel, Settings};
+use storage::{Log, ShardLogOptions, Table};
+use types::settings::{Fsync, LogMode, ReadLevel, Settings};
 use types::shared_settings::SharedSettings;
 use types::{Instant, NodeId, PartitionId, ShardId};
 
@@ -43,6 +47,32 @@ pub enum Effect {
     Map(ShardId, Arc<ClusterMap>),
     /// A reply to a client.
     Reply(Ticket, Reply<'static>),
+    /// The disk is at work for a shard's log: [`Process::disk`] when it is done.
+    Disk(ShardId, Work),
+    /// The process has to stop: its disk has failed, or it is not who it was.
+    Stop(String),
+}
+
+/// What a process is started with.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Its settings.
+    pub settings: Arc<Settings>,
+    /// How many shards it has.
+    pub shards: u16,
+    /// Its disk.
+    pub disk: SimDisk,
+    /// Any random number.
+    pub seed: u64,
+    /// Its own clock.
+    pub now: Instant,
+    /// Its wall clock, in Unix milliseconds.
+    pub wall_ms: u64,
+    /// Whether there was a start before on this disk.
+    pub again: bool,
+    /// Whether nothing of what the one before had handed to the system can be lost: the machine has not stopped since, or the
+    /// process had ended in order.
+    pub kept: bool,
 }
 
 /// One copy of a partition, as the checks see it.
@@ -77,6 +107,8 @@ pub struct Process {
     control: ControlDriver<SimDisk>,
     heart: HeartDriver,
     shards: Vec<Shard>,
+    /// One a shard, or none where there is no log on disk.
+    logs: Vec<LogThread>,
     published: Arc<Published>,
     sessions: BTreeMap<u64, Session>,
     effects: Vec<Effect>,
@@ -84,31 +116,41 @@ pub struct Process {
 
 impl Process {
     /// Starts a process on what its disk has kept.
-    pub fn start(
-        settings: Arc<Settings>,
-        shards: u16,
-        disk: SimDisk,
-        seed: u64,
-        now: Instant,
-        wall_ms: u64,
-    ) -> Result<Process, String> {
+    pub fn start(start: Start) -> Result<Process, String> {
+        let Start { settings, shards, disk, seed, now, wall_ms, again, kept } = start;
         let directory = Path::new(DIRECTORY);
         storage::Disk::create_dir_all(&disk, directory).map_err(|error| error.to_string())?;
+        let published = Arc::new(Published::new(shards));
+        let mut kept = KeptLogs { any: again, whole: again && kept, lost: Vec::new() };
+        let mut opened = Vec::new();
+        if settings.log == LogMode::On {
+            for shard in (0..shards).map(ShardId) {
+                let config = recover_config(&settings, shard, seed);
+                let open = recover::open_shard(&disk, directory, &config, &mut |_| {})
+                    .map_err(|error| error.to_string())?;
+                if let Some((partition, why)) = open.lost.first() {
+                    return Err(format!("{partition:?} cannot be used: {why}"));
+                }
+                opened.push(open);
+            }
+            kept.whole |= again && settings.fsync == Fsync::Always;
+        } else {
+            kept = KeptLogs::default();
+        }
         let config = ControlDriverConfig {
             settings: settings.clone(),
             cluster_id: "simulated".into(),
             shards,
             wall_ms,
             seed,
-            kept: node::KeptLogs::default(),
+            kept,
         };
         let control = ControlDriver::open(disk, directory, config, now).map_err(|error| error.to_string())?;
-        let published = Arc::new(Published::new(shards));
         let heart_config = control.heart_config(&settings).map_err(|error| error.to_string())?;
         let heart = HeartDriver::new(heart_config, published.clone(), now);
         let identity = control.identity();
         let shared = SharedSettings::new(settings.clone());
-        let shards = (0..shards)
+        let mut machines: Vec<Shard> = (0..shards)
             .map(|shard| {
                 Shard::new(ShardConfig {
                     settings: shared.reader(),
@@ -120,8 +162,26 @@ impl Process {
                 })
             })
             .collect();
-        let sessions = BTreeMap::new();
-        Ok(Process { identity, settings, control, heart, shards, published, sessions, effects: Vec::new() })
+        let mut logs = Vec::new();
+        for (at, open) in opened.into_iter().enumerate() {
+            machines[at].adopt(open.copies);
+            let shard = ShardId(at as u16);
+            let mut thread =
+                LogThread::new(shard, open.log, open.begin, settings.fsync, published.clone(), now);
+            thread.begin().map_err(|error| error.to_string())?;
+            logs.push(thread);
+        }
+        Ok(Process {
+            identity,
+            settings,
+            control,
+            heart,
+            shards: machines,
+            logs,
+            published,
+            sessions: BTreeMap::new(),
+            effects: Vec::new(),
+        })
     }
 
     /// Who it is.
@@ -241,6 +301,55 @@ impl Process {
         self.settle(now)
     }
 
+    /// The disk has done what it was at for a shard's log.
+    pub fn disk(&mut self, now: Instant, shard: ShardId) -> Result<(), String> {
+        let at = usize::from(shard.0);
+        let Some(thread) = self.logs.get_mut(at) else { return Ok(()) };
+        match thread.go_on(now) {
+            Err(error) => {
+                self.effects.push(Effect::Stop(error.to_string()));
+                return Ok(());
+            }
+            Ok(Done::Nothing) => {}
+            Ok(Done::Begun(work)) => self.effects.push(Effect::Disk(shard, work)),
+            Ok(Done::Logged { turn, offset }) => {
+                let shard = &mut self.shards[at];
+                shard.logged(now, turn, offset);
+                end_turn(shard, now);
+            }
+        }
+        self.settle(now)
+    }
+
+    /// Hands what the shards have for their logs to the logs, and sees to it that the disk does not idle. False: it has failed.
+    fn feed_logs(&mut self, now: Instant) -> bool {
+        let mut bytes = Vec::new();
+        for (at, (shard, thread)) in self.shards.iter_mut().zip(&mut self.logs).enumerate() {
+            if let Some(turn) = shard.take_log(&mut bytes) {
+                thread.push(turn, &bytes);
+            }
+            match thread.begin_work(now) {
+                Ok(None) => {}
+                Ok(Some(work)) => self.effects.push(Effect::Disk(ShardId(at as u16), work)),
+                Err(error) => {
+                    self.effects.push(Effect::Stop(error.to_string()));
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Whether all that a shard has for its log is durable.
+    pub fn is_synced(&self, shard: usize) -> bool {
+        self.logs.get(shard).is_none_or(LogThread::is_synced)
+    }
+
+    /// It is told to stop, and writes what it has. False: the disk refused.
+    pub fn stop(&mut self) -> bool {
+        self.logs.iter_mut().all(|thread| thread.stop().is_ok())
+    }
+
     /// A client's connection is gone.
     pub fn closed(&mut self, connection: u64) {
         self.sessions.remove(&connection);
@@ -252,6 +361,9 @@ impl Process {
     fn settle(&mut self, now: Instant) -> Result<(), String> {
         loop {
             let mut idle = true;
+            if !self.feed_logs(now) {
+                return Ok(());
+            }
             for beat in std::mem::take(&mut self.heart.effects().beats) {
                 self.effects.push(Effect::Send(beat.0, Envelope::Beat(beat.1)));
             }
@@ -277,7 +389,8 @@ impl Process {
             }
             let effects = std::mem::take(self.control.effects());
             if let Some(why) = effects.failed {
-                return Err(format!("node {} stops: {why}", self.identity.node));
+                self.effects.push(Effect::Stop(why));
+                return Ok(());
             }
             for (to, message) in effects.messages {
                 self.effects.push(Effect::Send(to, Envelope::Control(message)));
@@ -331,6 +444,20 @@ impl Process {
     /// One of its copies.
     pub fn copy(&self, now: Instant, partition: PartitionId) -> Option<Copy<'_>> {
         self.copies(now).find(|copy| copy.partition == usize::from(partition.0))
+    }
+}
+
+fn recover_config(settings: &Settings, shard: ShardId, hash_seed: u64) -> RecoverConfig {
+    let mut identity = [7; 32];
+    identity[..2].copy_from_slice(&settings.node_id.to_le_bytes());
+    identity[2..4].copy_from_slice(&shard.0.to_le_bytes());
+    RecoverConfig {
+        node: NodeId(settings.node_id),
+        shard,
+        identity,
+        hash_seed,
+        durability: Durability::of(settings),
+        log: ShardLogOptions { segment_bytes: SEGMENT_BYTES },
     }
 }
 

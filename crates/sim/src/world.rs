@@ -9,10 +9,11 @@ use crate::checks::{Checks, Seat, tables};
 use crate::client::{Client, StaleRead, Unique};
 use crate::clock::Clock;
 use crate::disk::SimDisk;
-use crate::faults::Plan;
+use crate::faults::{Keeping, Plan};
 use crate::history::{History, Time};
+use crate::log_thread::Work;
 use crate::network::{Fate, MS, Network};
-use crate::process::{Effect, Envelope, Process};
+use crate::process::{Effect, Envelope, Process, Start};
 use crate::random::Random;
 use crate::trace::{Trace, digest};
 use command::{Door, Reply};
@@ -103,6 +104,7 @@ pub(crate) enum Event {
     LinkLost { node: usize, start: u64, peer: NodeId },
     Request { node: usize, start: u64, client: usize, connection: u64, sequence: u64 },
     Reply { client: usize, ticket: Ticket, reply: Reply<'static> },
+    Disk { node: usize, start: u64, shard: ShardId },
     Broken { client: usize, connection: u64 },
     Client { client: usize },
     Overdue { client: usize, connection: u64, sequence: u64 },
@@ -117,6 +119,16 @@ pub(crate) enum Event {
 pub(crate) struct Node {
     pub clock: Clock,
     pub disk: SimDisk,
+    /// Whether its disk refuses something.
+    pub disk_hurt: bool,
+    /// How much longer than usual its disk takes, at most.
+    pub disk_takes: Time,
+    /// Whether its machine has lost power since its last process began.
+    pub power_lost: bool,
+    /// Whether its last process ended in order.
+    pub stopped: bool,
+    /// Until when all that each shard has for its log was durable, as last seen.
+    pub synced_at: Vec<Time>,
     pub process: Option<Process>,
     /// Counts its processes.
     pub start: u64,
@@ -155,9 +167,11 @@ pub struct World {
     pub(crate) checks: Checks,
     pub(crate) trace: Trace,
     pub(crate) plan: Plan,
+    pub(crate) keeping: Keeping,
+    pub(crate) blackout_at: Time,
     pub(crate) random: Random,
     settings: Vec<Arc<Settings>>,
-    shards: u16,
+    pub(crate) shards: u16,
     pub(crate) faults: usize,
     /// What cuts hold back, by sender and receiver.
     pub(crate) held: BTreeMap<(usize, usize), Vec<Event>>,
@@ -180,8 +194,9 @@ impl World {
         let shards = random.between(1, 2) as u16;
         let ordered = random.chance(500);
         let fat = random.chance(500);
-        let plan = Plan::draw(random.fork());
-        let settings = (1..=NODES).map(|id| Arc::new(settings_of(id, copies, shards))).collect();
+        let keeping = Keeping::draw(&mut random);
+        let plan = Plan::draw(random.fork(), keeping);
+        let settings = (1..=NODES).map(|id| Arc::new(settings_of(id, copies, shards, keeping))).collect();
         let nodes = (0..NODES).map(|_| Node::new(Clock::draw(&mut random))).collect();
         let clients = (0..random.between(5, 9) as usize)
             .map(|number| Client {
@@ -212,6 +227,8 @@ impl World {
             checks: Checks::new(NODES, usize::from(PARTITIONS)),
             trace: Trace::new(options.keep_trace, options.print_trace),
             plan,
+            keeping,
+            blackout_at: 0,
             random,
             settings,
             shards,
@@ -258,9 +275,20 @@ impl World {
         let now = self.now;
         let node = &mut self.nodes[index];
         let (own, wall) = (node.clock.monotonic(now), node.clock.wall_ms(now));
-        let settings = self.settings[index].clone();
-        let process = Process::start(settings, self.shards, node.disk.clone(), seed, own, wall)
-            .map_err(|why| format!("node {} does not start: {why}", index + 1))?;
+        let start = Start {
+            settings: self.settings[index].clone(),
+            shards: self.shards,
+            disk: node.disk.clone(),
+            seed,
+            now: own,
+            wall_ms: wall,
+            again: node.start > 0,
+            kept: node.stopped || !node.power_lost,
+        };
+        let process =
+            Process::start(start).map_err(|why| format!("node {} does not start: {why}", index + 1))?;
+        (node.stopped, node.power_lost) = (false, false);
+        node.synced_at = vec![now; usize::from(self.shards)];
         let incarnation = process.identity().incarnation.0;
         node.process = Some(process);
         node.start += 1;
@@ -300,16 +328,26 @@ impl World {
         let Some(process) = &mut node.process else { return Ok(()) };
         act(process, own, wall)?;
         let effects = process.take_effects();
+        for (shard, at) in node.synced_at.iter_mut().enumerate() {
+            if process.is_synced(shard) {
+                *at = now;
+            }
+        }
         let data = data || effects.iter().any(|effect| matches!(effect, Effect::Local(..)));
         self.check(index, data)?;
+        let mut stops = None;
         for effect in effects {
-            self.effect(index, effect);
+            match effect {
+                Effect::Stop(why) => stops = Some(why),
+                effect => self.effect(index, effect),
+            }
         }
-        Ok(())
+        stops.map_or(Ok(()), |why| self.stops(index, &why))
     }
 
     pub(crate) fn check(&mut self, index: usize, data: bool) -> Result<(), String> {
         let now = self.now;
+        self.checks.committed.now = now;
         let seats: [Option<Seat<'_>>; NODES] = std::array::from_fn(|at| seat(&self.nodes[at], at, now));
         self.checks.after(index, data, &seats)
     }
@@ -328,6 +366,18 @@ impl World {
                 let at = node.map_at;
                 self.schedule(at, Event::Map { node: index, start, shard, map });
             }
+            Effect::Disk(shard, work) => {
+                let takes = match work {
+                    Work::Write => self.random.between(MS / 50, MS / 5),
+                    Work::WriteAndSync | Work::Sync => self.random.between(MS / 10, 2 * MS),
+                    Work::Retry => 50 * MS,
+                };
+                let slow = self.nodes[index].disk_takes;
+                let at = self.now + takes + self.random.below(slow + 1);
+                self.schedule(at, Event::Disk { node: index, start, shard });
+            }
+            // The caller's.
+            Effect::Stop(_) => {}
             Effect::Reply(ticket, reply) => {
                 let Some(client) = self.client_of(ticket.connection) else { return };
                 let at = self.now + self.random.between(MS / 20, MS);
@@ -397,6 +447,15 @@ impl World {
                     return Ok(());
                 };
                 self.at_node(node, true, |process, own, _| process.local(own, from, to, message))
+            }
+            Event::Disk { node, start, shard } => {
+                let Some(_) = self.arrive(node, start, Event::Disk { node, start, shard }) else {
+                    return Ok(());
+                };
+                self.trace.event(now, &[10, node as u64, u64::from(shard.0)], || {
+                    format!("node {} shard {shard}: the disk is done", node + 1)
+                });
+                self.at_node(node, true, |process, own, _| process.disk(own, shard))
             }
             Event::Map { node, start, .. } => {
                 let Some(Event::Map { shard, map, .. }) = self.arrive(node, start, event) else {
@@ -472,6 +531,11 @@ impl Node {
         Node {
             clock,
             disk: SimDisk::new(),
+            disk_hurt: false,
+            disk_takes: 0,
+            power_lost: false,
+            stopped: false,
+            synced_at: Vec::new(),
             process: None,
             start: 0,
             pauses: 0,
@@ -487,8 +551,10 @@ fn seat(node: &Node, at: usize, now: Time) -> Option<Seat<'_>> {
     Some(Seat { node: at, process, now: node.clock.monotonic(now) })
 }
 
-fn settings_of(id: usize, copies: u64, shards: u16) -> Settings {
+fn settings_of(id: usize, copies: u64, shards: u16, keeping: Keeping) -> Settings {
     Settings {
+        log: keeping.log,
+        fsync: keeping.fsync,
         node_id: id as u16,
         nodes: types::settings::Text("1=sim:7201,2=sim:7202,3=sim:7203".into()),
         announce: types::settings::Text("sim".into()),

@@ -121,12 +121,17 @@ impl<D: Disk> Journal<D> {
         let length = length_fits.ok_or_else(|| failed("cannot read", io::ErrorKind::OutOfMemory.into()))?;
         bytes.resize(length, 0);
         disk.read(&file, 0, &mut bytes).map_err(|error| failed("cannot read", error))?;
-        let (frames, end) = read_frames(&bytes, path)?;
+        let Frames { frames, end, durable } = read_frames(&bytes, path)?;
         if end < bytes.len() {
             disk.truncate(&mut file, end as u64)
                 .map_err(|error| failed("cannot cut the torn tail off", error))?;
         }
-        // What was read may have been in the kernel's memory only.
+        // What was read may be in the kernel's memory only. Where a sync had failed the kernel takes it for written, so
+        // that another sync says nothing: hence what no frame vouches for is written again.
+        if durable < end {
+            disk.write_at(&mut file, durable as u64, &bytes[durable..end])
+                .map_err(|error| failed("cannot write again what is in", error))?;
+        }
         disk.sync(&mut file).map_err(|error| failed("cannot sync", error))?;
         disk.sync_dir(directory(path)).map_err(|error| failed("cannot sync the directory of", error))?;
         Ok((Journal::new(disk, path, file, end as u64), frames))
@@ -263,8 +268,16 @@ fn frame_at(bytes: &[u8], offset: usize) -> Option<(u64, &[u8])> {
     (crc32c::crc32c(checked) == u32::from_le_bytes([c0, c1, c2, c3])).then_some((durable, payload))
 }
 
-/// The frames of a file, and where they end. What follows is a torn tail.
-fn read_frames(bytes: &[u8], path: &Path) -> Result<(Vec<Vec<u8>>, usize), JournalError> {
+/// What a file holds.
+struct Frames {
+    frames: Vec<Vec<u8>>,
+    /// Where they end. What follows is a torn tail.
+    end: usize,
+    /// Up to here they say that the file was durable.
+    durable: usize,
+}
+
+fn read_frames(bytes: &[u8], path: &Path) -> Result<Frames, JournalError> {
     let rot = |offset: usize| JournalError::Rot { path: path.to_owned(), offset: offset as u64 };
     // A journal gets its name when its header is durable.
     let header = bytes.first_chunk::<HEADER_BYTES>().ok_or(rot(0))?;
@@ -278,7 +291,10 @@ fn read_frames(bytes: &[u8], path: &Path) -> Result<(Vec<Vec<u8>>, usize), Journ
     }
     let mut frames = Vec::new();
     let mut offset = HEADER_BYTES;
-    while let Some((_, payload)) = frame_at(bytes, offset) {
+    let mut durable = HEADER_BYTES;
+    while let Some((vouched_for, payload)) = frame_at(bytes, offset) {
+        // Never beyond the frame's own place.
+        durable = durable.max(vouched_for as usize);
         frames.push(payload.to_vec());
         offset += FRAME_HEADER_BYTES + payload.len();
     }
@@ -286,5 +302,5 @@ fn read_frames(bytes: &[u8], path: &Path) -> Result<(Vec<Vec<u8>>, usize), Journ
     // among what may be bad.
     let vouched = (offset..bytes.len())
         .any(|at| frame_at(bytes, at).is_some_and(|(durable, _)| durable > offset as u64));
-    if vouched { Err(rot(offset)) } else { Ok((frames, offset)) }
+    if vouched { Err(rot(offset)) } else { Ok(Frames { frames, end: offset, durable }) }
 }

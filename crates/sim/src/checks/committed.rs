@@ -1,8 +1,14 @@
 //! What is committed stays: no two copies ever show different records committed at one place, and every in-sync copy
 //! of the newest map holds all that any copy has shown committed (rules 1, 2, 7).
+//!
+//! Where a loss is possible ([`crate::losses`]) a partition goes on from what is left, which has to be no less than what was
+//! surely kept.
 
 use crate::checks::Seat;
+use crate::history::Time;
+use crate::losses::{Beginning, Pending, goes_on_with};
 use crate::oracle::{Committed, Oracle};
+use crate::process::Copy;
 use placement::ClusterMap;
 use types::{Epoch, Lsn, Position};
 
@@ -10,6 +16,12 @@ use types::{Epoch, Lsn, Position};
 pub struct CommittedLogs {
     /// What is committed.
     pub oracle: Oracle,
+    /// True time.
+    pub now: Time,
+    /// When each record was first shown.
+    shown_at: Vec<Vec<Time>>,
+    pending: Vec<Option<Pending>>,
+    beginnings: Vec<Vec<Beginning>>,
     compared: Vec<Vec<u64>>,
     grown: Vec<usize>,
     partitions: usize,
@@ -19,7 +31,70 @@ impl CommittedLogs {
     /// Nothing is committed.
     pub fn new(nodes: usize, partitions: usize) -> CommittedLogs {
         let compared = vec![vec![0; partitions]; nodes];
-        CommittedLogs { oracle: Oracle::new(partitions), compared, grown: Vec::new(), partitions }
+        CommittedLogs {
+            oracle: Oracle::new(partitions),
+            now: 0,
+            shown_at: vec![Vec::new(); partitions],
+            pending: vec![None; partitions],
+            beginnings: vec![Vec::new(); partitions],
+            compared,
+            grown: Vec::new(),
+            partitions,
+        }
+    }
+
+    /// The power fails everywhere: what was committed since `since` may be lost.
+    pub fn may_lose(&mut self, partition: usize, at: Time, epoch: u64, since: Time) {
+        let kept = self.shown_at[partition].partition_point(|shown| *shown <= since);
+        // Where it has not gone on since the last time, that counts.
+        self.pending[partition].get_or_insert(Pending { at, epoch, kept });
+    }
+
+    /// Where a partition went on after a loss was possible.
+    pub fn beginnings(&self, partition: usize) -> &[Beginning] {
+        &self.beginnings[partition]
+    }
+
+    /// How many partitions have not gone on yet.
+    pub fn pending(&self) -> usize {
+        self.pending.iter().flatten().count()
+    }
+
+    /// A partition goes on with this copy.
+    fn go_on(&mut self, pending: Pending, copy: &Copy<'_>) -> Result<(), String> {
+        let at = copy.partition;
+        let base = copy.log.base();
+        let records = self.oracle.records(at);
+        let is_known = |lsn: Lsn, epoch: u64| {
+            records.get((lsn.0 as usize).wrapping_sub(1)).is_some_and(|r| r.epoch == epoch)
+        };
+        if base.lsn.0 > 0 && !is_known(base.lsn, base.epoch.0) {
+            return Err(format!("partition {at} goes on from {base:?}, which nobody ever showed committed"));
+        }
+        let log = || copy.log.range(base.lsn.next(), copy.log.last().lsn);
+        let old = || log().take_while(|record| record.position.epoch.0 < copy.primary_since);
+        let same = old().take_while(|record| {
+            let known = records.get(record.position.lsn.0 as usize - 1);
+            known.is_some_and(|known| known.epoch == record.position.epoch.0 && known.body == record.body)
+        });
+        let kept = base.lsn.0 as usize + same.count();
+        if kept < pending.kept {
+            return Err(format!(
+                "partition {at} goes on with {kept} of {} committed records, and {} were surely kept",
+                records.len(),
+                pending.kept
+            ));
+        }
+        let mut state = self.oracle.state(at, kept as u64)?;
+        for record in old().skip(kept - base.lsn.0 as usize) {
+            Oracle::apply(&record.body, &mut state)?;
+        }
+        self.oracle.forget_after(at, kept);
+        self.shown_at[at].truncate(kept);
+        self.compared.iter_mut().for_each(|compared| compared[at] = compared[at].min(kept as u64));
+        self.beginnings[at].push(Beginning { at: pending.at, state });
+        self.pending[at] = None;
+        Ok(())
     }
 
     /// The process of a node is gone.
@@ -30,6 +105,10 @@ impl CommittedLogs {
     /// Compares what a node's copies newly show committed.
     pub fn look(&mut self, seat: &Seat<'_>) -> Result<(), String> {
         for copy in seat.process.copies(seat.now) {
+            if let Some(pending) = self.pending[copy.partition].filter(|pending| goes_on_with(pending, &copy))
+            {
+                self.go_on(pending, &copy)?;
+            }
             let compared = &mut self.compared[seat.node][copy.partition];
             if copy.commit == *compared {
                 continue;
@@ -47,6 +126,7 @@ impl CommittedLogs {
                     .map_err(|why| format!("node {}: {why}", seat.node + 1))?;
                 if self.oracle.records(copy.partition).len() > before {
                     self.grown.push(copy.partition);
+                    self.shown_at[copy.partition].push(self.now);
                 }
             }
             *compared = copy.commit;
@@ -67,6 +147,9 @@ impl CommittedLogs {
         self.grown.dedup();
         for partition in std::mem::take(&mut self.grown) {
             let Some(state) = map.partitions.get(partition) else { continue };
+            if self.pending[partition].is_some() {
+                continue;
+            }
             let records = self.oracle.records(partition);
             let Some(last) = records.last() else { continue };
             let end = Position { epoch: Epoch(last.epoch), lsn: Lsn(records.len() as u64) };
@@ -77,9 +160,8 @@ impl CommittedLogs {
                     continue;
                 }
                 let copy = seat.process.copy(seat.now, types::PartitionId(partition as u16));
-                let holds = copy.is_some_and(|copy| {
-                    copy.is_here && (copy.log.holds(end) || copy.log.base().lsn > end.lsn)
-                });
+                // Also one that came back from its disk, and has not heard yet what it is.
+                let holds = copy.is_some_and(|copy| copy.log.holds(end) || copy.log.base().lsn > end.lsn);
                 if !holds {
                     return Err(format!(
                         "node {node} is in sync for partition {partition} ({state:?} in version {}) and lacks the \
