@@ -149,6 +149,7 @@ impl World {
             unknown: count(Outcome::Unknown) - expiries,
             refused: count(Outcome::Refused),
             stale_reads: self.stale_reads.len(),
+            snapshots: self.snapshots,
             faults: self.faults,
             reigns: map.partitions.iter().map(|state| state.primary_since.0).sum(),
             reckless: self.plan.reckless,

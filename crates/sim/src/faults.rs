@@ -73,18 +73,21 @@ pub struct Keeping {
     pub fsync: Fsync,
     /// Whether all machines may lose power at once though the ends of their logs are not synced.
     pub lossy: bool,
+    /// How much of the log a start may have to read before partitions get snapshots, in bytes.
+    pub log_bytes: u64,
 }
 
 impl Keeping {
     /// A mode drawn from a seed: most have a log that is always synced, many none, some one that is synced later.
     pub fn draw(random: &mut Random) -> Keeping {
-        let mut keeping = Keeping { log: LogMode::On, fsync: Fsync::Always, lossy: false };
+        let mut keeping = Keeping { log: LogMode::On, fsync: Fsync::Always, lossy: false, log_bytes: 0 };
         match random.below(20) {
             0..=7 => keeping.log = LogMode::Off,
             8..=15 => {}
             16 | 17 => keeping.fsync = Fsync::Everysec,
             _ => keeping.fsync = Fsync::Never,
         }
+        keeping.log_bytes = random.pick(&[4, 64, 1024]) << 10;
         keeping.lossy = keeping.log == LogMode::On && keeping.fsync != Fsync::Always && random.chance(500);
         keeping
     }

@@ -30,6 +30,8 @@ pub(crate) enum Mend {
     Pause(usize, u64),
     /// A node's process is started again.
     Crash(usize),
+    /// A node's process, told to stop, goes on with that. The second: its how-manieth process; the third: until when it waits.
+    Stop(usize, u64, u64),
     /// A node's disk is as quick as ever.
     SlowDisk(usize),
     /// A node's disk syncs again, and has room.
@@ -73,6 +75,9 @@ impl World {
                     death = Death::Killed;
                 }
                 if self.may_kill(node, death) {
+                    if death == Death::Stopped {
+                        return self.begin_stop(node);
+                    }
                     self.kill(node, death);
                     self.start_later(node);
                 }
@@ -170,6 +175,41 @@ impl World {
     fn start_later(&mut self, node: usize) {
         let until = self.now + self.plan.lasting(ABSENCE_MAX);
         self.schedule(until, Event::Mend(Mend::Crash(node)));
+    }
+
+    /// A node is told to stop: it hands over what others can take over, for as long as it has patience.
+    fn begin_stop(&mut self, node: usize) -> Result<(), String> {
+        let mut patience = self.plan.random().pick(&[0, 50, 2000]) * MS;
+        if !self.keeping.logs() {
+            // It may hold the last copy of something when it has waited, and could not be let go.
+            patience = 0;
+        }
+        self.trace.event(self.now, &[24, node as u64], || format!("node {} is told to stop", node + 1));
+        let start = self.nodes[node].start;
+        if patience > 0 {
+            self.at_node(node, true, |process, own, _| process.retire(own))?;
+        }
+        self.schedule(self.now, Event::Mend(Mend::Stop(node, start, self.now + patience)));
+        Ok(())
+    }
+
+    fn go_on_stopping(&mut self, node: usize, start: u64, until: u64) -> Result<(), String> {
+        if self.nodes[node].start != start || self.nodes[node].process.is_none() {
+            return Ok(());
+        }
+        if self.now >= until || self.nodes[node].pauses > 0 || self.healed {
+            self.kill(node, Death::Stopped);
+            if self.healed {
+                return self.start(node);
+            }
+            self.start_later(node);
+            return Ok(());
+        }
+        if self.nodes[node].process.as_ref().is_some_and(Process::is_retired) {
+            self.at_node(node, true, |process, own, _| process.leave(own))?;
+        }
+        self.schedule(self.now + 20 * MS, Event::Mend(Mend::Stop(node, start, until)));
+        Ok(())
     }
 
     /// All nodes die at once. Where the ends of their logs are not synced, only with their processes: but for the runs in
@@ -322,6 +362,7 @@ impl World {
                 }
                 Ok(())
             }
+            Mend::Stop(node, start, until) => self.go_on_stopping(node, start, until),
             Mend::SlowDisk(node) => {
                 self.nodes[node].disk_takes = 0;
                 Ok(())

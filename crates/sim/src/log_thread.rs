@@ -1,19 +1,24 @@
-//! A shard's log thread, as `server::log_thread` runs it, with a disk that takes as long as the world wants.
+//! A shard's log thread and its share of the snapshot thread, as room `server` runs them, with a disk that takes as long as the
+//! world wants.
 //!
 //! Turns gather while the disk is at work. A write is begun by appending to the log, and is over, with its sync where `fsync` is
 //! `always`, when the world says so ([`LogThread::go_on`]): what crashes meanwhile has written and not synced. A full disk is
-//! tried again, and a failed one is the end of the process.
-//!
-//! Left out: snapshots of partitions, and so the removal of what the log holds no longer for.
+//! tried again, and a failed one is the end of the process. Pieces of snapshots are written one at a time
+//! ([`LogThread::write_snapshot`]), after the turns that they stand behind.
 
 use crate::disk::SimDisk;
-use node::Published;
 use node::recover::LogBegin;
+use node::{Published, SnapshotJob};
+use std::collections::VecDeque;
+use std::error::Error;
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{ShardLog, ShardLogError};
+use storage::snapshot_file::{SnapshotError, SnapshotWriter, remove_snapshot};
+use storage::{JournalError, ShardLog, ShardLogError};
 use types::settings::Fsync;
-use types::{Instant, ShardId};
+use types::{Instant, PartitionId, ShardId};
 
 /// How large a file of the log grows, in bytes: small, so that there are many.
 pub const SEGMENT_BYTES: u64 = 16 << 10;
@@ -21,6 +26,9 @@ pub const SEGMENT_BYTES: u64 = 16 << 10;
 const AHEAD_BYTES: usize = 4 << 10;
 /// From one sync to the next, with `everysec`.
 const SECOND: Duration = Duration::from_secs(1);
+
+/// An error that is the end of the process.
+pub type Failed = Box<dyn Error>;
 
 /// What the disk is asked for, and is a while at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,148 +41,6 @@ pub enum Work {
     Sync,
     /// Nothing, but to be asked again: it is full.
     Retry,
-}
-
-/// A shard's log and what is on its way to it.
-pub struct LogThread {
-    shard: ShardId,
-    log: ShardLog<SimDisk>,
-    /// Snapshots will tell it what of the log is needed no longer.
-    _begin: LogBegin<SimDisk>,
-    fsync: Fsync,
-    published: Arc<Published>,
-    /// Entries that wait, and the last turn that they are of.
-    gathered: Vec<u8>,
-    turn: u64,
-    work: Option<Work>,
-    /// What is being written: kept until it is, because the disk may be full.
-    writing: Vec<u8>,
-    writing_turn: u64,
-    synced_at: Instant,
-}
-
-impl LogThread {
-    /// A thread that has just begun.
-    pub fn new(
-        shard: ShardId,
-        log: ShardLog<SimDisk>,
-        begin: LogBegin<SimDisk>,
-        fsync: Fsync,
-        published: Arc<Published>,
-        now: Instant,
-    ) -> LogThread {
-        LogThread {
-            shard,
-            log,
-            _begin: begin,
-            fsync,
-            published,
-            gathered: Vec::new(),
-            turn: 0,
-            work: None,
-            writing: Vec::new(),
-            writing_turn: 0,
-            synced_at: now,
-        }
-    }
-
-    /// Makes room for what comes first.
-    pub fn begin(&mut self) -> Result<(), ShardLogError> {
-        self.reserve()
-    }
-
-    /// Takes the entries of a turn.
-    pub fn push(&mut self, turn: u64, bytes: &[u8]) {
-        self.gathered.extend_from_slice(bytes);
-        self.turn = turn;
-    }
-
-    /// Whether everything handed over is durable.
-    pub fn is_synced(&self) -> bool {
-        self.gathered.is_empty() && self.writing.is_empty() && self.log.durable() == self.log.end()
-    }
-
-    /// Begins what is to be done, if the disk is idle: the world tells when it is over.
-    pub fn begin_work(&mut self, now: Instant) -> Result<Option<Work>, ShardLogError> {
-        if self.work.is_some() {
-            return Ok(None);
-        }
-        let work = if !self.gathered.is_empty() {
-            std::mem::swap(&mut self.gathered, &mut self.writing);
-            self.writing_turn = self.turn;
-            self.append()?
-        } else if self.fsync == Fsync::Everysec
-            && now.since(self.synced_at) >= SECOND
-            && self.log.durable() < self.log.end()
-        {
-            Work::Sync
-        } else {
-            return Ok(None);
-        };
-        self.work = Some(work);
-        self.published.set_log_busy(self.shard, Some(now));
-        Ok(Some(work))
-    }
-
-    fn append(&mut self) -> Result<Work, ShardLogError> {
-        match self.log.append(&self.writing) {
-            Ok(_) if self.fsync == Fsync::Always => Ok(Work::WriteAndSync),
-            Ok(_) => Ok(Work::Write),
-            Err(ShardLogError::Full { .. }) => {
-                self.published.set_disk_full(self.shard, true);
-                Ok(Work::Retry)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The disk has done what it was at. Returns the turn up to which the log counts as durable now, and the offset; or what
-    /// the disk is at next.
-    pub fn go_on(&mut self, now: Instant) -> Result<Done, ShardLogError> {
-        match self.work.take() {
-            None => Ok(Done::Nothing),
-            Some(Work::Retry) => {
-                let work = self.append()?;
-                self.work = Some(work);
-                Ok(Done::Begun(work))
-            }
-            Some(Work::Sync) => {
-                self.log.sync()?;
-                self.synced_at = now;
-                self.published.set_log_busy(self.shard, None);
-                Ok(Done::Nothing)
-            }
-            Some(work @ (Work::Write | Work::WriteAndSync)) => {
-                if work == Work::WriteAndSync {
-                    self.log.sync()?;
-                }
-                self.writing.clear();
-                self.published.set_log_busy(self.shard, None);
-                self.reserve()?;
-                Ok(Done::Logged { turn: self.writing_turn, offset: self.log.end() })
-            }
-        }
-    }
-
-    fn reserve(&mut self) -> Result<(), ShardLogError> {
-        match self.log.reserve(AHEAD_BYTES) {
-            Ok(()) => self.published.set_disk_full(self.shard, false),
-            Err(ShardLogError::Full { .. }) => self.published.set_disk_full(self.shard, true),
-            Err(error) => return Err(error),
-        };
-        Ok(())
-    }
-
-    /// No more comes: everything is written and synced.
-    pub fn stop(&mut self) -> Result<(), ShardLogError> {
-        if self.work == Some(Work::Retry) {
-            self.log.append(&self.writing)?;
-        }
-        if !self.gathered.is_empty() {
-            self.log.append(&self.gathered)?;
-        }
-        self.log.sync().map(|_| ())
-    }
 }
 
 /// What came of the disk's work.
@@ -191,4 +57,291 @@ pub enum Done {
         /// The log's end.
         offset: u64,
     },
+}
+
+/// What the shard is told of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotNews {
+    /// A piece is written.
+    Piece,
+    /// One is on disk, or could not be written.
+    Done(PartitionId, bool),
+}
+
+#[derive(Debug)]
+enum Item {
+    /// Entries, up to those of a turn.
+    Turn(u64, Vec<u8>),
+    Job(SnapshotJob),
+}
+
+/// Where a shard's files are, and whose they are.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The shard.
+    pub shard: ShardId,
+    /// The disk.
+    pub disk: SimDisk,
+    /// The shard's directory.
+    pub directory: PathBuf,
+    /// Whose files these are.
+    pub identity: [u8; 32],
+}
+
+/// A shard's log and what is on its way to it.
+pub struct LogThread {
+    place: Place,
+    log: ShardLog<SimDisk>,
+    begin: LogBegin<SimDisk>,
+    fsync: Fsync,
+    published: Arc<Published>,
+    /// What waits, in order.
+    items: VecDeque<Item>,
+    work: Option<Work>,
+    /// The last turn that is being written.
+    writing: Option<u64>,
+    full: bool,
+    synced_at: Instant,
+    /// What the snapshot thread is to do, and at which place of the log.
+    orders: VecDeque<(u64, SnapshotJob)>,
+    snapshot: Option<(PartitionId, SnapshotWriter<SimDisk>)>,
+    snapshot_at_work: bool,
+}
+
+impl LogThread {
+    /// A thread that has just begun.
+    pub fn new(
+        place: Place,
+        log: ShardLog<SimDisk>,
+        begin: LogBegin<SimDisk>,
+        fsync: Fsync,
+        published: Arc<Published>,
+        now: Instant,
+    ) -> Result<LogThread, Failed> {
+        let mut thread = LogThread {
+            place,
+            log,
+            begin,
+            fsync,
+            published,
+            items: VecDeque::new(),
+            work: None,
+            writing: None,
+            full: false,
+            synced_at: now,
+            orders: VecDeque::new(),
+            snapshot: None,
+            snapshot_at_work: false,
+        };
+        thread.reserve()?;
+        Ok(thread)
+    }
+
+    /// Takes the entries of a turn.
+    pub fn push(&mut self, turn: u64, bytes: &[u8]) {
+        match self.items.back_mut() {
+            Some(Item::Turn(last, waiting)) => {
+                *last = turn;
+                waiting.extend_from_slice(bytes);
+            }
+            _ => self.items.push_back(Item::Turn(turn, bytes.to_vec())),
+        }
+    }
+
+    /// Takes what is to be done about snapshots after that.
+    pub fn push_jobs(&mut self, jobs: Vec<SnapshotJob>) {
+        self.items.extend(jobs.into_iter().map(Item::Job));
+    }
+
+    /// Whether everything handed over is durable.
+    pub fn is_synced(&self) -> bool {
+        self.items.is_empty() && self.writing.is_none() && self.log.durable() == self.log.end()
+    }
+
+    /// Begins what is to be done, if the disk is idle: the world tells when it is over.
+    pub fn begin_work(&mut self, now: Instant) -> Result<Option<Work>, Failed> {
+        if self.work.is_some() {
+            return Ok(None);
+        }
+        let is_due = self.fsync == Fsync::Everysec && now.since(self.synced_at) >= SECOND;
+        let work = if !self.items.is_empty() {
+            self.write()?
+        } else if self.full {
+            // While all is refused nothing comes that would find the room.
+            Some(Work::Retry)
+        } else if is_due && self.log.durable() < self.log.end() {
+            Some(Work::Sync)
+        } else {
+            None
+        };
+        self.begun(work, now);
+        Ok(work)
+    }
+
+    fn begun(&mut self, work: Option<Work>, now: Instant) {
+        self.work = work;
+        // A full disk does not stand still, it waits for room.
+        let is_busy = work.is_some_and(|work| work != Work::Retry);
+        self.published.set_log_busy(self.place.shard, is_busy.then_some(now));
+    }
+
+    /// Appends all that waits, up to where the disk is full.
+    fn write(&mut self) -> Result<Option<Work>, Failed> {
+        while let Some(item) = self.items.pop_front() {
+            match item {
+                Item::Turn(turn, bytes) => match self.log.append(&bytes) {
+                    Ok(_) => self.writing = Some(turn),
+                    Err(ShardLogError::Full { .. }) => {
+                        self.items.push_front(Item::Turn(turn, bytes));
+                        self.set_full(true);
+                        return Ok(Some(Work::Retry));
+                    }
+                    Err(error) => return Err(error.into()),
+                },
+                Item::Job(SnapshotJob::Release(offset)) => self.release(offset)?,
+                Item::Job(job) => self.orders.push_back((self.log.end(), job)),
+            }
+        }
+        Ok(self.writing.map(|_| match self.fsync {
+            Fsync::Always => Work::WriteAndSync,
+            _ => Work::Write,
+        }))
+    }
+
+    /// Removes what no partition needs any more.
+    fn release(&mut self, offset: u64) -> Result<(), Failed> {
+        match self.begin.advance(offset) {
+            Ok(()) => self.log.remove_before(offset).map(|_| ()).map_err(Failed::from),
+            Err(JournalError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The disk has done what it was at.
+    pub fn go_on(&mut self, now: Instant) -> Result<Done, Failed> {
+        match self.work.take() {
+            None => {}
+            Some(Work::Retry) => {
+                if self.items.is_empty() {
+                    self.reserve()?;
+                }
+                let work = self.write()?;
+                self.begun(work, now);
+                return Ok(work.map_or(Done::Nothing, Done::Begun));
+            }
+            Some(Work::Sync) => {
+                self.log.sync()?;
+                self.synced_at = now;
+            }
+            Some(work @ (Work::Write | Work::WriteAndSync)) => {
+                if work == Work::WriteAndSync {
+                    self.log.sync()?;
+                }
+                self.begun(None, now);
+                self.reserve()?;
+                if let Some(turn) = self.writing.take() {
+                    return Ok(Done::Logged { turn, offset: self.log.end() });
+                }
+            }
+        }
+        self.begun(None, now);
+        Ok(Done::Nothing)
+    }
+
+    fn reserve(&mut self) -> Result<(), Failed> {
+        match self.log.reserve(AHEAD_BYTES) {
+            Ok(()) => self.set_full(false),
+            Err(ShardLogError::Full { .. }) => self.set_full(true),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn set_full(&mut self, full: bool) {
+        self.full = full;
+        self.published.set_disk_full(self.place.shard, full);
+    }
+
+    /// Whether a step of a snapshot can be taken, and is not under way. Orders wait until what was written before them counts.
+    pub fn begin_snapshot_work(&mut self) -> bool {
+        let begins = self.writing.is_none() && !self.orders.is_empty() && !self.snapshot_at_work;
+        self.snapshot_at_work |= begins;
+        begins
+    }
+
+    /// Takes the next step of a snapshot.
+    pub fn write_snapshot(&mut self) -> Result<Option<SnapshotNews>, Failed> {
+        self.snapshot_at_work = false;
+        let Some((log_offset, job)) = self.orders.pop_front() else { return Ok(None) };
+        let Place { disk, directory, identity, .. } = &self.place;
+        let news = match job {
+            SnapshotJob::Begin(partition) => {
+                if let Some((_, left)) = self.snapshot.take() {
+                    left.abandon();
+                }
+                match SnapshotWriter::begin(disk.clone(), directory, identity, partition, log_offset) {
+                    Ok(writer) => {
+                        self.snapshot = Some((partition, writer));
+                        None
+                    }
+                    Err(error) => Some(refused(partition, error)?),
+                }
+            }
+            SnapshotJob::Piece(piece) => {
+                if let Some((partition, mut writer)) = self.snapshot.take() {
+                    match writer.chunk(&piece) {
+                        Ok(()) => self.snapshot = Some((partition, writer)),
+                        Err(error) => {
+                            writer.abandon();
+                            // The piece is not told of, which changes nothing: there is no snapshot any more.
+                            return refused(partition, error).map(Some);
+                        }
+                    }
+                }
+                Some(SnapshotNews::Piece)
+            }
+            SnapshotJob::Finish(end) => {
+                if self.log.durable() < log_offset {
+                    // It stands for a place in the log, which has to be there when it is.
+                    self.log.sync()?;
+                }
+                match self.snapshot.take() {
+                    None => None,
+                    Some((partition, writer)) => match writer.finish(&end) {
+                        Ok(_) => Some(SnapshotNews::Done(partition, true)),
+                        Err(error) => Some(refused(partition, error)?),
+                    },
+                }
+            }
+            SnapshotJob::Abandon => {
+                if let Some((_, left)) = self.snapshot.take() {
+                    left.abandon();
+                }
+                None
+            }
+            SnapshotJob::Remove(partition) => match remove_snapshot(disk, directory, partition) {
+                Ok(()) => Some(SnapshotNews::Done(partition, true)),
+                Err(error) => Some(refused(partition, error)?),
+            },
+            // The log thread's own.
+            SnapshotJob::Release(_) => None,
+        };
+        Ok(news)
+    }
+
+    /// No more comes: everything is written and synced.
+    pub fn stop(&mut self) -> Result<(), Failed> {
+        while let Some(item) = self.items.pop_front() {
+            if let Item::Turn(_, bytes) = item {
+                self.log.append(&bytes)?;
+            }
+        }
+        self.log.sync()?;
+        Ok(())
+    }
+}
+
+/// There is no snapshot; or nobody knows what is on the disk.
+fn refused(partition: PartitionId, error: SnapshotError) -> Result<SnapshotNews, Failed> {
+    if error.is_final() { Err(error.into()) } else { Ok(SnapshotNews::Done(partition, false)) }
 }

@@ -4,7 +4,7 @@
 //! with them: messages between the shards of one node, and maps on their way to the shards.
 
 use crate::disk::SimDisk;
-use crate::log_thread::{Done, LogThread, SEGMENT_BYTES, Work};
+use crate::log_thread::{Done, LogThread, Place, SEGMENT_BYTES, SnapshotNews, Work};
 use command::{Door, Reply, Session};
 use control::{Beat, Identity, Message as ControlMessage};
 use node::recover::{self, RecoverConfig};
@@ -16,6 +16,7 @@ use replication::{Context, Durability, Message, Sender, Standing};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use storage::{Log, ShardLogOptions, Table};
 use types::settings::{Fsync, LogMode, ReadLevel, Settings};
@@ -49,6 +50,8 @@ pub enum Effect {
     Reply(Ticket, Reply<'static>),
     /// The disk is at work for a shard's log: [`Process::disk`] when it is done.
     Disk(ShardId, Work),
+    /// It is at work for a shard's snapshots: [`Process::snapshot`] when it is done.
+    Snapshot(ShardId),
     /// The process has to stop: its disk has failed, or it is not who it was.
     Stop(String),
 }
@@ -110,6 +113,7 @@ pub struct Process {
     /// One a shard, or none where there is no log on disk.
     logs: Vec<LogThread>,
     published: Arc<Published>,
+    snapshots_written: u64,
     sessions: BTreeMap<u64, Session>,
     effects: Vec<Effect>,
 }
@@ -145,7 +149,7 @@ impl Process {
             seed,
             kept,
         };
-        let control = ControlDriver::open(disk, directory, config, now).map_err(|error| error.to_string())?;
+        let control = ControlDriver::open(disk.clone(), directory, config, now).map_err(|error| error.to_string())?;
         let heart_config = control.heart_config(&settings).map_err(|error| error.to_string())?;
         let heart = HeartDriver::new(heart_config, published.clone(), now);
         let identity = control.identity();
@@ -166,9 +170,15 @@ impl Process {
         for (at, open) in opened.into_iter().enumerate() {
             machines[at].adopt(open.copies);
             let shard = ShardId(at as u16);
-            let mut thread =
-                LogThread::new(shard, open.log, open.begin, settings.fsync, published.clone(), now);
-            thread.begin().map_err(|error| error.to_string())?;
+            let place = Place {
+                shard,
+                disk: disk.clone(),
+                directory: recover::shard_directory(directory, shard),
+                identity: file_identity(&settings, shard),
+            };
+            let thread =
+                LogThread::new(place, open.log, open.begin, settings.fsync, published.clone(), now);
+            let thread = thread.map_err(|error| error.to_string())?;
             logs.push(thread);
         }
         Ok(Process {
@@ -179,6 +189,7 @@ impl Process {
             shards: machines,
             logs,
             published,
+            snapshots_written: 0,
             sessions: BTreeMap::new(),
             effects: Vec::new(),
         })
@@ -321,12 +332,64 @@ impl Process {
         self.settle(now)
     }
 
+    /// The disk has taken a step of a shard's snapshots.
+    pub fn snapshot(&mut self, now: Instant, shard: ShardId) -> Result<(), String> {
+        let at = usize::from(shard.0);
+        let Some(thread) = self.logs.get_mut(at) else { return Ok(()) };
+        let shard = &mut self.shards[at];
+        match thread.write_snapshot() {
+            Err(error) => {
+                self.effects.push(Effect::Stop(error.to_string()));
+                return Ok(());
+            }
+            Ok(None) => {}
+            Ok(Some(SnapshotNews::Piece)) => shard.snapshot_piece_written(),
+            Ok(Some(SnapshotNews::Done(partition, written))) => {
+                if written {
+                    self.snapshots_written += 1;
+                }
+                shard.snapshot_done(partition, written);
+            }
+        }
+        end_turn(shard, now);
+        self.settle(now)
+    }
+
+    /// How many snapshots this process has written.
+    pub fn snapshots_written(&self) -> u64 {
+        self.snapshots_written
+    }
+
+    /// It is to stop soon, and hands over what others can take over: first what is under way is committed.
+    pub fn retire(&mut self, now: Instant) -> Result<(), String> {
+        for shard in &mut self.shards {
+            shard.retire(now);
+            end_turn(shard, now);
+        }
+        self.settle(now)
+    }
+
+    /// The coordinator is told.
+    pub fn leave(&mut self, now: Instant) -> Result<(), String> {
+        self.control.leave(now);
+        self.settle(now)
+    }
+
+    /// Whether all that was ordered is committed, and nothing is ordered any more.
+    pub fn is_retired(&self) -> bool {
+        self.published.shards().iter().all(|shard| shard.retired.load(Ordering::Relaxed) > 0)
+    }
+
     /// Hands what the shards have for their logs to the logs, and sees to it that the disk does not idle. False: it has failed.
     fn feed_logs(&mut self, now: Instant) -> bool {
         let mut bytes = Vec::new();
         for (at, (shard, thread)) in self.shards.iter_mut().zip(&mut self.logs).enumerate() {
             if let Some(turn) = shard.take_log(&mut bytes) {
                 thread.push(turn, &bytes);
+            }
+            thread.push_jobs(std::mem::take(&mut shard.effects().snapshots));
+            if thread.begin_snapshot_work() {
+                self.effects.push(Effect::Snapshot(ShardId(at as u16)));
             }
             match thread.begin_work(now) {
                 Ok(None) => {}
@@ -447,14 +510,19 @@ impl Process {
     }
 }
 
-fn recover_config(settings: &Settings, shard: ShardId, hash_seed: u64) -> RecoverConfig {
+/// Says whose files a shard's are.
+fn file_identity(settings: &Settings, shard: ShardId) -> [u8; 32] {
     let mut identity = [7; 32];
     identity[..2].copy_from_slice(&settings.node_id.to_le_bytes());
     identity[2..4].copy_from_slice(&shard.0.to_le_bytes());
+    identity
+}
+
+fn recover_config(settings: &Settings, shard: ShardId, hash_seed: u64) -> RecoverConfig {
     RecoverConfig {
         node: NodeId(settings.node_id),
         shard,
-        identity,
+        identity: file_identity(settings, shard),
         hash_seed,
         durability: Durability::of(settings),
         log: ShardLogOptions { segment_bytes: SEGMENT_BYTES },

@@ -23,7 +23,7 @@ use placement::ClusterMap;
 use replication::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use types::settings::Settings;
+use types::settings::{ByteSize, Settings};
 use types::{NodeId, ShardId};
 
 /// Nodes.
@@ -70,6 +70,8 @@ pub struct Summary {
     pub refused: usize,
     /// Stale reads.
     pub stale_reads: usize,
+    /// Snapshots of partitions that were written to disks.
+    pub snapshots: u64,
     /// Faults.
     pub faults: usize,
     /// Reigns: how often a partition got a primary.
@@ -105,6 +107,7 @@ pub(crate) enum Event {
     Request { node: usize, start: u64, client: usize, connection: u64, sequence: u64 },
     Reply { client: usize, ticket: Ticket, reply: Reply<'static> },
     Disk { node: usize, start: u64, shard: ShardId },
+    Snapshot { node: usize, start: u64, shard: ShardId },
     Broken { client: usize, connection: u64 },
     Client { client: usize },
     Overdue { client: usize, connection: u64, sequence: u64 },
@@ -171,6 +174,8 @@ pub struct World {
     pub(crate) plan: Plan,
     pub(crate) keeping: Keeping,
     pub(crate) blackout_at: Time,
+    /// Snapshots written to disks.
+    pub(crate) snapshots: u64,
     /// When something last went wrong, or was mended.
     pub(crate) restless_at: Time,
     /// Since when a node is in sync for a partition.
@@ -235,6 +240,7 @@ impl World {
             plan,
             keeping,
             blackout_at: 0,
+            snapshots: 0,
             restless_at: 0,
             joined_at: BTreeMap::new(),
             random,
@@ -390,6 +396,11 @@ impl World {
                 let at = self.now + takes + self.random.below(slow + 1);
                 self.schedule(at, Event::Disk { node: index, start, shard });
             }
+            Effect::Snapshot(shard) => {
+                let slow = self.nodes[index].disk_takes;
+                let at = self.now + self.random.between(MS / 10, 5 * MS) + self.random.below(slow + 1);
+                self.schedule(at, Event::Snapshot { node: index, start, shard });
+            }
             // The caller's.
             Effect::Stop(_) => {}
             Effect::Reply(ticket, reply) => {
@@ -471,6 +482,18 @@ impl World {
                 });
                 self.at_node(node, true, |process, own, _| process.disk(own, shard))
             }
+            Event::Snapshot { node, start, shard } => {
+                let Some(_) = self.arrive(node, start, Event::Snapshot { node, start, shard }) else {
+                    return Ok(());
+                };
+                self.trace.event(now, &[11, node as u64, u64::from(shard.0)], || {
+                    format!("node {} shard {shard}: a step of a snapshot", node + 1)
+                });
+                let before = self.snapshots_of(node);
+                self.at_node(node, true, |process, own, _| process.snapshot(own, shard))?;
+                self.snapshots += self.snapshots_of(node) - before;
+                Ok(())
+            }
             Event::Map { node, start, .. } => {
                 let Some(Event::Map { shard, map, .. }) = self.arrive(node, start, event) else {
                     return Ok(());
@@ -534,6 +557,10 @@ impl World {
         }
     }
 
+    fn snapshots_of(&self, node: usize) -> u64 {
+        self.nodes[node].process.as_ref().map_or(0, Process::snapshots_written)
+    }
+
     pub(crate) fn check_tables(&mut self) -> Result<(), String> {
         let seats = self.seats();
         seats.iter().flatten().try_for_each(|seat| tables::check(&self.checks.committed, seat))
@@ -570,6 +597,8 @@ fn settings_of(id: usize, copies: u64, shards: u16, keeping: Keeping) -> Setting
     Settings {
         log: keeping.log,
         fsync: keeping.fsync,
+        snapshot_log_bytes: ByteSize(keeping.log_bytes),
+        snapshot_interval: 0,
         node_id: id as u16,
         nodes: types::settings::Text("1=sim:7201,2=sim:7202,3=sim:7203".into()),
         announce: types::settings::Text("sim".into()),

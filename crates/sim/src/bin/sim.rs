@@ -63,13 +63,14 @@ fn report(failure: &Failure) {
 
 fn show(seed: u64, summary: &Summary) {
     println!(
-        "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} faults, {} reigns, \
+        "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} faults, {} reigns, \
          {} partitions lost, whole again after {} ms, hash {:016x}",
         summary.events,
         summary.operations,
         summary.unknown,
         summary.refused,
         summary.stale_reads,
+        summary.snapshots,
         summary.faults,
         summary.reigns,
         summary.lost,
