@@ -39,6 +39,33 @@ pub trait Host {
     fn slow_requests(&mut self, most: usize) -> Vec<Arc<SlowRequest>>;
     /// Forgets them.
     fn forget_slow_requests(&mut self);
+    /// What this node keeps on disk.
+    fn persistence(&mut self) -> Persistence;
+    /// Begins a snapshot of everything that has changed.
+    fn save(&mut self);
+}
+
+/// What a node keeps on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Persistence {
+    /// Whether anything.
+    pub logs: bool,
+    /// Whether snapshots of everything are being made.
+    pub saving: bool,
+    /// How often that was done since the start.
+    pub saves: u64,
+    /// When it was last done, in Unix seconds; before the first time, when the node started.
+    pub last_save_s: u64,
+    /// Whether the disk has no room.
+    pub disk_full: bool,
+    /// Bytes that the files of the log have.
+    pub log_bytes: u64,
+    /// Bytes that were written to it since the start.
+    pub written_bytes: u64,
+    /// How often it was synced since the start.
+    pub syncs: u64,
+    /// Nanoseconds that this took.
+    pub sync_ns: u64,
 }
 
 /// What one command did.
@@ -86,6 +113,8 @@ impl Pause {
 /// The figures that `INFO` shows. Sizes are in bytes; counters run from the process's start.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InfoData {
+    /// What the node keeps on disk.
+    pub disk: Persistence,
     /// Annulet's version.
     pub version: String,
     /// What the binary was built from; empty where unknown.

@@ -1,8 +1,10 @@
 //! What connection commands ask of the node: figures, the cluster as clients see it, and its state as JSON.
 
-use crate::published::ShardCounters;
+use crate::published::{LogFigures, ShardCounters};
 use crate::shard::Shard;
-use command::{ClusterView, CommandFigures, Host, InfoData, NodeView, Pause, RangeView, SlowRequest};
+use command::{
+    ClusterView, CommandFigures, Host, InfoData, NodeView, Pause, Persistence, RangeView, SlowRequest,
+};
 use placement::{ClusterMap, Member, MemberState};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -68,6 +70,25 @@ pub(crate) fn health_of(map: &ClusterMap) -> Health {
     health
 }
 
+fn persistence(shard: &Shard) -> Persistence {
+    let published = &shard.config.published;
+    let (asked, done) = (published.saves_asked(), published.saves_done());
+    let sum = |figure: fn(&LogFigures) -> &AtomicU64| {
+        published.logs().iter().map(|log| figure(log).load(Ordering::Relaxed)).sum()
+    };
+    Persistence {
+        logs: shard.durability.logs(),
+        saving: asked > done,
+        saves: done,
+        last_save_s: published.last_save_s(),
+        disk_full: published.is_disk_full(),
+        log_bytes: sum(|log| &log.disk_bytes),
+        written_bytes: sum(|log| &log.bytes_written),
+        syncs: sum(|log| &log.syncs),
+        sync_ns: sum(|log| &log.sync_ns),
+    }
+}
+
 impl NodeHost<'_> {
     fn health(&self) -> Health {
         health_of(&self.shard.context.map)
@@ -115,6 +136,7 @@ impl Host for NodeHost<'_> {
         let load = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
         let since = |figure: fn(&ShardCounters) -> &AtomicU64| published.sum_since_reset(figure);
         InfoData {
+            disk: persistence(shard),
             version: env!("CARGO_PKG_VERSION").into(),
             build_id: String::new(),
             os: figures.os,
@@ -293,6 +315,14 @@ impl Host for NodeHost<'_> {
     fn slow_requests(&mut self, most: usize) -> Vec<Arc<SlowRequest>> {
         let kept = self.shard.config.settings.slowlog_max_len as usize;
         self.shard.config.published.slow.newest(most.min(kept))
+    }
+
+    fn persistence(&mut self) -> Persistence {
+        persistence(self.shard)
+    }
+
+    fn save(&mut self) {
+        self.shard.config.published.ask_save();
     }
 
     fn forget_slow_requests(&mut self) {

@@ -30,6 +30,7 @@ mod run;
 mod scan;
 mod shard;
 mod slow_log;
+mod snapshots;
 pub mod stats;
 
 pub use control_driver::{ControlDriver, ControlDriverConfig, ControlDriverError, DriverEffects, KeptLogs};
@@ -40,4 +41,5 @@ pub use published::{
 pub use request::Preview;
 pub use shard::{Answer, Effects, Shard, ShardConfig, Ticket};
 pub use slow_log::SlowLog;
+pub use snapshots::SnapshotJob;
 pub use stats::{CommandStats, Totals};

@@ -23,6 +23,8 @@ pub struct Published {
     logs: Vec<LogFigures>,
     /// Whether the disk has no room for some shard's log.
     disk_full: AtomicBool,
+    /// How often a client has wished for snapshots of everything.
+    saves_asked: AtomicU64,
     commands: Vec<CommandStats>,
     view: Mutex<View>,
     /// Until when clients are paused, in nanoseconds of the monotonic clock; its two lowest bits say which requests.
@@ -152,6 +154,10 @@ counters! {
     bytes_in,
     /// Bytes ever sent to clients.
     bytes_out,
+    /// Wishes for snapshots of everything that are granted.
+    saves_done,
+    /// When the shard last had all the snapshots that were wanted, in Unix seconds; at first when it started.
+    saved_at_s,
 }
 
 counters! {
@@ -252,6 +258,7 @@ impl Published {
             control_stamp: AtomicU64::new(0),
             logs: (0..shards.max(1)).map(|_| LogFigures::default()).collect(),
             disk_full: AtomicBool::new(false),
+            saves_asked: AtomicU64::new(0),
             process: ProcessFigures::default(),
             control: ControlFigures::default(),
             cluster: ClusterFigures::default(),
@@ -381,6 +388,32 @@ impl Published {
     /// Those of all shards.
     pub fn logs(&self) -> &[LogFigures] {
         &self.logs
+    }
+
+    /// A client wants a snapshot of everything. Returns the number of its wish.
+    pub fn ask_save(&self) -> u64 {
+        self.saves_asked.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// How many such wishes there were.
+    pub fn saves_asked(&self) -> u64 {
+        self.saves_asked.load(Ordering::Relaxed)
+    }
+
+    /// All of a shard's snapshots that were wanted up to this wish are on disk.
+    pub fn saved(&self, shard: ShardId, wish: u64, now_s: u64) {
+        ShardCounters::set(&self.shard(shard).saves_done, wish);
+        ShardCounters::set(&self.shard(shard).saved_at_s, now_s);
+    }
+
+    /// When the slowest shard last had all the snapshots that were wanted, in Unix seconds.
+    pub fn last_save_s(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.saved_at_s.load(Ordering::Relaxed)).min().unwrap_or(0)
+    }
+
+    /// How many wishes are granted by all shards.
+    pub fn saves_done(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.saves_done.load(Ordering::Relaxed)).min().unwrap_or(0)
     }
 
     /// Since when the disk has been at work for a shard's log without a break; none where it is not.

@@ -12,9 +12,10 @@ use replication::recovery::Recovery;
 use replication::{Durability, LogTurn, Partition};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use storage::log_entry::LogEntry;
+use storage::log_entry::{self, LogEntry};
 use storage::shard_log::{self, ShardLog, ShardLogError, ShardLogOptions, Torn};
-use storage::{Disk, Hasher, Journal, JournalError};
+use storage::snapshot_file::{self, SnapshotError};
+use storage::{Corrupt, Disk, Hasher, Journal, JournalError};
 use thiserror::Error;
 use types::{NodeId, PartitionId, ShardId};
 
@@ -27,6 +28,9 @@ pub enum RecoverError {
     /// The log.
     #[error(transparent)]
     Log(#[from] ShardLogError),
+    /// A snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// The file that says where the log begins.
     #[error(transparent)]
     Begin(#[from] JournalError),
@@ -92,7 +96,6 @@ pub struct Copies {
     pub(crate) partitions: Vec<Partition<Waiter>>,
     /// From where on the log is needed for each that has entries since its snapshot.
     pub(crate) needed_from: BTreeMap<PartitionId, u64>,
-    #[allow(dead_code)]
     pub(crate) log_end: u64,
     /// What has to be put into the log first.
     pub(crate) first: LogTurn,
@@ -112,6 +115,8 @@ pub struct Opened<D: Disk> {
     pub torn: Option<Torn>,
     /// Copies that cannot be used, and why.
     pub lost: Vec<(PartitionId, String)>,
+    /// Snapshots that have rotted ([`set_rotten_aside`]).
+    pub rotten: Vec<PathBuf>,
 }
 
 /// From where on the log is needed, on disk: so that a file missing at the log's front is noticed.
@@ -192,14 +197,15 @@ pub fn open_shard<D: Disk + Clone>(
     if begin.says && shard_log::log_bytes(disk, &directory, 0)? == 0 {
         return Err(RecoverError::NoLog { directory });
     }
-    let mut copies = BTreeMap::new();
+    let mut rotten = Vec::new();
+    let mut copies = load_snapshots(disk, &directory, config, &mut rotten)?;
     let mut entries = 0;
     let mut unknown = None;
     let opened = {
-        let mut on_batch = |offset: u64, mut payload: bytes::Bytes| {
+        let mut on_batch = |offset: u64, payload: bytes::Bytes| {
             progress(offset);
-            while !payload.is_empty() {
-                match LogEntry::decode(&mut payload) {
+            for entry in log_entry::entries(payload) {
+                match entry {
                     Ok(entry) => {
                         entries += 1;
                         take_entry(&mut copies, config, offset, entry);
@@ -207,7 +213,6 @@ pub fn open_shard<D: Disk + Clone>(
                     Err(corrupt) => {
                         // The checksum was right: another version wrote this, or a bug. Nobody knows whose entries follow.
                         unknown.get_or_insert((offset, corrupt.to_string()));
-                        break;
                     }
                 }
             }
@@ -218,7 +223,16 @@ pub fn open_shard<D: Disk + Clone>(
         return Err(RecoverError::Entry { directory, offset, why });
     }
     begin.log_is_there()?;
-    Ok(finish(copies, opened, begin, entries))
+    Ok(Opened { rotten, ..finish(copies, opened, begin, entries) })
+}
+
+/// Sets the rotten snapshots of a shard aside. The caller has durably noted that their copies are lost.
+pub fn set_rotten_aside<D: Disk>(disk: &D, opened: &Opened<D>) -> Result<(), RecoverError> {
+    for path in &opened.rotten {
+        let failed = |source| RecoverError::Aside { path: path.clone(), source };
+        disk.rename(path, &path.with_extension("snap.rotten")).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Begins anew for a shard whose log has rotted or is gone. What is left of it gets another name, which is returned. The caller
@@ -258,7 +272,7 @@ fn finish<D: Disk>(
         }
         result.partitions.push(copy.partition);
     }
-    Opened { copies: result, log: opened.log, begin, entries, torn: opened.torn, lost }
+    Opened { copies: result, log: opened.log, begin, entries, torn: opened.torn, lost, rotten: Vec::new() }
 }
 
 fn new_copy(config: &RecoverConfig, id: PartitionId) -> Copy {
@@ -270,6 +284,33 @@ fn new_copy(config: &RecoverConfig, id: PartitionId) -> Copy {
         needed_from: None,
         lost: None,
     }
+}
+
+fn load_snapshots<D: Disk + Clone>(
+    disk: &D,
+    directory: &Path,
+    config: &RecoverConfig,
+    rotten: &mut Vec<PathBuf>,
+) -> Result<BTreeMap<PartitionId, Copy>, RecoverError> {
+    let mut copies = BTreeMap::new();
+    for (id, path) in snapshot_file::list_snapshots(disk, directory)? {
+        let mut copy = new_copy(config, id);
+        let mut on_chunk =
+            |chunk: bytes::Bytes| -> Result<(), Corrupt> { copy.partition.recover_chunk(&chunk) };
+        match snapshot_file::read_snapshot(disk, &path, &config.identity, &mut |_| {}, &mut on_chunk) {
+            Ok(loaded) => {
+                copy.from = loaded.log_offset;
+                copy.partition.recover_end(loaded.end);
+            }
+            Err(error @ SnapshotError::Rot { .. }) => {
+                copy.lost = Some(error.to_string());
+                rotten.push(path);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        copies.insert(id, copy);
+    }
+    Ok(copies)
 }
 
 fn take_entry(

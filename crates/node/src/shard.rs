@@ -9,6 +9,7 @@ use crate::published::{Published, ServerFigures, ShardCounters};
 use crate::random_key::KeyCounts;
 use crate::recover::Copies;
 use crate::run::{Parked, Waiter};
+use crate::snapshots::{SnapshotJob, Snapshots};
 use command::{ClientOrder, Pause, Reply};
 use control::{Change, Identity};
 use placement::{ClusterMap, PartitionState};
@@ -66,6 +67,8 @@ pub struct Effects {
     pub changes: Vec<Change>,
     /// An operator accepts the loss of what no living copy holds: for this node's control machine.
     pub accept_loss: bool,
+    /// About snapshots on disk, after the turn of the log that was taken last.
+    pub snapshots: Vec<SnapshotJob>,
     /// What clients ask of all connections of this node: the request, and the number of the connection that asks.
     pub client_orders: Vec<(Ticket, u64, ClientOrder)>,
 }
@@ -126,8 +129,11 @@ pub struct Shard {
     pub(crate) has_backups: bool,
     pub(crate) hasher: Hasher,
     pub(crate) durability: Durability,
-    /// Turns whose entries are on their way to the disk, oldest first, and what they reach to.
-    undurable: VecDeque<(u64, Vec<Tail>)>,
+    /// Turns whose entries are on their way to the disk, oldest first: what they reach to, and what else they touch.
+    undurable: VecDeque<(u64, Vec<Tail>, Vec<PartitionId>)>,
+    pub(crate) snapshots: Snapshots,
+    /// Of its tables, as last counted.
+    pub(crate) table_bytes: usize,
     last_turn: u64,
     pub(crate) figures: Arc<dyn Fn() -> ServerFigures + Send + Sync>,
     /// The request at hand, for the statistics.
@@ -182,6 +188,8 @@ impl Shard {
             hasher,
             durability,
             undurable: VecDeque::new(),
+            snapshots: Snapshots::default(),
+            table_bytes: 0,
             last_turn: 0,
             figures: Arc::new(ServerFigures::default),
             at_hand: AtHand::default(),
@@ -349,6 +357,7 @@ impl Shard {
         self.retry_parked();
         self.retry_forwards();
         self.tick_collectors();
+        self.tick_snapshots(now);
         self.moved_at.retain(|_, at| now.since(*at) < SETTLING);
         self.settle();
         if now >= self.count_at {
@@ -371,12 +380,13 @@ impl Shard {
         self.at(now);
         self.go_on();
         self.expire();
+        self.cut_piece();
         self.settle();
         self.has_work()
     }
 
     fn has_work(&self) -> bool {
-        self.expiry_slices > 0 || !self.going_on.is_empty()
+        self.expiry_slices > 0 || !self.going_on.is_empty() || self.has_piece_to_cut()
     }
 
     /// Removes keys whose time has come: one slice of one partition.
@@ -453,6 +463,7 @@ impl Shard {
             self.partitions.insert(partition);
         }
         self.outbox.log = copies.first;
+        self.snapshots = Snapshots::new(copies.needed_from, copies.log_end);
     }
 
     /// Takes the entries that came together since the last call, in exchange for an empty buffer. They have to be put at the
@@ -460,20 +471,32 @@ impl Shard {
     pub fn take_log(&mut self, bytes: &mut Vec<u8>) -> Option<u64> {
         let log = &mut self.outbox.log;
         if log.is_empty() {
+            self.begin_snapshot();
             return None;
         }
         bytes.clear();
         std::mem::swap(&mut log.bytes, bytes);
         let tails = std::mem::take(&mut log.tails);
         self.last_turn += 1;
-        self.undurable.push_back((self.last_turn, tails));
+        let touched = std::mem::take(&mut log.touched);
+        self.undurable.push_back((self.last_turn, tails, touched));
         Some(self.last_turn)
     }
 
+    /// The number of the last turn that was taken.
+    pub(crate) fn last_turn(&self) -> u64 {
+        self.last_turn
+    }
+
     /// The log is durable up to the entries of this turn.
-    pub fn logged(&mut self, now: Instant, turn: u64, _offset: u64) {
+    pub fn logged(&mut self, now: Instant, turn: u64, offset: u64) {
         self.at(now);
-        while let Some((_, tails)) = self.undurable.pop_front_if(|(number, _)| *number <= turn) {
+        while let Some((number, tails, touched)) = self.undurable.pop_front_if(|(number, ..)| *number <= turn)
+        {
+            // Where its entries begin is known of the whole batch alone.
+            let end = if number == turn { offset } else { 0 };
+            let partitions = tails.iter().map(|tail| tail.partition).chain(touched);
+            self.snapshots.logged(number, end, partitions);
             for Tail { partition: id, life, lsn } in tails {
                 let Some(partition) = self.partitions.get_mut(id) else { continue };
                 partition.on_durable(life, lsn, &mut self.outbox);
@@ -486,8 +509,7 @@ impl Shard {
     }
 
     /// Publishes this shard's figures.
-    fn count(&self) {
-        let counters = self.counters();
+    fn count(&mut self) {
         let mut sums = [0u64; 6];
         for partition in self.partitions.iter() {
             sums[2] += partition.table().bytes() as u64;
@@ -500,6 +522,8 @@ impl Shard {
                 sums[4] += 1;
             }
         }
+        self.table_bytes = sums[2] as usize;
+        let counters = self.counters();
         ShardCounters::set(&counters.keys, sums[0]);
         ShardCounters::set(&counters.expires, sums[1]);
         ShardCounters::set(&counters.table_bytes, sums[2]);

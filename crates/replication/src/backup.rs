@@ -172,14 +172,7 @@ impl<W> Partition<W> {
                 self.durable = self.durable.min(after);
             }
             if self.durability.logs() {
-                let new = NewRecord {
-                    position: record.position,
-                    prev_epoch: record.prev_epoch,
-                    time_ms: record.time_ms,
-                    request: record.request.as_ref(),
-                    body: &record.body,
-                };
-                log.record(self.id, self.commit, &new);
+                log.record(self.id, self.commit, &NewRecord::of(&record));
                 log.tail(Tail { partition: self.id, life: self.life, lsn });
                 self.on_disk = true;
             }

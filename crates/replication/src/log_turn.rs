@@ -6,7 +6,7 @@
 //! stand at the same lsn.
 
 use bytes::Bytes;
-use storage::{SnapshotEnd, log_entry};
+use storage::{Record, SnapshotEnd, log_entry};
 use types::settings::{LogMode, Settings};
 use types::{Epoch, Lsn, PartitionId, Position, RequestId};
 
@@ -51,8 +51,10 @@ pub struct Tail {
 pub struct LogTurn {
     /// Entries, one after the other, as [`storage::log_entry`] writes them.
     pub bytes: Vec<u8>,
-    /// The partitions that they belong to.
+    /// How far the partitions' logs reach with them.
     pub tails: Vec<Tail>,
+    /// Partitions with other entries among them.
+    pub touched: Vec<PartitionId>,
 }
 
 /// A record before anything of it is copied.
@@ -62,6 +64,18 @@ pub(crate) struct NewRecord<'a> {
     pub time_ms: u64,
     pub request: Option<&'a (RequestId, Bytes)>,
     pub body: &'a [u8],
+}
+
+impl<'a> NewRecord<'a> {
+    pub fn of(record: &'a Record) -> NewRecord<'a> {
+        NewRecord {
+            position: record.position,
+            prev_epoch: record.prev_epoch,
+            time_ms: record.time_ms,
+            request: record.request.as_ref(),
+            body: &record.body,
+        }
+    }
 }
 
 impl LogTurn {
@@ -91,10 +105,18 @@ impl LogTurn {
 
     pub(crate) fn wipe(&mut self, partition: PartitionId) {
         log_entry::put_wipe(&mut self.bytes, partition);
+        self.touch(partition);
     }
 
     pub(crate) fn chunk(&mut self, partition: PartitionId, payload: &[u8]) {
         log_entry::put_chunk(&mut self.bytes, partition, payload);
+        self.touch(partition);
+    }
+
+    fn touch(&mut self, partition: PartitionId) {
+        if self.touched.last() != Some(&partition) {
+            self.touched.push(partition);
+        }
     }
 
     pub(crate) fn filled(&mut self, partition: PartitionId, end: &SnapshotEnd) {

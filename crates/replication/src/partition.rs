@@ -9,7 +9,7 @@ use crate::requests::{Requests, Seen};
 use crate::{Context, Durability, LogTurn, Outbox, Release};
 use bytes::Bytes;
 use placement::PartitionState;
-use storage::{Changes, Footprint, Hasher, Keyspace, Log, Record, Table, Uncommitted, effect};
+use storage::{Changes, Footprint, Hasher, Keyspace, Log, Record, SnapshotEnd, Table, Uncommitted, effect};
 use types::planted::{self, Bug};
 use types::settings::WriteLevel;
 use types::{Epoch, Lsn, NodeId, PartitionId, Position, RequestId, Version};
@@ -135,6 +135,58 @@ impl<W> Partition<W> {
     /// Its table: on a primary with uncommitted changes, on a backup without.
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// Whether the disk may have anything of it.
+    pub fn is_on_disk(&self) -> bool {
+        self.on_disk
+    }
+
+    /// Grows whenever part of its log is discarded.
+    pub fn life(&self) -> u32 {
+        self.life
+    }
+
+    /// Its time, as last logged, in Unix milliseconds.
+    pub fn last_time_ms(&self) -> u64 {
+        self.last_time_ms
+    }
+
+    /// The position that a snapshot stands for which is begun now: all up to there is in the table.
+    pub fn snapshot_base(&self) -> Position {
+        match &self.role {
+            Role::Primary(_) => self.log.last(),
+            _ => self.log.position_at(self.commit).unwrap_or(self.log.base()),
+        }
+    }
+
+    /// Logs the records behind a snapshot's base once more: the log before its place will be gone.
+    pub fn log_again(&mut self, base: Position, log: &mut LogTurn) {
+        let last = self.log.last().lsn;
+        for record in self.log.range(base.lsn.next(), last) {
+            log.record(self.id, self.commit, &NewRecord::of(record));
+        }
+        if last > base.lsn {
+            log.tail(Tail { partition: self.id, life: self.life, lsn: last });
+        }
+    }
+
+    /// What the end of a snapshot says whose last piece was just cut. It counts once this copy has committed what the
+    /// pieces may show.
+    pub fn snapshot_end(&self, base: Position, base_time_ms: u64) -> SnapshotEnd {
+        let (requests, forgotten) = self.requests.export(base.lsn);
+        let complete_at = match &self.role {
+            Role::Primary(_) => self.log.last().lsn,
+            _ => self.commit,
+        };
+        SnapshotEnd {
+            base,
+            complete_at,
+            time_ms: base_time_ms,
+            version: self.last_version,
+            requests,
+            forgotten,
+        }
     }
 
     /// Whether this copy is the primary.

@@ -42,8 +42,9 @@ impl<W> Partition<W> {
         match entry {
             LogEntry::Record { commit, record, .. } => {
                 let last = self.log.last();
-                if record.position.lsn <= self.log.base().lsn {
-                    // In the snapshot already.
+                let lsn = record.position.lsn;
+                if lsn <= self.log.base().lsn || self.log.position_at(lsn) == Some(record.position) {
+                    // In the snapshot already, or logged once more for the sake of one.
                     return Ok(());
                 }
                 if recovery.filling || record.prev() != last || record.position.epoch < record.prev_epoch {

@@ -99,7 +99,8 @@ impl Disk for RealDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use storage::Journal;
+    use storage::shard_log::{Opened, log_bytes};
+    use storage::{Journal, ShardLog, ShardLogError, ShardLogOptions};
 
     #[test]
     fn a_journal_on_the_real_disk_reads_back() {
@@ -127,5 +128,69 @@ mod tests {
         assert_eq!(beyond.kind(), io::ErrorKind::UnexpectedEof);
         RealDisk.remove(&path).unwrap();
         fs::remove_dir_all(directory.ancestors().nth(2).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_shards_log_on_the_real_disk_reads_back() {
+        let directory = std::env::temp_dir().join(format!("annulet-shard-log-{}", std::process::id()));
+        let options = ShardLogOptions { segment_bytes: 1 << 20 };
+        let open = |identity: u8, from: u64| {
+            let mut batches = Vec::new();
+            let mut keep = |offset: u64, payload: bytes::Bytes| batches.push((offset, payload.len()));
+            ShardLog::open(RealDisk, &directory, [identity; 32], options, from, &mut keep)
+                .map(|opened| (opened, batches))
+        };
+        assert_eq!(log_bytes(&RealDisk, &directory, 0).unwrap(), 0);
+        let (Opened { mut log, .. }, _) = open(1, 0).unwrap();
+        for bytes in [600 << 10, 600 << 10, 3 << 20, 10] {
+            log.append(&vec![7; bytes]).unwrap();
+        }
+        assert_eq!(log.sync().unwrap(), log.end());
+        let segments = log.segments().to_vec();
+        assert_eq!(segments.len(), 4);
+        assert_eq!(log_bytes(&RealDisk, &directory, 0).unwrap(), log.bytes_on_disk());
+        let end = log.end();
+        drop(log);
+
+        // A torn tail, over which the next batch goes.
+        let last = directory.join(format!("log-{:016x}", segments[3].first));
+        let mut file = RealDisk.open(&last).unwrap();
+        assert_eq!(RealDisk.append(&mut file, &[1; 100]).unwrap(), segments[3].bytes);
+        let (Opened { mut log, torn }, batches) = open(1, 0).unwrap();
+        assert_eq!(
+            batches.iter().map(|batch| batch.1).collect::<Vec<_>>(),
+            [600 << 10, 600 << 10, 3 << 20, 10]
+        );
+        assert!(torn.is_some_and(|torn| torn.path == last && torn.bytes == 100));
+        assert_eq!(RealDisk.len(&file).unwrap(), segments[3].bytes);
+        log.append(b"more").unwrap();
+        log.sync().unwrap();
+        assert_eq!(log.remove_before(segments[2].first).unwrap(), 2);
+        drop(log);
+        let (Opened { log, torn }, batches) = open(1, end).unwrap();
+        assert_eq!((batches, torn), (vec![(end, 4)], None));
+        drop(log);
+        assert!(matches!(open(2, end), Err(ShardLogError::OtherIdentity { path }) if path == last));
+        assert!(matches!(open(1, 0), Err(ShardLogError::Missing { from: 0, .. })));
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// Room is reserved without a longer file, and given back by a cut.
+    #[test]
+    fn reserving_leaves_the_length() {
+        use std::os::unix::fs::MetadataExt;
+        let path = std::env::temp_dir().join(format!("annulet-allocate-{}", std::process::id()));
+        let mut file = RealDisk.open(&path).unwrap();
+        RealDisk.allocate(&mut file, 0).unwrap();
+        RealDisk.allocate(&mut file, 1 << 20).unwrap();
+        let reserved = file.metadata().unwrap().blocks() * 512;
+        assert!(reserved == 0 || reserved >= 1 << 20, "{reserved}: where the file system can");
+        RealDisk.allocate(&mut file, 1 << 10).unwrap();
+        assert_eq!(RealDisk.len(&file).unwrap(), 0);
+        RealDisk.write_at(&mut file, 0, b"x").unwrap();
+        assert_eq!(RealDisk.len(&file).unwrap(), 1);
+        let error = RealDisk.allocate(&mut file, i64::MAX as u64).unwrap_err();
+        assert!(matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge), "{error}");
+        fs::remove_file(&path).unwrap();
     }
 }

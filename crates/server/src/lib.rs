@@ -40,6 +40,7 @@ pub mod ring;
 pub mod run;
 pub mod sampler;
 pub mod shard_loop;
+pub mod snapshot_thread;
 pub mod start;
 pub mod stats;
 #[cfg(test)]

@@ -10,8 +10,11 @@
 
 use crate::clock;
 use crate::mailbox::Post;
+use crate::snapshot_thread::SnapshotOrder;
 use crate::threads::Mail;
-use node::{Published, ShardCounters};
+use node::recover::LogBegin;
+use node::{Published, ShardCounters, SnapshotJob};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use storage::{Disk, ShardLog, ShardLogError};
@@ -42,11 +45,19 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Entries that wait, and the last turn that they are of.
-    bytes: Vec<u8>,
-    turn: u64,
+    /// In order.
+    items: Vec<Item>,
+    /// A buffer to be used again.
+    spare: Vec<u8>,
     asleep: bool,
     stop: bool,
+}
+
+#[derive(Debug)]
+enum Item {
+    /// Entries, up to those of a turn.
+    Turn(u64, Vec<u8>),
+    Job(SnapshotJob),
 }
 
 impl LogFeed {
@@ -58,20 +69,35 @@ impl LogFeed {
     /// Hands over the entries of a turn.
     pub fn push(&self, turn: u64, bytes: &mut Vec<u8>) {
         let mut state = self.lock();
-        if state.bytes.is_empty() {
-            std::mem::swap(&mut state.bytes, bytes);
-        } else {
-            state.bytes.extend_from_slice(bytes);
+        match state.items.last_mut() {
+            Some(Item::Turn(last, waiting)) => {
+                *last = turn;
+                waiting.extend_from_slice(bytes);
+            }
+            _ => {
+                let spare = std::mem::take(&mut state.spare);
+                state.items.push(Item::Turn(turn, std::mem::replace(bytes, spare)));
+            }
         }
-        state.turn = turn;
+        self.wake(state);
+        bytes.clear();
+        if bytes.capacity() > BUFFER_BYTES_MAX {
+            *bytes = Vec::new();
+        }
+    }
+
+    /// Hands over what has to be done about snapshots, after what was handed over before.
+    pub fn push_jobs(&self, jobs: &mut Vec<SnapshotJob>) {
+        let mut state = self.lock();
+        state.items.extend(jobs.drain(..).map(Item::Job));
+        self.wake(state);
+    }
+
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
         let asleep = std::mem::take(&mut state.asleep);
         drop(state);
         if asleep {
             self.0.wake.notify_one();
-        }
-        bytes.clear();
-        if bytes.capacity() > BUFFER_BYTES_MAX {
-            *bytes = Vec::new();
         }
     }
 
@@ -96,6 +122,10 @@ pub struct LogThread<D: Disk> {
     pub fsync: Fsync,
     /// Where to tell others how it fares.
     pub published: Arc<Published>,
+    /// Where snapshots go.
+    pub snapshots: Sender<SnapshotOrder>,
+    /// The file that says where the log begins.
+    pub begin: LogBegin<D>,
     /// Whether the disk had no room when it was last asked for some.
     pub full: bool,
 }
@@ -103,23 +133,14 @@ pub struct LogThread<D: Disk> {
 impl<D: Disk> LogThread<D> {
     /// Writes until told to stop.
     pub fn run(mut self) {
-        let mut bytes = Vec::new();
+        let mut items = Vec::new();
         let mut synced_at = clock::now();
         self.reserve();
-        while let Some(turn) = self.wait(&mut bytes, synced_at) {
-            if !bytes.is_empty() {
+        while self.wait(&mut items, synced_at) {
+            if !items.is_empty() {
                 self.published.set_log_busy(self.shard, Some(clock::now()));
-                self.append(&bytes);
-                bytes.clear();
-                if bytes.capacity() > BUFFER_BYTES_MAX {
-                    bytes = Vec::new();
-                }
-                if self.fsync == Fsync::Always {
-                    self.sync();
-                }
+                self.write(&mut items);
                 self.published.set_log_busy(self.shard, None);
-                self.post.send(Mail::Logged(turn, self.log.end()));
-                self.reserve();
             } else if self.full {
                 // While all is refused nothing comes that would find the room.
                 self.reserve();
@@ -136,13 +157,64 @@ impl<D: Disk> LogThread<D> {
         self.sync();
     }
 
-    /// Waits for entries, or until a sync is due. `None`: it is over.
-    fn wait(&self, bytes: &mut Vec<u8>, synced_at: Instant) -> Option<u64> {
+    fn write(&mut self, items: &mut Vec<Item>) {
+        let mut written = None;
+        let mut orders = Vec::new();
+        for item in items.drain(..) {
+            match item {
+                Item::Turn(turn, bytes) => {
+                    self.append(&bytes);
+                    written = Some(turn);
+                    self.give_back(bytes);
+                }
+                Item::Job(SnapshotJob::Release(offset)) => self.release(offset),
+                Item::Job(job) => {
+                    orders.push(SnapshotOrder { shard: self.shard, log_offset: self.log.end(), job });
+                }
+            }
+        }
+        if let Some(turn) = written {
+            if self.fsync == Fsync::Always {
+                self.sync();
+            }
+            self.post.send(Mail::Logged(turn, self.log.end()));
+            self.reserve();
+        }
+        for order in orders {
+            if matches!(order.job, SnapshotJob::Finish(_)) && self.log.durable() < self.log.end() {
+                // It stands for a place in the log, which has to be there when it is.
+                self.sync();
+            }
+            // The thread that takes them ends after this one.
+            let _ = self.snapshots.send(order);
+        }
+    }
+
+    fn give_back(&self, mut bytes: Vec<u8>) {
+        if bytes.capacity() <= BUFFER_BYTES_MAX {
+            bytes.clear();
+            self.feed.lock().spare = bytes;
+        }
+    }
+
+    /// Removes what no partition needs any more.
+    fn release(&mut self, offset: u64) {
+        if let Err(error) = self.begin.advance(offset) {
+            fail(&error);
+        }
+        if let Err(error) = self.log.remove_before(offset) {
+            fail(&error);
+        }
+        ShardCounters::set(&self.published.log(self.shard).disk_bytes, self.log.bytes_on_disk());
+    }
+
+    /// Waits for something to do, or until a sync is due. False: it is over.
+    fn wait(&self, items: &mut Vec<Item>, synced_at: Instant) -> bool {
         let mut state = self.feed.lock();
         let mut looked = false;
-        while state.bytes.is_empty() {
+        while state.items.is_empty() {
             if state.stop {
-                return None;
+                return false;
             }
             state.asleep = true;
             let unsynced = self.fsync == Fsync::Everysec && self.log.durable() < self.log.end();
@@ -162,8 +234,8 @@ impl<D: Disk> LogThread<D> {
             (state, _) = self.feed.0.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
         }
         state.asleep = false;
-        std::mem::swap(&mut state.bytes, bytes);
-        Some(state.turn)
+        std::mem::swap(&mut state.items, items);
+        true
     }
 
     /// Writes entries, whatever it takes: they are ordered.
@@ -224,7 +296,7 @@ impl<D: Disk> LogThread<D> {
 }
 
 /// The end of a process whose disk has failed. What it had acknowledged is on the disks of the copies that were in sync.
-fn fail(error: &ShardLogError) -> ! {
+pub(crate) fn fail(error: &dyn std::error::Error) -> ! {
     error!("{error}");
     warn!("this node's disk has failed, so it stops. It acknowledges nothing that is not on disk");
     // No destructor may touch the disk any more, nor another thread answer.

@@ -51,6 +51,10 @@ pub trait ShardMachine {
     fn take_log(&mut self, bytes: &mut Vec<u8>) -> Option<u64>;
     /// The log is durable up to the entries of this turn, and reaches to this offset.
     fn logged(&mut self, now: Instant, turn: u64, offset: u64);
+    /// A piece of its snapshot is written.
+    fn snapshot_piece_written(&mut self);
+    /// A snapshot is on disk, or could not be written.
+    fn snapshot_done(&mut self, partition: PartitionId, written: bool);
     /// What it wants done, to be drained.
     fn effects(&mut self) -> &mut Effects;
     /// A turn begins: settings may have changed.
@@ -160,6 +164,14 @@ impl ShardMachine for node::Shard {
 
     fn logged(&mut self, now: Instant, turn: u64, offset: u64) {
         node::Shard::logged(self, now, turn, offset);
+    }
+
+    fn snapshot_piece_written(&mut self) {
+        node::Shard::snapshot_piece_written(self);
+    }
+
+    fn snapshot_done(&mut self, partition: PartitionId, written: bool) {
+        node::Shard::snapshot_done(self, partition, written);
     }
 
     fn effects(&mut self) -> &mut Effects {

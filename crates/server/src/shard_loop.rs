@@ -394,6 +394,10 @@ impl<M: ShardMachine> ShardLoop<M> {
                     self.parts.threads.control.send(Mail::Tails(to, question, tails));
                 }
                 Mail::Logged(turn, offset) => self.parts.machine.logged(now, turn, offset),
+                Mail::SnapshotPiece => self.parts.machine.snapshot_piece_written(),
+                Mail::SnapshotDone(partition, written) => {
+                    self.parts.machine.snapshot_done(partition, written);
+                }
                 Mail::Stop => self.begin_stop(now),
                 Mail::ClientOrder(from, number, order) => {
                     let answer = self.carry_out_order(now, None, &order);
@@ -580,10 +584,14 @@ impl<M: ShardMachine> ShardLoop<M> {
         }
         self.work.run(&mut self.parts.machine, &self.parts.freer);
         self.parts.machine.flush(now);
-        if let Some(turn) = self.parts.machine.take_log(&mut self.log_bytes)
-            && let Some(log) = &self.parts.log
-        {
-            log.push(turn, &mut self.log_bytes);
+        if let Some(log) = &self.parts.log {
+            if let Some(turn) = self.parts.machine.take_log(&mut self.log_bytes) {
+                log.push(turn, &mut self.log_bytes);
+            }
+            let snapshots = &mut self.parts.machine.effects().snapshots;
+            if !snapshots.is_empty() {
+                log.push_jobs(snapshots);
+            }
         }
         self.carry_out(now);
         self.parts.links.flush(now);

@@ -16,13 +16,14 @@ use crate::peers::{self, Dialer, Membership};
 use crate::proof::Secret;
 use crate::sampler::Sampler;
 use crate::shard_loop::{ShardLoop, ShardParts, WAKER};
+use crate::snapshot_thread::{self, SnapshotPlace};
 use crate::stats::ShardStats;
 use crate::threads::{Mail, Threads};
 use crate::work;
 use command::Door;
 use control::message::Identity;
 use mio::{Poll, Waker};
-use node::recover::LogBegin;
+use node::recover::{LogBegin, shard_directory};
 use node::{Published, ServerFigures};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -281,6 +282,7 @@ pub struct Running {
     shards: Vec<JoinHandle<()>>,
     free: JoinHandle<()>,
     logs: Vec<(LogFeed, JoinHandle<()>)>,
+    snapshots: Option<JoinHandle<()>>,
     data: Option<DataFile>,
     heart: JoinHandle<()>,
     control: JoinHandle<()>,
@@ -371,6 +373,8 @@ where
         };
         runtime.spawn(http::serve(watched(http)?, state));
     }
+    let identities: Vec<_> =
+        (0..shards).map(|shard| secret.file_identity(identity.node, ShardId(shard))).collect();
     let membership = Arc::new(Membership { identity, secret, addresses });
     runtime.spawn(peers::run(membership, threads.clone(), peers, requests));
 
@@ -393,7 +397,20 @@ where
     let free = spawn("free", move || work::free_large(&to_free))?;
     let mut shard_threads = Vec::new();
     let mut logs = Vec::new();
-    for (at, (log, _begin)) in machines.logs.into_iter().enumerate() {
+    let (snapshots, orders) = mpsc::channel();
+    let places: Vec<SnapshotPlace> = (0..machines.logs.len() as u16)
+        .map(ShardId)
+        .map(|shard| SnapshotPlace {
+            directory: shard_directory(directory.path(), shard),
+            identity: identities[usize::from(shard.0)],
+            post: threads.shards[usize::from(shard.0)].clone(),
+        })
+        .collect();
+    let snapshot_thread = match places.is_empty() {
+        true => None,
+        false => Some(spawn("snapshots", move || snapshot_thread::run(&places, &orders))?),
+    };
+    for (at, (log, begin)) in machines.logs.into_iter().enumerate() {
         let shard = ShardId(at as u16);
         let feed = LogFeed::default();
         let thread = LogThread {
@@ -403,6 +420,8 @@ where
             post: threads.shards[at].clone(),
             fsync: settings.fsync,
             published: published.clone(),
+            snapshots: snapshots.clone(),
+            begin,
             full: false,
         };
         logs.push((feed, spawn(&format!("log-{shard}"), move || thread.run())?));
@@ -448,6 +467,7 @@ where
         shards: shard_threads,
         free,
         logs,
+        snapshots: snapshot_thread,
         data,
         heart,
         control,
@@ -495,6 +515,9 @@ impl Running {
         }
         for (feed, thread) in self.logs {
             feed.stop();
+            let _ = thread.join();
+        }
+        if let Some(thread) = self.snapshots {
             let _ = thread.join();
         }
         if let Some(data) = self.data {

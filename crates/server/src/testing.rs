@@ -135,6 +135,8 @@ impl ShardMachine for FakeShard {
         None
     }
     fn logged(&mut self, _: Instant, _: u64, _: u64) {}
+    fn snapshot_piece_written(&mut self) {}
+    fn snapshot_done(&mut self, _: types::PartitionId, _: bool) {}
     fn prefetch(&self, _: &Preview) {}
 
     fn pause(&self, _: Instant) -> Pause {

@@ -41,6 +41,10 @@ pub enum Mail {
     ClientAnswer(u64, ClientAnswer),
     /// To a shard: its log is durable up to the entries of this turn, and reaches to this offset.
     Logged(u64, u64),
+    /// To a shard: a piece of its snapshot is written.
+    SnapshotPiece,
+    /// To a shard: a snapshot is on disk, or could not be written.
+    SnapshotDone(PartitionId, bool),
     /// To any: finish.
     Stop,
 }

@@ -4,11 +4,15 @@
 //! order. A crash ([`SimDisk::crash`]) keeps a prefix of these, drawn from a seed, and of the write that the cut
 //! falls into a prefix of its bytes: a torn tail. Changes of names wait for their directory's sync the same way:
 //! a crash keeps a prefix of a directory's changes. Directories themselves are durable at once.
+//! [`SimDisk::crash_scattered`] is as bad as POSIX allows: any part of what was not synced is kept, in any order.
+//!
+//! Every call of the disk is an operation with a number: the power can go off after any of them
+//! ([`SimDisk::power_off_after`]), and any can fail ([`SimDisk::fail_operation`]).
 //!
 //! A handle is cheap to clone, and all clones are one disk. Files opened before a crash are gone with the process
 //! that held them: using one fails.
 //!
-//! Left out: writes that reach the disk out of order, and rot, which a test makes by itself ([`SimDisk::damage`]).
+//! Left out: rot, which a test makes by itself ([`SimDisk::damage`]).
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +47,10 @@ struct State {
     fail_sync: bool,
     fail_write: bool,
     room_bytes: Option<u64>,
+    /// How many there have been since the disk was new.
+    operations: u64,
+    power_off_after: Option<u64>,
+    fail_operation: Option<(u64, ErrorKind)>,
 }
 
 #[derive(Debug, Default)]
@@ -52,14 +60,18 @@ struct FileState {
     writes: Vec<Write>,
     /// For how many bytes room is reserved, where that is more than it has.
     allocated: u64,
-    /// A sync of it failed: nothing written before that becomes durable any more.
-    lost: bool,
 }
 
 impl FileState {
     /// What it takes of the disk's room.
     fn room_bytes(&self) -> u64 {
         self.allocated.max(self.seen.len() as u64)
+    }
+
+    /// As on Linux: what could not be written counts as written from then on, so that the next sync says nothing
+    /// of it. Lengths are the file system's own, and do not get lost this way.
+    fn lose_writes(&mut self) {
+        self.writes.retain(|write| matches!(write, Write::Truncate(_)));
     }
 }
 
@@ -118,6 +130,26 @@ impl Write {
         }
     }
 
+    /// Makes the write, or nothing of it, or any pieces of it.
+    fn make_scattered(&self, content: &mut Vec<u8>, random: &mut Random) {
+        let choice = random.below(4);
+        match self {
+            _ if choice == 0 => {}
+            Write::At(offset, written) if choice == 1 => {
+                // Its length may be there before its bytes.
+                content.resize(content.len().max(*offset as usize + written.len()), 0);
+                let piece = 1 << random.below(7);
+                for (number, bytes) in written.chunks(piece).enumerate() {
+                    if random.below(2) == 0 {
+                        let start = *offset as usize + number * piece;
+                        content[start..start + bytes.len()].copy_from_slice(bytes);
+                    }
+                }
+            }
+            _ => self.make(content, self.bytes()),
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Write::At(_, written) => written.len(),
@@ -140,24 +172,58 @@ impl SimDisk {
             let mut left =
                 random.below(file.writes.iter().map(|write| write.bytes() as u64).sum::<u64>() + 1) as usize;
             for write in std::mem::take(&mut file.writes) {
-                if left == 0 || file.lost {
+                if left == 0 {
                     break;
                 }
                 write.make(&mut file.durable, left);
                 left = left.saturating_sub(write.bytes());
             }
-            file.seen = file.durable.clone();
-            file.lost = false;
-            file.allocated = 0;
         }
         // Directories keep the order of their changes; kept here over all of them, which is stricter on nobody.
         let changes = std::mem::take(&mut state.changes);
         let kept = random.below(changes.len() as u64 + 1) as usize;
         changes[..kept].iter().for_each(|change| change.make(&mut state.durable_names));
-        state.names = state.durable_names.clone();
-        let used: BTreeSet<u64> = state.names.values().copied().collect();
-        state.files.retain(|file, _| used.contains(file));
-        state.crashes += 1;
+        state.start_again();
+    }
+
+    /// The power fails: what was not synced is lost, but for any part that the seed chooses, in any order.
+    pub fn crash_scattered(&self, seed: u64) {
+        let state = &mut *self.0.borrow_mut();
+        let mut random = Random(seed);
+        for file in state.files.values_mut() {
+            for write in std::mem::take(&mut file.writes) {
+                write.make_scattered(&mut file.durable, &mut random);
+            }
+        }
+        for change in std::mem::take(&mut state.changes) {
+            if random.below(2) == 0 {
+                change.make(&mut state.durable_names);
+            }
+        }
+        state.start_again();
+    }
+
+    /// The process ends and the machine goes on: nothing is lost that the process had written, but what a failed
+    /// sync has lost may not be durable though it is seen.
+    pub fn end_process(&self) {
+        self.0.borrow_mut().crashes += 1;
+    }
+
+    /// How many operations there have been.
+    pub fn operations(&self) -> u64 {
+        self.0.borrow().operations
+    }
+
+    /// Every operation fails that comes after so many, as [`SimDisk::operations`] counts them, and does nothing,
+    /// until the next crash.
+    pub fn power_off_after(&self, operations: u64) {
+        self.0.borrow_mut().power_off_after = Some(operations);
+    }
+
+    /// The operation with this number, from 1, fails: a write after none, half or all of its bytes, as the number
+    /// has it; a sync with all that it should have made durable lost. Until the next crash.
+    pub fn fail_operation(&self, number: u64, error: ErrorKind) {
+        self.0.borrow_mut().fail_operation = Some((number, error));
     }
 
     /// From now on every sync of a file fails, or none any more. What a failed sync should have made durable is
@@ -197,6 +263,19 @@ impl SimDisk {
         state.names.get(path).map(|file| state.files[file].seen.clone())
     }
 
+    /// Counts an operation, and says whether it fails.
+    fn begin(&self) -> Result<(), Trouble> {
+        let state = &mut *self.0.borrow_mut();
+        state.operations += 1;
+        if state.power_off_after.is_some_and(|last| state.operations > last) {
+            return Err(Trouble::PowerOff);
+        }
+        match state.fail_operation {
+            Some((number, kind)) if number == state.operations => Err(Trouble::Fails(kind)),
+            _ => Ok(()),
+        }
+    }
+
     fn with<T>(&self, file: &SimFile, run: impl FnOnce(&mut FileState) -> io::Result<T>) -> io::Result<T> {
         let state = &mut *self.0.borrow_mut();
         if file.crashes != state.crashes {
@@ -206,7 +285,36 @@ impl SimDisk {
     }
 }
 
+/// Why an operation does not do what it should.
+enum Trouble {
+    PowerOff,
+    Fails(ErrorKind),
+}
+
+impl From<Trouble> for Error {
+    fn from(trouble: Trouble) -> Error {
+        match trouble {
+            Trouble::PowerOff => Error::other("the power is off"),
+            Trouble::Fails(kind) => Error::new(kind, "a simulated error"),
+        }
+    }
+}
+
 impl State {
+    /// After a crash: what is durable is all that there is.
+    fn start_again(&mut self) {
+        self.names = self.durable_names.clone();
+        let used: BTreeSet<u64> = self.names.values().copied().collect();
+        self.files.retain(|file, _| used.contains(file));
+        for file in self.files.values_mut() {
+            file.seen = file.durable.clone();
+            file.allocated = 0;
+        }
+        self.crashes += 1;
+        self.power_off_after = None;
+        self.fail_operation = None;
+    }
+
     fn used_bytes(&self) -> u64 {
         let used: BTreeSet<&u64> = self.names.values().collect();
         used.iter().map(|file| self.files[file].room_bytes()).sum()
@@ -228,12 +336,14 @@ impl Disk for SimDisk {
     type File = SimFile;
 
     fn create_dir_all(&self, directory: &Path) -> io::Result<()> {
+        self.begin()?;
         let above = directory.ancestors().filter(|path| !path.as_os_str().is_empty()).map(Path::to_owned);
         self.0.borrow_mut().directories.extend(above);
         Ok(())
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        self.begin()?;
         let state = self.0.borrow();
         state.has_directory_of(&directory.join("name"))?;
         let paths = state.names.keys().chain(&state.directories);
@@ -245,6 +355,7 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<SimFile> {
+        self.begin()?;
         let state = &mut *self.0.borrow_mut();
         state.has_directory_of(path)?;
         let file = match state.names.get(path) {
@@ -261,10 +372,12 @@ impl Disk for SimDisk {
     }
 
     fn len(&self, file: &SimFile) -> io::Result<u64> {
+        self.begin()?;
         self.with(file, |file| Ok(file.seen.len() as u64))
     }
 
     fn read(&self, file: &SimFile, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.begin()?;
         self.with(file, |file| {
             let range = offset as usize..(offset as usize).saturating_add(buffer.len());
             buffer.copy_from_slice(file.seen.get(range).ok_or(ErrorKind::UnexpectedEof)?);
@@ -273,13 +386,19 @@ impl Disk for SimDisk {
     }
 
     fn write_at(&self, file: &mut SimFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let (fail_write, room, used) = {
+        let trouble = self.begin();
+        if let Err(Trouble::PowerOff) = trouble {
+            return Err(Trouble::PowerOff.into());
+        }
+        let (fail_write, room, used, number) = {
             let state = self.0.borrow();
-            (state.fail_write, state.room_bytes, state.used_bytes())
+            (state.fail_write, state.room_bytes, state.used_bytes(), state.operations)
         };
         self.with(file, |file| {
             let (mut written, mut result) = (bytes.len(), Ok(()));
-            if fail_write {
+            if let Err(trouble) = trouble {
+                (written, result) = (bytes.len() * (number % 3) as usize / 2, Err(trouble.into()));
+            } else if fail_write {
                 (written, result) = (bytes.len() / 2, Err(Error::other("a simulated write error")));
             } else if let Some(room) = room {
                 let fits = file.room_bytes() + room.saturating_sub(used);
@@ -296,23 +415,28 @@ impl Disk for SimDisk {
     }
 
     fn sync(&self, file: &mut SimFile) -> io::Result<()> {
+        let trouble = self.begin();
+        if let Err(Trouble::PowerOff) = trouble {
+            return Err(Trouble::PowerOff.into());
+        }
         let fail = self.0.borrow().fail_sync;
         self.with(file, |file| {
+            if fail || trouble.is_err() {
+                file.lose_writes();
+            }
+            trouble?;
             if fail {
-                file.lost = true;
                 return Err(Error::other("a simulated sync error"));
             }
-            // As on Linux: after a failed sync the next one succeeds and says nothing of what is lost.
-            if !file.lost {
-                for write in std::mem::take(&mut file.writes) {
-                    write.make(&mut file.durable, write.bytes());
-                }
+            for write in std::mem::take(&mut file.writes) {
+                write.make(&mut file.durable, write.bytes());
             }
             Ok(())
         })
     }
 
     fn truncate(&self, file: &mut SimFile, bytes: u64) -> io::Result<()> {
+        self.begin()?;
         self.with(file, |file| {
             let write = Write::Truncate(bytes);
             write.make(&mut file.seen, write.bytes());
@@ -324,6 +448,7 @@ impl Disk for SimDisk {
 
     /// A crash gives back what was reserved beyond the end.
     fn allocate(&self, file: &mut SimFile, bytes: u64) -> io::Result<()> {
+        self.begin()?;
         let (room, used) = {
             let state = self.0.borrow();
             (state.room_bytes, state.used_bytes())
@@ -339,6 +464,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.begin()?;
         let state = &mut *self.0.borrow_mut();
         state.has_directory_of(to)?;
         if !state.names.contains_key(from) {
@@ -349,6 +475,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.begin()?;
         let state = &mut *self.0.borrow_mut();
         if !state.names.contains_key(path) {
             return Err(ErrorKind::NotFound.into());
@@ -358,6 +485,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        self.begin()?;
         let state = &mut *self.0.borrow_mut();
         if state.fail_sync {
             return Err(Error::other("a simulated sync error"));
@@ -428,7 +556,8 @@ mod tests {
                     }
                 }
                 if random.below(10) == 0 {
-                    disk.crash(random.next());
+                    let crash = if seed % 4 == 3 { SimDisk::crash_scattered } else { SimDisk::crash };
+                    crash(&disk, random.next());
                     let (reopened, frames) = open(&disk).unwrap();
                     assert!(frames.starts_with(&synced), "seed {seed}");
                     assert!(written.starts_with(&frames), "seed {seed}");
@@ -543,5 +672,89 @@ mod tests {
             assert!(disk.len(&file).is_err(), "an old handle is of no use");
         }
         assert!((20..80).contains(&kept), "{kept}");
+    }
+
+    /// Two writes of which a crash keeps the later one alone, and parts of one.
+    #[test]
+    fn a_scattered_crash_keeps_any_part() {
+        let path = Path::new("d/f");
+        let mut contents = BTreeSet::new();
+        for seed in 0..500 {
+            let disk = SimDisk::new();
+            disk.create_dir_all(Path::new("d")).unwrap();
+            let mut file = disk.open(path).unwrap();
+            disk.sync_dir(Path::new("d")).unwrap();
+            disk.write_at(&mut file, 0, b"aa").unwrap();
+            disk.write_at(&mut file, 2, b"bb").unwrap();
+            disk.crash_scattered(seed);
+            contents.insert(disk.content(path).unwrap());
+        }
+        for kept in [b"".as_slice(), b"aa", b"aabb", b"\0\0bb", b"a\0bb", b"\0a\0\0", b"\0\0\0\0"] {
+            assert!(contents.contains(kept), "{kept:?}");
+        }
+    }
+
+    #[test]
+    fn the_power_goes_off_and_operations_fail_where_they_are_told_to() {
+        let (directory, path) = (Path::new("d"), Path::new("d/f"));
+        let write = |disk: &SimDisk| {
+            disk.create_dir_all(directory)?;
+            let mut file = disk.open(path)?;
+            disk.write_at(&mut file, 0, b"x")?;
+            disk.sync(&mut file)?;
+            disk.sync_dir(directory)
+        };
+        let whole = SimDisk::new();
+        write(&whole).unwrap();
+        assert_eq!(whole.operations(), 5);
+        for number in 0..5 {
+            let disk = SimDisk::new();
+            disk.power_off_after(number);
+            write(&disk).unwrap_err();
+            assert!(disk.list(directory).is_err(), "until a crash");
+            disk.crash(0);
+            write(&disk).unwrap();
+            let disk = SimDisk::new();
+            disk.fail_operation(number + 1, ErrorKind::StorageFull);
+            assert_eq!(write(&disk).unwrap_err().kind(), ErrorKind::StorageFull);
+            write(&disk).unwrap();
+        }
+    }
+
+    /// As on Linux: a sync after a failed one says that all is well, and what a reader sees is not on the disk.
+    #[test]
+    fn what_a_failed_sync_has_lost_is_seen_until_the_crash() {
+        let (disk, path) = (SimDisk::new(), Path::new("f"));
+        let mut file = disk.open(path).unwrap();
+        disk.sync_dir(Path::new("")).unwrap();
+        disk.write_at(&mut file, 0, b"ab").unwrap();
+        disk.fail_sync(true);
+        disk.sync(&mut file).unwrap_err();
+        disk.fail_sync(false);
+        disk.end_process();
+        assert!(disk.len(&file).is_err(), "an old handle is of no use");
+        let mut file = disk.open(path).unwrap();
+        disk.write_at(&mut file, 1, b"b").unwrap();
+        disk.sync(&mut file).unwrap();
+        assert_eq!(disk.content(path).unwrap(), b"ab");
+        disk.crash(1);
+        assert_eq!(disk.content(path).unwrap(), b"\0b");
+    }
+
+    #[test]
+    fn reserved_room_is_taken_and_given_back() {
+        let disk = SimDisk::new();
+        disk.set_room(Some(10));
+        let (mut one, mut two) = (disk.open(Path::new("1")).unwrap(), disk.open(Path::new("2")).unwrap());
+        disk.allocate(&mut one, 8).unwrap();
+        assert_eq!(disk.len(&one).unwrap(), 0);
+        let full = |result: io::Result<()>| result.unwrap_err().kind() == ErrorKind::StorageFull;
+        assert!(full(disk.allocate(&mut two, 3)));
+        assert!(full(disk.write_at(&mut two, 0, b"abc")));
+        disk.truncate(&mut two, 0).unwrap();
+        disk.write_at(&mut one, 0, b"12345678").unwrap();
+        assert!(full(disk.write_at(&mut one, 8, b"9ab")));
+        disk.truncate(&mut one, 0).unwrap();
+        disk.allocate(&mut two, 10).unwrap();
     }
 }

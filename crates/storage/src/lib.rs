@@ -3,9 +3,9 @@
 //! A partition's keys live in a [`table::Table`]. A command runs on it through a [`keyspace::Keyspace`], which
 //! records what it changed as [`effect::Effect`]s and keeps what was replaced, for undo and for stale reads, in
 //! [`keyspace::Uncommitted`]. The effects of one command are the body of one [`record::Record`] of the partition's
-//! [`log::Log`]. [`snapshot`] moves a table in chunks. [`disk::Disk`] is how files are seen, and
-//! [`journal::Journal`] is a small file over it. [`shard_log::ShardLog`] is the log on disk of one shard, a run of
-//! [`log_entry::LogEntry`]s of all its partitions. What is dropped may be [`garbage`] that is freed later.
+//! [`log::Log`]. [`snapshot`] moves a table in chunks, and [`snapshot_file`] keeps them on disk. [`disk::Disk`] is
+//! how files are seen, and [`journal::Journal`] is a small file over it. What is dropped may be [`garbage`] that is
+//! freed later.
 //!
 //! Nothing here reads a clock, draws a random number, opens a socket or a file, or waits. Bytes that come from
 //! elsewhere are decoded without a panic and without an allocation by a declared length: bad ones are
@@ -22,6 +22,7 @@ pub mod log_entry;
 pub mod record;
 pub mod shard_log;
 pub mod snapshot;
+pub mod snapshot_file;
 pub mod table;
 
 pub use codec::Corrupt;
@@ -34,4 +35,5 @@ pub use log_entry::LogEntry;
 pub use record::Record;
 pub use shard_log::{ShardLog, ShardLogError, ShardLogOptions};
 pub use snapshot::SnapshotEnd;
+pub use snapshot_file::{SnapshotError, SnapshotWriter};
 pub use table::{Entry, Hasher, OwnedEntry, OwnedValue, Table, Value};

@@ -117,6 +117,20 @@ impl LogEntry {
     }
 }
 
+/// The entries of a batch's payload, in order. Ends after the first error.
+pub fn entries(mut payload: Bytes) -> impl Iterator<Item = Result<LogEntry, Corrupt>> {
+    std::iter::from_fn(move || {
+        if payload.is_empty() {
+            return None;
+        }
+        let entry = LogEntry::decode(&mut payload);
+        if entry.is_err() {
+            payload.clear();
+        }
+        Some(entry)
+    })
+}
+
 fn put_head(out: &mut Vec<u8>, kind: u8, partition: PartitionId) {
     out.push(kind);
     put_number(out, u64::from(partition.0));

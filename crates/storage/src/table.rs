@@ -48,6 +48,10 @@
 //! hash lies in [cursor, next). No step needs to know of another: whatever is changed, grown or shrunk between
 //! them, a key present throughout is visited exactly once.
 //!
+//! **Keys that come in the order of their hashes**, as another table's scan shows them, all belong at the front of an index
+//! that has grown with their number, and stand far behind their homes: each search is a walk over thousands. So who fills
+//! a table in that order makes room first ([`Table::reserve`]); then each key stands at home from the beginning.
+//!
 //! **Freeing is put off**: what a dropped or cleared table held goes to the thread's [`crate::garbage`].
 //!
 //! Left out: expiry (the keyspace's matter), other types than strings, locks, iteration by key.
@@ -67,7 +71,7 @@ pub(crate) use segment::Words;
 use crate::garbage;
 use directory::Directory;
 use piece::View;
-use segment::{Budget, Segment};
+use segment::{Budget, RESERVED_MAX, Segment};
 use std::fmt;
 use types::Version;
 
@@ -177,6 +181,37 @@ impl Table {
         } else {
             drop(self.swap(number << PLACE_BITS | place, Piece::new(key, value, expire_at_ms, version)));
         }
+    }
+
+    /// Makes room for so many entries in all, in one step. Nothing where it has split already, since then its keys are
+    /// spread. Room that is not used is held until keys are removed.
+    pub fn reserve(&mut self, entries: usize) {
+        if self.split.is_some() {
+            return;
+        }
+        let mut segments = 1;
+        while entries / segments > RESERVED_MAX {
+            // Numbers are given in turn, so these are all that there are.
+            if !(0..segments).all(|number| self.split(number)) {
+                return;
+            }
+            segments *= 2;
+        }
+        // Hashes do not spread to the last key: four standard deviations more.
+        let mean = entries.div_ceil(segments);
+        let each = if segments == 1 { mean } else { mean + 4 * mean.isqrt() };
+        for number in 0..segments {
+            let segment = self.segment_mut(number);
+            let before = segment.capacity();
+            segment.reserve(each);
+            let after = segment.capacity();
+            self.words += after - before;
+        }
+    }
+
+    /// How many entries fit before an index has to grow: about, and in a table that has not split.
+    pub(crate) fn room(&self) -> usize {
+        if self.split.is_some() { usize::MAX } else { self.words / 6 * 5 }
     }
 
     /// Removes a key. False where it was absent.
@@ -413,9 +448,13 @@ mod tests {
     impl Table {
         /// What has to hold between any two operations.
         fn check(&self) {
+            self.check_all(false);
+        }
+
+        fn check_all(&self, reserved: bool) {
             let (mut len, mut volatile_len, mut piece_bytes, mut words) = (0, 0, 0, 0);
             for segment in self.segments() {
-                let sums = segment.check();
+                let sums = segment.check(reserved);
                 (len, volatile_len, piece_bytes) =
                     (len + sums.0, volatile_len + sums.1, piece_bytes + sums.2);
                 words += segment.capacity();
@@ -463,6 +502,7 @@ mod tests {
         Expire { key: u16, keys: u16, expire_at_ms: Option<u64> },
         Scan { budget: usize },
         Random { random: u64 },
+        Reserve { entries: usize },
         Clear,
     }
 
@@ -482,8 +522,10 @@ mod tests {
         });
         let scan = prop_oneof![0usize..4, 0usize..100].prop_map(|budget| Step::Scan { budget });
         let random = any::<u64>().prop_map(|random| Step::Random { random });
-        let step =
-            prop_oneof![8 => put, 6 => remove, 3 => set, 8 => scan, 1 => random, 1 => Just(Step::Clear)];
+        let reserve = (0usize..2000).prop_map(|entries| Step::Reserve { entries });
+        let step = prop_oneof![
+            8 => put, 6 => remove, 3 => set, 8 => scan, 1 => random, 1 => reserve, 1 => Just(Step::Clear)
+        ];
         proptest::collection::vec(step, 0..60)
     }
 
@@ -507,6 +549,7 @@ mod tests {
             let mut cursor = 0;
             let mut seen: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
             let mut throughout: Vec<Vec<u8>> = Vec::new();
+            let mut reserved = false;
             for step in steps {
                 version = Version(version.0 + 1);
                 match step {
@@ -569,14 +612,19 @@ mod tests {
                             prop_assert_eq!(model.get(entry.key), Some(&entry.to_owned()));
                         }
                     }
+                    Step::Reserve { entries } => {
+                        table.reserve(entries);
+                        reserved = true;
+                    }
                     Step::Clear => {
+                        reserved = false;
                         table.clear();
                         model.clear();
                         throughout.clear();
                         prop_assert_eq!(table.bytes(), 0);
                     }
                 }
-                table.check();
+                table.check_all(reserved);
             }
             for (key, entry) in &model {
                 let hash = table.hasher().hash(key);
@@ -638,6 +686,34 @@ mod tests {
             assert!(table.remove(hasher.hash(&key), &key));
         }
         assert_eq!(table.bytes(), 0);
+    }
+
+    /// With room made, keys that come in the order of their hashes stand near their homes, and no index grows.
+    #[test]
+    fn room_is_made_in_one_step() {
+        for keys in [1, 50, 96, 97, 3000, 20_000u32] {
+            let hasher = Hasher::new(4);
+            let mut table = Table::new(hasher);
+            table.reserve(keys as usize);
+            table.check_all(true);
+            let (words, segments) = (table.words, table.segments().len());
+            assert!(words >= keys as usize && words <= keys as usize * 3 + 64, "{words} for {keys}");
+            let mut names: Vec<[u8; 4]> = (0..keys).map(u32::to_le_bytes).collect();
+            names.sort_by_key(|name| hasher.hash(name));
+            for name in &names {
+                table.put(hasher.hash(name), name, Value::String(b"x"), None, Version(1));
+            }
+            table.check_all(true);
+            // The last homes of one of hundreds overflow.
+            assert!(table.words - words <= words / 100, "{} of {words} for {keys}", table.words);
+            assert_eq!(table.segments().len(), segments, "{keys}");
+            let most = table.words().map(displacement).max();
+            assert!(most < Some(60), "{most:?} of {keys}");
+            for name in &names {
+                assert!(table.remove(hasher.hash(name), name));
+            }
+            assert_eq!(table.bytes(), 0, "what is not used is given back in the end");
+        }
     }
 
     /// Segments come and go with the keys, none is longer than it may be, and keys that one hash ties together do not

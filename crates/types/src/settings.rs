@@ -325,6 +325,8 @@ settings! {
     #[cluster] voters: u16 = "0", 0..=5, "Nodes that vote in the control plane: 1, 3 or 5. 0: by the number of nodes.";
     #[cluster] log: LogMode = "on", 0..=0, "Where partitions' logs are kept: on (on disk) or off (in memory only: a cache, which a restart empties).";
     #[cluster] fsync: Fsync = "always", 0..=0, "When a record in the log on disk counts as durable, and a write so acknowledged: always (synced), everysec (handed to the system, synced within a second) or never (handed to the system).";
+    #[live, size] snapshot_log_bytes: ByteSize = "1073741824", 1048576..=i64::MAX as i128, "Bytes of log on disk that a start may have to read. Beyond that, and beyond what the data takes in memory, partitions get snapshots, and the log before them goes.";
+    #[live] snapshot_interval: u64 = "3600", 0..=31536000, "Seconds after which every partition that has changed gets a snapshot. 0: only by the log's size, and on BGSAVE.";
     #[live] write_level: WriteLevel = "all", 0..=0, "When a write is acknowledged, unless the connection says otherwise: all, quorum or one.";
     #[live] read_level: ReadLevel = "linearizable", 0..=0, "What a read may show, unless the connection says otherwise: linearizable or stale.";
     #[secret, live] requirepass: Text = "", 0..=0, "Password of every door. Empty: none is asked for.";

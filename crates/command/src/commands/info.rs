@@ -179,28 +179,36 @@ fn memory(lines: &mut Lines, source: &Source<'_>) {
     lines.add("lazyfree_pending_objects", 0);
 }
 
-/// There is no log on disk yet, and so nothing that Redis' names could tell but that.
+/// The log stands for Redis' append-only file, the partitions' snapshots for its RDB file.
 fn persistence(lines: &mut Lines, source: &Source<'_>) {
     let Source { data, settings, .. } = source;
+    let disk = &data.disk;
     lines.add("loading", u8::from(data.loading));
     lines.add("async_loading", 0);
     lines.add("rdb_changes_since_last_save", 0);
-    lines.add("rdb_bgsave_in_progress", 0);
-    lines.add("rdb_last_save_time", 0);
+    lines.add("rdb_bgsave_in_progress", u8::from(disk.saving));
+    lines.add("rdb_last_save_time", disk.last_save_s);
     lines.add("rdb_last_bgsave_status", "ok");
     lines.add("rdb_last_bgsave_time_sec", -1);
     lines.add("rdb_current_bgsave_time_sec", -1);
-    lines.add("rdb_saves", 0);
+    lines.add("rdb_saves", disk.saves);
     lines.add("rdb_last_cow_size", 0);
-    lines.add("aof_enabled", 0);
+    lines.add("aof_enabled", u8::from(disk.logs));
     lines.add("aof_rewrite_in_progress", 0);
     lines.add("aof_rewrite_scheduled", 0);
     lines.add("aof_last_rewrite_time_sec", -1);
     lines.add("aof_current_rewrite_time_sec", -1);
     lines.add("aof_last_bgrewrite_status", "ok");
-    lines.add("aof_last_write_status", "ok");
+    lines.add("aof_last_write_status", if disk.disk_full { "err" } else { "ok" });
     lines.add("aof_last_cow_size", 0);
+    if disk.logs {
+        lines.add("aof_current_size", disk.log_bytes);
+    }
     lines.add("log", settings.log);
+    lines.add("fsync", settings.fsync);
+    lines.add("log_bytes_written", disk.written_bytes);
+    lines.add("log_syncs", disk.syncs);
+    lines.add("log_sync_usec", disk.sync_ns / 1000);
 }
 
 fn stats(lines: &mut Lines, source: &Source<'_>) {

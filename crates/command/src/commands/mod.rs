@@ -42,6 +42,7 @@ pub mod randomkey;
 pub mod readonly;
 pub mod rename;
 pub mod reset;
+pub mod save;
 pub mod scan;
 pub mod select;
 pub mod set;

@@ -1,0 +1,790 @@
+//! A shard's log on a disk that loses, tears, refuses and rots.
+//!
+//! A small workload of appends, syncs, rotations and removals is stopped at every operation of the disk, in several
+//! ways, and the log opened again. Whatever happens: what a sync returned is there, in order; nothing is there that
+//! was never appended, or was taken back; what an opening told of stays, and what it cut off never comes back.
+//!
+//! The bugs of `types::planted::LOG_BUGS` are found by it:
+//! `cargo test --release -p annulet-sim --features planted --test shard_log`
+
+use bytes::Bytes;
+use sim::disk::SimDisk;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use storage::log_entry::{LogEntry, entries};
+use storage::shard_log::{BATCH_HEADER_BYTES, Opened, Segment, ShardLog, Torn, log_bytes};
+use storage::{Disk, Record, ShardLogError, ShardLogOptions, SnapshotEnd};
+use types::{Epoch, Incarnation, Lsn, NodeId, PartitionId, Position, RequestId, ShardId, Version};
+
+const IDENTITY: [u8; 32] = *b"cluster 1, node 2, shard 3......";
+const SEGMENT_HEADER_BYTES: u64 = 64;
+/// Room for three batches of 20 bytes.
+const OPTIONS: ShardLogOptions = ShardLogOptions { segment_bytes: 64 + 3 * (28 + 20) };
+
+fn directory() -> &'static Path {
+    Path::new("data/shard-3")
+}
+
+type Batch = (u64, Vec<u8>);
+
+fn open_from(disk: &SimDisk, from: u64) -> Result<(Opened<SimDisk>, Vec<Batch>), ShardLogError> {
+    let mut batches = Vec::new();
+    let mut keep = |offset, payload: Bytes| batches.push((offset, payload.to_vec()));
+    let opened = ShardLog::open(disk.clone(), directory(), IDENTITY, OPTIONS, from, &mut keep)?;
+    Ok((opened, batches))
+}
+
+fn end_of((offset, payload): &Batch) -> u64 {
+    offset + (BATCH_HEADER_BYTES + payload.len()) as u64
+}
+
+/// SplitMix64 (Steele, Lea and Flood, 2014).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ mixed >> 31) % bound
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Append(usize),
+    Sync,
+    /// What is durable is in snapshots: remove what need not be read any more.
+    Remove,
+}
+
+/// A workload. Most batches have one size, so that an old one fits where a new one was.
+fn script(seed: u64) -> Vec<Step> {
+    let mut random = Random(seed);
+    let step = |_| match random.below(16) {
+        0..8 => Step::Append(20),
+        8 => Step::Append(random.below(60) as usize),
+        9 => Step::Append(300),
+        10..15 => Step::Sync,
+        _ => Step::Remove,
+    };
+    (0..24).map(step).collect()
+}
+
+/// What the log has to hold.
+#[derive(Clone, Default)]
+struct Model {
+    /// All that was appended, but for what was taken back.
+    batches: Vec<Batch>,
+    /// The logical offset up to which it was promised.
+    promised: u64,
+    /// From where on it is needed.
+    from: u64,
+    made: u32,
+}
+
+impl Model {
+    /// Runs a step. The log's error ends what was under way.
+    fn step(&mut self, log: &mut ShardLog<SimDisk>, step: Step) -> Result<(), ShardLogError> {
+        match step {
+            Step::Append(bytes) => {
+                self.made += 1;
+                let payload: Vec<u8> = self.made.to_le_bytes().into_iter().cycle().take(bytes).collect();
+                // Where the power goes off meanwhile, it may be there.
+                self.batches.push((log.end(), payload.clone()));
+                match log.append(&payload) {
+                    Ok(end) => assert_eq!(Some(end), self.batches.last().map(end_of)),
+                    Err(error) => {
+                        if !error.is_final() {
+                            self.batches.pop();
+                        }
+                        return Err(error);
+                    }
+                }
+            }
+            Step::Sync => {
+                self.promised = log.sync()?;
+                assert_eq!(self.promised, log.end());
+            }
+            Step::Remove => {
+                self.from = log.durable();
+                log.remove_before(self.from)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, log: &mut ShardLog<SimDisk>, steps: &[Step]) -> Result<(), ShardLogError> {
+        steps.iter().try_for_each(|step| self.step(log, *step))
+    }
+
+    /// Opens the log, and checks what it holds. That is promised from now on, and nothing else may come back.
+    fn open(&mut self, disk: &SimDisk) -> Result<ShardLog<SimDisk>, ShardLogError> {
+        let (opened, read) = open_from(disk, self.from)?;
+        let wanted: Vec<&Batch> = self.batches.iter().filter(|batch| end_of(batch) > self.from).collect();
+        assert!(read.len() <= wanted.len(), "more is there than was appended");
+        assert!(read.iter().zip(wanted).all(|(read, wanted)| read == wanted), "something else is there");
+        let end = read.last().map_or(self.from, end_of);
+        assert_eq!(opened.log.end(), end);
+        assert_eq!(opened.log.durable(), end);
+        assert!(end >= self.promised, "{} was promised, and {end} is there", self.promised);
+        self.batches.retain(|batch| end_of(batch) <= end);
+        self.promised = end;
+        Ok(opened.log)
+    }
+
+    fn open_well(&mut self, disk: &SimDisk) -> ShardLog<SimDisk> {
+        self.open(disk).unwrap_or_else(|error| panic!("the disk is whole: {error}"))
+    }
+}
+
+fn crash(disk: &SimDisk, seed: u64) {
+    if seed.is_multiple_of(2) { disk.crash(seed) } else { disk.crash_scattered(seed) }
+}
+
+/// How many operations a workload needs where nothing goes wrong.
+fn operations_of(steps: &[Step]) -> u64 {
+    let disk = SimDisk::new();
+    let mut model = Model::default();
+    let mut log = model.open_well(&disk);
+    model.run(&mut log, steps).unwrap();
+    disk.operations()
+}
+
+/// Opens the log again and again, with crashes between, and goes on writing.
+fn go_on(disk: &SimDisk, mut model: Model, seed: u64) {
+    let mut random = Random(seed);
+    // A crash while what the last one left is mended.
+    disk.power_off_after(disk.operations() + random.below(12));
+    let _ = model.open(disk);
+    crash(disk, random.below(1 << 32));
+    let log = model.open_well(disk);
+    drop(log);
+    crash(disk, random.below(1 << 32));
+    for synced in [false, true, false, true] {
+        let mut log = model.open_well(disk);
+        model.run(&mut log, &[Step::Append(20)]).unwrap();
+        if synced {
+            model.run(&mut log, &[Step::Append(20), Step::Sync, Step::Append(20)]).unwrap();
+        }
+        crash(disk, random.below(1 << 32));
+    }
+    model.open_well(disk);
+}
+
+/// The power goes off after each operation of some workloads.
+fn crash_everywhere(scripts: u64, crashes: u64) {
+    for number in 0..scripts {
+        let steps = script(number);
+        for last in 0..=operations_of(&steps) {
+            for seed in 0..crashes {
+                let disk = SimDisk::new();
+                let mut model = Model::default();
+                disk.power_off_after(last);
+                let done = model.open(&disk).and_then(|mut log| model.run(&mut log, &steps));
+                assert!(done.is_ok() || disk.operations() > last);
+                crash(&disk, seed);
+                go_on(&disk, model, seed << 32 | last);
+            }
+        }
+    }
+}
+
+/// Each operation of some workloads fails once.
+fn fail_everywhere(scripts: u64, crashes: u64, kind: ErrorKind) -> [usize; 3] {
+    let (mut at_opening, mut final_ones, mut taken_back) = (0, 0, 0);
+    for number in 0..scripts {
+        let steps = script(number);
+        for failing in 1..=operations_of(&steps) {
+            for seed in 0..crashes {
+                let disk = SimDisk::new();
+                let mut model = Model::default();
+                disk.fail_operation(failing, kind);
+                let Ok(mut log) = model.open(&disk) else {
+                    at_opening += 1;
+                    disk.end_process();
+                    go_on(&disk, model, seed);
+                    continue;
+                };
+                let mut after = None;
+                for (at, step) in steps.iter().enumerate() {
+                    match model.step(&mut log, *step) {
+                        Ok(()) => {}
+                        Err(error) if error.is_final() => {
+                            final_ones += 1;
+                            after = Some(log.sync().map(|promised| model.promised = promised));
+                            assert!(
+                                log.append(b"more").is_err() || after.as_ref().is_some_and(Result::is_ok)
+                            );
+                            break;
+                        }
+                        Err(error) => {
+                            assert!(matches!(error, ShardLogError::Full { .. }), "{error}");
+                            taken_back += 1;
+                            // What was taken back does not come back, whether nothing is written after it, the
+                            // same again, or a smaller one, which may have room where it had none.
+                            let next =
+                                [&[][..], &steps[at..], &[Step::Append(1)], &[Step::Append(0), Step::Sync]];
+                            model.run(&mut log, next[seed as usize / 2 % 4]).unwrap();
+                            break;
+                        }
+                    }
+                }
+                if seed % 3 == 0 && !matches!(after, Some(Ok(()))) {
+                    // Another process reads what the kernel still has in memory.
+                    disk.end_process();
+                    let mut log = model.open_well(&disk);
+                    if seed % 2 == 0 {
+                        model.run(&mut log, &[Step::Append(20), Step::Sync]).unwrap();
+                    }
+                }
+                crash(&disk, seed);
+                go_on(&disk, model, seed << 32 | failing);
+                assert!(!matches!(after, Some(Ok(()))), "a sync after a failed one said that all is well");
+            }
+        }
+    }
+    [at_opening, final_ones, taken_back]
+}
+
+#[test]
+fn a_crash_after_any_operation_loses_nothing_that_was_synced() {
+    crash_everywhere(6, 16);
+}
+
+#[test]
+fn an_error_of_any_operation_is_final_and_loses_nothing_that_was_synced() {
+    let [at_opening, final_ones, taken_back] = fail_everywhere(6, 12, ErrorKind::Other);
+    assert!(at_opening > 100 && final_ones > 1000, "{at_opening}, {final_ones}");
+    assert_eq!(taken_back, 0);
+}
+
+#[test]
+fn a_full_disk_at_any_operation_takes_nothing_and_promises_nothing() {
+    for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+        let [_, final_ones, taken_back] = fail_everywhere(6, 12, kind);
+        // Syncs are final whatever the disk says.
+        assert!(taken_back > 1000 && final_ones > 300, "{taken_back}, {final_ones}");
+    }
+}
+
+/// Every bug that is planted in the log is found by one of the tests above.
+#[cfg(feature = "planted")]
+#[test]
+fn every_planted_bug_of_the_log_is_found() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use types::planted::{LOG_BUGS, plant};
+
+    std::panic::set_hook(Box::new(|_| {}));
+    let missed: Vec<_> = LOG_BUGS
+        .into_iter()
+        .filter(|bug| {
+            plant(Some(*bug));
+            let run = AssertUnwindSafe(|| {
+                crash_everywhere(6, 16);
+                fail_everywhere(6, 12, ErrorKind::Other);
+            });
+            let found = catch_unwind(run);
+            plant(None);
+            if let Err(what) = &found {
+                let what = what.downcast_ref::<String>().map(String::as_str);
+                println!("{bug:?}: found: {}", what.unwrap_or("an assertion"));
+            }
+            found.is_ok()
+        })
+        .collect();
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_acknowledged() {
+    let disk = SimDisk::new();
+    let (Opened { mut log, .. }, _) = open_from(&disk, 0).unwrap();
+    log.append(b"one").unwrap();
+    disk.fail_sync(true);
+    let error = log.sync().unwrap_err();
+    assert!(matches!(error, ShardLogError::Io { .. }) && error.is_final());
+    disk.fail_sync(false);
+    assert!(log.has_failed());
+    for error in [
+        log.sync().unwrap_err(),
+        log.append(b"two").unwrap_err(),
+        log.reserve(1).unwrap_err(),
+        log.remove_before(0).unwrap_err(),
+    ] {
+        assert!(matches!(error, ShardLogError::Failed { .. }), "{error}");
+    }
+    assert_eq!(log.durable(), 0);
+    // The kernel still shows what it could not write: who opens the log writes it again.
+    disk.end_process();
+    let (_, batches) = open_from(&disk, 0).unwrap();
+    assert_eq!(batches, [(0, b"one".to_vec())]);
+    disk.crash(0);
+    assert_eq!(open_from(&disk, 0).unwrap().1, batches);
+}
+
+#[test]
+fn a_full_disk_shows_before_anything_is_written_and_goes_by_itself() {
+    let disk = SimDisk::new();
+    let room = 3 * OPTIONS.segment_bytes;
+    disk.set_room(Some(room));
+    let (Opened { mut log, .. }, _) = open_from(&disk, 0).unwrap();
+    for _ in 0..9 {
+        log.reserve(20).unwrap();
+        log.append(&[1; 20]).unwrap();
+    }
+    let (end, segments) = (log.end(), log.segments().to_vec());
+    assert_eq!((segments.len(), log.bytes_on_disk()), (3, room));
+    for _ in 0..3 {
+        let error = log.reserve(20).unwrap_err();
+        assert!(matches!(&error, ShardLogError::Full { path, .. } if path.ends_with("log-00000000000001b0")));
+        assert!(matches!(log.append(&[2; 20]), Err(ShardLogError::Full { .. })));
+        assert!(!log.has_failed());
+    }
+    assert_eq!((log.end(), log.segments()), (end, &segments[..]));
+    assert_eq!(log.sync().unwrap(), end);
+    assert_eq!(log.remove_before(segments[1].first).unwrap(), 1);
+    log.append(&[3; 20]).unwrap();
+    log.sync().unwrap();
+    disk.crash(1);
+    let (_, batches) = open_from(&disk, segments[1].first).unwrap();
+    assert_eq!(batches.len(), 7);
+    assert_eq!(batches[6], (end, vec![3; 20]));
+}
+
+#[test]
+fn a_failed_write_gives_back_what_was_reserved_and_says_so() {
+    let disk = SimDisk::new();
+    let (Opened { mut log, .. }, _) = open_from(&disk, 0).unwrap();
+    log.append(&[1; 20]).unwrap();
+    disk.fail_operation(disk.operations() + 1, ErrorKind::StorageFull);
+    assert!(matches!(log.append(&[2; 20]), Err(ShardLogError::Full { .. })));
+    assert_eq!(log.durable(), log.end(), "it was synced, so that the cut lasts");
+    disk.set_room(Some(0));
+    assert!(matches!(log.reserve(20), Err(ShardLogError::Full { .. })));
+    disk.set_room(None);
+    log.append(&[3; 20]).unwrap();
+    assert_eq!(log.end(), 96);
+}
+
+/// With what is reserved, a disk that others fill is no trouble to a segment.
+#[test]
+fn reserved_room_is_the_logs_own() {
+    let disk = SimDisk::new();
+    let (Opened { mut log, .. }, _) = open_from(&disk, 0).unwrap();
+    log.append(&[1; 20]).unwrap();
+    disk.set_room(Some(0));
+    log.append(&[2; 20]).unwrap();
+    log.append(&[3; 20]).unwrap();
+    assert!(matches!(log.append(&[4; 20]), Err(ShardLogError::Full { .. })), "another segment");
+    log.sync().unwrap();
+    disk.crash(0);
+    let (Opened { mut log, .. }, batches) = open_from(&disk, 0).unwrap();
+    assert_eq!(batches.len(), 3);
+    assert!(matches!(log.append(&[4; 20]), Err(ShardLogError::Full { .. })));
+    disk.set_room(None);
+    log.append(&[4; 20]).unwrap();
+}
+
+/// A crash with this seed keeps no change of names that was not synced.
+const NAMES_LOST: u64 = 0;
+
+#[test]
+fn segments_are_made_and_removed() {
+    let disk = SimDisk::new();
+    assert_eq!(log_bytes(&disk, directory(), 0).unwrap(), 0);
+    let (Opened { mut log, torn }, batches) = open_from(&disk, 0).unwrap();
+    assert!(batches.is_empty() && torn.is_none());
+    assert_eq!(log.segments(), [Segment { first: 0, bytes: SEGMENT_HEADER_BYTES }]);
+    assert_eq!((log.end(), log.durable()), (0, 0));
+    // A large one goes to a segment of its own, also as the first and after another.
+    let mut ends = Vec::new();
+    for bytes in [500, 20, 500, 0, 20, 20] {
+        ends.push(log.append(&vec![bytes as u8; bytes]).unwrap());
+    }
+    let mut in_place = vec![0xff; BATCH_HEADER_BYTES];
+    in_place.extend_from_slice(&[7; 20]);
+    ends.push(log.append_in_place(&mut in_place).unwrap());
+    let firsts: Vec<u64> = log.segments().iter().map(|segment| segment.first).collect();
+    assert_eq!(firsts, [0, ends[0], ends[1], ends[2], ends[5]]);
+    assert_eq!(log.durable(), ends[5], "a segment is synced before the next is made");
+    assert_eq!(log.sync().unwrap(), ends[6]);
+    assert_eq!(log.bytes_on_disk(), log_bytes(&disk, directory(), 0).unwrap());
+    assert_eq!(log.bytes_on_disk(), ends[6] + 5 * SEGMENT_HEADER_BYTES);
+
+    assert_eq!(log.remove_before(ends[1] - 1).unwrap(), 1, "the second ends above");
+    assert_eq!(log.remove_before(ends[1]).unwrap(), 1);
+    assert_eq!(log.remove_before(ends[1]).unwrap(), 0);
+    let (opened, batches) = open_from(&disk, ends[3]).unwrap();
+    assert_eq!(batches.iter().map(|batch| batch.0).collect::<Vec<_>>(), [ends[3], ends[4], ends[5]]);
+    assert_eq!(log_bytes(&disk, directory(), ends[5]).unwrap(), SEGMENT_HEADER_BYTES + 48);
+    assert_eq!(opened.log.segments(), log.segments());
+    log = opened.log;
+    assert_eq!(log.remove_before(u64::MAX).unwrap(), 2, "never the last one");
+    assert_eq!(log.segments(), [Segment { first: ends[5], bytes: SEGMENT_HEADER_BYTES + 48 }]);
+    drop(log);
+    disk.crash(NAMES_LOST);
+    assert_eq!(disk.list(directory()).unwrap().len(), 1, "for good");
+    let (opened, batches) = open_from(&disk, ends[6]).unwrap();
+    assert!(batches.is_empty());
+    assert_eq!(opened.log.end(), ends[6]);
+}
+
+/// A log of three segments, each of three synced batches but the last, which has two. What is where.
+fn small_log() -> (SimDisk, Vec<Segment>) {
+    let disk = SimDisk::new();
+    let (Opened { mut log, .. }, _) = open_from(&disk, 0).unwrap();
+    for number in 0..8 {
+        log.append(&[number; 20]).unwrap();
+        log.sync().unwrap();
+    }
+    (disk, log.segments().to_vec())
+}
+
+fn path_of(segment: &Segment) -> PathBuf {
+    directory().join(format!("log-{:016x}", segment.first))
+}
+
+/// The same files, durable, on another disk, but for what is put in the place of one: `None` for a missing file.
+fn copy_but(disk: &SimDisk, segments: &[Segment], changed: &Segment, content: Option<&[u8]>) -> SimDisk {
+    let copy = SimDisk::new();
+    copy.create_dir_all(directory()).unwrap();
+    for segment in segments {
+        let path = path_of(segment);
+        let whole = disk.content(&path).unwrap();
+        let content = if segment == changed { content } else { Some(&whole[..]) };
+        if let Some(content) = content {
+            let mut file = copy.open(&path).unwrap();
+            copy.write_at(&mut file, 0, content).unwrap();
+            copy.sync(&mut file).unwrap();
+        }
+    }
+    copy.sync_dir(directory()).unwrap();
+    copy
+}
+
+#[test]
+fn rot_is_told_from_a_torn_tail_at_every_byte() {
+    let (disk, segments) = small_log();
+    let last = segments[2];
+    let unvouched = SEGMENT_HEADER_BYTES + 48;
+    assert_eq!(last.bytes, unvouched + 48);
+    for segment in &segments {
+        let whole = disk.content(&path_of(segment)).unwrap();
+        for (at, mask) in (0..segment.bytes).flat_map(|at| [1, 0x80, 0xff].map(|mask| (at, mask))) {
+            let mut content = whole.clone();
+            content[at as usize] ^= mask;
+            let damaged = copy_but(&disk, &segments, segment, Some(&content));
+            let start = match at.checked_sub(SEGMENT_HEADER_BYTES) {
+                Some(inside) => SEGMENT_HEADER_BYTES + inside / 48 * 48,
+                None => 0,
+            };
+            match open_from(&damaged, 0) {
+                Err(ShardLogError::Rot { path, offset }) => {
+                    assert_eq!((path, offset), (path_of(segment), start));
+                    assert!(*segment != last || at < unvouched);
+                    assert_eq!(damaged.content(&path_of(segment)).unwrap(), content, "left as it was");
+                }
+                Ok((opened, batches)) => {
+                    assert!(*segment == last && at >= unvouched, "{at} of {segment:?} was not noticed");
+                    assert_eq!(batches.len(), 7);
+                    let torn = Torn { path: path_of(segment), offset: unvouched, bytes: 48 };
+                    assert_eq!(opened.torn, Some(torn));
+                    // Who knows that all was durable, hears that it has rotted.
+                    let damaged = copy_but(&disk, &segments, segment, Some(&content));
+                    assert!(matches!(open_from(&damaged, last.end()), Err(ShardLogError::Rot { .. })));
+                }
+                Err(error) => panic!("{error}"),
+            }
+            // Not needed, not read, but for the last one.
+            let damaged = copy_but(&disk, &segments, segment, Some(&content));
+            if *segment != last {
+                assert_eq!(open_from(&damaged, last.first).unwrap().1.len(), 2);
+            }
+        }
+    }
+}
+
+/// Also a batch whose payload is torn says that those before it were durable.
+#[test]
+fn a_torn_batch_vouches_for_those_before_it() {
+    let (disk, segments) = small_log();
+    let mut content = disk.content(&path_of(&segments[2])).unwrap();
+    content.truncate(segments[2].bytes as usize - 1);
+    content[SEGMENT_HEADER_BYTES as usize + BATCH_HEADER_BYTES] ^= 1;
+    let damaged = copy_but(&disk, &segments, &segments[2], Some(&content));
+    assert!(matches!(open_from(&damaged, 0), Err(ShardLogError::Rot { offset: 64, .. })));
+}
+
+#[test]
+fn every_cut_is_noticed_where_more_was_durable() {
+    let (disk, segments) = small_log();
+    for (number, segment) in segments.iter().enumerate() {
+        let whole = disk.content(&path_of(segment)).unwrap();
+        for length in 0..segment.bytes {
+            let cut = copy_but(&disk, &segments, segment, Some(&whole[..length as usize]));
+            let batches = length.saturating_sub(SEGMENT_HEADER_BYTES) / 48;
+            let clean = length >= SEGMENT_HEADER_BYTES && (length - SEGMENT_HEADER_BYTES).is_multiple_of(48);
+            match open_from(&cut, 0) {
+                Ok((opened, read)) if number == 2 => {
+                    assert_eq!(read.len() as u64, 6 + batches);
+                    assert_eq!(opened.torn.is_none(), clean || length < SEGMENT_HEADER_BYTES);
+                    assert_eq!(
+                        opened.log.segments().len(),
+                        if length < SEGMENT_HEADER_BYTES { 2 } else { 3 }
+                    );
+                    cut.crash(0);
+                    assert_eq!(open_from(&cut, 0).unwrap().1, read);
+                    let cut = copy_but(&disk, &segments, segment, Some(&whole[..length as usize]));
+                    assert!(open_from(&cut, segment.end()).is_err());
+                }
+                Err(ShardLogError::Missing { from, to, .. }) if clean && number < 2 => {
+                    assert_eq!((from, to), (segment.first + 48 * batches, segments[number + 1].first));
+                }
+                Err(ShardLogError::Rot { path, offset }) if !clean && number < 2 => {
+                    let start =
+                        if length < SEGMENT_HEADER_BYTES { 0 } else { SEGMENT_HEADER_BYTES + 48 * batches };
+                    assert_eq!((path, offset), (path_of(segment), start));
+                }
+                Ok(_) => panic!("a cut of {segment:?} at {length} was not noticed"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        // Longer than it was.
+        let mut longer = whole.clone();
+        longer.push(0);
+        let opened = open_from(&copy_but(&disk, &segments, segment, Some(&longer)), 0);
+        match opened {
+            Ok((opened, read)) => {
+                assert!(number == 2 && read.len() == 8 && opened.torn.is_some_and(|torn| torn.bytes == 1));
+            }
+            Err(ShardLogError::Rot { offset, .. }) => assert!(number < 2 && offset == segment.bytes),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_missing_segment_is_noticed_where_it_is_needed() {
+    let (disk, segments) = small_log();
+    let without = |number: usize| copy_but(&disk, &segments, &segments[number], None);
+    let missing = |result: Result<(Opened<SimDisk>, Vec<Batch>), ShardLogError>| match result {
+        Err(ShardLogError::Missing { from, to, .. }) => (from, to),
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("a missing segment was not noticed"),
+    };
+    assert_eq!(missing(open_from(&without(0), 0)), (0, segments[1].first));
+    assert_eq!(missing(open_from(&without(0), 48)), (48, segments[1].first));
+    assert_eq!(open_from(&without(0), segments[1].first).unwrap().1.len(), 5);
+    assert_eq!(missing(open_from(&without(1), 0)), (segments[1].first, segments[2].first));
+    assert_eq!(missing(open_from(&without(1), segments[1].first)), (segments[1].first, segments[2].first));
+    // A crash may leave an older one that was removed.
+    assert_eq!(open_from(&without(1), segments[2].first).unwrap().1.len(), 2);
+    // Nothing tells of the last one but who knows that it was there.
+    assert_eq!(open_from(&without(2), 0).unwrap().1.len(), 6);
+    assert_eq!(missing(open_from(&without(2), segments[2].end())), (segments[2].first, segments[2].end()));
+    assert_eq!(missing(open_from(&SimDisk::new(), 100)), (0, 100));
+}
+
+#[test]
+fn what_is_left_of_a_new_segment_is_removed() {
+    let (disk, segments) = small_log();
+    let last = segments[2];
+    for left in [vec![], vec![0; 10], vec![0; 64], disk.content(&path_of(&last)).unwrap()[..63].to_vec()] {
+        let new = Segment { first: last.end(), bytes: 0 };
+        let copy = copy_but(&disk, &segments, &new, None);
+        let mut file = copy.open(&path_of(&new)).unwrap();
+        copy.write_at(&mut file, 0, &left).unwrap();
+        copy.sync(&mut file).unwrap();
+        copy.sync_dir(directory()).unwrap();
+        let (opened, batches) = open_from(&copy, 0).unwrap();
+        assert_eq!(batches.len(), 8);
+        assert_eq!(opened.log.segments(), segments);
+        copy.crash(0);
+        assert_eq!(copy.content(&path_of(&new)), None, "for good");
+        // Its name says that all before it was durable.
+        let whole = disk.content(&path_of(&last)).unwrap();
+        let cut = copy_but(&disk, &segments, &last, Some(&whole[..whole.len() - 1]));
+        let mut file = cut.open(&path_of(&new)).unwrap();
+        cut.write_at(&mut file, 0, &left).unwrap();
+        assert!(matches!(open_from(&cut, 0), Err(ShardLogError::Rot { offset: 112, .. })));
+    }
+}
+
+#[test]
+fn other_logs_and_other_versions_are_refused_by_name() {
+    let (disk, segments) = small_log();
+    let mut nothing = |_, _: Bytes| panic!("another's");
+    let other = ShardLog::open(disk.clone(), directory(), [1; 32], OPTIONS, 0, &mut nothing);
+    let error = other.err().unwrap();
+    assert!(matches!(&error, ShardLogError::OtherIdentity { path } if *path == path_of(&segments[0])));
+
+    let mut newer = disk.content(&path_of(&segments[1])).unwrap();
+    newer[8] = 2;
+    let checksum = crc32c(0, &newer[..60]);
+    newer[60..64].copy_from_slice(&checksum.to_le_bytes());
+    let error = open_from(&copy_but(&disk, &segments, &segments[1], Some(&newer)), 0).err().unwrap();
+    let text = error.to_string();
+    assert!(matches!(error, ShardLogError::FormatVersion { found: 2, .. }));
+    assert!(
+        text.contains("log-0000000000000090") && text.contains('2') && text.contains("reads 1"),
+        "{text}"
+    );
+
+    // A file that was given another's name.
+    let first = disk.content(&path_of(&segments[0])).unwrap();
+    let renamed = copy_but(&disk, &segments, &segments[1], Some(&first));
+    assert!(matches!(open_from(&renamed, 0), Err(ShardLogError::Rot { offset: 0, .. })));
+
+    // Files of others are not looked at.
+    for name in ["log-", "log-0000000000000090.old", "LOCK"] {
+        disk.open(&directory().join(name)).unwrap();
+    }
+    assert_eq!(open_from(&disk, 0).unwrap().1.len(), 8);
+}
+
+/// CRC-32C as its definition has it, so that the format does not rest on a library alone.
+fn crc32c(before: u32, bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!before, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| sum >> 1 ^ if sum & 1 == 1 { 0x82f6_3b78 } else { 0 })
+    })
+}
+
+/// The bytes are those that docs/storage.md draws.
+#[test]
+fn the_format_is_the_one_of_the_page() {
+    let (disk, segments) = small_log();
+    let segment = segments[1];
+    let mut drawn = b"ANNSLOG\0".to_vec();
+    drawn.extend_from_slice(&1u32.to_le_bytes());
+    drawn.extend_from_slice(&IDENTITY);
+    drawn.extend_from_slice(&segment.first.to_le_bytes());
+    drawn.extend_from_slice(&[0; 8]);
+    drawn.extend_from_slice(&crc32c(0, &drawn).to_le_bytes());
+    for number in 3u8..6 {
+        let offset = 48 * u64::from(number);
+        let mut header = crc32c(0, &[number; 20]).to_le_bytes().to_vec();
+        header.extend_from_slice(&20u32.to_le_bytes());
+        header.extend_from_slice(&offset.to_le_bytes());
+        header.extend_from_slice(&offset.to_le_bytes());
+        drawn.extend_from_slice(&crc32c(crc32c(0, &IDENTITY), &header).to_le_bytes());
+        drawn.extend_from_slice(&header);
+        drawn.extend_from_slice(&[number; 20]);
+    }
+    assert_eq!(disk.content(&path_of(&segment)).unwrap(), drawn);
+}
+
+/// Lengths and offsets that no writer made, with good checksums, and bytes that are anything.
+#[test]
+fn any_bytes_are_read_without_a_panic() {
+    let (disk, segments) = small_log();
+    let last = segments[2];
+    let whole = disk.content(&path_of(&last)).unwrap();
+    let at = SEGMENT_HEADER_BYTES as usize + 48;
+    for length in [19u32, 21, 48, 1 << 20, u32::MAX] {
+        let mut forged = whole.clone();
+        forged[at + 8..at + 12].copy_from_slice(&length.to_le_bytes());
+        let checksum = crc32c(crc32c(0, &IDENTITY), &forged[at + 4..at + BATCH_HEADER_BYTES]);
+        forged[at..at + 4].copy_from_slice(&checksum.to_le_bytes());
+        let (opened, batches) = open_from(&copy_but(&disk, &segments, &last, Some(&forged)), 0).unwrap();
+        assert_eq!((batches.len(), opened.torn.map(|torn| torn.bytes)), (7, Some(48)), "{length}");
+    }
+    let mut random = Random(1);
+    for _ in 0..3000 {
+        let segment = segments[random.below(3) as usize];
+        let mut content = disk.content(&path_of(&segment)).unwrap();
+        content.truncate(random.below(segment.bytes + 1) as usize);
+        content.extend((0..random.below(100)).map(|_| random.below(256) as u8));
+        let copy = copy_but(&disk, &segments, &segment, Some(&content));
+        match open_from(&copy, 0) {
+            Ok((_, batches)) => assert!(batches.len() <= 8 && (segment == last || batches.len() == 8)),
+            Err(_) => assert_eq!(copy.content(&path_of(&segment)).unwrap(), content, "left as it was"),
+        }
+    }
+    // A name far out.
+    let far = SimDisk::new();
+    far.create_dir_all(directory()).unwrap();
+    far.open(&directory().join("log-4000000000000000")).unwrap();
+    assert!(matches!(open_from(&far, 0), Err(ShardLogError::Missing { .. })));
+    let (Opened { mut log, .. }, _) = open_from(&far, 1 << 62).unwrap();
+    log.append(b"more").unwrap();
+}
+
+/// A value that looks like a batch is none, and does not vouch for anything.
+#[test]
+fn a_value_cannot_pass_for_a_batch() {
+    let disk = SimDisk::new();
+    let (Opened { mut log, .. }, _) = open_from(&disk, 0).unwrap();
+    // As a client would make it, who knows the format and the offset, but not the identity.
+    let mut value = crc32c(0, b"").to_le_bytes().to_vec();
+    value.extend_from_slice(&0u32.to_le_bytes());
+    value.extend_from_slice(&(BATCH_HEADER_BYTES as u64 + 4).to_le_bytes());
+    value.extend_from_slice(&1u64.to_le_bytes());
+    let forged = [&[0; 4], &crc32c(0, &value).to_le_bytes()[..], &value[..]].concat();
+    log.append(&forged).unwrap();
+    log.sync().unwrap();
+    let path = directory().join("log-0000000000000000");
+    assert!(disk.damage(&path, SEGMENT_HEADER_BYTES, 1), "its own header is torn");
+    let (opened, batches) = open_from(&disk, 0).unwrap();
+    assert!(batches.is_empty() && opened.torn.is_some());
+}
+
+/// The entries that the log in crates/storage/tests/data/ holds.
+fn old_entries() -> Vec<LogEntry> {
+    let partition = PartitionId(1023);
+    let record = |lsn: u64, request, body: &'static [u8]| LogEntry::Record {
+        partition,
+        commit: Lsn(lsn - 1),
+        record: Record {
+            position: Position { epoch: Epoch(300), lsn: Lsn(lsn) },
+            prev_epoch: Epoch(299),
+            time_ms: 1_700_000_000_000,
+            request,
+            body: Bytes::from_static(body),
+        },
+    };
+    let (node, incarnation) = (NodeId(2), Incarnation(3));
+    let id = RequestId { node, incarnation, shard: ShardId(4), sequence: 5 };
+    let end = SnapshotEnd {
+        base: Position { epoch: Epoch(300), lsn: Lsn(1) },
+        complete_at: Lsn(2),
+        time_ms: 1_700_000_000_001,
+        version: Version(77),
+        requests: vec![(id, Lsn(1), Bytes::from_static(b"reply"))],
+        forgotten: vec![RequestId { sequence: 1, ..id }],
+    };
+    vec![
+        record(1, None, b""),
+        record(2, Some((id, Bytes::from_static(b"reply"))), b"a body"),
+        LogEntry::Truncate { partition: PartitionId(0), after: Lsn(1000) },
+        LogEntry::Wipe { partition: PartitionId(7) },
+        LogEntry::Chunk { partition: PartitionId(7), payload: Bytes::from_static(b"a chunk") },
+        LogEntry::Filled { partition: PartitionId(7), end },
+    ]
+}
+
+/// A log that was written when format 1 was new: two segments, two synced batches each, an entry or two a batch.
+#[test]
+fn a_log_of_format_1_reads_back() {
+    let disk = SimDisk::new();
+    disk.create_dir_all(directory()).unwrap();
+    let old = [
+        (
+            "log-0000000000000000",
+            &include_bytes!("../../storage/tests/data/shard-log-1/log-0000000000000000")[..],
+        ),
+        (
+            "log-000000000000006e",
+            &include_bytes!("../../storage/tests/data/shard-log-1/log-000000000000006e")[..],
+        ),
+    ];
+    for (name, content) in old {
+        let mut file = disk.open(&directory().join(name)).unwrap();
+        disk.write_at(&mut file, 0, content).unwrap();
+    }
+    let (Opened { log, torn }, batches) = open_from(&disk, 0).unwrap();
+    assert_eq!((torn, log.segments().len(), batches.len()), (None, 2, 4));
+    let read: Result<Vec<LogEntry>, _> =
+        batches.into_iter().flat_map(|(_, payload)| entries(Bytes::from(payload))).collect();
+    assert_eq!(read.unwrap(), old_entries());
+}

@@ -1,0 +1,174 @@
+//! How long it takes to write and to load chunks, and what compressing them saves. Prints figures and asserts none of them:
+//!
+//! ```text
+//! cargo test --release -p annulet-storage --test load -- --ignored --nocapture
+//! ```
+
+use std::time::Instant;
+use storage::snapshot::{load_chunk, write_chunk};
+use storage::{Hasher, Table, Value};
+use types::Version;
+
+const TABLES: u64 = 1024;
+const CHUNK_BYTES: usize = 128 << 10;
+
+/// The chunks of each table.
+fn chunks(keys: u64, hasher: Hasher) -> Vec<Vec<Vec<u8>>> {
+    let of_one = |number: u64| {
+        let mut table = Table::new(hasher);
+        for key in (number..keys).step_by(TABLES as usize) {
+            let name = format!("key:{key:012}");
+            table.put(
+                hasher.hash(name.as_bytes()),
+                name.as_bytes(),
+                Value::String(&[7; 64]),
+                None,
+                Version(key),
+            );
+        }
+        let (mut chunks, mut cursor) = (Vec::new(), Some(0));
+        while let Some(from) = cursor {
+            let mut chunk = Vec::new();
+            cursor = write_chunk(&table, from, CHUNK_BYTES, &mut chunk);
+            chunks.push(chunk);
+        }
+        chunks
+    };
+    (0..TABLES).map(of_one).collect()
+}
+
+fn measure(what: &str, keys: u64, written: Hasher, read: Hasher) {
+    let chunks = chunks(keys, written);
+    let bytes: usize = chunks.iter().flatten().map(Vec::len).sum();
+    let began = Instant::now();
+    let mut tables = Vec::new();
+    for chunks in &chunks {
+        let mut table = Table::new(read);
+        for chunk in chunks {
+            load_chunk(chunk, &mut table).unwrap();
+        }
+        tables.push(table);
+    }
+    let took = began.elapsed();
+    assert_eq!(tables.iter().map(|table| table.len() as u64).sum::<u64>(), keys);
+    println!(
+        "{what}: {keys} keys, {} MiB of chunks, {:.2} s: {:.0} ns a key",
+        bytes >> 20,
+        took.as_secs_f64(),
+        took.as_nanos() as f64 / keys as f64
+    );
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn loading_up_to_five_million_keys() {
+    for keys in [100_000, 1_000_000, 5_000_000] {
+        measure("the hash that they were written by", keys, Hasher::new(1), Hasher::new(1));
+        measure("another hash", keys, Hasher::new(1), Hasher::new(2));
+    }
+}
+
+/// A value such as services keep: orders of a shop, as JSON.
+fn orders(random: &mut u64, bytes: usize) -> Vec<u8> {
+    const WORDS: [&str; 12] = [
+        "blue",
+        "table",
+        "lamp",
+        "small",
+        "wooden",
+        "chair",
+        "set of two",
+        "garden",
+        "shelf",
+        "green",
+        "desk",
+        "mirror",
+    ];
+    let mut next = |bound: u64| {
+        *random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (*random >> 33) % bound
+    };
+    let mut value = b"{\"orders\":[".to_vec();
+    while value.len() < bytes {
+        let order = format!(
+            "{{\"id\":\"{:08x}-{:04x}\",\"customer\":{},\"item\":\"{} {}\",\"quantity\":{},\"price\":{}.{:02},\
+             \"ordered_at\":\"2025-{:02}-{:02}T{:02}:{:02}:{:02}Z\",\"paid\":{}}},",
+            next(1 << 32),
+            next(1 << 16),
+            next(10_000_000),
+            WORDS[next(12) as usize],
+            WORDS[next(12) as usize],
+            next(9),
+            next(500),
+            next(100),
+            next(12) + 1,
+            next(28) + 1,
+            next(24),
+            next(60),
+            next(60),
+            next(2) == 0
+        );
+        value.extend_from_slice(order.as_bytes());
+    }
+    value.truncate(bytes);
+    value
+}
+
+/// Makes a value of so many bytes.
+type Making = fn(&mut u64, usize) -> Vec<u8>;
+
+fn noise(random: &mut u64, bytes: usize) -> Vec<u8> {
+    let mut next = || {
+        *random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (*random >> 56) as u8
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn compressing_chunks() {
+    let cases: [(&str, Making, usize); 4] = [
+        ("JSON of 4 KiB, not compressed", orders, 4 << 10),
+        ("JSON of 8 KiB", orders, 8 << 10),
+        ("noise of 8 KiB", noise, 8 << 10),
+        ("noise of 32 KiB", noise, 32 << 10),
+    ];
+    for (what, value, value_bytes) in cases {
+        let (mut table, mut random) = (Table::new(Hasher::new(1)), 1);
+        for key in 0..16_384u64 {
+            let name = format!("key:{key:012}");
+            let value = value(&mut random, value_bytes);
+            table.put(
+                table.hasher().hash(name.as_bytes()),
+                name.as_bytes(),
+                Value::String(&value),
+                None,
+                Version(key),
+            );
+        }
+        let (mut chunks, mut cursor) = (Vec::new(), Some(0));
+        let began = Instant::now();
+        while let Some(from) = cursor {
+            let mut chunk = Vec::new();
+            cursor = write_chunk(&table, from, CHUNK_BYTES, &mut chunk);
+            chunks.push(chunk);
+        }
+        let wrote = began.elapsed();
+        let mut copy = Table::new(Hasher::new(1));
+        let began = Instant::now();
+        for chunk in &chunks {
+            load_chunk(chunk, &mut copy).unwrap();
+        }
+        let loaded = began.elapsed();
+        let bytes: usize = chunks.iter().map(Vec::len).sum();
+        println!(
+            "{what}: {} chunks with {} MiB of values are {} MiB; {:.0} us to write one, {:.0} us to load it",
+            chunks.len(),
+            (16_384 * value_bytes) >> 20,
+            bytes >> 20,
+            wrote.as_micros() as f64 / chunks.len() as f64,
+            loaded.as_micros() as f64 / chunks.len() as f64
+        );
+    }
+}
