@@ -75,7 +75,7 @@ impl Nodes {
     /// had to be killed.
     pub(crate) fn stop(&mut self, patience: Duration, hurry: &dyn Fn() -> bool) -> io::Result<Vec<u16>> {
         for node in &self.running {
-            signal(node, Signal::TERM);
+            signal(node, Signal::INT);
         }
         let deadline = Instant::now() + patience;
         while !self.running.is_empty() && Instant::now() < deadline && !hurry() {

@@ -6,7 +6,7 @@
 use crate::message::{Change, Registration};
 use placement::{ClusterMap, Member, MemberState, PartitionState};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use types::planted::{self, Bug};
 use types::{Epoch, Incarnation, NodeId, NodeSet, PartitionId};
 
@@ -55,6 +55,13 @@ pub enum Command {
     AcceptLoss {
         /// Whose log reaches furthest.
         promote: Vec<(PartitionId, NodeId)>,
+    },
+    /// A node is about to stop: others take over what it was primary of, and need not wait for it.
+    Leave {
+        /// The node.
+        node: NodeId,
+        /// Its incarnation.
+        incarnation: Incarnation,
     },
     /// Partitions whose copies all went down at once, and may all have lost the ends of their logs, go on from the longest.
     Recover {
@@ -109,6 +116,7 @@ pub fn apply(map: &mut ClusterMap, command: &Command, answered: &mut Vec<Answere
         }
         Command::AcceptLoss { promote } => accept_loss(map, promote),
         Command::Recover { promote } => recover(map, promote),
+        Command::Leave { node, incarnation } => leave(map, *node, *incarnation),
     }
 }
 
@@ -363,6 +371,46 @@ fn accept_loss(map: &mut ClusterMap, promote: &[(PartitionId, NodeId)]) {
     }
 }
 
+/// Whether others hold what a node holds of a partition, so that it may go.
+fn may_leave(map: &ClusterMap, state: &PartitionState, node: NodeId) -> bool {
+    state.in_sync.contains(node) && state.in_sync.iter().any(|other| other != node && map.is_active(other))
+}
+
+/// Whether nothing waits for a node that is about to stop, but what nobody else has.
+pub fn has_left(map: &ClusterMap, node: NodeId) -> bool {
+    !map.partitions.iter().any(|state| may_leave(map, state, node))
+}
+
+/// Rule 10: the node has committed its tails and orders no more, so its word is the release.
+fn leave(map: &mut ClusterMap, node: NodeId, incarnation: Incarnation) {
+    if map.member(node).is_none_or(|member| member.incarnation != incarnation) {
+        return;
+    }
+    let mut primaries: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for primary in map.partitions.iter().filter_map(|state| state.primary) {
+        *primaries.entry(primary).or_default() += 1;
+    }
+    for at in 0..map.partitions.len() {
+        let mut state = map.partitions[at];
+        if !may_leave(map, &state, node) {
+            continue;
+        }
+        state.epoch = state.epoch.next();
+        state.in_sync.remove(node);
+        if state.primary == Some(node) {
+            // Whoever has the least to do.
+            let heirs = state.in_sync.iter().filter(|&heir| map.is_active(heir));
+            let heir = heirs.min_by_key(|heir| primaries.get(heir).copied().unwrap_or(0));
+            state.primary = heir;
+            state.primary_since = state.epoch;
+            if let Some(heir) = heir {
+                *primaries.entry(heir).or_default() += 1;
+            }
+        }
+        map.partitions[at] = state;
+    }
+}
+
 /// Whether all copies of a partition went down at once, none is known to have kept all that it acknowledged, and all that had
 /// it last are back with what they have (rule 20).
 pub fn is_doubtful(map: &ClusterMap, state: &PartitionState) -> bool {
@@ -557,6 +605,25 @@ mod tests {
             (state.primary, state.in_sync, state.forced_since),
             (Some(NodeId(2)), set(&[2]), Epoch(0))
         );
+    }
+
+    #[test]
+    fn a_node_that_leaves_hands_over_what_others_have_too() {
+        let mut map = cluster();
+        run(&mut map, &[Command::Leave { node: NodeId(1), incarnation: Incarnation(7) }]);
+        assert_eq!(map.partitions[0].primary, Some(NodeId(1)), "another start of it");
+        run(&mut map, &[Command::Leave { node: NodeId(1), incarnation: Incarnation(1) }]);
+        let state = map.partitions[0];
+        assert_eq!((state.primary, state.in_sync), (Some(NodeId(2)), set(&[2])));
+        assert_eq!(state.primary_since, state.epoch);
+        assert_eq!(map.partitions[2].in_sync, set(&[3]), "nobody waits for it as a backup either");
+        assert!(has_left(&map, NodeId(1)));
+        // The last copy stays what it is.
+        let before = map.clone();
+        assert!(has_left(&map, NodeId(2)) || map.partitions[1].in_sync == set(&[2, 3]));
+        run(&mut map, &[Command::Leave { node: NodeId(2), incarnation: Incarnation(1) }]);
+        assert_eq!(map.partitions[0], before.partitions[0]);
+        assert_eq!((map.partitions[1].primary, map.partitions[1].in_sync), (Some(NodeId(3)), set(&[3])));
     }
 
     #[test]

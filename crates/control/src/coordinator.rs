@@ -7,7 +7,9 @@
 //!
 //! Nothing here outlives the term: a new coordinator hears again whatever still matters, because everyone repeats.
 
-use crate::command::{Command, is_doubtful as is_doubtful_partition, is_lost, is_news, is_valid_change};
+use crate::command::{
+    Command, has_left, is_doubtful as is_doubtful_partition, is_lost, is_news, is_valid_change,
+};
 use crate::machine::Control;
 use crate::message::{Change, Message, Registration};
 use placement::{ClusterMap, MemberState, PlanNode};
@@ -36,6 +38,8 @@ pub struct Coordinator {
     reports: BTreeMap<NodeId, BTreeMap<NodeId, (Incarnation, u64)>>,
     dismissals: BTreeSet<(NodeId, NodeId, Incarnation)>,
     accept_loss: bool,
+    /// Who is about to stop.
+    leaving: BTreeMap<NodeId, Incarnation>,
     /// Since when somebody is reported who reports others, or is this very node.
     doubt_since: Option<Instant>,
     asked: Option<Question>,
@@ -117,6 +121,9 @@ pub fn message(control: &mut Control, now: Instant, from: NodeId, message: Messa
             }
         }
         Message::AcceptLoss => coordinator.accept_loss = true,
+        Message::Leave(incarnation) => {
+            coordinator.leaving.insert(from, incarnation);
+        }
         _ => {}
     }
 }
@@ -143,6 +150,12 @@ pub fn tick(control: &mut Control, now: Instant) {
         dismiss(control, &mut commands);
         bury(control, now, &mut commands);
         change(control, &mut commands);
+        let leaving = control.coordinator.leaving.clone();
+        let leaving = leaving.into_iter().filter(|&(node, incarnation)| {
+            !has_left(&control.map, node)
+                && control.map.member(node).is_some_and(|member| member.incarnation == incarnation)
+        });
+        commands.extend(leaving.map(|(node, incarnation)| Command::Leave { node, incarnation }));
         accept_loss(control, now, &mut commands);
         recover(control, now, &mut commands);
     }
@@ -374,5 +387,11 @@ fn longest(tails: &BTreeMap<PartitionId, BTreeMap<NodeId, Position>>) -> Vec<(Pa
 fn change(control: &mut Control, commands: &mut Vec<Command>) {
     let map = control.map.clone();
     let changes = std::mem::take(&mut control.coordinator.changes);
-    commands.extend(changes.into_values().filter(|c| is_valid_change(&map, c)).map(Command::Change));
+    // Who is about to stop is not taken in again, though it holds everything.
+    let leaves = |c: &Change| {
+        c.join && control.coordinator.leaving.get(&c.node).is_some_and(|left| *left == c.incarnation)
+    };
+    commands.extend(
+        changes.into_values().filter(|c| is_valid_change(&map, c) && !leaves(c)).map(Command::Change),
+    );
 }

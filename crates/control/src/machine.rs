@@ -3,7 +3,7 @@
 //! Events in (time, messages, what the heart noticed, what the shards propose), effects out. The caller makes
 //! [`ControlEffects::frames`] durable before it acts on anything else among the effects (rule 16).
 
-use crate::command::{Answered, Command, apply};
+use crate::command::{Answered, Command, apply, has_left};
 use crate::coordinator::{self, Coordinator};
 use crate::heart::{HeartInput, HeartNotice};
 use crate::message::{Change, Identity, Kept, MapChanges, Message, Registration};
@@ -236,6 +236,8 @@ pub struct Control {
     frames_kept: usize,
     /// The coordinator thinks that this voter holds entries which it does not.
     forgot: bool,
+    /// This node is about to stop, and orders no more.
+    leaving: bool,
 }
 
 impl Control {
@@ -279,6 +281,7 @@ impl Control {
             effects: ControlEffects::default(),
             frames_kept: 0,
             forgot: false,
+            leaving: false,
         }
     }
 
@@ -335,8 +338,27 @@ impl Control {
             self.next_repeat = now + REPEAT;
             self.register(now);
             self.send_reports(now);
+            self.send_leave(now);
         }
         self.advance(now);
+    }
+
+    /// This node is about to stop: its shards have committed what they ordered and order no more.
+    pub fn leave(&mut self, now: Instant) {
+        self.leaving = true;
+        self.send_leave(now);
+        self.advance(now);
+    }
+
+    /// Whether the map shows that nobody waits for this node, but for what nobody else has.
+    pub fn has_left(&self) -> bool {
+        self.leaving && has_left(&self.map, self.config.me.node)
+    }
+
+    fn send_leave(&mut self, now: Instant) {
+        if self.leaving && !self.has_left() {
+            self.tell_the_coordinator(now, Message::Leave(self.config.me.incarnation));
+        }
     }
 
     /// A message from another node.

@@ -62,6 +62,8 @@ pub enum Message {
     MapChanges(MapChanges),
     /// An operator accepts that partitions of which every log is gone start empty.
     AcceptLoss,
+    /// Node to coordinator: it is about to stop, has committed all that it ordered, and orders no more (rule 10).
+    Leave(Incarnation),
 }
 
 /// What changed between two versions of the map.

@@ -190,6 +190,9 @@ impl<D: Disk> ControlDriver<D> {
         }
         ShardCounters::set(&figures.is_coordinator, u64::from(self.control.is_coordinator()));
         ShardCounters::set(&figures.map_version, self.control.map().version);
+        if self.control.has_left() && figures.left_at.load(Ordering::Relaxed) == 0 {
+            figures.left_at.store(self.control.map().version, Ordering::Release);
+        }
         let coordinator = self.control.coordinator();
         if coordinator.is_some() && coordinator != self.coordinator {
             if self.coordinator.is_some() {
@@ -256,6 +259,13 @@ impl<D: Disk> ControlDriver<D> {
     pub fn accept_loss(&mut self, now: Instant) {
         self.control.accept_loss(now);
         self.settle();
+    }
+
+    /// This node is about to stop: its shards order no more.
+    pub fn leave(&mut self, now: Instant) {
+        self.control.leave(now);
+        self.settle();
+        self.publish(now);
     }
 
     /// What the shards answer to [`DriverEffects::ask_tails`].

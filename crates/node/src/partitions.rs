@@ -46,6 +46,11 @@ impl Partitions {
         self.places.iter().flatten().map(|partition| &**partition)
     }
 
+    /// By number, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Partition<Waiter>> {
+        self.places.iter_mut().flatten().map(|partition| &mut **partition)
+    }
+
     /// All, by number, beginning with the first that has this number or a greater one.
     pub fn from(&self, id: PartitionId) -> impl Iterator<Item = &Partition<Waiter>> {
         let first = usize::from(id.0).div_ceil(usize::from(self.shards)).min(self.places.len());

@@ -154,6 +154,8 @@ counters! {
     bytes_in,
     /// Bytes ever sent to clients.
     bytes_out,
+    /// 1 once it has committed all that it ordered, and orders no more.
+    retired,
     /// Wishes for snapshots of everything that are granted.
     saves_done,
     /// When the shard last had all the snapshots that were wanted, in Unix seconds; at first when it started.
@@ -214,6 +216,8 @@ counters! {
     coordinator_changes,
     /// The version of the newest map that this node knows.
     map_version,
+    /// The version of the map by which nobody waits for this node, which is about to stop; 0 before.
+    left_at,
 }
 
 counters! {

@@ -129,6 +129,8 @@ pub struct Shard {
     pub(crate) has_backups: bool,
     pub(crate) hasher: Hasher,
     pub(crate) durability: Durability,
+    /// The node is about to stop.
+    retiring: bool,
     /// Turns whose entries are on their way to the disk, oldest first: what they reach to, and what else they touch.
     undurable: VecDeque<(u64, Vec<Tail>, Vec<PartitionId>)>,
     pub(crate) snapshots: Snapshots,
@@ -187,6 +189,7 @@ impl Shard {
             has_backups: false,
             hasher,
             durability,
+            retiring: false,
             undurable: VecDeque::new(),
             snapshots: Snapshots::default(),
             table_bytes: 0,
@@ -358,6 +361,9 @@ impl Shard {
         self.retry_forwards();
         self.tick_collectors();
         self.tick_snapshots(now);
+        if self.retiring && !self.partitions.iter().any(Partition::is_retiring) {
+            ShardCounters::set(&self.counters().retired, 1);
+        }
         self.moved_at.retain(|_, at| now.since(*at) < SETTLING);
         self.settle();
         if now >= self.count_at {
@@ -367,6 +373,16 @@ impl Shard {
         if now.since(self.looked_at) >= LOOK {
             self.looked_at = now;
             self.count_copies();
+        }
+    }
+
+    /// The node is about to stop: what another copy can take over is handed over once all that was ordered is committed
+    /// and told. Requests for it wait for the next primary, and go on there.
+    pub fn retire(&mut self, now: Instant) {
+        self.at(now);
+        self.retiring = true;
+        for partition in self.partitions.iter_mut() {
+            partition.retire(&self.context);
         }
     }
 
@@ -480,7 +496,9 @@ impl Shard {
         self.last_turn += 1;
         let touched = std::mem::take(&mut log.touched);
         self.undurable.push_back((self.last_turn, tails, touched));
-        Some(self.last_turn)
+        let turn = self.last_turn;
+        self.begin_snapshot();
+        Some(turn)
     }
 
     /// The number of the last turn that was taken.

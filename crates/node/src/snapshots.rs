@@ -55,6 +55,10 @@ pub(crate) struct Snapshots {
     /// When all were last wanted.
     wanted_at: Option<Instant>,
     current: Option<Current>,
+    /// The next one that is due.
+    next: Option<PartitionId>,
+    /// A piece was cut in this turn: one is enough, since requests wait meanwhile.
+    has_cut: bool,
     paused_until: Instant,
 }
 
@@ -123,10 +127,9 @@ impl Snapshots {
 impl Shard {
     /// Whether a piece can be cut now.
     pub(crate) fn has_piece_to_cut(&self) -> bool {
-        self.snapshots
-            .current
-            .as_ref()
-            .is_some_and(|current| matches!(current.step, Step::Cutting(_)) && current.under_way < AHEAD)
+        let is_cutting =
+            |current: &Current| matches!(current.step, Step::Cutting(_)) && current.under_way < AHEAD;
+        !self.snapshots.has_cut && self.snapshots.current.as_ref().is_some_and(is_cutting)
     }
 
     /// Cuts a piece.
@@ -141,6 +144,7 @@ impl Shard {
         let mut piece = Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 8);
         let next = snapshot::write_chunk(partition.table(), cursor, PIECE_BYTES, &mut piece);
         current.under_way += 1;
+        self.snapshots.has_cut = true;
         current.step = match next {
             Some(cursor) => Step::Cutting(cursor),
             None => Step::Waiting(partition.snapshot_end(current.base, current.base_time_ms)),
@@ -177,6 +181,7 @@ impl Shard {
         }
         self.finish_snapshot();
         self.want_snapshots(now);
+        self.snapshots.next = self.next_snapshot();
     }
 
     /// Notes which snapshots are wanted, for whatever reason.
@@ -203,11 +208,15 @@ impl Shard {
 
     /// Begins the next snapshot, right after a turn of the log was taken: what the log holds up to there is in the tables.
     pub(crate) fn begin_snapshot(&mut self) {
+        self.snapshots.has_cut = false;
         let now = self.context.now;
-        if self.snapshots.current.is_some() || now < self.snapshots.paused_until {
+        if self.snapshots.next.is_none()
+            || self.snapshots.current.is_some()
+            || now < self.snapshots.paused_until
+        {
             return;
         }
-        let Some(id) = self.next_snapshot() else { return };
+        let Some(id) = self.snapshots.next.take() else { return };
         let turn = self.last_turn();
         let Some(partition) = self.partitions.get(id) else { return };
         let is_empty = !partition.is_on_disk();
@@ -241,8 +250,10 @@ impl Shard {
                 return Some(wanted);
             }
             snapshots.wanted.pop_first();
-            self.note_saved();
-            return None;
+            if snapshots.wanted.is_empty() {
+                self.note_saved();
+                return None;
+            }
         }
         let tables: usize = self.table_bytes;
         let bound = self.config.settings.snapshot_log_bytes.0 / u64::from(self.config.shards.max(1));
@@ -270,6 +281,7 @@ impl Shard {
         };
         self.snapshots.wanted.remove(&id);
         self.note_saved();
+        self.snapshots.next = self.next_snapshot();
         let needed = self.snapshots.oldest().map_or(self.snapshots.log_end, |(_, from)| from);
         if needed > self.snapshots.released {
             self.snapshots.released = needed;

@@ -209,6 +209,7 @@ impl<W> Partition<W> {
         match &self.role {
             Role::Primary(primary)
                 if primary.serving
+                    && !primary.retiring
                     && (context.leased() || planted::is(Bug::ReadsWithoutLease))
                     && context.clock_ms.is_some() =>
             {

@@ -23,6 +23,8 @@ const PROPOSE: Duration = Duration::from_millis(200);
 pub(crate) struct Primary<W> {
     /// Whether the reign's tail is committed, so that requests may run.
     pub serving: bool,
+    /// Whether it is to be handed over, so that none may run any more (rule 10).
+    pub retiring: bool,
     /// The record that opened the reign: once it is committed, the tail is.
     pub align_to: Lsn,
     /// Whose acknowledgement a commit needs: the in-sync set, and a joiner that is being proposed.
@@ -56,6 +58,7 @@ impl<W> Primary<W> {
     pub fn new(context: &Context, id: PartitionId, me: NodeId, state: &PartitionState) -> Primary<W> {
         let mut primary = Primary {
             serving: false,
+            retiring: false,
             align_to: Lsn(0),
             required: NodeSet::new(),
             in_sync: NodeSet::new(),
@@ -273,6 +276,24 @@ impl<W> Partition<W> {
         let upto = free.map_or(Lsn(u64::MAX), |from| Lsn(from.0.saturating_sub(1)));
         self.trim_log(upto);
         self.flush(context, out);
+    }
+
+    /// The node is about to stop: where another copy can take over, this one orders no more, and lets it (rule 10).
+    pub fn retire(&mut self, context: &Context) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        let in_sync = primary.in_sync;
+        primary.retiring =
+            primary.peers.keys().any(|&node| in_sync.contains(node) && context.map.is_active(node));
+    }
+
+    /// Whether it has ordered its last and not all of that is committed and told.
+    pub fn is_retiring(&self) -> bool {
+        match &self.role {
+            Role::Primary(primary) if primary.retiring => {
+                primary.waits() || self.commit < self.log.last().lsn
+            }
+            _ => false,
+        }
     }
 
     /// How many snapshots this copy is sending.

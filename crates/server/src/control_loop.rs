@@ -95,6 +95,7 @@ impl<M: ControlMachine> ControlLoop<M> {
                     }
                 }
                 Mail::Tails(to, question, tails) => self.gather(now, to, question, tails),
+                Mail::Leave => self.machine.leave(now),
                 Mail::Stop => return false,
                 _ => debug_assert!(false, "a letter that is not for the control plane"),
             }

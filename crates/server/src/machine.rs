@@ -47,6 +47,8 @@ pub trait ShardMachine {
     fn work(&mut self, now: Instant) -> bool;
     /// The loop's turn ends.
     fn flush(&mut self, now: Instant);
+    /// The node is about to stop: it orders no more of what others can take over.
+    fn retire(&mut self, now: Instant);
     /// Takes the entries for its log on disk, in exchange for an empty buffer: the number of their turn, if there are any.
     fn take_log(&mut self, bytes: &mut Vec<u8>) -> Option<u64>;
     /// The log is durable up to the entries of this turn, and reaches to this offset.
@@ -97,6 +99,8 @@ pub trait ControlMachine {
     fn accept_loss(&mut self, now: Instant);
     /// What the shards answer to [`DriverEffects::ask_tails`].
     fn tails(&mut self, now: Instant, to: NodeId, question: u64, tails: Vec<(PartitionId, Position)>);
+    /// This node is about to stop, and its shards order no more.
+    fn leave(&mut self, now: Instant);
     /// What it wants done, to be drained.
     fn effects(&mut self) -> &mut DriverEffects;
 }
@@ -156,6 +160,10 @@ impl ShardMachine for node::Shard {
 
     fn flush(&mut self, now: Instant) {
         node::Shard::flush(self, now);
+    }
+
+    fn retire(&mut self, now: Instant) {
+        node::Shard::retire(self, now);
     }
 
     fn take_log(&mut self, bytes: &mut Vec<u8>) -> Option<u64> {
@@ -226,6 +234,10 @@ impl<D: Disk> ControlMachine for node::ControlDriver<D> {
 
     fn tails(&mut self, now: Instant, to: NodeId, question: u64, tails: Vec<(PartitionId, Position)>) {
         node::ControlDriver::tails(self, now, to, question, tails);
+    }
+
+    fn leave(&mut self, now: Instant) {
+        node::ControlDriver::leave(self, now);
     }
 
     fn effects(&mut self) -> &mut DriverEffects {

@@ -20,6 +20,10 @@ use tracing::info;
 use types::settings::Settings;
 use types::{Instant, NodeId, ShardId};
 
+/// The room that the shards' logs reserve at the start, in bytes.
+const SEGMENTS_BYTES: u64 = 256 << 20;
+const SEGMENT_BYTES_MIN: u64 = 16 << 20;
+
 /// Runs a node until SIGTERM or SIGINT.
 pub fn run(settings: Settings) -> Result<(), StartError> {
     run_with(settings, build)
@@ -99,10 +103,16 @@ fn read_logs(prepared: &Prepared) -> Result<Option<ReadLogs>, StartError> {
         identity: prepared.secret.file_identity(node, shard),
         hash_seed: prepared.secret.hash_seed(),
         durability: Durability::of(settings),
-        log: ShardLogOptions::default(),
+        log: ShardLogOptions { segment_bytes: segment_bytes(prepared.shards) },
     });
     let (directory, fsync) = (prepared.directory.path(), settings.fsync);
     data::read_logs(data, directory, fsync, configs.collect(), settings.partitions).map(Some)
+}
+
+/// How large files of a shard's log grow. Room for one is reserved at the start, so those of many shards are smaller.
+fn segment_bytes(shards: u16) -> u64 {
+    (SEGMENTS_BYTES / u64::from(shards.max(1)))
+        .clamp(SEGMENT_BYTES_MIN, ShardLogOptions::default().segment_bytes)
 }
 
 /// The heart, which also tells the operator when the node begins and ceases to serve.

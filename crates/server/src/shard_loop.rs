@@ -398,6 +398,7 @@ impl<M: ShardMachine> ShardLoop<M> {
                 Mail::SnapshotDone(partition, written) => {
                     self.parts.machine.snapshot_done(partition, written);
                 }
+                Mail::Retire => self.parts.machine.retire(now),
                 Mail::Stop => self.begin_stop(now),
                 Mail::ClientOrder(from, number, order) => {
                     let answer = self.carry_out_order(now, None, &order);

@@ -2,6 +2,7 @@
 
 use crate::buffers::ClientBuffers;
 use crate::client_ports::{ClientCount, ClientPorts, ClientPortsStop, listen};
+use crate::clock;
 use crate::control_loop::ControlLoop;
 use crate::data::{self, DataFile};
 use crate::directory::Directory;
@@ -33,7 +34,7 @@ use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -284,6 +285,7 @@ pub struct Running {
     logs: Vec<(LogFeed, JoinHandle<()>)>,
     snapshots: Option<JoinHandle<()>>,
     data: Option<DataFile>,
+    published: Arc<Published>,
     heart: JoinHandle<()>,
     control: JoinHandle<()>,
     runtime: tokio::runtime::Runtime,
@@ -468,6 +470,7 @@ where
         free,
         logs,
         snapshots: snapshot_thread,
+        published,
         data,
         heart,
         control,
@@ -503,9 +506,13 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 }
 
 impl Running {
-    /// Stops accepting, lets the shards answer what they owe for up to a second, and ends every thread.
-    pub fn stop(self) {
+    /// Stops accepting, hands over what other nodes can take over if so told, lets the shards answer what they owe for up to a
+    /// second, writes all logs out, and ends every thread.
+    pub fn stop(self, hand_over: bool) {
         self.ports.stop();
+        if hand_over {
+            self.hand_over();
+        }
         let _ = self.acceptor.join();
         for shard in &self.threads.shards {
             shard.send(Mail::Stop);
@@ -532,7 +539,53 @@ impl Running {
     }
 }
 
-/// Runs a node until SIGTERM or SIGINT. `build` makes its machines once it holds its directory and its ports.
+/// How long each step of a hand-over may take: beyond that the others find out by themselves.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
+impl Running {
+    /// Rule 10: orders no more, commits what was ordered, says so, and passes on what has come meanwhile.
+    fn hand_over(&self) {
+        let published = &self.published;
+        let began = clock::now();
+        for shard in &self.threads.shards {
+            shard.send(Mail::Retire);
+        }
+        let is_retired = || published.shards().iter().all(|shard| shard.retired.load(Ordering::Relaxed) > 0);
+        if !wait_until(HAND_OVER, is_retired) {
+            warn!(
+                "not all writes that were under way could be committed: other nodes take over without being told"
+            );
+            return;
+        }
+        self.threads.control.send(Mail::Leave);
+        let left_at = &published.control.left_at;
+        let has_left = || {
+            let version = left_at.load(Ordering::Acquire);
+            version > 0 && published.acted_version() >= version
+        };
+        if !wait_until(HAND_OVER, has_left) {
+            warn!("the coordinator did not answer: other nodes take over without being told");
+            return;
+        }
+        wait_until(HAND_OVER, || published.sum(|shard| &shard.waiting) == 0);
+        let took_ms = clock::now().since(began).as_millis() as u64;
+        info!(took_ms, "handed over what other nodes can take over");
+    }
+}
+
+fn wait_until(most: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let end = clock::now() + most;
+    while !is_so() {
+        if clock::now() >= end {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    true
+}
+
+/// Runs a node until SIGTERM, on which it hands over what other nodes can take over, or SIGINT, on which it just stops: as
+/// when all nodes do. `build` makes its machines once it holds its directory and its ports.
 pub fn run_with<S, H, C>(
     settings: Settings,
     build: impl FnOnce(&mut Prepared) -> Result<(Identity, Machines<S, H, C>), StartError>,
@@ -547,10 +600,9 @@ where
     let mut prepared = prepare(settings)?;
     let (identity, machines) = build(&mut prepared)?;
     let running = start(prepared, identity, machines)?;
-    if let Some(signal) = signals.forever().next() {
-        info!(signal, "stopping");
-    }
-    running.stop();
+    let signal = signals.forever().next().unwrap_or(SIGTERM);
+    info!(signal, "stopping");
+    running.stop(signal == SIGTERM);
     info!("stopped");
     Ok(())
 }

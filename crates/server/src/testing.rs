@@ -131,6 +131,7 @@ impl ShardMachine for FakeShard {
     fn preview(&self, _: &[&[u8]]) -> Preview {
         Preview::default()
     }
+    fn retire(&mut self, _: Instant) {}
     fn take_log(&mut self, _: &mut Vec<u8>) -> Option<u64> {
         None
     }
@@ -227,6 +228,8 @@ pub struct FakeControl {
 }
 
 impl ControlMachine for FakeControl {
+    fn leave(&mut self, _: Instant) {}
+
     fn tick(&mut self, _: Instant) {}
 
     fn message(&mut self, _: Instant, from: Identity, message: control::message::Message) {
@@ -360,7 +363,7 @@ impl FakeNode {
 impl Drop for FakeNode {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
-            running.stop();
+            running.stop(false);
         }
     }
 }

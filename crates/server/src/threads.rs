@@ -45,6 +45,10 @@ pub enum Mail {
     SnapshotPiece,
     /// To a shard: a snapshot is on disk, or could not be written.
     SnapshotDone(PartitionId, bool),
+    /// To a shard: the node is about to stop, and hands over what it can.
+    Retire,
+    /// To the control plane: the shards order no more.
+    Leave,
     /// To any: finish.
     Stop,
 }

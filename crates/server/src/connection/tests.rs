@@ -205,6 +205,6 @@ fn a_stopping_node_answers_what_it_took(driver: &str) {
     while node.ran.load(Ordering::SeqCst) == 0 {
         std::thread::yield_now();
     }
-    node.running.take().unwrap().stop();
+    node.running.take().unwrap().stop(false);
     assert_eq!(read_to_end(stream), bulk("late"));
 }
