@@ -115,6 +115,8 @@ pub struct Opened<D: Disk> {
     pub torn: Option<Torn>,
     /// Copies that cannot be used, and why.
     pub lost: Vec<(PartitionId, String)>,
+    /// Snapshots that have rotted ([`set_rotten_aside`]).
+    pub rotten: Vec<PathBuf>,
 }
 
 /// From where on the log is needed, on disk: so that a file missing at the log's front is noticed.
@@ -195,7 +197,8 @@ pub fn open_shard<D: Disk + Clone>(
     if begin.says && shard_log::log_bytes(disk, &directory, 0)? == 0 {
         return Err(RecoverError::NoLog { directory });
     }
-    let mut copies = load_snapshots(disk, &directory, config)?;
+    let mut rotten = Vec::new();
+    let mut copies = load_snapshots(disk, &directory, config, &mut rotten)?;
     let mut entries = 0;
     let mut unknown = None;
     let opened = {
@@ -210,7 +213,6 @@ pub fn open_shard<D: Disk + Clone>(
                     Err(corrupt) => {
                         // The checksum was right: another version wrote this, or a bug. Nobody knows whose entries follow.
                         unknown.get_or_insert((offset, corrupt.to_string()));
-                        break;
                     }
                 }
             }
@@ -221,7 +223,16 @@ pub fn open_shard<D: Disk + Clone>(
         return Err(RecoverError::Entry { directory, offset, why });
     }
     begin.log_is_there()?;
-    Ok(finish(copies, opened, begin, entries))
+    Ok(Opened { rotten, ..finish(copies, opened, begin, entries) })
+}
+
+/// Sets the rotten snapshots of a shard aside. The caller has durably noted that their copies are lost.
+pub fn set_rotten_aside<D: Disk>(disk: &D, opened: &Opened<D>) -> Result<(), RecoverError> {
+    for path in &opened.rotten {
+        let failed = |source| RecoverError::Aside { path: path.clone(), source };
+        disk.rename(path, &path.with_extension("snap.rotten")).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Begins anew for a shard whose log has rotted or is gone. What is left of it gets another name, which is returned. The caller
@@ -261,7 +272,7 @@ fn finish<D: Disk>(
         }
         result.partitions.push(copy.partition);
     }
-    Opened { copies: result, log: opened.log, begin, entries, torn: opened.torn, lost }
+    Opened { copies: result, log: opened.log, begin, entries, torn: opened.torn, lost, rotten: Vec::new() }
 }
 
 fn new_copy(config: &RecoverConfig, id: PartitionId) -> Copy {
@@ -279,6 +290,7 @@ fn load_snapshots<D: Disk + Clone>(
     disk: &D,
     directory: &Path,
     config: &RecoverConfig,
+    rotten: &mut Vec<PathBuf>,
 ) -> Result<BTreeMap<PartitionId, Copy>, RecoverError> {
     let mut copies = BTreeMap::new();
     for (id, path) in snapshot_file::list_snapshots(disk, directory)? {
@@ -292,8 +304,7 @@ fn load_snapshots<D: Disk + Clone>(
             }
             Err(error @ SnapshotError::Rot { .. }) => {
                 copy.lost = Some(error.to_string());
-                let aside = path.with_extension("snap.rotten");
-                disk.rename(&path, &aside).map_err(|source| RecoverError::Aside { path, source })?;
+                rotten.push(path);
             }
             Err(error) => return Err(error.into()),
         }

@@ -7,7 +7,7 @@
 use crate::StartError;
 use crate::disk::RealDisk;
 use node::KeptLogs;
-use node::recover::{self, Copies, LogBegin, RecoverConfig};
+use node::recover::{self, Copies, LogBegin, RecoverConfig, RecoverError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -182,11 +182,14 @@ pub fn begin(
     let mut logs = Vec::new();
     for (config, opened) in read.shards {
         let shard = config.shard;
+        let failed = |error: RecoverError| StartError::Log { shard, why: error.to_string() };
         let opened = match opened {
-            Some(opened) => opened,
+            Some(opened) => {
+                recover::set_rotten_aside(&RealDisk, &opened).map_err(failed)?;
+                opened
+            }
             None => {
-                let (opened, aside) = recover::begin_anew(&RealDisk, directory, &config)
-                    .map_err(|error| StartError::Log { shard, why: error.to_string() })?;
+                let (opened, aside) = recover::begin_anew(&RealDisk, directory, &config).map_err(failed)?;
                 if let Some(aside) = aside {
                     warn!("what is left of shard {shard} was set aside as {}", aside.display());
                 }
