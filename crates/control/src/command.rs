@@ -417,7 +417,8 @@ pub fn is_doubtful(map: &ClusterMap, state: &PartitionState) -> bool {
     is_lost(state) && !state.doubtful.is_empty() && state.doubtful.iter().all(|node| map.is_active(node))
 }
 
-/// Goes on from the longest logs that are left.
+/// Goes on from the longest logs that are left. What they lack may have been committed, and a copy that was away may have it: it
+/// learns so that it is to be discarded.
 fn recover(map: &mut ClusterMap, promote: &[(PartitionId, NodeId)]) {
     for &(partition, primary) in promote {
         let Some(&state) = map.partition(partition) else { continue };
@@ -430,6 +431,7 @@ fn recover(map: &mut ClusterMap, promote: &[(PartitionId, NodeId)]) {
             primary_since: epoch,
             primary: Some(primary),
             in_sync: [primary].into_iter().collect(),
+            forced_since: epoch,
             doubtful: NodeSet::new(),
             ..state
         };
@@ -603,7 +605,7 @@ mod tests {
         let state = map.partitions[0];
         assert_eq!(
             (state.primary, state.in_sync, state.forced_since),
-            (Some(NodeId(2)), set(&[2]), Epoch(0))
+            (Some(NodeId(2)), set(&[2]), state.epoch)
         );
     }
 

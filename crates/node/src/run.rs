@@ -203,22 +203,12 @@ impl Shard {
                     seen => return self.repeat(id, task, seen),
                 }
             }
-            // Only what a client asks for: what this copy has to apply as a backup is never refused.
-            if task.command.flags.contains(Flags::DENYOOM)
-                && self.config.published.refuses_memory(self.config.settings.maxmemory.0)
-            {
-                return self.hand_over(task.origin, Reply::Error(CommandError::OutOfMemory), None, sink);
-            }
-            if self.durability.logs()
-                && task.command.flags.contains(Flags::DENYOOM)
-                && self.config.published.is_disk_full()
-            {
-                return self.hand_over(task.origin, Reply::Error(CommandError::DiskFull), None, sink);
-            }
-            if !partition.enough_in_sync() {
-                return self.hand_over(task.origin, Reply::Error(CommandError::NoReplicas), None, sink);
+            let enough = partition.enough_in_sync();
+            if let Some(error) = self.refusal(task, enough) {
+                return self.refuse_write(id, task, error, sink);
             }
         }
+        let Some(partition) = self.partitions.get_mut(id) else { return Outcome::NotServing };
         let footprint = Footprint::default();
         let mut keyspace = partition.begin(&self.context, &mut self.changes, &footprint);
         if let (Some(hash), Some(key)) = (task.hash, task.args.get(1)) {
@@ -266,6 +256,40 @@ impl Shard {
         };
         partition.wait(wait, level, waiter);
         Outcome::Later
+    }
+
+    /// Why a write is not even begun. Only what a client asks for: what this copy has to apply as a backup is never refused.
+    fn refusal(&self, task: &Task<'_>, enough_in_sync: bool) -> Option<CommandError> {
+        let published = &self.config.published;
+        let grows = task.command.flags.contains(Flags::DENYOOM);
+        if grows && published.refuses_memory(self.config.settings.maxmemory.0) {
+            return Some(CommandError::OutOfMemory);
+        }
+        if grows && self.durability.logs() && published.is_disk_full() {
+            return Some(CommandError::DiskFull);
+        }
+        (!enough_in_sync).then_some(CommandError::NoReplicas)
+    }
+
+    /// Refuses a write. A forwarded one may have been sent twice, and may not be run when it comes again: whoever asked for it
+    /// is told that it was not done (rule 17).
+    fn refuse_write(
+        &mut self,
+        id: PartitionId,
+        task: &Task<'_>,
+        error: CommandError,
+        sink: Option<&mut dyn FnMut(&Reply<'_>)>,
+    ) -> Outcome {
+        let reply = Reply::Error(error);
+        if let Some(request) = task.request
+            && let Some(partition) = self.partitions.get_mut(id)
+        {
+            self.changes.clear();
+            let told = Some((request, neutral(&reply)));
+            let saw = Footprint::default();
+            partition.finish(&self.context, &mut self.changes, &saw, told, &mut self.outbox.log);
+        }
+        self.hand_over(task.origin, reply, None, sink)
     }
 
     /// A forwarded write that was seen before is answered, not done again (rule 17).

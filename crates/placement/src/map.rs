@@ -74,8 +74,8 @@ pub struct PartitionState {
     pub in_sync: NodeSet,
     /// Where the copies belong, whether in sync or still being filled.
     pub copies: NodeSet,
-    /// The last epoch at which an operator accepted a loss: only the copy that was made primary then kept what it held.
-    /// 0: never.
+    /// The last epoch at which what was committed may have been lost: an operator accepted it, or no log was known to be whole.
+    /// The history of the copy that was made primary then is the partition's. 0: never.
     pub forced_since: Epoch,
     /// Copies that were in sync, and came back with logs that may lack their ends.
     pub doubtful: NodeSet,

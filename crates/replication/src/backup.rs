@@ -125,11 +125,15 @@ impl<W> Partition<W> {
 
     /// Takes the records that follow on what the log holds. None: nothing to say.
     fn take_records(&mut self, from: Sender, append: Append, log: &mut LogTurn) -> Option<AppendOutcome> {
+        let is_doubtful = self.is_doubtful();
         let Role::Backup(backup) = &mut self.role else { return None };
         if backup.is_filling() {
             return Some(AppendOutcome::Empty);
         }
         let base = self.log.base();
+        if append.prev.lsn < base.lsn && is_doubtful {
+            return self.give_up_log(log);
+        }
         let mut records = append.records;
         let mut prev = append.prev;
         if prev.lsn < base.lsn {
@@ -150,8 +154,8 @@ impl<W> Partition<W> {
             let differs =
                 self.log.position_at(record.position.lsn).is_some_and(|kept| kept != record.position);
             if differs && record.position.lsn <= self.commit {
-                // Nothing committed is ever discarded, but where an operator accepted its loss: the map will tell.
-                return None;
+                // Nothing committed is ever discarded, but where its loss was accepted, or could not be helped.
+                return if is_doubtful { self.give_up_log(log) } else { None };
             }
             end = record.position;
         }
@@ -194,6 +198,16 @@ impl<W> Partition<W> {
             return None;
         }
         Some(AppendOutcome::Held(held))
+    }
+
+    /// The partition goes on without something that was committed, and is in this table: this copy is filled anew.
+    fn give_up_log(&mut self, log: &mut LogTurn) -> Option<AppendOutcome> {
+        if let Role::Backup(backup) = &mut self.role {
+            backup.verified = Lsn(0);
+            backup.owes = None;
+        }
+        self.wipe(log);
+        Some(AppendOutcome::Empty)
     }
 
     /// Gives the answers that waited for the disk, as far as it has come.

@@ -57,7 +57,7 @@ pub struct Partition<W> {
     pub(crate) epoch: Epoch,
     /// The epoch of the last map that it acted on.
     map_epoch: Epoch,
-    /// The last forced beginning of this partition that this copy has seen: what it held before is gone.
+    /// The last time that committed records may have been lost, as far as this copy knows.
     forced_since: Epoch,
     /// The reign that this copy follows, or is.
     pub(crate) primary_since: Epoch,
@@ -483,6 +483,11 @@ impl<W> Partition<W> {
         state.epoch > self.map_epoch
     }
 
+    /// Whether what this copy knows to be committed may have been lost: it has nothing yet of the history that goes on.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.log.last().epoch < self.forced_since
+    }
+
     /// A newer map says what this copy is.
     pub fn on_map(&mut self, context: &Context, state: &PartitionState, out: &mut Outbox<W>) {
         if state.epoch < self.epoch || state.epoch == Epoch(0) {
@@ -492,17 +497,7 @@ impl<W> Partition<W> {
         let same_reign = state.primary_since == self.primary_since;
         self.epoch = state.epoch;
         self.map_epoch = state.epoch;
-        if state.forced_since > self.forced_since {
-            self.forced_since = state.forced_since;
-            // A copy that came back from its disk may have been filled since.
-            if !is_primary && self.log.last().epoch < state.forced_since {
-                // An operator accepted a loss: another copy's history is the partition's from here on. A primary's own
-                // is the partition's, also where it slept through the map that chose it.
-                self.step_down(out);
-                self.wipe(&mut out.log);
-                self.role = Role::Absent;
-            }
-        }
+        self.forced_since = self.forced_since.max(state.forced_since);
         match (&mut self.role, is_primary) {
             (Role::Primary(primary), true) if same_reign => primary.on_map(context, self.id, self.me, state),
             (_, true) => {

@@ -6,7 +6,7 @@
 //! | command | what it does |
 //! | --- | --- |
 //! | `map primary=1 in_sync=1,2 copies=1,2 reign` | the next epoch, at every node that is up; `reign`: its primary is new |
-//! | `map primary=1 in_sync=1 forced` | the same, and an operator has accepted a loss |
+//! | `map primary=1 in_sync=1 forced` | the same, and a loss was accepted, or could not be helped |
 //! | `put NODE KEY VALUE [all quorum one]` | a write at a primary, waiting at the level |
 //! | `read NODE KEY` | what a linearizable read would say, and what it waits for |
 //! | `deliver [from-to ...]` | messages on the way arrive, and those that they lead to; only on these links |

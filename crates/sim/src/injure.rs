@@ -14,6 +14,8 @@ const ABSENCE_MAX: u64 = 6_000 * MS;
 const DISK_MAX: u64 = 6_000 * MS;
 /// Between two deaths of all nodes at once, so that something can happen meanwhile.
 const BLACKOUT_GAP: u64 = 4_000 * MS;
+/// So long after the last fault nothing follows from it any more.
+const CALM: u64 = 1_500 * MS;
 /// Between two attempts to start a process whose disk is full or fails.
 const START_RETRY: u64 = 500 * MS;
 
@@ -42,6 +44,8 @@ impl World {
         let other = (node + 1 + self.plan.random().below(NODES as u64 - 1) as usize) % NODES;
         self.faults += 1;
         let now = self.now;
+        let was_calm = self.is_calm();
+        self.restless_at = now;
         self.trace.event(now, &[20, kind as u64, node as u64, other as u64], || {
             format!("fault: {kind:?}, node {} (and {})", node + 1, other + 1)
         });
@@ -63,7 +67,11 @@ impl World {
                 }
             }
             Kind::Crash => {
-                let death = self.draw_death();
+                let mut death = self.draw_death();
+                if death == Death::Power && self.keeping.is_late() && !was_calm {
+                    // Its last record may be gone, and so may be the other copy's seat, by a decision that nobody knows yet.
+                    death = Death::Killed;
+                }
                 if self.may_kill(node, death) {
                     self.kill(node, death);
                     self.start_later(node);
@@ -144,6 +152,15 @@ impl World {
     /// A message waits until a cut is mended.
     pub(crate) fn hold(&mut self, from: usize, to: usize, event: Event) {
         self.held.entry((from, to)).or_default().push(event);
+    }
+
+    /// Whether all is well, and has been for a while.
+    fn is_calm(&mut self) -> bool {
+        let all_run = self.nodes.iter().all(|node| {
+            node.process.is_some() && node.pauses == 0 && node.disk_takes == 0 && !node.disk_hurt
+        });
+        let links_are_good = self.network.is_good();
+        all_run && links_are_good && self.now >= self.restless_at + CALM
     }
 
     fn draw_death(&mut self) -> Death {
@@ -262,6 +279,7 @@ impl World {
 
     /// The end of one fault.
     pub(crate) fn mend(&mut self, mend: Mend) -> Result<(), String> {
+        self.restless_at = self.now;
         match mend {
             Mend::Quality(links) => {
                 for (from, to) in links {

@@ -11,7 +11,7 @@ use crate::oracle::Held;
 use crate::process::Copy;
 use crate::world::{KEYS, NODES, PARTITIONS, World};
 use std::collections::BTreeMap;
-use types::partition_of_key;
+use types::{NodeId, partition_of_key};
 
 /// The client of what a stretch of history begins with.
 const BEGINNING: u32 = 998;
@@ -47,17 +47,40 @@ impl World {
         let map = self.checks.maps.newest().clone();
         let now = self.now;
         for (at, state) in map.partitions.iter().enumerate() {
-            let synced_at = |node: usize| {
+            let shard = at % usize::from(self.shards);
+            // Up to when a member has surely kept all that was committed.
+            let kept_until = |node: usize| {
+                let member = map.members.get(node).map(|member| member.incarnation);
+                let index = node;
                 let node = &self.nodes[node];
-                let shard = at % usize::from(self.shards);
-                match &node.process {
+                let synced_at = match &node.process {
+                    // It has lost something already, and the map does not know yet.
+                    Some(process) if Some(process.identity().incarnation) != member && !node.whole => 0,
+                    None if node.power_lost && !node.stopped => 0,
                     Some(process) if process.is_synced(shard) => now,
                     _ => node.synced_at.get(shard).copied().unwrap_or(0),
-                }
+                };
+                // What it had before it joined may have been synced before it had this.
+                let joined_at = self.joined_at.get(&(at, index)).copied().unwrap_or(Time::MAX);
+                if joined_at <= synced_at { synced_at } else { 0 }
             };
             let members = state.in_sync.iter().map(|node| usize::from(node.0) - 1);
-            let since = members.filter(|node| *node < NODES).map(synced_at).min().unwrap_or(0);
+            let since = members.map(kept_until).min().unwrap_or(0);
             self.checks.committed.may_lose(at, now, state.epoch.0, since);
+        }
+    }
+
+    /// A newer map may show copies that have joined, or left.
+    pub(crate) fn note_members(&mut self) {
+        let map = self.checks.maps.newest();
+        for (at, state) in map.partitions.iter().enumerate() {
+            for node in 0..NODES {
+                if state.in_sync.contains(NodeId(node as u16 + 1)) {
+                    self.joined_at.entry((at, node)).or_insert(self.now);
+                } else {
+                    self.joined_at.remove(&(at, node));
+                }
+            }
         }
     }
 

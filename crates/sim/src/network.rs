@@ -104,6 +104,11 @@ impl Network {
         &mut self.links[from * self.nodes + to]
     }
 
+    /// Whether no link has a fault.
+    pub fn is_good(&self) -> bool {
+        self.links.iter().all(|link| link.cuts.is_empty() && link.loss + link.twice + link.late == 0)
+    }
+
     /// Everything is well again.
     pub fn heal(&mut self) {
         self.links.iter_mut().for_each(Link::heal);

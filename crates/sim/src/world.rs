@@ -127,6 +127,8 @@ pub(crate) struct Node {
     pub power_lost: bool,
     /// Whether its last process ended in order.
     pub stopped: bool,
+    /// Whether its last process began with all that the one before had acknowledged.
+    pub whole: bool,
     /// Until when all that each shard has for its log was durable, as last seen.
     pub synced_at: Vec<Time>,
     pub process: Option<Process>,
@@ -169,6 +171,10 @@ pub struct World {
     pub(crate) plan: Plan,
     pub(crate) keeping: Keeping,
     pub(crate) blackout_at: Time,
+    /// When something last went wrong, or was mended.
+    pub(crate) restless_at: Time,
+    /// Since when a node is in sync for a partition.
+    pub(crate) joined_at: BTreeMap<(usize, usize), Time>,
     pub(crate) random: Random,
     settings: Vec<Arc<Settings>>,
     pub(crate) shards: u16,
@@ -229,6 +235,8 @@ impl World {
             plan,
             keeping,
             blackout_at: 0,
+            restless_at: 0,
+            joined_at: BTreeMap::new(),
             random,
             settings,
             shards,
@@ -287,6 +295,7 @@ impl World {
         };
         let process =
             Process::start(start).map_err(|why| format!("node {} does not start: {why}", index + 1))?;
+        node.whole = node.stopped || !node.power_lost;
         (node.stopped, node.power_lost) = (false, false);
         node.synced_at = vec![now; usize::from(self.shards)];
         let incarnation = process.identity().incarnation.0;
@@ -349,7 +358,12 @@ impl World {
         let now = self.now;
         self.checks.committed.now = now;
         let seats: [Option<Seat<'_>>; NODES] = std::array::from_fn(|at| seat(&self.nodes[at], at, now));
-        self.checks.after(index, data, &seats)
+        let version = self.checks.maps.newest().version;
+        self.checks.after(index, data, &seats)?;
+        if self.keeping.lossy && self.checks.maps.newest().version != version {
+            self.note_members();
+        }
+        Ok(())
     }
 
     fn effect(&mut self, index: usize, effect: Effect) {
@@ -522,7 +536,7 @@ impl World {
 
     pub(crate) fn check_tables(&mut self) -> Result<(), String> {
         let seats = self.seats();
-        seats.iter().flatten().try_for_each(|seat| tables::check(&self.checks.committed.oracle, seat))
+        seats.iter().flatten().try_for_each(|seat| tables::check(&self.checks.committed, seat))
     }
 }
 
@@ -535,6 +549,7 @@ impl Node {
             disk_takes: 0,
             power_lost: false,
             stopped: false,
+            whole: true,
             synced_at: Vec::new(),
             process: None,
             start: 0,

@@ -22,6 +22,8 @@ pub struct CommittedLogs {
     shown_at: Vec<Vec<Time>>,
     pending: Vec<Option<Pending>>,
     beginnings: Vec<Vec<Beginning>>,
+    /// The reign with which each partition last went on.
+    went_on: Vec<u64>,
     compared: Vec<Vec<u64>>,
     grown: Vec<usize>,
     partitions: usize,
@@ -37,6 +39,7 @@ impl CommittedLogs {
             shown_at: vec![Vec::new(); partitions],
             pending: vec![None; partitions],
             beginnings: vec![Vec::new(); partitions],
+            went_on: vec![0; partitions],
             compared,
             grown: Vec::new(),
             partitions,
@@ -94,7 +97,13 @@ impl CommittedLogs {
         self.compared.iter_mut().for_each(|compared| compared[at] = compared[at].min(kept as u64));
         self.beginnings[at].push(Beginning { at: pending.at, state });
         self.pending[at] = None;
+        self.went_on[at] = copy.primary_since;
         Ok(())
+    }
+
+    /// Whether a copy may still show what was lost: it has nothing of the reign with which its partition went on.
+    pub fn is_doubtful(&self, copy: &Copy<'_>) -> bool {
+        !copy.is_primary && copy.log.last().epoch.0 < self.went_on[copy.partition]
     }
 
     /// The process of a node is gone.
@@ -109,8 +118,9 @@ impl CommittedLogs {
             {
                 self.go_on(pending, &copy)?;
             }
+            let is_doubtful = self.is_doubtful(&copy);
             let compared = &mut self.compared[seat.node][copy.partition];
-            if copy.commit == *compared {
+            if copy.commit == *compared || is_doubtful {
                 continue;
             }
             let from = if copy.commit < *compared { 0 } else { *compared };

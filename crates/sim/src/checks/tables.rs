@@ -2,15 +2,17 @@
 //! does where nothing is uncommitted.
 
 use crate::checks::Seat;
-use crate::oracle::{Held, Oracle};
+use crate::checks::committed::CommittedLogs;
+use crate::oracle::Held;
 use std::collections::BTreeMap;
 use storage::Value;
 
 /// Compares every whole copy of a node with the state that the committed records make.
-pub fn check(oracle: &Oracle, seat: &Seat<'_>) -> Result<(), String> {
+pub fn check(committed: &CommittedLogs, seat: &Seat<'_>) -> Result<(), String> {
     for copy in seat.process.copies(seat.now) {
         let tail = copy.log.last().lsn.0;
-        if !copy.is_here || copy.is_incomplete || copy.is_primary && copy.commit < tail {
+        let is_whole = copy.is_here && !copy.is_incomplete && !(copy.is_primary && copy.commit < tail);
+        if !is_whole || committed.is_doubtful(&copy) {
             continue;
         }
         let mut table: BTreeMap<Vec<u8>, Held> = BTreeMap::new();
@@ -21,7 +23,7 @@ pub fn check(oracle: &Oracle, seat: &Seat<'_>) -> Result<(), String> {
                 table.insert(entry.key.to_vec(), (value.to_vec(), entry.expire_at_ms));
             });
         }
-        let expected = oracle.state(copy.partition, copy.commit)?;
+        let expected = committed.oracle.state(copy.partition, copy.commit)?;
         if table != expected {
             let wrong: Vec<String> = table
                 .iter()
