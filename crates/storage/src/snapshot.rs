@@ -35,10 +35,10 @@
 //! Left out: in which order chunks come. Who sends them says so.
 
 use crate::codec::{Corrupt, Reader, put_number, put_string};
+use crate::compression::{LARGE_VALUE_BYTES, compressed, decompress};
 use crate::effect::{Effect, effects};
 use crate::table::{Table, Value};
 use bytes::{Buf, Bytes};
-use lz4_flex::block::{DecompressError, compress, decompress_into};
 use std::borrow::Cow;
 use types::{Epoch, Incarnation, Lsn, NodeId, Position, RequestId, ShardId, Version};
 
@@ -49,12 +49,6 @@ const HEAD_BYTES: usize = 12;
 /// Of versions from 2 on.
 const HEADER_BYTES: usize = HEAD_BYTES + 5;
 const COMPRESSED: u8 = 1;
-/// A chunk with a value of more bytes is compressed, if that helps.
-const COMPRESSED_VALUE_BYTES_MIN: usize = 4 << 10;
-/// A chunk of more bytes is not: that would take a hundredth of a second.
-const COMPRESSED_BYTES_MAX: usize = 4 << 20;
-/// The most bytes that a byte of a block of LZ4 can stand for.
-const LZ4_GAIN_MAX: usize = 255;
 /// The least bytes of a put effect: its head, the version, and the lengths of key and value.
 const PUT_BYTES_MIN: usize = 11;
 /// From so many entries on, a chunk tells by how they lie how many there are in all.
@@ -81,20 +75,17 @@ pub fn write_chunk(table: &Table, cursor: u64, bytes_max: usize, out: &mut Vec<u
         let (value, expire_at_ms, version) = (entry.value, entry.expire_at_ms, entry.version);
         Effect::Put { key: entry.key, value, expire_at_ms, version }.encode(out);
         let Value::String(bytes) = value;
-        has_large |= bytes.len() > COMPRESSED_VALUE_BYTES_MIN;
+        has_large |= bytes.len() > LARGE_VALUE_BYTES;
         count += 1;
         out.len() - start < bytes_max
     });
     let body = start + HEADER_BYTES;
     let length = u32::try_from(out.len() - body).expect("a chunk has far less than 4 GiB");
     out[start + 13..body].copy_from_slice(&length.to_le_bytes());
-    if has_large && out.len() - body <= COMPRESSED_BYTES_MAX {
-        let compressed = compress(&out[body..]);
-        if compressed.len() <= (out.len() - body) / 8 * 7 {
-            out.truncate(body);
-            out.extend_from_slice(&compressed);
-            out[start + 12] = COMPRESSED;
-        }
+    if has_large && let Some(block) = compressed(&out[body..]) {
+        out.truncate(body);
+        out.extend_from_slice(&block);
+        out[start + 12] = COMPRESSED;
     }
     out[start + 8..start + 12].copy_from_slice(&count.to_le_bytes());
     let checksum = checksum(VERSION, &out[start..]);
@@ -177,26 +168,6 @@ fn body_of(rest: &[u8]) -> Result<Cow<'_, [u8]>, Corrupt> {
         COMPRESSED => decompress(body, length).map(Cow::Owned),
         0 => Err(Corrupt { what: "a snapshot chunk with a wrong length" }),
         _ => Err(Corrupt { what: "a snapshot chunk with an unknown flag" }),
-    }
-}
-
-/// Decompresses a block that has so many bytes. What it takes in memory follows what comes out of the block, not the
-/// length that it is said to have.
-fn decompress(block: &[u8], length: usize) -> Result<Vec<u8>, Corrupt> {
-    const WRONG: Corrupt = Corrupt { what: "a snapshot chunk that does not decompress to its length" };
-    if length > block.len().saturating_mul(LZ4_GAIN_MAX) {
-        return Err(WRONG);
-    }
-    let mut room = length.min(block.len().saturating_mul(4));
-    loop {
-        let mut out = vec![0; room];
-        match decompress_into(block, &mut out) {
-            Ok(written) if written == length => return Ok(out),
-            Err(DecompressError::OutputTooSmall { .. }) if room < length => {
-                room = length.min(room.saturating_mul(2))
-            }
-            _ => return Err(WRONG),
-        }
     }
 }
 
@@ -306,6 +277,7 @@ fn request_id(reader: &mut Reader<'_>) -> Result<RequestId, Corrupt> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compression::COMPRESSED_BYTES_MAX;
     use crate::table::Hasher;
     use proptest::prelude::*;
 
