@@ -19,7 +19,7 @@ use thiserror::Error;
 use types::{NodeId, PartitionId, ShardId};
 
 /// The file that says from where on the log is needed.
-const BEGIN_FILE: &str = "log.begin";
+pub(crate) const BEGIN_FILE: &str = "log.begin";
 
 /// Why a shard's directory cannot be opened.
 #[derive(Debug, Error)]
@@ -95,8 +95,7 @@ pub struct LogBegin<D: Disk> {
 impl<D: Disk> LogBegin<D> {
     fn open(disk: D, directory: &Path) -> Result<LogBegin<D>, JournalError> {
         let (journal, frames) = Journal::open(disk, &directory.join(BEGIN_FILE))?;
-        let last = frames.last().and_then(|frame| frame.first_chunk::<8>());
-        Ok(LogBegin { journal, offset: last.map_or(0, |bytes| u64::from_le_bytes(*bytes)) })
+        Ok(LogBegin { journal, offset: begin_of(&frames) })
     }
 
     /// What lies before this offset is needed no longer. Durable on return.
@@ -107,6 +106,12 @@ impl<D: Disk> LogBegin<D> {
         }
         Ok(())
     }
+}
+
+/// What the frames of that file say.
+pub(crate) fn begin_of(frames: &[Vec<u8>]) -> u64 {
+    let last = frames.last().and_then(|frame| frame.first_chunk::<8>());
+    last.map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// Where a shard's files are.
@@ -120,13 +125,13 @@ pub fn bytes_to_read<D: Disk>(disk: &D, data: &Path, shard: ShardId) -> u64 {
 }
 
 /// A copy that is being made again.
-struct Copy {
-    partition: Partition<Waiter>,
-    recovery: Recovery,
+pub(crate) struct Copy {
+    pub(crate) partition: Partition<Waiter>,
+    pub(crate) recovery: Recovery,
     /// Entries before this offset are in its snapshot.
-    from: u64,
+    pub(crate) from: u64,
     needed_from: Option<u64>,
-    lost: Option<String>,
+    pub(crate) lost: Option<String>,
 }
 
 /// Opens the directory of a shard in `data`, or makes it, and reads all that it has. `progress` hears how many bytes of the
@@ -218,7 +223,7 @@ fn finish<D: Disk>(
     Opened { copies: result, log: opened.log, begin, entries, torn: opened.torn, lost }
 }
 
-fn new_copy(config: &RecoverConfig, id: PartitionId) -> Copy {
+pub(crate) fn new_copy(config: &RecoverConfig, id: PartitionId) -> Copy {
     let hasher = Hasher::new(config.hash_seed);
     Copy {
         partition: Partition::new(id, config.node, hasher, config.durability),
@@ -256,7 +261,7 @@ fn load_snapshots<D: Disk + Clone>(
     Ok(copies)
 }
 
-fn take_entry(
+pub(crate) fn take_entry(
     copies: &mut BTreeMap<PartitionId, Copy>,
     config: &RecoverConfig,
     offset: u64,
