@@ -277,7 +277,8 @@ pub struct Looked {
 
 /// Reads the journal at `path` and changes nothing. `None`: there is none.
 pub fn look<D: Disk>(disk: &D, path: &Path) -> Result<Option<Looked>, JournalError> {
-    let io = |source| JournalError::Io { action: "cannot list the directory of", path: path.to_owned(), source };
+    let io =
+        |source| JournalError::Io { action: "cannot list the directory of", path: path.to_owned(), source };
     let names = disk.list(directory(path)).map_err(io)?;
     if !path.file_name().is_some_and(|name| names.iter().any(|other| name == other.as_str())) {
         return Ok(None);
@@ -293,8 +294,7 @@ fn read_whole<D: Disk>(disk: &D, path: &Path) -> Result<(D::File, Vec<u8>), Jour
     let file = disk.open(path).map_err(|error| failed("cannot open", error))?;
     let length = disk.len(&file).map_err(|error| failed("cannot read the length of", error))?;
     let mut bytes = Vec::new();
-    let length_fits =
-        usize::try_from(length).ok().filter(|&length| bytes.try_reserve_exact(length).is_ok());
+    let length_fits = usize::try_from(length).ok().filter(|&length| bytes.try_reserve_exact(length).is_ok());
     let length = length_fits.ok_or_else(|| failed("cannot read", io::ErrorKind::OutOfMemory.into()))?;
     bytes.resize(length, 0);
     disk.read(&file, 0, &mut bytes).map_err(|error| failed("cannot read", error))?;
