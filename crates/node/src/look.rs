@@ -13,7 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use storage::log_entry::LogEntry;
+use storage::log_entry::{self, LogEntry};
 use storage::shard_log::{self, BATCH_HEADER_BYTES, LogLook, ShardLogError, Torn};
 use storage::snapshot_file::{self, Loaded, SnapshotError, SnapshotHeader};
 use storage::{Corrupt, Disk, Effect, JournalError, journal, snapshot};
@@ -300,7 +300,7 @@ fn look_at_snapshots<D: Disk>(
             }
             Err(error) => {
                 look.findings.push(Finding::from(&error).of(Some(id)));
-                copy.lost = Some("its snapshot cannot be read".to_owned());
+                copy.lost = Some("its snapshot is damaged, or cannot be read".to_owned());
             }
         }
         copies.insert(id, copy);
@@ -353,9 +353,8 @@ fn look_at_log<D: Disk>(
             let end = offset + (BATCH_HEADER_BYTES + payload.len()) as u64;
             // What lies before may belong to copies that were given up since, and starts nowhere.
             let counts = is_whole && from.is_none_or(|from| end > from);
-            let mut rest = payload;
-            while !rest.is_empty() {
-                match LogEntry::decode(&mut rest) {
+            for entry in log_entry::entries(payload) {
+                match entry {
                     Ok(entry) => {
                         entries += 1;
                         if counts && strange.is_none() {
@@ -364,7 +363,6 @@ fn look_at_log<D: Disk>(
                     }
                     Err(corrupt) => {
                         strange.get_or_insert((offset, corrupt));
-                        break;
                     }
                 }
             }

@@ -11,6 +11,7 @@ mod failover;
 mod hostile;
 mod limits;
 mod local_cluster;
+mod look;
 mod node;
 mod observed;
 mod operators;
