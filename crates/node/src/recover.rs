@@ -20,7 +20,7 @@ use thiserror::Error;
 use types::{NodeId, PartitionId, ShardId};
 
 /// The file that says from where on the log is needed.
-const BEGIN_FILE: &str = "log.begin";
+pub(crate) const BEGIN_FILE: &str = "log.begin";
 
 /// Why a shard's directory cannot be opened.
 #[derive(Debug, Error)]
@@ -130,9 +130,7 @@ pub struct LogBegin<D: Disk> {
 impl<D: Disk> LogBegin<D> {
     fn open(disk: D, directory: &Path) -> Result<LogBegin<D>, JournalError> {
         let (journal, frames) = Journal::open(disk, &directory.join(BEGIN_FILE))?;
-        let last = frames.last().and_then(|frame| frame.first_chunk::<8>());
-        let offset = last.map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        Ok(LogBegin { journal, offset, says: last.is_some() })
+        Ok(LogBegin { journal, offset: begin_of(&frames), says: !frames.is_empty() })
     }
 
     /// There is a log, and from now on there has to be one. Durable on return.
@@ -154,6 +152,12 @@ impl<D: Disk> LogBegin<D> {
     }
 }
 
+/// What the frames of that file say.
+pub(crate) fn begin_of(frames: &[Vec<u8>]) -> u64 {
+    let last = frames.last().and_then(|frame| frame.first_chunk::<8>());
+    last.map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
 /// Where a shard's files are.
 pub fn shard_directory(data: &Path, shard: ShardId) -> PathBuf {
     data.join(format!("shard-{shard}"))
@@ -170,13 +174,13 @@ pub fn has_shard<D: Disk>(disk: &D, data: &Path, shard: ShardId) -> bool {
 }
 
 /// A copy that is being made again.
-struct Copy {
-    partition: Partition<Waiter>,
-    recovery: Recovery,
+pub(crate) struct Copy {
+    pub(crate) partition: Partition<Waiter>,
+    pub(crate) recovery: Recovery,
     /// Entries before this offset are in its snapshot.
-    from: u64,
+    pub(crate) from: u64,
     needed_from: Option<u64>,
-    lost: Option<String>,
+    pub(crate) lost: Option<String>,
 }
 
 /// Opens the directory of a shard in `data`, or makes it, and reads all that it has. `progress` hears how many bytes of the
@@ -275,7 +279,7 @@ fn finish<D: Disk>(
     Opened { copies: result, log: opened.log, begin, entries, torn: opened.torn, lost, rotten: Vec::new() }
 }
 
-fn new_copy(config: &RecoverConfig, id: PartitionId) -> Copy {
+pub(crate) fn new_copy(config: &RecoverConfig, id: PartitionId) -> Copy {
     let hasher = Hasher::new(config.hash_seed);
     Copy {
         partition: Partition::new(id, config.node, hasher, config.durability),
@@ -313,7 +317,7 @@ fn load_snapshots<D: Disk + Clone>(
     Ok(copies)
 }
 
-fn take_entry(
+pub(crate) fn take_entry(
     copies: &mut BTreeMap<PartitionId, Copy>,
     config: &RecoverConfig,
     offset: u64,

@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use types::settings::Fsync;
 use types::{PartitionId, ShardId};
 
-const FILE: &str = "data.journal";
+pub(crate) const FILE: &str = "data.journal";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Reading that takes longer than this is shown.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
@@ -57,6 +57,12 @@ impl Last {
     fn kept_all(&self) -> bool {
         self.synced || self.clean || (!self.boot.is_empty() && self.boot == boot_id())
     }
+}
+
+/// What the last frame says: with how many shards the logs were written, and whether the last start ended in order. `None`: another
+/// version wrote it.
+pub(crate) fn read_frame(frame: &[u8]) -> Option<(u16, bool)> {
+    Last::parse(frame).map(|last| (last.shards, last.clean))
 }
 
 fn boot_id() -> String {

@@ -58,6 +58,8 @@ const BYTES_TO_GO_BY: usize = 32 << 10;
 /// The most entries that room is made for by such a guess: half a gigabyte of index.
 const ENTRIES_EXPECTED_MAX: u128 = 1 << 26;
 
+const WRONG_COUNT: Corrupt = Corrupt { what: "a snapshot chunk with a wrong count" };
+
 /// Appends one chunk with the entries from `cursor` on, and returns the cursor of the next; `None`: this was the
 /// last. The first chunk's cursor is 0.
 ///
@@ -102,30 +104,11 @@ fn checksum(version: u16, chunk: &[u8]) -> u32 {
 /// Puts a chunk's entries into a table and returns how many there were. Changes nothing where the chunk is
 /// corrupt.
 pub fn load_chunk(bytes: &[u8], table: &mut Table) -> Result<usize, Corrupt> {
-    let (version, count, rest) = checked(bytes)?;
-    let body = match version {
-        1 => Cow::Borrowed(rest),
-        _ => body_of(rest)?,
-    };
-    let body = &body[..];
-    if count > body.len() / PUT_BYTES_MIN {
-        return Err(Corrupt { what: "a snapshot chunk with a wrong count" });
-    }
+    let (count, body) = unpacked(bytes)?;
     // Decoded as a whole first, so that a corrupt chunk changes nothing.
     let hasher = table.hasher();
     let mut entries = Vec::with_capacity(count);
-    for effect in effects(body) {
-        let put @ Effect::Put { key, .. } = effect? else {
-            return Err(Corrupt { what: "a snapshot chunk with more than entries" });
-        };
-        if entries.len() == count {
-            return Err(Corrupt { what: "a snapshot chunk with a wrong count" });
-        }
-        entries.push((hasher.hash(key), put));
-    }
-    if entries.len() < count {
-        return Err(Corrupt { what: "a snapshot chunk with a wrong count" });
-    }
+    each_put(count, &body, &mut |key, put| entries.push((hasher.hash(key), put)))?;
     make_room(&entries, body.len(), table);
     for &(hash, put) in &entries {
         if let Effect::Put { key, value, expire_at_ms, version } = put {
@@ -133,6 +116,45 @@ pub fn load_chunk(bytes: &[u8], table: &mut Table) -> Result<usize, Corrupt> {
         }
     }
     Ok(count)
+}
+
+/// Shows a chunk's entries, each as the effect that puts it, and returns how many there were. On an error those before
+/// it have been shown.
+pub fn show_chunk(bytes: &[u8], on_put: &mut dyn FnMut(Effect<'_>)) -> Result<usize, Corrupt> {
+    let (count, body) = unpacked(bytes)?;
+    each_put(count, &body, &mut |_, put| on_put(put))?;
+    Ok(count)
+}
+
+/// How many entries a chunk has, and their bytes. There are enough of these for so many.
+fn unpacked(bytes: &[u8]) -> Result<(usize, Cow<'_, [u8]>), Corrupt> {
+    let (version, count, rest) = checked(bytes)?;
+    let body = match version {
+        1 => Cow::Borrowed(rest),
+        _ => body_of(rest)?,
+    };
+    let fits = count <= body.len() / PUT_BYTES_MIN;
+    if fits { Ok((count, body)) } else { Err(WRONG_COUNT) }
+}
+
+/// Hands out the entries of a chunk with their keys.
+fn each_put<'b>(
+    count: usize,
+    body: &'b [u8],
+    on_put: &mut impl FnMut(&'b [u8], Effect<'b>),
+) -> Result<(), Corrupt> {
+    let mut seen = 0;
+    for effect in effects(body) {
+        let put @ Effect::Put { key, .. } = effect? else {
+            return Err(Corrupt { what: "a snapshot chunk with more than entries" });
+        };
+        if seen == count {
+            return Err(WRONG_COUNT);
+        }
+        seen += 1;
+        on_put(key, put);
+    }
+    if seen < count { Err(WRONG_COUNT) } else { Ok(()) }
 }
 
 /// How many entries a chunk holds, by its head alone. `None`: it is no chunk.
