@@ -214,7 +214,7 @@ fn operations(mut input: Input<'_>) {
                 }
             }
             6 => {
-                let (seed, scattered) = (u64::from(input.byte()), input.byte() % 2 == 0);
+                let (seed, scattered) = (u64::from(input.byte()), input.byte().is_multiple_of(2));
                 if scattered {
                     disk.crash_scattered(seed)
                 } else {
