@@ -622,9 +622,7 @@ mod tests {
             published.saved(ShardId(shard), 1 + u64::from(shard), 1_700_000_000 + u64::from(shard));
         }
         ShardCounters::add(&published.log(ShardId(1)).snapshots_failed, 1);
-        for _ in 0..3 {
-            published.ask_save();
-        }
+        assert_eq!((0..3).map(|_| published.ask_save()).last(), Some(3));
         published.set_disk_full(ShardId(1), true);
         published.set_log_busy(ShardId(1), Some(Instant(1_500_000_000)));
         let text = rendered(&published);
