@@ -29,6 +29,8 @@ pub(crate) fn command() -> Command {
         .subcommand(status())
         .subcommand(serve())
         .subcommand(accept_loss())
+        .subcommand(check())
+        .subcommand(dump())
         .subcommand(
             Command::new("settings")
                 .about("List every setting: the flags of `serve`, the names in its config file")
@@ -151,6 +153,52 @@ fn accept_loss() -> Command {
         .args(connection())
 }
 
+fn check() -> Command {
+    Command::new("check")
+        .about("Verify a stopped node's data directory: logs, snapshots, control file")
+        .long_about(CHECK)
+        .arg(data_directory())
+        .arg(json("Print what was found as JSON"))
+}
+
+fn dump() -> Command {
+    let number = |name: &'static str, value_name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value_name).help(help)
+    };
+    Command::new("dump")
+        .about("Print what a stopped node's logs or snapshots hold, a line an entry")
+        .long_about(DUMP)
+        .arg(data_directory())
+        .arg(number("shard", "N", "Only this shard").value_parser(value_parser!(u16)))
+        .arg(number("partition", "P", "Only this partition").value_parser(value_parser!(u16)))
+        .arg(
+            number("from", "OFFSET", "Only entries at or after this offset of the log")
+                .value_parser(value_parser!(u64))
+                .conflicts_with("snapshots"),
+        )
+        .arg(
+            Arg::new("values")
+                .long("values")
+                .help("Print values too, not only how long they are")
+                .action(ArgAction::SetTrue),
+        )
+        .arg(
+            Arg::new("snapshots")
+                .long("snapshots")
+                .help("Print the snapshots' entries, not those of the log")
+                .action(ArgAction::SetTrue),
+        )
+}
+
+fn data_directory() -> Arg {
+    Arg::new("dir")
+        .value_name("DIR")
+        .help("A node's data directory (`dir`), or the one that `annulet up` made")
+        .required(true)
+        .value_parser(value_parser!(std::path::PathBuf))
+        .value_hint(ValueHint::DirPath)
+}
+
 fn cli() -> Command {
     Command::new("cli")
         .about("Run one command, or a shell")
@@ -244,6 +292,7 @@ Examples:
   annulet cli                       a shell
   redis-cli -p 7001                 any Redis client, at any node
   annulet status                    nodes, partitions, and how safe the data is
+  annulet check annulet-data        of a stopped cluster: is everything on disk whole?
 
 A cluster of three machines, on each with its own node id and address:
   annulet serve --node-id 1 --nodes 1=10.0.0.1:7201,2=10.0.0.2:7201,3=10.0.0.3:7201 \\
@@ -289,6 +338,40 @@ that have a copy left, and it cannot be undone. `annulet status` says whether th
 
 Example:
   annulet accept-loss --yes-lose-data";
+
+const CHECK: &str = "\
+Reads everything in the data directory of a stopped node, to the last byte, and changes nothing: the control file, each shard's \
+log and snapshots. It makes every copy again in memory, as a start does, and throws it away; so it needs memory for the largest \
+shard, and time to read all files. `keys` are of writes that are known to be committed, `tail` counts the records after these, which \
+the next start settles with the other copies. DIR is a node's own directory, or that of `annulet up`, which holds the directories of its nodes.
+
+A line that begins with - is harmless: a torn tail is what a crash leaves, was never synced and is cut off by the next start. \
+One that begins with ! is lost or damaged; it names the file, the place and what to do. The last line is `ok`, or what is wrong.
+
+The exit code is 0 when all is well (torn tails included), 1 when something is lost or damaged, 2 when it cannot be read: a node \
+runs on it, join.secret is missing, another version wrote it.
+
+Examples:
+  annulet check annulet-data
+  annulet check /var/lib/annulet --json";
+
+const DUMP: &str = "\
+Prints what the shards' logs of a stopped node hold, one line an entry, oldest first, and changes nothing:
+
+  OFFSET shard N record partition P EPOCH/LSN time TIME commit LSN [request ID reply REPLY]: PUT KEY ... ; DEL KEY ...
+
+OFFSET is where the entry begins in the shard's log, and what --from takes. `commit` is up to where the partition was known to be \
+committed when the record was logged. A request's id is node/incarnation/shard/number of who forwarded it. Keys are quoted as by \
+redis-cli. Further kinds are truncate, wipe, chunk and filled; docs/storage.md explains them.
+
+A log with a damaged place is printed up to it. The exit code is 0 when all could be read, 1 when something damaged was in the \
+way, 2 when it cannot be read.
+
+Examples:
+  annulet dump annulet-data | grep '\"user:1\"'
+  annulet dump annulet-data/node-1 --partition 17 --values
+  annulet dump annulet-data/node-1 --shard 0 --from 1048576 | head
+  annulet dump annulet-data/node-1 --snapshots";
 
 const CLI: &str = "\
 Runs one command and prints its reply, as redis-cli does. The exit code is 0, or 1 where there was nothing (nil), or 2 for \

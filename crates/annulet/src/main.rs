@@ -1,11 +1,13 @@
-//! The binary: flags, config, a local cluster, status, shell.
+//! The binary: flags, config, a local cluster, status, shell, a look into data directories.
 //!
 //! `main` reads the command line ([`flags`]) and hands over to a subcommand's file. Each returns its exit code or a
 //! failure, which is printed once, here, as `annulet: what happened, and what to do`.
 
 mod accept_loss;
+mod check;
 mod cluster;
 mod config;
+mod dump;
 mod flags;
 mod format;
 mod nodes;
@@ -43,6 +45,8 @@ fn main() -> ExitCode {
         Some(("up", matches)) => up::run(matches),
         Some(("status", matches)) => status::run(matches),
         Some(("accept-loss", matches)) => accept_loss::run(matches),
+        Some(("check", matches)) => check::run(matches),
+        Some(("dump", matches)) => dump::run(matches),
         Some(("cli", matches)) => shell::run(matches),
         Some(("settings", matches)) if matches.get_flag("markdown") => print(&settings_page::page()),
         Some(("settings", _)) => print(&settings_page::text()),

@@ -17,7 +17,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("wire", &["types", "command", "replication", "control", "storage", "placement"]),
     ("server", &["types", "storage", "command", "placement", "replication", "control", "node", "wire"]),
     ("client", &["types", "command", "placement", "wire"]),
-    ("annulet", &["server", "client", "types", "command"]),
+    // Its look into data directories shows entries and findings.
+    ("annulet", &["server", "client", "types", "command", "node", "storage"]),
     // It looks at the product from outside.
     ("chaos", &["types", "client"]),
     ("fuzz", &["types", "storage", "command", "wire", "sim"]),

@@ -6,7 +6,8 @@
 //! | plain, all nodes | one redis-benchmark a node at once, with its share of the clients; sums, and the slowest's percentiles |
 //! | cluster-aware | `redis-benchmark --cluster` |
 //!
-//! Each number is the median of several runs. Clients and nodes share the machine, so these are comparisons, not limits.
+//! Each number is the median of several runs. Clients and nodes share the machine, so these are comparisons, not limits. Nothing is
+//! kept on disk, unless `--set log=on` says so.
 
 use crate::Common;
 use crate::cluster::Cluster;
@@ -70,6 +71,9 @@ pub(crate) fn run(common: &Common, flags: &Flags) -> Result<ExitCode, Failure> {
     for (write_level, commands) in [("all", &["SET", "GET"][..]), ("one", &["SET"])] {
         let mut shape = common.shape()?;
         shape.settings.push(("write-level".into(), write_level.into()));
+        if !shape.settings.iter().any(|(name, _)| name == "log") {
+            shape.settings.push(("log".into(), "off".into()));
+        }
         let cluster = Cluster::start(shape, &mut Random::new(common.seed()))?;
         for door in [Door::PlainOne, Door::PlainAll, Door::Cluster] {
             for pipeline in [1, flags.pipeline] {

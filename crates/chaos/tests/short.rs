@@ -216,6 +216,87 @@ fn pauses_are_compared_and_reported() {
     assert_eq!(page.rows().len(), 2 + servers[0]["causes"].as_array().map_or(0, Vec::len));
 }
 
+#[test]
+fn durable_writes_are_compared_and_reported() {
+    let page = Page::new("compare-durable");
+    let measured = compared(
+        &[
+            "--durable",
+            "--rounds",
+            "1",
+            "--seconds",
+            "0.1",
+            "--keys",
+            "2000",
+            "--pipelines",
+            "1,8",
+            "--connections",
+            "5",
+        ],
+        &page,
+    );
+    assert!(measured["file_system"]["kind"].as_str().is_some_and(|kind| !kind.is_empty()), "{measured}");
+    let lines = measured["lines"].as_array().expect("lines");
+    // Two pipelines; Annulet without a log, and both servers synced in both ways.
+    assert_eq!(lines.len(), 2 * 5, "{measured}");
+    for line in lines {
+        let figure = |name: &str| line[name].as_f64().unwrap_or(-1.0);
+        assert!(figure("per_s") > 0.0 && figure("processor_us") >= 0.0, "{line}");
+        assert!(figure("p50_ms") <= figure("p99_ms") && figure("p99_ms") <= figure("max_ms"), "{line}");
+        assert!(figure("p999_ms") <= figure("max_ms"), "{line}");
+    }
+    let rows = page.rows();
+    assert_eq!(rows.len(), 2 + 10, "{rows:?}");
+    let of = |row: &[String]| format!("{} {} {}", row[0], row[1], row[2]);
+    assert_eq!(of(&rows[2]), "1 off annulet");
+    assert_eq!(of(&rows[11]), "8 always redis");
+}
+
+#[test]
+fn restarts_are_compared_and_reported() {
+    let page = Page::new("compare-restart");
+    let measured = compared(&["--restart", "--rounds", "2", "--keys", "20000"], &page);
+    let lines = measured["lines"].as_array().expect("lines");
+    let kinds: Vec<_> = lines.iter().map(|line| (line["server"].as_str(), line["from"].as_str())).collect();
+    let kind = |server, from| (Some(server), Some(from));
+    assert_eq!(
+        kinds,
+        [
+            kind("annulet", "log"),
+            kind("annulet", "snapshots"),
+            kind("redis", "AOF"),
+            kind("redis", "AOF, preamble"),
+            kind("redis", "RDB")
+        ]
+    );
+    for line in lines {
+        assert_eq!(line["runs"].as_array().map(Vec::len), Some(2), "{line}");
+        // The bytes of the keys and values themselves have to be somewhere, unless they are compressed.
+        assert!(line["disk_bytes"].as_u64() > Some(20_000 * 20), "{line}");
+        assert!(line["first_s"].as_f64() <= line["whole_s"].as_f64(), "{line}");
+    }
+    assert_eq!(page.rows().len(), 2 + 5);
+}
+
+#[test]
+fn snapshots_are_compared_and_reported() {
+    let page = Page::new("compare-snapshots");
+    let measured = compared(
+        &["--snapshots", "--rounds", "1", "--seconds", "0.3", "--keys", "20000", "--connections", "5"],
+        &page,
+    );
+    let lines = measured["lines"].as_array().expect("lines");
+    assert_eq!(lines.len(), 2, "{measured}");
+    for line in lines {
+        for part in [&line["before"], &line["during"]] {
+            assert!(part["per_s"].as_f64() > Some(0.0), "{line}");
+            assert!(part["p999_ms"].as_f64() <= part["longest_ms"].as_f64(), "{line}");
+        }
+        assert!(line["lasted_s"].as_f64() > Some(0.0), "{line}");
+    }
+    assert_eq!(page.rows().len(), 2 + 2 * 2);
+}
+
 /// Before an hour of measuring rather than after it.
 #[test]
 fn a_report_without_its_section_is_refused_at_once() {

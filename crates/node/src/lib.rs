@@ -21,6 +21,7 @@ mod heart_driver;
 mod host;
 mod last_writes;
 mod listing;
+pub mod look;
 mod partitions;
 mod published;
 mod random_key;

@@ -163,7 +163,7 @@ counters! {
 }
 
 counters! {
-    /// One shard's log on disk. Only its thread writes them.
+    /// One shard's log on disk. Only its thread writes them, and those of snapshots only the thread that writes these.
     #[repr(align(128))]
     LogFigures:
     /// Since when the disk has been at work without a break, in nanoseconds of the monotonic clock; 0 where it is not.
@@ -180,6 +180,12 @@ counters! {
     sync_ns,
     /// Bytes that the log's files have.
     disk_bytes,
+    /// Snapshots of partitions written.
+    snapshots,
+    /// Bytes of them.
+    snapshot_bytes,
+    /// Snapshots that could not be written.
+    snapshots_failed,
 }
 
 counters! {

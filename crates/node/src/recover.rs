@@ -20,7 +20,7 @@ use thiserror::Error;
 use types::{NodeId, PartitionId, ShardId};
 
 /// The file that says from where on the log is needed.
-const BEGIN_FILE: &str = "log.begin";
+pub(crate) const BEGIN_FILE: &str = "log.begin";
 
 /// Why a shard's directory cannot be opened.
 #[derive(Debug, Error)]
@@ -115,6 +115,8 @@ pub struct Opened<D: Disk> {
     pub torn: Option<Torn>,
     /// Copies that cannot be used, and why.
     pub lost: Vec<(PartitionId, String)>,
+    /// Snapshots that have rotted ([`set_rotten_aside`]).
+    pub rotten: Vec<PathBuf>,
 }
 
 /// From where on the log is needed, on disk: so that a file missing at the log's front is noticed.
@@ -128,9 +130,7 @@ pub struct LogBegin<D: Disk> {
 impl<D: Disk> LogBegin<D> {
     fn open(disk: D, directory: &Path) -> Result<LogBegin<D>, JournalError> {
         let (journal, frames) = Journal::open(disk, &directory.join(BEGIN_FILE))?;
-        let last = frames.last().and_then(|frame| frame.first_chunk::<8>());
-        let offset = last.map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        Ok(LogBegin { journal, offset, says: last.is_some() })
+        Ok(LogBegin { journal, offset: begin_of(&frames), says: !frames.is_empty() })
     }
 
     /// There is a log, and from now on there has to be one. Durable on return.
@@ -152,6 +152,12 @@ impl<D: Disk> LogBegin<D> {
     }
 }
 
+/// What the frames of that file say.
+pub(crate) fn begin_of(frames: &[Vec<u8>]) -> u64 {
+    let last = frames.last().and_then(|frame| frame.first_chunk::<8>());
+    last.map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
 /// Where a shard's files are.
 pub fn shard_directory(data: &Path, shard: ShardId) -> PathBuf {
     data.join(format!("shard-{shard}"))
@@ -168,13 +174,13 @@ pub fn has_shard<D: Disk>(disk: &D, data: &Path, shard: ShardId) -> bool {
 }
 
 /// A copy that is being made again.
-struct Copy {
-    partition: Partition<Waiter>,
-    recovery: Recovery,
+pub(crate) struct Copy {
+    pub(crate) partition: Partition<Waiter>,
+    pub(crate) recovery: Recovery,
     /// Entries before this offset are in its snapshot.
-    from: u64,
+    pub(crate) from: u64,
     needed_from: Option<u64>,
-    lost: Option<String>,
+    pub(crate) lost: Option<String>,
 }
 
 /// Opens the directory of a shard in `data`, or makes it, and reads all that it has. `progress` hears how many bytes of the
@@ -195,7 +201,8 @@ pub fn open_shard<D: Disk + Clone>(
     if begin.says && shard_log::log_bytes(disk, &directory, 0)? == 0 {
         return Err(RecoverError::NoLog { directory });
     }
-    let mut copies = load_snapshots(disk, &directory, config)?;
+    let mut rotten = Vec::new();
+    let mut copies = load_snapshots(disk, &directory, config, &mut rotten)?;
     let mut entries = 0;
     let mut unknown = None;
     let opened = {
@@ -210,7 +217,6 @@ pub fn open_shard<D: Disk + Clone>(
                     Err(corrupt) => {
                         // The checksum was right: another version wrote this, or a bug. Nobody knows whose entries follow.
                         unknown.get_or_insert((offset, corrupt.to_string()));
-                        break;
                     }
                 }
             }
@@ -221,7 +227,16 @@ pub fn open_shard<D: Disk + Clone>(
         return Err(RecoverError::Entry { directory, offset, why });
     }
     begin.log_is_there()?;
-    Ok(finish(copies, opened, begin, entries))
+    Ok(Opened { rotten, ..finish(copies, opened, begin, entries) })
+}
+
+/// Sets the rotten snapshots of a shard aside. The caller has durably noted that their copies are lost.
+pub fn set_rotten_aside<D: Disk>(disk: &D, opened: &Opened<D>) -> Result<(), RecoverError> {
+    for path in &opened.rotten {
+        let failed = |source| RecoverError::Aside { path: path.clone(), source };
+        disk.rename(path, &path.with_extension("snap.rotten")).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Begins anew for a shard whose log has rotted or is gone. What is left of it gets another name, which is returned. The caller
@@ -261,10 +276,10 @@ fn finish<D: Disk>(
         }
         result.partitions.push(copy.partition);
     }
-    Opened { copies: result, log: opened.log, begin, entries, torn: opened.torn, lost }
+    Opened { copies: result, log: opened.log, begin, entries, torn: opened.torn, lost, rotten: Vec::new() }
 }
 
-fn new_copy(config: &RecoverConfig, id: PartitionId) -> Copy {
+pub(crate) fn new_copy(config: &RecoverConfig, id: PartitionId) -> Copy {
     let hasher = Hasher::new(config.hash_seed);
     Copy {
         partition: Partition::new(id, config.node, hasher, config.durability),
@@ -279,6 +294,7 @@ fn load_snapshots<D: Disk + Clone>(
     disk: &D,
     directory: &Path,
     config: &RecoverConfig,
+    rotten: &mut Vec<PathBuf>,
 ) -> Result<BTreeMap<PartitionId, Copy>, RecoverError> {
     let mut copies = BTreeMap::new();
     for (id, path) in snapshot_file::list_snapshots(disk, directory)? {
@@ -292,8 +308,7 @@ fn load_snapshots<D: Disk + Clone>(
             }
             Err(error @ SnapshotError::Rot { .. }) => {
                 copy.lost = Some(error.to_string());
-                let aside = path.with_extension("snap.rotten");
-                disk.rename(&path, &aside).map_err(|source| RecoverError::Aside { path, source })?;
+                rotten.push(path);
             }
             Err(error) => return Err(error.into()),
         }
@@ -302,7 +317,7 @@ fn load_snapshots<D: Disk + Clone>(
     Ok(copies)
 }
 
-fn take_entry(
+pub(crate) fn take_entry(
     copies: &mut BTreeMap<PartitionId, Copy>,
     config: &RecoverConfig,
     offset: u64,

@@ -7,7 +7,7 @@
 use crate::StartError;
 use crate::disk::RealDisk;
 use node::KeptLogs;
-use node::recover::{self, Copies, LogBegin, RecoverConfig};
+use node::recover::{self, Copies, LogBegin, RecoverConfig, RecoverError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use types::settings::Fsync;
 use types::{PartitionId, ShardId};
 
-const FILE: &str = "data.journal";
+pub(crate) const FILE: &str = "data.journal";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Reading that takes longer than this is shown.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
@@ -57,6 +57,12 @@ impl Last {
     fn kept_all(&self) -> bool {
         self.synced || self.clean || (!self.boot.is_empty() && self.boot == boot_id())
     }
+}
+
+/// What the last frame says: with how many shards the logs were written, and whether the last start ended in order. `None`: another
+/// version wrote it.
+pub(crate) fn read_frame(frame: &[u8]) -> Option<(u16, bool)> {
+    Last::parse(frame).map(|last| (last.shards, last.clean))
 }
 
 fn boot_id() -> String {
@@ -182,11 +188,14 @@ pub fn begin(
     let mut logs = Vec::new();
     for (config, opened) in read.shards {
         let shard = config.shard;
+        let failed = |error: RecoverError| StartError::Log { shard, why: error.to_string() };
         let opened = match opened {
-            Some(opened) => opened,
+            Some(opened) => {
+                recover::set_rotten_aside(&RealDisk, &opened).map_err(failed)?;
+                opened
+            }
             None => {
-                let (opened, aside) = recover::begin_anew(&RealDisk, directory, &config)
-                    .map_err(|error| StartError::Log { shard, why: error.to_string() })?;
+                let (opened, aside) = recover::begin_anew(&RealDisk, directory, &config).map_err(failed)?;
                 if let Some(aside) = aside {
                     warn!("what is left of shard {shard} was set aside as {}", aside.display());
                 }

@@ -17,7 +17,7 @@ const LOCK_FILE: &str = "lock";
 pub struct Directory {
     path: PathBuf,
     /// Locked as long as it is open.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Directory {
@@ -35,7 +35,25 @@ impl Directory {
             .open(path.join(LOCK_FILE))
             .map_err(failed)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Directory { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Directory { path: path.to_owned(), _lock: Some(lock) }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::DirectoryInUse { path: path.to_owned() }),
+            Err(errno) => Err(failed(errno.into())),
+        }
+    }
+
+    /// Takes the lock of a directory that is there, to look into it: others may look at the same time, and no node may run.
+    /// Changes nothing. A directory without a lock was copied without it: no node runs there, since one makes it first of all.
+    pub fn look(path: &Path) -> Result<Directory, StartError> {
+        let failed = |source| StartError::Directory { path: path.to_owned(), source };
+        let lock = match File::open(path.join(LOCK_FILE)) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Ok(Directory { path: path.to_owned(), _lock: None });
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        match flock(&lock, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(Directory { path: path.to_owned(), _lock: Some(lock) }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::DirectoryInUse { path: path.to_owned() }),
             Err(errno) => Err(failed(errno.into())),
         }
@@ -94,6 +112,20 @@ mod tests {
         let held = Directory::open(dir.path()).unwrap();
         assert!(matches!(Directory::open(dir.path()), Err(StartError::DirectoryInUse { .. })));
         drop(held);
+        Directory::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn several_may_look_while_no_node_runs() {
+        let dir = TempDir::new();
+        Directory::look(dir.path()).unwrap();
+        assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "looking makes nothing");
+        let held = Directory::open(dir.path()).unwrap();
+        assert!(matches!(Directory::look(dir.path()), Err(StartError::DirectoryInUse { .. })));
+        drop(held);
+        let looks = [Directory::look(dir.path()).unwrap(), Directory::look(dir.path()).unwrap()];
+        assert!(matches!(Directory::open(dir.path()), Err(StartError::DirectoryInUse { .. })));
+        drop(looks);
         Directory::open(dir.path()).unwrap();
     }
 

@@ -136,6 +136,7 @@ impl<D: Disk> LogThread<D> {
     pub fn run(mut self) {
         let mut items = Vec::new();
         let mut synced_at = clock::now();
+        ShardCounters::set(&self.published.log(self.shard).disk_bytes, self.log.bytes_on_disk());
         self.reserve();
         while self.wait(&mut items, synced_at) {
             if !items.is_empty() {

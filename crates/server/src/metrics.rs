@@ -137,6 +137,13 @@ macro_rules! published {
     };
 }
 
+/// The sum of a figure over the logs on disk.
+macro_rules! of_logs {
+    ($figure:ident) => {
+        |source| source.published.logs().iter().map(|log| load(&log.$figure)).sum()
+    };
+}
+
 use Kind::{Counter, Gauge, Histogram};
 
 const METRICS: &[Metric] = &[
@@ -378,7 +385,7 @@ const METRICS: &[Metric] = &[
         "annulet_log_records",
         Gauge,
         "records",
-        "Records that the logs of this node's copies keep.",
+        "Records that the logs of this node's copies keep in memory.",
         sum!(log_records),
     ),
     one("annulet_log_bytes", Gauge, "bytes", "Bytes of them.", sum!(log_bytes)),
@@ -395,6 +402,77 @@ const METRICS: &[Metric] = &[
         "snapshots",
         "Snapshots that this node began to send.",
         sum!(snapshots_begun),
+    ),
+    one(
+        "annulet_log_written_bytes_total",
+        Counter,
+        "bytes",
+        "Bytes written to the shards' logs on disk.",
+        of_logs!(bytes_written),
+    ),
+    one(
+        "annulet_log_batches_total",
+        Counter,
+        "batches",
+        "Writes to them; what shards have to log gathers while the last one runs.",
+        of_logs!(batches),
+    ),
+    one("annulet_log_syncs_total", Counter, "syncs", "Syncs of them.", of_logs!(syncs)),
+    one("annulet_log_sync_seconds_total", Counter, "seconds", "Time that these took.", |source| {
+        source.published.logs().iter().map(|log| load(&log.sync_ns) / 1e9).sum()
+    }),
+    one(
+        "annulet_log_busy_seconds",
+        Gauge,
+        "seconds",
+        "How long the disk has now been at work for a shard's log without a break: the longest of any; 0 while it rests.",
+        |source| source.published.log_busy(source.now).as_secs_f64(),
+    ),
+    one("annulet_log_disk_bytes", Gauge, "bytes", "Bytes that the logs have on disk.", of_logs!(disk_bytes)),
+    one(
+        "annulet_disk_full",
+        Gauge,
+        "0 or 1",
+        "Whether the disk has no room for a shard's log, so that writes that need some are refused.",
+        |source| f64::from(u8::from(source.published.is_disk_full())),
+    ),
+    one(
+        "annulet_snapshots_written_total",
+        Counter,
+        "snapshots",
+        "Snapshots of partitions written to disk.",
+        of_logs!(snapshots),
+    ),
+    one(
+        "annulet_snapshots_written_bytes_total",
+        Counter,
+        "bytes",
+        "Bytes of them.",
+        of_logs!(snapshot_bytes),
+    ),
+    one(
+        "annulet_snapshots_failed_total",
+        Counter,
+        "snapshots",
+        "Snapshots that could not be written to disk; the log stays instead.",
+        of_logs!(snapshots_failed),
+    ),
+    one("annulet_saves_asked_total", Counter, "saves", "How often BGSAVE was asked for.", |source| {
+        source.published.saves_asked() as f64
+    }),
+    one(
+        "annulet_saves_done_total",
+        Counter,
+        "saves",
+        "How many of these are done: all partitions that had changed have their snapshots.",
+        |source| source.published.saves_done() as f64,
+    ),
+    one(
+        "annulet_last_save_timestamp_seconds",
+        Gauge,
+        "Unix seconds",
+        "When every partition that had changed last had its snapshot; 0 where nothing is kept on disk.",
+        |source| source.published.last_save_s() as f64,
     ),
     one(
         "annulet_lease_remaining_seconds",
@@ -508,6 +586,7 @@ pub fn reference_markdown() -> String {
 mod tests {
     use super::*;
     use command::{lookup, place_of};
+    use node::ShardCounters;
     use std::collections::{BTreeMap, BTreeSet};
     use types::ShardId;
 
@@ -519,7 +598,7 @@ mod tests {
             figures: ServerFigures::default(),
             clients: &ClientCount::default(),
             settings: Arc::new(Settings::default()),
-            now: Instant(0),
+            now: Instant(2_000_000_000),
         })
     }
 
@@ -531,6 +610,21 @@ mod tests {
         published.commands(ShardId(1)).done(get, 1, 3_000, true, true);
         published.commands(ShardId(1)).rejected(get);
         published.commands(ShardId(1)).error(1);
+        for shard in [0, 1] {
+            let log = published.log(ShardId(shard));
+            ShardCounters::add(&log.bytes_written, 1000);
+            ShardCounters::add(&log.batches, 4);
+            ShardCounters::add(&log.syncs, 3);
+            ShardCounters::add(&log.sync_ns, 250_000_000);
+            ShardCounters::set(&log.disk_bytes, 4096);
+            ShardCounters::add(&log.snapshots, 2);
+            ShardCounters::add(&log.snapshot_bytes, 700);
+            published.saved(ShardId(shard), 1 + u64::from(shard), 1_700_000_000 + u64::from(shard));
+        }
+        ShardCounters::add(&published.log(ShardId(1)).snapshots_failed, 1);
+        assert_eq!((0..3).map(|_| published.ask_save()).last(), Some(3));
+        published.set_disk_full(ShardId(1), true);
+        published.set_log_busy(ShardId(1), Some(Instant(1_500_000_000)));
         let text = rendered(&published);
         let mut types: BTreeMap<&str, &str> = BTreeMap::new();
         let mut seen = BTreeSet::new();
@@ -568,6 +662,19 @@ mod tests {
             "annulet_command_duration_seconds_count{command=\"get\"} 2",
             "annulet_errors_total{error=\"WRONGTYPE\"} 1",
             "annulet_lease_remaining_seconds 0",
+            "annulet_log_written_bytes_total 2000",
+            "annulet_log_batches_total 8",
+            "annulet_log_syncs_total 6",
+            "annulet_log_sync_seconds_total 0.5",
+            "annulet_log_busy_seconds 0.5",
+            "annulet_log_disk_bytes 8192",
+            "annulet_disk_full 1",
+            "annulet_snapshots_written_total 4",
+            "annulet_snapshots_written_bytes_total 1400",
+            "annulet_snapshots_failed_total 1",
+            "annulet_saves_asked_total 3",
+            "annulet_saves_done_total 1",
+            "annulet_last_save_timestamp_seconds 1700000000",
         ] {
             assert!(text.lines().any(|other| other == line), "{line}\n{text}");
         }

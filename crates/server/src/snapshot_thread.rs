@@ -7,7 +7,7 @@ use crate::disk::RealDisk;
 use crate::log_thread;
 use crate::mailbox::Post;
 use crate::threads::Mail;
-use node::SnapshotJob;
+use node::{Published, ShardCounters, SnapshotJob};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
@@ -45,14 +45,20 @@ struct Writing {
     writer: SnapshotWriter<RealDisk>,
 }
 
-/// Writes until the last shard's log thread is gone.
-pub fn run(places: &[SnapshotPlace], orders: &Receiver<SnapshotOrder>) {
+/// Writes until the last shard's log thread is gone, and counts what became of it.
+pub fn run(places: &[SnapshotPlace], orders: &Receiver<SnapshotOrder>, published: &Published) {
     // Refused only where the system forbids being polite.
     let _ = rustix::process::setpriority_process(None, NICE);
     let mut writing: BTreeMap<ShardId, Writing> = BTreeMap::new();
     while let Ok(SnapshotOrder { shard, log_offset, job }) = orders.recv() {
         let Some(place) = places.get(usize::from(shard.0)) else { continue };
+        let figures = published.log(shard);
         let done = |partition, written| place.post.send(Mail::SnapshotDone(partition, written));
+        let failed = |partition, error: &SnapshotError| {
+            refuse(error);
+            ShardCounters::add(&figures.snapshots_failed, 1);
+            done(partition, false)
+        };
         match job {
             SnapshotJob::Begin(partition) => {
                 if let Some(left) = writing.remove(&shard) {
@@ -66,10 +72,7 @@ pub fn run(places: &[SnapshotPlace], orders: &Receiver<SnapshotOrder>) {
                     log_offset,
                 ) {
                     Ok(writer) => drop(writing.insert(shard, Writing { partition, writer })),
-                    Err(error) => {
-                        refuse(&error);
-                        done(partition, false);
-                    }
+                    Err(error) => failed(partition, &error),
                 }
             }
             SnapshotJob::Piece(piece) => {
@@ -77,9 +80,8 @@ pub fn run(places: &[SnapshotPlace], orders: &Receiver<SnapshotOrder>) {
                     match at_hand.writer.chunk(&piece) {
                         Ok(()) => drop(writing.insert(shard, at_hand)),
                         Err(error) => {
-                            refuse(&error);
                             at_hand.writer.abandon();
-                            done(at_hand.partition, false);
+                            failed(at_hand.partition, &error);
                         }
                     }
                 }
@@ -90,12 +92,11 @@ pub fn run(places: &[SnapshotPlace], orders: &Receiver<SnapshotOrder>) {
                 match writer.finish(&end) {
                     Ok(bytes) => {
                         debug!(partition = partition.0, bytes, "a snapshot is on disk");
+                        ShardCounters::add(&figures.snapshots, 1);
+                        ShardCounters::add(&figures.snapshot_bytes, bytes);
                         done(partition, true);
                     }
-                    Err(error) => {
-                        refuse(&error);
-                        done(partition, false);
-                    }
+                    Err(error) => failed(partition, &error),
                 }
             }
             SnapshotJob::Abandon => {
@@ -105,10 +106,7 @@ pub fn run(places: &[SnapshotPlace], orders: &Receiver<SnapshotOrder>) {
             }
             SnapshotJob::Remove(partition) => match remove_snapshot(&RealDisk, &place.directory, partition) {
                 Ok(()) => done(partition, true),
-                Err(error) => {
-                    refuse(&error);
-                    done(partition, false);
-                }
+                Err(error) => failed(partition, &error),
             },
             // The log thread's own.
             SnapshotJob::Release(_) => {}

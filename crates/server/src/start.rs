@@ -408,9 +408,10 @@ where
             post: threads.shards[usize::from(shard.0)].clone(),
         })
         .collect();
+    let told = published.clone();
     let snapshot_thread = match places.is_empty() {
         true => None,
-        false => Some(spawn("snapshots", move || snapshot_thread::run(&places, &orders))?),
+        false => Some(spawn("snapshots", move || snapshot_thread::run(&places, &orders, &told))?),
     };
     for (at, (log, begin)) in machines.logs.into_iter().enumerate() {
         let shard = ShardId(at as u16);

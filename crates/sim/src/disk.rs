@@ -524,7 +524,7 @@ impl Random {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use storage::{Journal, JournalError};
+    use storage::{Journal, JournalError, journal};
 
     const PATH: &str = "data/journal";
 
@@ -612,22 +612,51 @@ mod tests {
         assert!(open(&disk).unwrap().1.is_empty(), "and what it should have kept is lost");
     }
 
-    /// A process that comes after one whose sync has failed reads what is in the kernel's memory alone.
+    /// The process ends after a failed sync, and the kernel still shows what it could not write. What the next process
+    /// reads has to be on the disk.
     #[test]
-    fn what_a_failed_sync_left_is_durable_once_it_was_read() {
-        let disk = SimDisk::new();
+    fn what_a_failed_sync_left_is_written_again() {
+        for rewritten in [false, true] {
+            let disk = SimDisk::new();
+            let (mut journal, _) = open(&disk).unwrap();
+            journal.append(b"one").unwrap();
+            journal.sync().unwrap();
+            if rewritten {
+                journal.rewrite(&[b"one"]).unwrap();
+            }
+            journal.append(b"two").unwrap();
+            disk.fail_sync(true);
+            journal.sync().unwrap_err();
+            disk.fail_sync(false);
+            disk.end_process();
+            let (mut journal, frames) = open(&disk).unwrap();
+            assert_eq!(frames, [b"one".to_vec(), b"two".to_vec()]);
+            journal.append(b"three").unwrap();
+            disk.crash(0);
+            let (_, frames) = open(&disk).unwrap();
+            assert!(frames.starts_with(&[b"one".to_vec(), b"two".to_vec()]), "{frames:?}");
+        }
+    }
+
+    /// The journal is looked at, and stays as it is: a torn tail is told of and not cut off.
+    #[test]
+    fn looking_changes_nothing() {
+        let (disk, path) = (SimDisk::new(), Path::new(PATH));
+        disk.create_dir_all(Path::new("data")).unwrap();
+        assert_eq!(journal::look(&disk, path).unwrap(), None);
         let (mut journal, _) = open(&disk).unwrap();
         journal.append(b"one").unwrap();
-        disk.fail_sync(true);
-        assert!(journal.sync().is_err());
-        disk.fail_sync(false);
-        disk.end_process();
-        let (mut journal, frames) = open(&disk).unwrap();
-        assert_eq!(frames, [b"one"]);
-        journal.append(b"two").unwrap();
         journal.sync().unwrap();
-        disk.crash(1);
-        assert_eq!(open(&disk).unwrap().1, [b"one", b"two"]);
+        let end = journal.bytes();
+        let mut file = disk.open(path).unwrap();
+        disk.write_at(&mut file, end, b"torn").unwrap();
+        let before = disk.content(path);
+        let looked = journal::look(&disk, path).unwrap().unwrap();
+        assert_eq!(looked, journal::Looked { frames: vec![b"one".to_vec()], end, torn_bytes: 4 });
+        assert_eq!(disk.content(path), before);
+        disk.sync(&mut file).unwrap();
+        assert!(disk.damage(path, 3, 1));
+        assert!(matches!(journal::look(&disk, path), Err(JournalError::Rot { offset: 0, .. })));
     }
 
     #[test]

@@ -15,7 +15,10 @@
 //!
 //! A failed sync is final: nobody knows what is on the disk then, so every later call fails
 //! ([`JournalError::Failed`]) and the process has to stop. A failed append is taken back, and only where that
-//! fails too is it final.
+//! fails too is it final. The next process reads what the kernel has in memory, which after a failed sync another
+//! sync takes for written; so it writes what no frame vouches for again before it syncs.
+//!
+//! [`look`] reads a journal that is nobody's to change.
 //!
 //! Left out: rot in what was synced last, with nothing written since, looks like a torn tail. One journal has one
 //! process; nothing here locks.
@@ -113,21 +116,14 @@ impl<D: Disk> Journal<D> {
             let journal = Journal::new(disk, path, file, end);
             return Ok((journal, Vec::new()));
         }
-        let mut file = disk.open(path).map_err(|error| failed("cannot open", error))?;
-        let length = disk.len(&file).map_err(|error| failed("cannot read the length of", error))?;
-        let mut bytes = Vec::new();
-        let length_fits =
-            usize::try_from(length).ok().filter(|&length| bytes.try_reserve_exact(length).is_ok());
-        let length = length_fits.ok_or_else(|| failed("cannot read", io::ErrorKind::OutOfMemory.into()))?;
-        bytes.resize(length, 0);
-        disk.read(&file, 0, &mut bytes).map_err(|error| failed("cannot read", error))?;
+        let (mut file, bytes) = read_whole(&disk, path)?;
         let Frames { frames, end, durable } = read_frames(&bytes, path)?;
         if end < bytes.len() {
             disk.truncate(&mut file, end as u64)
                 .map_err(|error| failed("cannot cut the torn tail off", error))?;
         }
-        // What was read may be in the kernel's memory only. Where a sync had failed the kernel takes it for written, so
-        // that another sync says nothing: hence what no frame vouches for is written again.
+        // What was read may have been in the kernel's memory only, and where a sync had failed the kernel takes it
+        // for written.
         if durable < end {
             disk.write_at(&mut file, durable as u64, &bytes[durable..end])
                 .map_err(|error| failed("cannot write again what is in", error))?;
@@ -268,12 +264,49 @@ fn frame_at(bytes: &[u8], offset: usize) -> Option<(u64, &[u8])> {
     (crc32c::crc32c(checked) == u32::from_le_bytes([c0, c1, c2, c3])).then_some((durable, payload))
 }
 
+/// A journal as it stands on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// Its frames, oldest first.
+    pub frames: Vec<Vec<u8>>,
+    /// Where they end, in bytes from the file's start.
+    pub end: u64,
+    /// How many bytes follow them: a torn tail, which was never promised to anybody.
+    pub torn_bytes: u64,
+}
+
+/// Reads the journal at `path` and changes nothing. `None`: there is none.
+pub fn look<D: Disk>(disk: &D, path: &Path) -> Result<Option<Looked>, JournalError> {
+    let io =
+        |source| JournalError::Io { action: "cannot list the directory of", path: path.to_owned(), source };
+    let names = disk.list(directory(path)).map_err(io)?;
+    if !path.file_name().is_some_and(|name| names.iter().any(|other| name == other.as_str())) {
+        return Ok(None);
+    }
+    let (_, bytes) = read_whole(disk, path)?;
+    let Frames { frames, end, .. } = read_frames(&bytes, path)?;
+    Ok(Some(Looked { frames, end: end as u64, torn_bytes: (bytes.len() - end) as u64 }))
+}
+
+/// A whole file. Memory is asked for after the length that it really has, and may be refused.
+fn read_whole<D: Disk>(disk: &D, path: &Path) -> Result<(D::File, Vec<u8>), JournalError> {
+    let failed = |action, source| JournalError::Io { action, path: path.to_owned(), source };
+    let file = disk.open(path).map_err(|error| failed("cannot open", error))?;
+    let length = disk.len(&file).map_err(|error| failed("cannot read the length of", error))?;
+    let mut bytes = Vec::new();
+    let length_fits = usize::try_from(length).ok().filter(|&length| bytes.try_reserve_exact(length).is_ok());
+    let length = length_fits.ok_or_else(|| failed("cannot read", io::ErrorKind::OutOfMemory.into()))?;
+    bytes.resize(length, 0);
+    disk.read(&file, 0, &mut bytes).map_err(|error| failed("cannot read", error))?;
+    Ok((file, bytes))
+}
+
 /// What a file holds.
 struct Frames {
     frames: Vec<Vec<u8>>,
-    /// Where they end. What follows is a torn tail.
+    /// Where they end, in bytes. What follows is a torn tail.
     end: usize,
-    /// Up to here they say that the file was durable.
+    /// How many bytes one of them says were durable. The header was before the file had its name.
     durable: usize,
 }
 
@@ -290,17 +323,16 @@ fn read_frames(bytes: &[u8], path: &Path) -> Result<Frames, JournalError> {
         return Err(JournalError::FormatVersion { path: path.to_owned(), found });
     }
     let mut frames = Vec::new();
-    let mut offset = HEADER_BYTES;
-    let mut durable = HEADER_BYTES;
-    while let Some((vouched_for, payload)) = frame_at(bytes, offset) {
-        // Never beyond the frame's own place.
-        durable = durable.max(vouched_for as usize);
+    let (mut offset, mut known) = (HEADER_BYTES, HEADER_BYTES);
+    while let Some((durable, payload)) = frame_at(bytes, offset) {
         frames.push(payload.to_vec());
+        // No frame says more than where it stands.
+        known = known.max(durable as usize);
         offset += FRAME_HEADER_BYTES + payload.len();
     }
     // Does any frame further on say that these bytes were durable? Its place is not known, since lengths are
     // among what may be bad.
     let vouched = (offset..bytes.len())
         .any(|at| frame_at(bytes, at).is_some_and(|(durable, _)| durable > offset as u64));
-    if vouched { Err(rot(offset)) } else { Ok(Frames { frames, end: offset, durable }) }
+    if vouched { Err(rot(offset)) } else { Ok(Frames { frames, end: offset, durable: known }) }
 }

@@ -4,14 +4,15 @@
 //! records what it changed as [`effect::Effect`]s and keeps what was replaced, for undo and for stale reads, in
 //! [`keyspace::Uncommitted`]. The effects of one command are the body of one [`record::Record`] of the partition's
 //! [`log::Log`]. [`snapshot`] moves a table in chunks, and [`snapshot_file`] keeps them on disk. [`disk::Disk`] is
-//! how files are seen, and [`journal::Journal`] is a small file over it. What is dropped may be [`garbage`] that is
-//! freed later.
+//! how files are seen, and [`journal::Journal`] is a small file over it. Large values are [`compression`]'s before they are
+//! sent or kept. What is dropped may be [`garbage`] that is freed later.
 //!
 //! Nothing here reads a clock, draws a random number, opens a socket or a file, or waits. Bytes that come from
 //! elsewhere are decoded without a panic and without an allocation by a declared length: bad ones are
 //! [`Corrupt`]. `unsafe` lives in `table/` alone.
 
 mod codec;
+pub mod compression;
 pub mod disk;
 pub mod effect;
 pub mod garbage;

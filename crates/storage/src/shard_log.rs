@@ -3,7 +3,8 @@
 //! A directory of segment files, each named by the logical offset of its first batch. Logical offsets count the
 //! bytes of batches, headers included, from 0 on and over all segments, so that a missing segment is noticed. A
 //! batch is what one turn made: a payload (a run of [entries](crate::log_entry)) behind a header. It is written
-//! once, at the end, and never changed. [`format`](self::format) has the bytes, `recovery` reads them back.
+//! once, at the end, and never changed. [`format`](self::format) has the bytes, `recovery` reads them back, and
+//! [`LogLook`] reads them where nothing may be changed.
 //!
 //! What [`ShardLog::sync`] returned is durable: it is there after every crash. What came after may be there, up
 //! to some batch, or not; once [`ShardLog::open`] has told of it, it stays, and what it has cut off never comes
@@ -20,12 +21,14 @@
 //! with nothing written since, looks like a torn tail.
 
 mod format;
+mod look;
 mod recovery;
 
 use crate::disk::Disk;
 use bytes::Bytes;
 pub use format::BATCH_HEADER_BYTES;
 use format::{BatchHeader, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, segment_name};
+pub use look::{LogLook, SegmentLook, identity_in};
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;

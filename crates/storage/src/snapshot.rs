@@ -35,10 +35,10 @@
 //! Left out: in which order chunks come. Who sends them says so.
 
 use crate::codec::{Corrupt, Reader, put_number, put_string};
+use crate::compression::{LARGE_VALUE_BYTES, compressed, decompress};
 use crate::effect::{Effect, effects};
 use crate::table::{Table, Value};
 use bytes::{Buf, Bytes};
-use lz4_flex::block::{DecompressError, compress, decompress_into};
 use std::borrow::Cow;
 use types::{Epoch, Incarnation, Lsn, NodeId, Position, RequestId, ShardId, Version};
 
@@ -49,12 +49,6 @@ const HEAD_BYTES: usize = 12;
 /// Of versions from 2 on.
 const HEADER_BYTES: usize = HEAD_BYTES + 5;
 const COMPRESSED: u8 = 1;
-/// A chunk with a value of more bytes is compressed, if that helps.
-const COMPRESSED_VALUE_BYTES_MIN: usize = 4 << 10;
-/// A chunk of more bytes is not: that would take a hundredth of a second.
-const COMPRESSED_BYTES_MAX: usize = 4 << 20;
-/// The most bytes that a byte of a block of LZ4 can stand for.
-const LZ4_GAIN_MAX: usize = 255;
 /// The least bytes of a put effect: its head, the version, and the lengths of key and value.
 const PUT_BYTES_MIN: usize = 11;
 /// From so many entries on, a chunk tells by how they lie how many there are in all.
@@ -63,6 +57,8 @@ const ENTRIES_TO_GO_BY: usize = 16;
 const BYTES_TO_GO_BY: usize = 32 << 10;
 /// The most entries that room is made for by such a guess: half a gigabyte of index.
 const ENTRIES_EXPECTED_MAX: u128 = 1 << 26;
+
+const WRONG_COUNT: Corrupt = Corrupt { what: "a snapshot chunk with a wrong count" };
 
 /// Appends one chunk with the entries from `cursor` on, and returns the cursor of the next; `None`: this was the
 /// last. The first chunk's cursor is 0.
@@ -81,20 +77,17 @@ pub fn write_chunk(table: &Table, cursor: u64, bytes_max: usize, out: &mut Vec<u
         let (value, expire_at_ms, version) = (entry.value, entry.expire_at_ms, entry.version);
         Effect::Put { key: entry.key, value, expire_at_ms, version }.encode(out);
         let Value::String(bytes) = value;
-        has_large |= bytes.len() > COMPRESSED_VALUE_BYTES_MIN;
+        has_large |= bytes.len() > LARGE_VALUE_BYTES;
         count += 1;
         out.len() - start < bytes_max
     });
     let body = start + HEADER_BYTES;
     let length = u32::try_from(out.len() - body).expect("a chunk has far less than 4 GiB");
     out[start + 13..body].copy_from_slice(&length.to_le_bytes());
-    if has_large && out.len() - body <= COMPRESSED_BYTES_MAX {
-        let compressed = compress(&out[body..]);
-        if compressed.len() <= (out.len() - body) / 8 * 7 {
-            out.truncate(body);
-            out.extend_from_slice(&compressed);
-            out[start + 12] = COMPRESSED;
-        }
+    if has_large && let Some(block) = compressed(&out[body..]) {
+        out.truncate(body);
+        out.extend_from_slice(&block);
+        out[start + 12] = COMPRESSED;
     }
     out[start + 8..start + 12].copy_from_slice(&count.to_le_bytes());
     let checksum = checksum(VERSION, &out[start..]);
@@ -111,30 +104,11 @@ fn checksum(version: u16, chunk: &[u8]) -> u32 {
 /// Puts a chunk's entries into a table and returns how many there were. Changes nothing where the chunk is
 /// corrupt.
 pub fn load_chunk(bytes: &[u8], table: &mut Table) -> Result<usize, Corrupt> {
-    let (version, count, rest) = checked(bytes)?;
-    let body = match version {
-        1 => Cow::Borrowed(rest),
-        _ => body_of(rest)?,
-    };
-    let body = &body[..];
-    if count > body.len() / PUT_BYTES_MIN {
-        return Err(Corrupt { what: "a snapshot chunk with a wrong count" });
-    }
+    let (count, body) = unpacked(bytes)?;
     // Decoded as a whole first, so that a corrupt chunk changes nothing.
     let hasher = table.hasher();
     let mut entries = Vec::with_capacity(count);
-    for effect in effects(body) {
-        let put @ Effect::Put { key, .. } = effect? else {
-            return Err(Corrupt { what: "a snapshot chunk with more than entries" });
-        };
-        if entries.len() == count {
-            return Err(Corrupt { what: "a snapshot chunk with a wrong count" });
-        }
-        entries.push((hasher.hash(key), put));
-    }
-    if entries.len() < count {
-        return Err(Corrupt { what: "a snapshot chunk with a wrong count" });
-    }
+    each_put(count, &body, &mut |key, put| entries.push((hasher.hash(key), put)))?;
     make_room(&entries, body.len(), table);
     for &(hash, put) in &entries {
         if let Effect::Put { key, value, expire_at_ms, version } = put {
@@ -142,6 +116,45 @@ pub fn load_chunk(bytes: &[u8], table: &mut Table) -> Result<usize, Corrupt> {
         }
     }
     Ok(count)
+}
+
+/// Shows a chunk's entries, each as the effect that puts it, and returns how many there were. On an error those before
+/// it have been shown.
+pub fn show_chunk(bytes: &[u8], on_put: &mut dyn FnMut(Effect<'_>)) -> Result<usize, Corrupt> {
+    let (count, body) = unpacked(bytes)?;
+    each_put(count, &body, &mut |_, put| on_put(put))?;
+    Ok(count)
+}
+
+/// How many entries a chunk has, and their bytes. There are enough of these for so many.
+fn unpacked(bytes: &[u8]) -> Result<(usize, Cow<'_, [u8]>), Corrupt> {
+    let (version, count, rest) = checked(bytes)?;
+    let body = match version {
+        1 => Cow::Borrowed(rest),
+        _ => body_of(rest)?,
+    };
+    let fits = count <= body.len() / PUT_BYTES_MIN;
+    if fits { Ok((count, body)) } else { Err(WRONG_COUNT) }
+}
+
+/// Hands out the entries of a chunk with their keys.
+fn each_put<'b>(
+    count: usize,
+    body: &'b [u8],
+    on_put: &mut impl FnMut(&'b [u8], Effect<'b>),
+) -> Result<(), Corrupt> {
+    let mut seen = 0;
+    for effect in effects(body) {
+        let put @ Effect::Put { key, .. } = effect? else {
+            return Err(Corrupt { what: "a snapshot chunk with more than entries" });
+        };
+        if seen == count {
+            return Err(WRONG_COUNT);
+        }
+        seen += 1;
+        on_put(key, put);
+    }
+    if seen < count { Err(WRONG_COUNT) } else { Ok(()) }
 }
 
 /// How many entries a chunk holds, by its head alone. `None`: it is no chunk.
@@ -177,26 +190,6 @@ fn body_of(rest: &[u8]) -> Result<Cow<'_, [u8]>, Corrupt> {
         COMPRESSED => decompress(body, length).map(Cow::Owned),
         0 => Err(Corrupt { what: "a snapshot chunk with a wrong length" }),
         _ => Err(Corrupt { what: "a snapshot chunk with an unknown flag" }),
-    }
-}
-
-/// Decompresses a block that has so many bytes. What it takes in memory follows what comes out of the block, not the
-/// length that it is said to have.
-fn decompress(block: &[u8], length: usize) -> Result<Vec<u8>, Corrupt> {
-    const WRONG: Corrupt = Corrupt { what: "a snapshot chunk that does not decompress to its length" };
-    if length > block.len().saturating_mul(LZ4_GAIN_MAX) {
-        return Err(WRONG);
-    }
-    let mut room = length.min(block.len().saturating_mul(4));
-    loop {
-        let mut out = vec![0; room];
-        match decompress_into(block, &mut out) {
-            Ok(written) if written == length => return Ok(out),
-            Err(DecompressError::OutputTooSmall { .. }) if room < length => {
-                room = length.min(room.saturating_mul(2))
-            }
-            _ => return Err(WRONG),
-        }
     }
 }
 
@@ -306,6 +299,7 @@ fn request_id(reader: &mut Reader<'_>) -> Result<RequestId, Corrupt> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compression::COMPRESSED_BYTES_MAX;
     use crate::table::Hasher;
     use proptest::prelude::*;
 

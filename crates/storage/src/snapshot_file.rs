@@ -445,23 +445,54 @@ impl<D: Disk> Reading<'_, D> {
     }
 }
 
+/// What is in a directory of snapshots.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The snapshots, by partition.
+    pub snapshots: Vec<(PartitionId, PathBuf)>,
+    /// What crashes have left of others.
+    pub leftovers: Vec<PathBuf>,
+}
+
+/// Looks for snapshots in a directory, and changes nothing.
+pub fn find_snapshots<D: Disk>(disk: &D, directory: &Path) -> Result<Found, SnapshotError> {
+    let names = disk.list(directory).map_err(SnapshotError::of("cannot list the directory", directory))?;
+    let mut found = Found::default();
+    for name in names {
+        let path = directory.join(&name);
+        if name.strip_suffix(".new").and_then(partition_of).is_some() {
+            found.leftovers.push(path);
+        } else if let Some(partition) = partition_of(&name) {
+            found.snapshots.push((partition, path));
+        }
+    }
+    found.snapshots.sort();
+    Ok(found)
+}
+
 /// The snapshots in a directory, by partition. Removes what crashes have left of others, so nobody may be writing one.
 pub fn list_snapshots<D: Disk>(
     disk: &D,
     directory: &Path,
 ) -> Result<Vec<(PartitionId, PathBuf)>, SnapshotError> {
-    let names = disk.list(directory).map_err(SnapshotError::of("cannot list the directory", directory))?;
-    let mut found = Vec::new();
-    for name in names {
-        let path = directory.join(&name);
-        if name.strip_suffix(".new").and_then(partition_of).is_some() {
-            disk.remove(&path).map_err(SnapshotError::of("cannot remove the leftover", &path))?;
-        } else if let Some(partition) = partition_of(&name) {
-            found.push((partition, path));
-        }
+    let found = find_snapshots(disk, directory)?;
+    for path in &found.leftovers {
+        disk.remove(path).map_err(SnapshotError::of("cannot remove the leftover", path))?;
     }
-    found.sort();
-    Ok(found)
+    Ok(found.snapshots)
+}
+
+/// Whose a snapshot is, as its header says. `None`: its header is not whole.
+pub fn identity_in<D: Disk>(disk: &D, path: &Path) -> Result<Option<[u8; 32]>, SnapshotError> {
+    let file = disk.open(path).map_err(SnapshotError::of("cannot open", path))?;
+    let mut header = [0; HEADER_BYTES];
+    match disk.read(&file, 0, &mut header) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        result => result.map_err(SnapshotError::of("cannot read", path))?,
+    }
+    let checksum = crc32c::crc32c(&header[..HEADER_BYTES - 4]);
+    let is_whole = header[..8] == MAGIC && header[HEADER_BYTES - 4..] == checksum.to_le_bytes();
+    Ok(header[12..].first_chunk::<32>().copied().filter(|_| is_whole))
 }
 
 /// Removes a partition's snapshot, durably. Not an error where there is none.

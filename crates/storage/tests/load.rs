@@ -4,10 +4,13 @@
 //! cargo test --release -p annulet-storage --test load -- --ignored --nocapture
 //! ```
 
+mod values;
+
 use std::time::Instant;
 use storage::snapshot::{load_chunk, write_chunk};
 use storage::{Hasher, Table, Value};
 use types::Version;
+use values::{noise, orders};
 
 const TABLES: u64 = 1024;
 const CHUNK_BYTES: usize = 128 << 10;
@@ -68,62 +71,8 @@ fn loading_up_to_five_million_keys() {
     }
 }
 
-/// A value such as services keep: orders of a shop, as JSON.
-fn orders(random: &mut u64, bytes: usize) -> Vec<u8> {
-    const WORDS: [&str; 12] = [
-        "blue",
-        "table",
-        "lamp",
-        "small",
-        "wooden",
-        "chair",
-        "set of two",
-        "garden",
-        "shelf",
-        "green",
-        "desk",
-        "mirror",
-    ];
-    let mut next = |bound: u64| {
-        *random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (*random >> 33) % bound
-    };
-    let mut value = b"{\"orders\":[".to_vec();
-    while value.len() < bytes {
-        let order = format!(
-            "{{\"id\":\"{:08x}-{:04x}\",\"customer\":{},\"item\":\"{} {}\",\"quantity\":{},\"price\":{}.{:02},\
-             \"ordered_at\":\"2025-{:02}-{:02}T{:02}:{:02}:{:02}Z\",\"paid\":{}}},",
-            next(1 << 32),
-            next(1 << 16),
-            next(10_000_000),
-            WORDS[next(12) as usize],
-            WORDS[next(12) as usize],
-            next(9),
-            next(500),
-            next(100),
-            next(12) + 1,
-            next(28) + 1,
-            next(24),
-            next(60),
-            next(60),
-            next(2) == 0
-        );
-        value.extend_from_slice(order.as_bytes());
-    }
-    value.truncate(bytes);
-    value
-}
-
 /// Makes a value of so many bytes.
 type Making = fn(&mut u64, usize) -> Vec<u8>;
-
-fn noise(random: &mut u64, bytes: usize) -> Vec<u8> {
-    let mut next = || {
-        *random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (*random >> 56) as u8
-    };
-    (0..bytes).map(|_| next()).collect()
-}
 
 #[test]
 #[ignore = "a measurement"]

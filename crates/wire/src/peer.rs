@@ -2,7 +2,8 @@
 //!
 //! A frame is a length, a format version, a kind and a payload (docs/peer-protocol.md draws the bytes). It has no
 //! checksum of its own: TCP has one, and records carry their own positions. One frame carries all that a loop
-//! turn has to say to one endpoint of a peer, so that a turn costs one write and is answered with one frame.
+//! turn has to say to one endpoint of a peer, so that a turn costs one write and is answered with one frame. Records
+//! with large values are compressed in it, where that helps ([`shard`]).
 //!
 //! A link goes one way. Its first four frames, of at most 1 KiB each, prove to either side that the other knows
 //! the cluster's join secret ([`handshake`]); only then are frames of the other kinds read.
@@ -23,8 +24,10 @@ use serde::Serialize;
 use thiserror::Error;
 use types::limits::PEER_FRAME_BYTES_MAX;
 
-/// The format that this build writes and reads.
-pub const FORMAT_VERSION: u8 = 1;
+/// The format that this build writes. It also reads the one before, which had no compressed records.
+pub const FORMAT_VERSION: u8 = 2;
+/// The oldest that this build reads.
+const FORMAT_VERSION_OLDEST: u8 = 1;
 /// The largest frame before both sides have proved that they belong, in bytes after the length.
 pub const HANDSHAKE_FRAME_BYTES_MAX: usize = 1024;
 /// The largest list of a cluster's nodes, in bytes.
@@ -57,7 +60,10 @@ pub enum FrameError {
         most: usize,
     },
     /// Written by a build that this one does not understand.
-    #[error("a peer's frame of format {found}; this build reads format {FORMAT_VERSION}")]
+    #[error(
+        "a peer's frame of format {found}; this build reads formats {FORMAT_VERSION_OLDEST} to {FORMAT_VERSION}: run the same \
+         version on all nodes"
+    )]
     Version {
         /// Its version.
         found: u8,
@@ -145,7 +151,7 @@ fn finish(out: &mut [u8], start: usize) {
 pub fn decode(body: Bytes) -> Result<Frame, FrameError> {
     let mut reader = Reader::new(body);
     let version = reader.byte()?;
-    if version != FORMAT_VERSION {
+    if !(FORMAT_VERSION_OLDEST..=FORMAT_VERSION).contains(&version) {
         return Err(FrameError::Version { found: version });
     }
     let kind = reader.byte()?;
@@ -155,7 +161,7 @@ pub fn decode(body: Bytes) -> Result<Frame, FrameError> {
         KIND_WELCOME => Frame::Welcome(Welcome::decode(&mut reader)?),
         KIND_REFUSED => Frame::Refused(handshake::decode_refusal(&mut reader)?),
         KIND_NODES => Frame::Nodes(handshake::decode_nodes(&mut reader)?),
-        KIND_SHARD => Frame::Shard(shard::decode_all(&mut reader)?),
+        KIND_SHARD => Frame::Shard(shard::decode_all(version, &mut reader)?),
         KIND_CONTROL => Frame::Control(decode_postcard(&mut reader)?),
         KIND_BEAT => Frame::Beat(decode_postcard(&mut reader)?),
         _ => return Err(FrameError::Corrupt { what: "unknown kind of frame" }),

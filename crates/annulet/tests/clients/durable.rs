@@ -4,6 +4,7 @@ use crate::local_cluster::{LocalCluster, connect};
 use crate::script::{say, shown};
 use crate::served_nodes::ServedNodes;
 use crate::written::{Journal, check_all, until_more, while_writing};
+use rustix::process::Signal;
 
 /// Writers of a test.
 const WRITERS: u64 = 3;
@@ -73,20 +74,22 @@ fn a_stop_in_order_leaves_nothing_torn_and_says_so() {
     }
 }
 
-/// All at once, as a machine's update does it.
+/// All at once: told so, or each to hand over to others, which end as well.
 #[test]
 fn three_nodes_stopped_at_once_go_on_where_they_were() {
     let mut nodes = ServedNodes::start(3, &["--copies", "2"]);
     let ports = nodes.ports();
     let mut journals = journals();
-    while_writing(&mut journals, &ports, |total| {
-        until_more(total, BEFORE);
-        nodes.stop(nodes.ids());
-        nodes.start_all();
-        until_more(total, BEFORE);
-    });
-    nodes.wait_whole();
-    check_all(&journals, &ports);
+    for signal in [Signal::INT, Signal::TERM] {
+        while_writing(&mut journals, &ports, |total| {
+            until_more(total, BEFORE);
+            nodes.stop_by(&[1, 2, 3], signal);
+            nodes.start_all();
+            until_more(total, BEFORE);
+        });
+        nodes.wait_whole();
+        check_all(&journals, &ports);
+    }
 }
 
 /// What `annulet up` started goes on where it was; what it kept in memory alone starts empty, without an operator.

@@ -153,6 +153,11 @@ impl LocalCluster {
         children(self.launcher.id()).len() == usize::from(NODES)
     }
 
+    /// A node's data directory, by its number from 1.
+    pub fn data_directory(&self, id: u16) -> PathBuf {
+        self.dir.join(format!("cluster/node-{id}"))
+    }
+
     fn config(&self, id: u16) -> PathBuf {
         self.dir.canonicalize().expect("it exists").join(format!("cluster/node-{id}/node.toml"))
     }

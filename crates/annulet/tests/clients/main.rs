@@ -14,6 +14,7 @@ mod full_disk;
 mod hostile;
 mod limits;
 mod local_cluster;
+mod look;
 mod node;
 mod observed;
 mod operators;

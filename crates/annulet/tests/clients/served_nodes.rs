@@ -213,11 +213,17 @@ impl ServedNodes {
         }
     }
 
-    /// Ends nodes as an operator does.
+    /// Ends nodes as an operator does. Those that are all there is just stop; others hand over to those that stay.
     pub fn stop(&mut self, ids: impl IntoIterator<Item = u16>) {
         let ids: Vec<u16> = ids.into_iter().collect();
-        ids.iter().for_each(|&id| self.signal(id, Signal::TERM));
-        for id in ids {
+        let all = ids.len() > 1 && ids.len() == self.running.iter().flatten().count();
+        self.stop_by(&ids, if all { Signal::INT } else { Signal::TERM });
+    }
+
+    /// Ends nodes by a signal.
+    pub fn stop_by(&mut self, ids: &[u16], signal: Signal) {
+        ids.iter().for_each(|&id| self.signal(id, signal));
+        for &id in ids {
             let status = self.wait_end(id);
             assert!(status.success(), "node {id} ended with {status}");
         }

@@ -2,6 +2,7 @@
 //! little as possible of the load's processor goes into it.
 
 use crate::failure::Failure;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -68,6 +69,18 @@ impl Client {
         match self.must(&[b"DBSIZE"])? {
             Reply::Integer(count) => Ok(count),
             other => Err(format!("DBSIZE is answered {other:?}").into()),
+        }
+    }
+
+    /// What the server says of its disk, by name.
+    pub(super) fn persistence(&mut self) -> Result<BTreeMap<String, String>, Failure> {
+        match self.must(&[b"INFO", b"persistence"])? {
+            Reply::Bulk(text) => Ok(String::from_utf8_lossy(&text)
+                .lines()
+                .filter_map(|line| line.split_once(':'))
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect()),
+            other => Err(format!("INFO is answered {other:?}").into()),
         }
     }
 

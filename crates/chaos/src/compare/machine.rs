@@ -120,7 +120,8 @@ impl Machine {
         Ok(())
     }
 
-    fn warn(&mut self, warning: String) {
+    /// Notes, and says loudly, what disturbs.
+    pub(super) fn warn(&mut self, warning: String) {
         eprintln!("*** THE MACHINE IS NOT IDLE: {warning}. Figures of this run are doubtful. ***");
         self.warnings.push(warning);
     }

@@ -8,23 +8,33 @@
 //! | (none) | operations a second, processor time an operation, latency | [`rates`] |
 //! | `--memory` | bytes a key | [`memory`] |
 //! | `--pauses` | how long a client waits while something big goes on | [`pauses`] |
+//! | `--durable` | the same as without a mode, of writes that are kept on disk | [`durable`] |
+//! | `--restart` | how long a killed server takes to be whole again | [`restart`] |
+//! | `--snapshots` | what writers and memory bear while everything is saved | [`snapshots`] |
 //!
-//! [`servers`] runs the processes, [`generator`] the outside program that measures rates, [`client`] is a small client that does
-//! not get in the way of what is measured, [`machine`] says where all this was and whether anybody else was there, and
+//! [`servers`] runs the processes, [`disks`] says how they keep what they are told, [`generator`] runs the outside program that
+//! measures rates, [`client`] is a small client that does not get in the way of what is measured, [`stream`] one that writes
+//! without a break, [`machine`] says where all this was and whether anybody else was there, and
 //! [`section`] puts the outcome into docs/performance.md. Nothing here judges a figure.
 
 mod client;
+mod disks;
+mod durable;
 mod generator;
 mod machine;
 mod memory;
 mod pauses;
 mod rates;
+mod restart;
 mod section;
 mod servers;
+mod snapshots;
+mod stream;
 
 use crate::Common;
 use crate::failure::Failure;
 use clap::Args;
+use disks::FileSystem;
 pub(crate) use generator::Figures;
 use machine::{Machine, Processors};
 use serde::Serialize;
@@ -39,15 +49,25 @@ pub(crate) struct Flags {
     #[arg(long = "peer", value_name = "NAME=PATH", value_parser = peer)]
     peers: Vec<(String, String)>,
     /// Measure bytes a key instead.
-    #[arg(long, conflicts_with = "pauses")]
+    #[arg(long, group = "mode")]
     memory: bool,
     /// Measure the longest waits while something big goes on instead.
-    #[arg(long)]
+    #[arg(long, group = "mode")]
     pauses: bool,
-    /// Measured runs of each server, command and pipeline.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// Keys that each server holds. By default 1,000,000; with --memory 5,000,000; with --pauses 10,000,000.
+    /// Measure writes that are kept on disk instead, synced always and every second.
+    #[arg(long, group = "mode")]
+    durable: bool,
+    /// Measure how long servers that were killed take to be whole again instead, from logs and from snapshots.
+    #[arg(long, group = "mode")]
+    restart: bool,
+    /// Measure what writers and memory bear while everything is saved instead.
+    #[arg(long, group = "mode")]
+    snapshots: bool,
+    /// Measured runs of each server, command and pipeline: 5 by default. With --restart starts, with --snapshots saves: 3.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// Keys that each server holds. By default 1,000,000; with --memory, --restart and --snapshots 5,000,000; with --pauses
+    /// 10,000,000.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     keys: Option<u64>,
     /// Bytes of a value.
@@ -59,7 +79,7 @@ pub(crate) struct Flags {
     /// Connections at once.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1000))]
     connections: u64,
-    /// About how long a run takes. With --pauses: how long is looked where nothing goes on.
+    /// About how long a run takes. With --pauses and --snapshots: how long is looked where nothing goes on but writing.
     #[arg(long, default_value_t = 3.0, value_parser = seconds)]
     seconds: f64,
     /// The program that measures rates: redis-benchmark, valkey-benchmark or one that prints the same.
@@ -122,21 +142,34 @@ impl Flags {
     fn keys_or(&self, usual: u64) -> u64 {
         self.keys.unwrap_or(usual)
     }
+
+    /// The runs to be made, by default as many as `usual`.
+    fn rounds_or(&self, usual: u32) -> u32 {
+        self.rounds.unwrap_or(usual)
+    }
+
+    /// The section that the mode writes.
+    fn section(&self) -> &'static str {
+        match self {
+            Flags { memory: true, .. } => section::MEMORY,
+            Flags { pauses: true, .. } => section::PAUSES,
+            Flags { durable: true, .. } => section::DURABLE,
+            Flags { restart: true, .. } => section::RESTART,
+            Flags { snapshots: true, .. } => section::SNAPSHOTS,
+            _ => section::RATES,
+        }
+    }
 }
 
 pub(crate) fn run(common: &Common, flags: &Flags) -> Result<ExitCode, Failure> {
-    let mode = match flags {
-        Flags { memory: true, .. } => section::MEMORY,
-        Flags { pauses: true, .. } => section::PAUSES,
-        _ => section::RATES,
-    };
+    let mode = flags.section();
     // An hour of measuring should not end in a file that cannot be written.
     if let Some(path) = &flags.report {
         section::check(path, mode)?;
     }
     let contenders = flags.contenders(common)?;
     let mut versions: Vec<String> = contenders.iter().map(|one| one.version.clone()).collect();
-    if mode == section::RATES {
+    if [section::RATES, section::DURABLE].contains(&mode) {
         versions.push(generator::version(&flags.generator)?);
     }
     let processors = Processors::choose(flags.server_processor, flags.load_processor)?;
@@ -144,22 +177,35 @@ pub(crate) fn run(common: &Common, flags: &Flags) -> Result<ExitCode, Failure> {
     processors.pin_load()?;
     let mut machine = Machine::look(&processors)?;
     let hosts = Hosts::new(common, processors)?;
-    if mode == section::MEMORY {
-        let measured = memory::measure(flags, &contenders, &hosts)?;
-        finish(common, flags, mode, &mut machine, &versions, &measured, memory::text(&measured))
-    } else if mode == section::PAUSES {
-        let measured = pauses::measure(flags, &contenders, &hosts)?;
-        finish(common, flags, mode, &mut machine, &versions, &measured, pauses::text(&measured))
-    } else {
-        let measured = rates::measure(flags, &contenders, &hosts)?;
-        finish(common, flags, mode, &mut machine, &versions, &measured, rates::text(&measured))
+    // Each mode with its own kind of outcome.
+    macro_rules! measure {
+        ($mode:ident $(, $disk:expr)?) => {{
+            let measured = $mode::measure(flags, &contenders, &hosts $(, $disk)?)?;
+            finish(common, flags, &mut machine, &versions, &measured, $mode::text(&measured))
+        }};
     }
+    match mode {
+        section::MEMORY => measure!(memory),
+        section::PAUSES => measure!(pauses),
+        section::DURABLE => measure!(durable, disk(&hosts, &mut machine)?),
+        section::RESTART => measure!(restart, disk(&hosts, &mut machine)?),
+        section::SNAPSHOTS => measure!(snapshots, disk(&hosts, &mut machine)?),
+        _ => measure!(rates),
+    }
+}
+
+/// Looks at where files will be.
+fn disk(hosts: &Hosts, machine: &mut Machine) -> Result<FileSystem, Failure> {
+    let file_system = FileSystem::look(hosts.dir())?;
+    if let Some(warning) = file_system.warning() {
+        machine.warn(warning);
+    }
+    Ok(file_system)
 }
 
 fn finish<T: Serialize>(
     common: &Common,
     flags: &Flags,
-    mode: &str,
     machine: &mut Machine,
     versions: &[String],
     measured: &T,
@@ -174,10 +220,15 @@ fn finish<T: Serialize>(
         print!("{text}");
     }
     if let Some(path) = &flags.report {
-        section::write(path, mode, &text)?;
+        section::write(path, flags.section(), &text)?;
         eprintln!("written to {}", path.display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A figure of Annulet's beside another's.
+fn ratio(own: f64, other: f64) -> String {
+    if own > 0.0 && other > 0.0 { format!("{:.2}x", own / other) } else { "-".to_owned() }
 }
 
 /// The number in the middle; of an even count the greater of the two.

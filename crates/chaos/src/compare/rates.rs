@@ -10,7 +10,7 @@
 use super::client::{Client, Fill};
 use super::generator::{Figures, Load};
 use super::servers::{Contender, Hosts, OWN, Server};
-use super::{Flags, median};
+use super::{Flags, median, ratio};
 use crate::failure::Failure;
 use serde::Serialize;
 
@@ -20,6 +20,8 @@ const FILL_PIPELINE: u64 = 500;
 const FIRST_REQUESTS: u64 = 10_000;
 /// The most of these.
 const FIRST_REQUESTS_MAX: u64 = 200_000;
+/// Runs of each server, where no number is named.
+const ROUNDS: u32 = 5;
 
 /// What came out.
 #[derive(Serialize)]
@@ -58,7 +60,7 @@ struct Run {
 }
 
 pub(super) fn measure(flags: &Flags, contenders: &[Contender], hosts: &Hosts) -> Result<Rates, Failure> {
-    let keys = flags.keys_or(1_000_000);
+    let (keys, rounds) = (flags.keys_or(1_000_000), flags.rounds_or(ROUNDS));
     let mut servers = Vec::new();
     for contender in contenders {
         let server = hosts.start(contender)?;
@@ -81,7 +83,7 @@ pub(super) fn measure(flags: &Flags, contenders: &[Contender], hosts: &Hosts) ->
         keys,
         value_bytes: flags.value_bytes,
         connections: flags.connections,
-        rounds: flags.rounds,
+        rounds,
         seconds: flags.seconds,
         lines,
     })
@@ -116,7 +118,7 @@ fn measure_one(
         rates.push(run(server, (FIRST_REQUESTS * pipeline).min(FIRST_REQUESTS_MAX))?.figures.per_s);
         runs.push(Vec::new());
     }
-    for round in 0..flags.rounds as usize {
+    for round in 0..flags.rounds_or(ROUNDS) as usize {
         for turn in 0..servers.len() {
             let at = (round + turn) % servers.len();
             let one = run(&servers[at], (rates[at] * flags.seconds) as u64)?;
@@ -158,11 +160,6 @@ impl Line {
             self.processor_us
         )
     }
-}
-
-/// A figure of Annulet's beside a peer's.
-fn ratio(own: f64, other: f64) -> String {
-    if own > 0.0 && other > 0.0 { format!("{:.2}x", own / other) } else { "-".to_owned() }
 }
 
 pub(super) fn text(rates: &Rates) -> String {

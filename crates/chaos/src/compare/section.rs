@@ -9,6 +9,12 @@ pub(super) const RATES: &str = "compare";
 pub(super) const MEMORY: &str = "compare-memory";
 /// That of pauses.
 pub(super) const PAUSES: &str = "compare-pauses";
+/// That of writes that are on disk.
+pub(super) const DURABLE: &str = "compare-durable";
+/// That of restarts.
+pub(super) const RESTART: &str = "compare-restart";
+/// That of snapshots under load.
+pub(super) const SNAPSHOTS: &str = "compare-snapshots";
 
 /// Whether the file has the section.
 pub(super) fn check(path: &Path, name: &str) -> Result<(), Failure> {

@@ -1,8 +1,9 @@
-//! The servers that are compared: each one process, pinned, on a free port of loopback, in memory only, its output in a file of a
+//! The servers that are compared: each one process, pinned, on a free port of loopback, its data and its output in files of a
 //! directory that is removed at the end.
 //!
-//! Annulet is one node with one shard and one copy, everything else as it is by default; `--set` changes that. Peers are started
-//! without persistence, everything else as it is by default.
+//! Annulet is one node with one shard, one copy and without a log, everything else as it is by default; `--set` changes that.
+//! Peers are started without persistence, everything else as it is by default. Where it is disks that are compared
+//! ([`super::disks`]), a contender brings the settings that differ from this.
 
 use super::client::{Client, Reply};
 use super::machine::{Processors, ticks_of};
@@ -11,7 +12,7 @@ use crate::cluster::free_port;
 use crate::failure::Failure;
 use crate::processes::{Processes, tie};
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,8 +26,10 @@ const TICK: Duration = Duration::from_millis(50);
 pub(super) struct Contender {
     pub name: String,
     pub version: String,
+    pub is_own: bool,
     program: String,
-    is_own: bool,
+    /// Settings of its own, by the names of their flags.
+    settings: Vec<(&'static str, &'static str)>,
 }
 
 impl Contender {
@@ -34,7 +37,8 @@ impl Contender {
     pub(super) fn own(common: &Common) -> Result<Contender, Failure> {
         let program = common.shape()?.annulet.display().to_string();
         let version = version(&program)?;
-        Ok(Contender { name: OWN.to_owned(), version: format!("{OWN}: {version}"), program, is_own: true })
+        let version = format!("{OWN}: {version}");
+        Ok(Contender { name: OWN.to_owned(), version, is_own: true, program, settings: Vec::new() })
     }
 
     /// Another one.
@@ -48,9 +52,30 @@ impl Contender {
         Ok(Contender {
             name: name.to_owned(),
             version: format!("{name}: {}", useful.join(" ")),
-            program: program.to_owned(),
             is_own: false,
+            program: program.to_owned(),
+            settings: Vec::new(),
         })
+    }
+
+    /// The same server with further settings, and with files of its own.
+    pub(super) fn with(&self, called: &str, settings: &[(&'static str, &'static str)]) -> Contender {
+        Contender {
+            name: format!("{} {called}", self.name),
+            version: self.version.clone(),
+            is_own: self.is_own,
+            program: self.program.clone(),
+            settings: settings.to_vec(),
+        }
+    }
+
+    /// The same server with the same settings, and with files of its own.
+    pub(super) fn also(&self, called: &str) -> Contender {
+        self.with(called, &self.settings)
+    }
+
+    fn sets(&self, name: &str) -> bool {
+        self.settings.iter().any(|(other, _)| *other == name)
     }
 }
 
@@ -104,18 +129,72 @@ impl Hosts {
         })
     }
 
+    /// Where all files are.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The longest wait for anything.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Where a server's data is.
+    pub(super) fn data_dir(&self, contender: &Contender) -> PathBuf {
+        self.dir.join(contender.name.replace(' ', "-"))
+    }
+
+    /// Removes what a server that has ended has left on disk.
+    pub(super) fn clear(&self, contender: &Contender) -> Result<(), Failure> {
+        match std::fs::remove_dir_all(self.data_dir(contender)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Starts a server and waits until it takes writes. Call it from the main thread.
     pub(super) fn start(&self, contender: &Contender) -> Result<Server<'_>, Failure> {
+        let port = match self.port {
+            Some(port) if contender.is_own => port,
+            _ => free_port(1)?,
+        };
+        self.start_at(contender, port)
+    }
+
+    /// The same at a port.
+    pub(super) fn start_at(&self, contender: &Contender, port: u16) -> Result<Server<'_>, Failure> {
+        let server = self.begin(contender, port)?;
+        server.wait_ready().map_err(|failure| self.said(contender, &failure))?;
+        Ok(server)
+    }
+
+    /// A failure of a server's, with what it said.
+    pub(super) fn said(&self, contender: &Contender, failure: &Failure) -> Failure {
+        let log = std::fs::read_to_string(self.log_path(contender)).unwrap_or_default();
+        format!("{}: {failure}. It says:\n{log}", contender.name).into()
+    }
+
+    fn log_path(&self, contender: &Contender) -> PathBuf {
+        self.data_dir(contender).with_extension("log")
+    }
+
+    /// Starts a server and waits for nothing. Call it from the main thread.
+    pub(super) fn begin(&self, contender: &Contender, port: u16) -> Result<Server<'_>, Failure> {
         let number = self.processes.running().keys().next_back().map_or(0, |last| last + 1);
-        let dir = self.dir.join(&contender.name);
+        let dir = self.data_dir(contender);
         std::fs::create_dir_all(&dir)?;
-        let log_path = self.dir.join(format!("{}.log", contender.name));
-        let log = File::create(&log_path)?;
+        let log = File::create(self.log_path(contender))?;
         let mut command = Command::new(&contender.program);
-        let port = if contender.is_own { self.own_arguments(&mut command, &dir)? } else { free_port(1)? };
-        if !contender.is_own {
+        if contender.is_own {
+            self.own_arguments(&mut command, contender, port, &dir);
+        } else {
             command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"]).arg(&dir);
-            command.args(["--save", "", "--appendonly", "no", "--daemonize", "no"]);
+            command.args(["--daemonize", "no"]);
+            let usual = [("save", ""), ("appendonly", "no")];
+            let usual = usual.iter().filter(|(name, _)| !contender.sets(name));
+            for (name, value) in usual.chain(&contender.settings) {
+                command.arg(format!("--{name}")).arg(value);
+            }
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         tie(&mut command, Some(self.processors.server));
@@ -123,20 +202,11 @@ impl Hosts {
             command.spawn().map_err(|error| format!("cannot start {}: {error}", contender.program))?;
         let process = child.id();
         self.processes.running().insert(number, child);
-        let server = Server { name: contender.name.clone(), port, process, number, hosts: self };
-        server.wait_ready().map_err(|failure| {
-            let log = std::fs::read_to_string(&log_path).unwrap_or_default();
-            format!("{}: {failure}. It says:\n{log}", contender.name)
-        })?;
-        Ok(server)
+        Ok(Server { name: contender.name.clone(), port, process, number, hosts: self })
     }
 
-    fn own_arguments(&self, command: &mut Command, dir: &std::path::Path) -> Result<u16, Failure> {
-        let port = match self.port {
-            Some(port) => port,
-            None => free_port(1)?,
-        };
-        let own = [
+    fn own_arguments(&self, command: &mut Command, contender: &Contender, port: u16, dir: &Path) {
+        let usual = [
             ("dir", dir.display().to_string()),
             ("port", port.to_string()),
             ("cluster-port", "0".to_owned()),
@@ -149,13 +219,15 @@ impl Hosts {
         ];
         command.arg("serve");
         let named = |name: &str| self.settings.iter().any(|(other, _)| other == name);
-        for (name, value) in own.iter().filter(|(name, _)| !named(name)) {
+        for (name, value) in usual.iter().filter(|(name, _)| !named(name) && !contender.sets(name)) {
+            command.arg(format!("--{name}")).arg(value);
+        }
+        for (name, value) in contender.settings.iter().filter(|(name, _)| !named(name)) {
             command.arg(format!("--{name}")).arg(value);
         }
         for (name, value) in &self.settings {
             command.arg(format!("--{name}")).arg(value);
         }
-        Ok(port)
     }
 }
 

@@ -20,16 +20,16 @@ use std::path::{Path, PathBuf};
 use types::planted::{self, Bug};
 
 /// What stands in a log's directory.
-struct Listed {
+pub(super) struct Listed {
     /// Oldest first.
-    segments: Vec<Segment>,
+    pub segments: Vec<Segment>,
     /// A last file that a crash left without a whole header.
-    leftover: Option<Segment>,
+    pub leftover: Option<Segment>,
 }
 
 impl Listed {
     /// The logical offset at which the log begins.
-    fn start(&self) -> u64 {
+    pub fn start(&self) -> u64 {
         self.segments.first().or(self.leftover.as_ref()).map_or(0, |segment| segment.first)
     }
 
@@ -41,19 +41,22 @@ impl Listed {
 }
 
 /// A segment's batches, as far as they are whole.
-struct Batches {
+pub(super) struct Batches {
+    /// How many.
+    pub count: u64,
     /// Where they end, in bytes from the start of the file.
-    end: usize,
+    pub end: usize,
     /// The logical offset up to which they say that the log was durable.
-    durable: u64,
+    pub durable: u64,
 }
 
-struct Reader<'a, D: Disk> {
-    disk: &'a D,
-    directory: &'a Path,
-    identity: &'a [u8; 32],
-    seed: u32,
-    from: u64,
+pub(super) struct Reader<'a, D: Disk> {
+    pub disk: &'a D,
+    pub directory: &'a Path,
+    pub identity: &'a [u8; 32],
+    pub seed: u32,
+    /// All before this logical offset was durable, and need not be there.
+    pub from: u64,
 }
 
 /// See [`ShardLog::open`].
@@ -79,7 +82,12 @@ pub(super) fn open<D: Disk>(
         }
         reader.begin(start, listed.leftover)?
     } else {
-        reader.read(listed, on_batch)?
+        let mut on_needed = |offset: u64, payload: Bytes| {
+            if offset + (BATCH_HEADER_BYTES + payload.len()) as u64 > from {
+                on_batch(offset, payload);
+            }
+        };
+        reader.read(listed, &mut on_needed)?
     };
     disk.sync_dir(directory).map_err(failed("cannot sync", directory))?;
     let current = mended.segments.last_mut().expect("one was read or made");
@@ -120,7 +128,7 @@ struct Mended<D: Disk> {
 }
 
 impl<D: Disk> Reader<'_, D> {
-    fn list(&self) -> Result<Listed, ShardLogError> {
+    pub fn list(&self) -> Result<Listed, ShardLogError> {
         let mut segments = segments_in(self.disk, self.directory)?;
         let mut leftover = None;
         if let Some(last) = segments.last()
@@ -190,7 +198,7 @@ impl<D: Disk> Reader<'_, D> {
     }
 
     /// Reads a segment after which another was begun at the logical offset `next`: so all of it was durable.
-    fn read_ended(
+    pub fn read_ended(
         &self,
         segment: &Segment,
         bytes: &Bytes,
@@ -216,7 +224,7 @@ impl<D: Disk> Reader<'_, D> {
     }
 
     /// Reads the segment that was written to last: bad bytes that nothing vouches for are a torn tail.
-    fn read_last(
+    pub fn read_last(
         &self,
         segment: &Segment,
         bytes: &Bytes,
@@ -243,7 +251,7 @@ impl<D: Disk> Reader<'_, D> {
         bytes: &Bytes,
         on_batch: &mut dyn FnMut(u64, Bytes),
     ) -> Batches {
-        let mut batches = Batches { end: SEGMENT_HEADER_BYTES, durable: segment.first };
+        let mut batches = Batches { count: 0, end: SEGMENT_HEADER_BYTES, durable: segment.first };
         let header_at = |at| BatchHeader::decode(bytes.get(at..)?, self.seed, offset_at(segment, at));
         while let Some(header) = header_at(batches.end) {
             let start = batches.end + BATCH_HEADER_BYTES;
@@ -252,10 +260,9 @@ impl<D: Disk> Reader<'_, D> {
             if crc32c::crc32c(payload) != header.payload_checksum {
                 break;
             }
-            if offset_at(segment, end) > self.from {
-                on_batch(header.offset, bytes.slice(start..end));
-            }
-            batches = Batches { end, durable: batches.durable.max(header.durable) };
+            on_batch(header.offset, bytes.slice(start..end));
+            let durable = batches.durable.max(header.durable);
+            batches = Batches { count: batches.count + 1, end, durable };
         }
         batches
     }
@@ -274,7 +281,7 @@ impl<D: Disk> Reader<'_, D> {
     }
 
     /// A whole file. Memory is asked for after the length that it really has, and may be refused.
-    fn read_whole(&self, segment: &Segment) -> Result<(D::File, Bytes), ShardLogError> {
+    pub fn read_whole(&self, segment: &Segment) -> Result<(D::File, Bytes), ShardLogError> {
         let path = self.path_of(segment.first);
         let file = self.disk.open(&path).map_err(failed("cannot open", &path))?;
         let mut bytes = Vec::new();
@@ -293,17 +300,17 @@ impl<D: Disk> Reader<'_, D> {
         self.disk.remove(&path).map_err(failed("cannot remove", &path))
     }
 
-    fn missing(&self, from: u64, to: u64) -> ShardLogError {
+    pub fn missing(&self, from: u64, to: u64) -> ShardLogError {
         ShardLogError::Missing { directory: self.directory.to_owned(), from, to }
     }
 
-    fn path_of(&self, first: u64) -> PathBuf {
+    pub fn path_of(&self, first: u64) -> PathBuf {
         self.directory.join(segment_name(first))
     }
 }
 
 /// The segments by their names, oldest first, with their lengths.
-fn segments_in<D: Disk>(disk: &D, directory: &Path) -> Result<Vec<Segment>, ShardLogError> {
+pub(super) fn segments_in<D: Disk>(disk: &D, directory: &Path) -> Result<Vec<Segment>, ShardLogError> {
     let mut segments = Vec::new();
     for name in disk.list(directory).map_err(failed("cannot list", directory))? {
         let Some(first) = offset_of_name(&name) else { continue };

@@ -1,4 +1,9 @@
 //! The messages between shards, as bytes. Written by hand: this is the path of every replicated write.
+//!
+//! Records are most of what nodes send each other. The bodies of large ones are compressed, each by itself, in a message
+//! of its own kind, so that small ones cost nothing. Chunks are compressed already; requests that are passed on and their
+//! replies stay as they are. What a frame decompresses to counts for its length at both ends, so that it never comes to
+//! more than one that is not compressed.
 
 use super::codec::{Reader, put_bytes, put_number, put_position, put_request_id};
 use super::{FRAME_BYTES_GOAL, FrameError, KIND_SHARD, begin, finish};
@@ -6,6 +11,8 @@ use replication::message::{
     Append, AppendOutcome, Appended, Chunk, ChunkStored, Forward, ForwardOutcome, Forwarded, Message,
     SnapshotEnd,
 };
+use storage::compression::{LARGE_VALUE_BYTES, compressed, decompress};
+use storage::record::{Record, encode_parts};
 use types::limits::PEER_FRAME_BYTES_MAX;
 use types::settings::{ReadLevel, WriteLevel};
 use types::{Epoch, Lsn, PartitionId, Version};
@@ -16,6 +23,8 @@ const CHUNK: u8 = 3;
 const CHUNK_STORED: u8 = 4;
 const FORWARD: u8 = 5;
 const FORWARDED: u8 = 6;
+/// From format 2 on.
+const APPEND_COMPRESSED: u8 = 7;
 
 /// Appends messages as one frame, or as several where one would grow beyond some megabytes.
 ///
@@ -23,17 +32,21 @@ const FORWARDED: u8 = 6;
 pub fn encode_shard(messages: &[Message], out: &mut Vec<u8>) -> usize {
     let mut too_large = 0;
     let mut start = None;
+    // Bytes that compressing has saved in this frame.
+    let mut saved = 0;
     for message in messages {
         let frame = *start.get_or_insert_with(|| begin(out, KIND_SHARD));
         let before = out.len();
-        encode(message, out);
-        if out.len() - before > PEER_FRAME_BYTES_MAX - FRAME_BYTES_GOAL {
+        let saved_here = encode(message, out);
+        if out.len() - before + saved_here > PEER_FRAME_BYTES_MAX - FRAME_BYTES_GOAL {
             out.truncate(before);
             too_large += 1;
+        } else {
+            saved += saved_here;
         }
-        if out.len() - frame > FRAME_BYTES_GOAL {
+        if out.len() - frame + saved > FRAME_BYTES_GOAL {
             finish(out, frame);
-            start = None;
+            (start, saved) = (None, 0);
         }
     }
     if let Some(frame) = start {
@@ -42,27 +55,20 @@ pub fn encode_shard(messages: &[Message], out: &mut Vec<u8>) -> usize {
     too_large
 }
 
-pub(super) fn decode_all(reader: &mut Reader) -> Result<Vec<Message>, FrameError> {
+pub(super) fn decode_all(version: u8, reader: &mut Reader) -> Result<Vec<Message>, FrameError> {
     let mut messages = Vec::new();
+    // Bytes that may still be decompressed.
+    let mut room = if version == 1 { None } else { Some(PEER_FRAME_BYTES_MAX) };
     while !reader.is_empty() {
-        messages.push(decode(reader)?);
+        messages.push(decode(reader, &mut room)?);
     }
     Ok(messages)
 }
 
-fn encode(message: &Message, out: &mut Vec<u8>) {
+/// Returns how many bytes compressing has saved.
+fn encode(message: &Message, out: &mut Vec<u8>) -> usize {
     match message {
-        Message::Append(append) => {
-            out.push(APPEND);
-            put_partition(out, append.partition, append.epoch);
-            put_number(out, append.primary_since.0);
-            put_position(out, append.prev);
-            put_number(out, append.commit.0);
-            put_number(out, append.records.len() as u64);
-            for record in &append.records {
-                record.encode(out);
-            }
-        }
+        Message::Append(append) => return encode_append(append, out),
         Message::Appended(appended) => {
             out.push(APPENDED);
             put_partition(out, appended.partition, appended.epoch);
@@ -122,6 +128,45 @@ fn encode(message: &Message, out: &mut Vec<u8>) {
             }
         }
     }
+    0
+}
+
+fn encode_append(append: &Append, out: &mut Vec<u8>) -> usize {
+    let block_of = |record: &Record| {
+        if record.body.len() > LARGE_VALUE_BYTES { compressed(&record.body) } else { None }
+    };
+    let blocks: Vec<Option<Vec<u8>>> = if append.records.iter().any(|r| r.body.len() > LARGE_VALUE_BYTES) {
+        append.records.iter().map(block_of).collect()
+    } else {
+        Vec::new()
+    };
+    let any = blocks.iter().any(Option::is_some);
+    out.push(if any { APPEND_COMPRESSED } else { APPEND });
+    put_partition(out, append.partition, append.epoch);
+    put_number(out, append.primary_since.0);
+    put_position(out, append.prev);
+    put_number(out, append.commit.0);
+    put_number(out, append.records.len() as u64);
+    if !any {
+        append.records.iter().for_each(|record| record.encode(out));
+        return 0;
+    }
+    let mut saved = 0;
+    for (record, block) in append.records.iter().zip(blocks) {
+        match block {
+            None => {
+                put_number(out, 0);
+                record.encode(out);
+            }
+            Some(block) => {
+                put_number(out, record.body.len() as u64);
+                saved += record.body.len() - block.len();
+                let request = record.request.as_ref().map(|(id, reply)| (id, &reply[..]));
+                encode_parts(out, record.position, record.prev_epoch, record.time_ms, request, &block);
+            }
+        }
+    }
+    saved
 }
 
 fn encode_chunk(chunk: &Chunk, out: &mut Vec<u8>) {
@@ -154,16 +199,48 @@ fn put_partition(out: &mut Vec<u8>, partition: PartitionId, epoch: Epoch) {
     put_number(out, epoch.0);
 }
 
-fn decode(reader: &mut Reader) -> Result<Message, FrameError> {
-    match reader.byte()? {
-        APPEND => Ok(Message::Append(Append {
-            partition: PartitionId(reader.number_to()?),
-            epoch: Epoch(reader.number()?),
-            primary_since: Epoch(reader.number()?),
-            prev: reader.position()?,
-            commit: Lsn(reader.number()?),
-            records: reader.list(Reader::record)?,
-        })),
+/// Of `room` bytes may still be decompressed; `None`: the format has nothing that is compressed.
+fn decode(reader: &mut Reader, room: &mut Option<usize>) -> Result<Message, FrameError> {
+    match (reader.byte()?, room) {
+        (APPEND, _) => decode_append(reader, Reader::record).map(Message::Append),
+        (APPEND_COMPRESSED, Some(room)) => {
+            decode_append(reader, |reader| compressed_record(reader, room)).map(Message::Append)
+        }
+        (kind, _) => decode_other(kind, reader),
+    }
+}
+
+fn decode_append(
+    reader: &mut Reader,
+    record: impl FnMut(&mut Reader) -> Result<Record, FrameError>,
+) -> Result<Append, FrameError> {
+    Ok(Append {
+        partition: PartitionId(reader.number_to()?),
+        epoch: Epoch(reader.number()?),
+        primary_since: Epoch(reader.number()?),
+        prev: reader.position()?,
+        commit: Lsn(reader.number()?),
+        records: reader.list(record)?,
+    })
+}
+
+/// A record whose body may be a compressed block.
+fn compressed_record(reader: &mut Reader, room: &mut usize) -> Result<Record, FrameError> {
+    let length: usize = reader.number_to()?;
+    let mut record = reader.record()?;
+    if length > 0 {
+        *room = room
+            .checked_sub(length)
+            .ok_or(FrameError::Corrupt { what: "more comes out of it than a frame may hold" })?;
+        let body =
+            decompress(&record.body, length).map_err(|corrupt| FrameError::Corrupt { what: corrupt.what })?;
+        record.body = body.into();
+    }
+    Ok(record)
+}
+
+fn decode_other(kind: u8, reader: &mut Reader) -> Result<Message, FrameError> {
+    match kind {
         APPENDED => Ok(Message::Appended(Appended {
             partition: PartitionId(reader.number_to()?),
             epoch: Epoch(reader.number()?),
@@ -234,4 +311,30 @@ fn decode_chunk(reader: &mut Reader) -> Result<Chunk, FrameError> {
         None
     };
     Ok(Chunk { partition, epoch, primary_since, session, index, payload, end })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    #[test]
+    fn no_more_is_decompressed_than_there_is_room_for() {
+        let record = Record {
+            position: types::Position { epoch: Epoch(1), lsn: Lsn(1) },
+            prev_epoch: Epoch(1),
+            time_ms: 1,
+            request: None,
+            body: compressed(&[7; 10_000]).unwrap().into(),
+        };
+        let mut bytes = Vec::new();
+        put_number(&mut bytes, 10_000);
+        record.encode(&mut bytes);
+        let read =
+            |room: &mut usize| compressed_record(&mut Reader::new(Bytes::copy_from_slice(&bytes)), room);
+        let mut room = 19_999;
+        assert_eq!(read(&mut room).unwrap().body, &[7; 10_000][..]);
+        assert_eq!(room, 9_999);
+        assert!(matches!(read(&mut room), Err(FrameError::Corrupt { .. })));
+    }
 }

@@ -14,6 +14,12 @@ fn bytes() -> impl Strategy<Value = Bytes> {
     proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
 }
 
+/// Effects of a record, a few of them large.
+fn body() -> impl Strategy<Value = Bytes> {
+    let large = (any::<u8>(), 4000usize..9000).prop_map(|(byte, bytes)| Bytes::from(vec![byte; bytes]));
+    prop_oneof![8 => bytes(), 1 => large]
+}
+
 fn position() -> impl Strategy<Value = Position> {
     any::<(u64, u64)>().prop_map(|(epoch, lsn)| Position { epoch: Epoch(epoch), lsn: Lsn(lsn) })
 }
@@ -29,7 +35,7 @@ fn request_id() -> impl Strategy<Value = RequestId> {
 
 fn record() -> impl Strategy<Value = Record> {
     let numbers = (any::<u64>(), 1u64.., any::<u64>(), any::<u64>());
-    (numbers, proptest::option::of((request_id(), bytes())), bytes()).prop_map(
+    (numbers, proptest::option::of((request_id(), bytes())), body()).prop_map(
         |((epoch, lsn, before, time_ms), request, body)| Record {
             position: Position { epoch: Epoch(epoch), lsn: Lsn(lsn) },
             prev_epoch: Epoch(epoch.saturating_sub(before)),
@@ -310,4 +316,148 @@ fn a_proof_covers_every_claim() {
         assert_ne!(other.proved(&challenge), proved);
     }
     assert_ne!(hello.proved(&Challenge { nonce: [9; 32] }), proved);
+}
+
+fn record_of(lsn: u64, body: Vec<u8>, request: Option<(RequestId, Bytes)>) -> Record {
+    let position = Position { epoch: Epoch(3), lsn: Lsn(lsn) };
+    Record { position, prev_epoch: Epoch(2), time_ms: 1_700_000_000_000, request, body: body.into() }
+}
+
+fn append_of(records: Vec<Record>) -> Message {
+    Message::Append(Append {
+        partition: PartitionId(5),
+        epoch: Epoch(3),
+        primary_since: Epoch(2),
+        prev: Position { epoch: Epoch(2), lsn: Lsn(8) },
+        commit: Lsn(7),
+        records,
+    })
+}
+
+/// Bytes that do not compress.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut number = 1u64;
+    let mut next = || {
+        number = number.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (number >> 56) as u8
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
+/// The bytes of messages, and of those the kind of the first.
+fn written(messages: &[Message]) -> (Vec<u8>, u8) {
+    let mut out = Vec::new();
+    assert_eq!(encode_shard(messages, &mut out), 0);
+    let kind = out[LENGTH_BYTES + HEAD_BYTES];
+    (out, kind)
+}
+
+#[test]
+fn large_records_are_compressed_where_it_helps() {
+    let id = RequestId { node: NodeId(1), incarnation: Incarnation(2), shard: ShardId(3), sequence: 4 };
+    let reply = Some((id, Bytes::from_static(b"OK")));
+    let cases = [
+        (vec![record_of(9, vec![7; 4096], None)], 1),
+        (vec![record_of(9, vec![7; 4097], None)], 7),
+        (vec![record_of(9, noise(8192), None)], 1),
+        (vec![record_of(9, vec![7; 4 << 20], None)], 7),
+        (vec![record_of(9, vec![7; (4 << 20) + 1], None)], 1),
+        (
+            vec![
+                record_of(9, b"small".to_vec(), reply.clone()),
+                record_of(10, vec![7; 8192], reply),
+                record_of(11, noise(8192), None),
+                record_of(12, Vec::new(), None),
+            ],
+            7,
+        ),
+    ];
+    for (records, expected) in cases {
+        let bytes: usize = records.iter().map(|record| record.body.len()).sum();
+        let compressible: usize =
+            records.iter().map(|record| record.body.iter().filter(|&&byte| byte == 7).count()).sum();
+        let messages = vec![append_of(records), append_of(vec![record_of(20, b"after".to_vec(), None)])];
+        let (out, kind) = written(&messages);
+        assert_eq!(kind, expected, "{bytes} bytes");
+        if expected == 7 {
+            assert!(out.len() < bytes - compressible / 8 * 7, "{} of {bytes}", out.len());
+        }
+        let mut reader = FrameReader::open();
+        reader.push(&out);
+        let (first, rest) = messages.split_at(if bytes >= 4 << 20 { 1 } else { 2 });
+        let expected = [first, rest].into_iter().filter(|part| !part.is_empty());
+        // Too much to be printed.
+        assert!(
+            read_all(&mut reader) == expected.map(|part| Frame::Shard(part.to_vec())).collect::<Vec<_>>()
+        );
+    }
+}
+
+/// What comes out of a frame counts, not what it has shrunk to: a reader holds no more than without compression.
+#[test]
+fn a_frame_of_compressed_records_is_closed_as_early_as_one_of_others() {
+    let messages: Vec<Message> =
+        (0..6).map(|at| append_of(vec![record_of(at + 9, vec![7; 2 << 20], None)])).collect();
+    let (out, _) = written(&messages);
+    let mut reader = FrameReader::open();
+    reader.push(&out);
+    let frames = read_all(&mut reader);
+    assert!(out.len() < 1 << 20);
+    let expected: Vec<Frame> = messages.chunks(2).map(|part| Frame::Shard(part.to_vec())).collect();
+    // Too much to be printed.
+    assert!(frames == expected);
+}
+
+#[test]
+fn a_compressed_record_that_lies_is_refused() {
+    let (out, kind) = written(&[append_of(vec![record_of(9, vec![7; 5000], None)])]);
+    let body = &out[LENGTH_BYTES..];
+    assert_eq!(kind, 7);
+    // Partition, epoch, reign, position before, commit lsn and count are a byte each; then the length: 5000.
+    let at = HEAD_BYTES + 8;
+    assert_eq!(body[at..at + 2], [0x88, 0x27]);
+    for wrong in [[0x87, 0x27], [0x89, 0x27], [0xff, 0x7f], [0x81, 0x00]] {
+        let mut other = body.to_vec();
+        other[at..at + 2].copy_from_slice(&wrong);
+        assert!(matches!(decode(other.into()), Err(FrameError::Corrupt { .. })), "{wrong:x?}");
+    }
+    for cut in 0..body.len() {
+        assert!(decode(Bytes::copy_from_slice(&body[..cut])).is_err() || cut == HEAD_BYTES, "{cut}");
+    }
+    for bit in 0..body.len() * 8 {
+        let mut other = body.to_vec();
+        other[bit / 8] ^= 1 << (bit % 8);
+        let _ = decode(other.into());
+    }
+}
+
+/// Frames of the format before: the same but for the version, and without compressed records.
+#[test]
+fn frames_of_format_1_are_read() {
+    let frame = [
+        24, 0, 0, 0, 1, 16, // length, version, kind
+        1, 5, 3, 2, 2, 8, 7,
+        1, // Append: partition, epoch, reign, position before, commit lsn, one record
+        3, 9, 2, 0xe8, 0x07, 0, 3, b'a', b'b', b'c', // the record
+        2, 5, 3, 2, // Appended: partition, epoch, Empty
+    ];
+    let mut reader = FrameReader::open();
+    reader.push(&frame);
+    let record = Record { time_ms: 1000, ..record_of(9, b"abc".to_vec(), None) };
+    let appended = Appended { partition: PartitionId(5), epoch: Epoch(3), outcome: AppendOutcome::Empty };
+    assert_eq!(
+        read_all(&mut reader),
+        [Frame::Shard(vec![append_of(vec![record]), Message::Appended(appended)])]
+    );
+
+    let (out, _) = written(&[append_of(vec![record_of(9, vec![7; 5000], None)])]);
+    let of_version = |version: u8| {
+        let mut body = out[LENGTH_BYTES..].to_vec();
+        body[0] = version;
+        decode(body.into())
+    };
+    assert!(of_version(2).is_ok());
+    assert!(matches!(of_version(1), Err(FrameError::Corrupt { .. })));
+    assert_eq!(of_version(0), Err(FrameError::Version { found: 0 }));
+    assert_eq!(of_version(3), Err(FrameError::Version { found: 3 }));
 }
