@@ -146,6 +146,8 @@ impl<W> Partition<W> {
             let shared = self.log.common_with(prev).unwrap_or(base);
             return Some(AppendOutcome::Behind(shared));
         }
+        // Its own commit begins at a snapshot's base, which may not be committed until all is that the snapshot shows.
+        let known = if backup.is_complete() { self.commit } else { Lsn(0) };
         let mut end = prev;
         for record in &records {
             let follows = record.prev() == end && record.position.epoch >= record.prev_epoch;
@@ -177,7 +179,7 @@ impl<W> Partition<W> {
                 self.durable = self.durable.min(after);
             }
             if self.durability.logs() {
-                log.record(self.id, self.commit, &NewRecord::of(&record));
+                log.record(self.id, known, &NewRecord::of(&record));
                 log.tail(Tail { partition: self.id, life: self.life, lsn });
                 self.on_disk = true;
             }
