@@ -76,6 +76,11 @@ impl<W> Partition<W> {
             self.apply_up_to(upto);
         }
         if !same_reign {
+            let is_filling = matches!(&self.role, Role::Backup(backup) if backup.is_filling());
+            if state.primary.is_none() && !is_filling {
+                // Nobody leads: this copy may be asked to go on with what it has (rule 20).
+                return;
+            }
             self.begin_reign(state.primary_since, log);
         }
     }
