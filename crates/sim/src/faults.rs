@@ -78,9 +78,12 @@ pub struct Keeping {
 }
 
 impl Keeping {
+    /// Nothing on disk.
+    pub const OFF: Keeping = Keeping { log: LogMode::Off, fsync: Fsync::Always, lossy: false, log_bytes: 0 };
+
     /// A mode drawn from a seed: most have a log that is always synced, many none, some one that is synced later.
     pub fn draw(random: &mut Random) -> Keeping {
-        let mut keeping = Keeping { log: LogMode::On, fsync: Fsync::Always, lossy: false, log_bytes: 0 };
+        let mut keeping = Keeping { log: LogMode::On, ..Keeping::OFF };
         match random.below(20) {
             0..=7 => keeping.log = LogMode::Off,
             8..=15 => {}

@@ -2,8 +2,9 @@
 //!
 //! The simulator runs the code that ships: [`process`] joins the machines of a node as the server does, and
 //! [`world`] gives them a network that loses, delays and cuts ([`network`]), clocks that disagree ([`clock`]), a disk
-//! that forgets what was not synced ([`disk`]), clients ([`client`]) and a schedule of faults ([`faults`]), all drawn
-//! from one seed. After every event the invariants in [`checks`] are looked at; at the end the clients' [`history`]
+//! that forgets what was not synced ([`disk`]), takes its time ([`log_thread`]), fails and is full, clients ([`client`])
+//! and a schedule of faults ([`faults`]), all drawn from one seed. Most seeds keep a log on disk; of some all machines lose
+//! power before it is synced ([`losses`]). After every event the invariants in [`checks`] are looked at; at the end the clients' [`history`]
 //! has to be linearizable ([`linearizability`]), and once all is healed the cluster has to be whole again.
 //!
 //! A run is a function of its seed and the code: the same seed gives the same [`trace`], to the last message.

@@ -53,6 +53,8 @@ pub struct Options {
     pub keep_trace: bool,
     /// Print the trace as it grows.
     pub print_trace: bool,
+    /// Nothing is kept on disk, whatever the seed draws.
+    pub log_off: bool,
 }
 
 /// What a run was like.
@@ -205,7 +207,8 @@ impl World {
         let shards = random.between(1, 2) as u16;
         let ordered = random.chance(500);
         let fat = random.chance(500);
-        let keeping = Keeping::draw(&mut random);
+        let drawn = Keeping::draw(&mut random);
+        let keeping = if options.log_off { Keeping::OFF } else { drawn };
         let plan = Plan::draw(random.fork(), keeping);
         let settings = (1..=NODES).map(|id| Arc::new(settings_of(id, copies, shards, keeping))).collect();
         let nodes = (0..NODES).map(|_| Node::new(Clock::draw(&mut random))).collect();

@@ -15,11 +15,16 @@ fn seeds_max(bug: Bug) -> u64 {
     }
 }
 
+/// Whether a bug shows only where a process that restarts has lost what it held.
+fn needs_log_off(bug: Bug) -> bool {
+    bug == Bug::BelievesOldIncarnation
+}
+
 /// The first seed that finds a bug, and what it says.
 fn found_by(bug: Bug) -> Option<(u64, String)> {
     plant(Some(bug));
     let found = (0..seeds_max(bug)).find_map(|seed| {
-        let options = Options { keep_trace: false, print_trace: false };
+        let options = Options { log_off: needs_log_off(bug), ..Options::default() };
         match catch_unwind(AssertUnwindSafe(|| run(seed, options))) {
             Ok(Ok(_)) => None,
             Ok(Err(failure)) => Some((seed, failure.what)),

@@ -41,7 +41,7 @@ pub enum Bug {
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 11] = [
+pub const BUGS: [Bug; 13] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -52,6 +52,8 @@ pub const BUGS: [Bug; 11] = [
     Bug::PromotesOutsider,
     Bug::DropsTail,
     Bug::AppliesEarly,
+    Bug::KeepsLostSeats,
+    Bug::AcknowledgesUnsynced,
     Bug::RunsAgain,
 ];
 

@@ -48,7 +48,7 @@ fn replay(seed: u64) -> String {
 
 fn report(failure: &Failure) {
     // The run is a function of its seed: the same once more, with its last lines.
-    let again = run(failure.seed, Options { keep_trace: true, print_trace: false });
+    let again = run(failure.seed, Options { keep_trace: true, ..Options::default() });
     if let Err(again) = again {
         again.trace.iter().for_each(|line| println!("{line}"));
     }
@@ -103,7 +103,7 @@ fn main() {
                         return;
                     }
                     SEED.set(seed);
-                    match run(seed, Options { keep_trace: false, print_trace: arguments.trace }) {
+                    match run(seed, Options { print_trace: arguments.trace, ..Options::default() }) {
                         Ok(summary) => {
                             operations.fetch_add(summary.operations as u64, Ordering::Relaxed);
                             unknown.fetch_add(summary.unknown as u64, Ordering::Relaxed);
