@@ -149,7 +149,8 @@ impl Process {
             seed,
             kept,
         };
-        let control = ControlDriver::open(disk.clone(), directory, config, now).map_err(|error| error.to_string())?;
+        let control =
+            ControlDriver::open(disk.clone(), directory, config, now).map_err(|error| error.to_string())?;
         let heart_config = control.heart_config(&settings).map_err(|error| error.to_string())?;
         let heart = HeartDriver::new(heart_config, published.clone(), now);
         let identity = control.identity();
@@ -176,8 +177,7 @@ impl Process {
                 directory: recover::shard_directory(directory, shard),
                 identity: file_identity(&settings, shard),
             };
-            let thread =
-                LogThread::new(place, open.log, open.begin, settings.fsync, published.clone(), now);
+            let thread = LogThread::new(place, open.log, open.begin, settings.fsync, published.clone(), now);
             let thread = thread.map_err(|error| error.to_string())?;
             logs.push(thread);
         }
