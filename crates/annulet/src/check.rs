@@ -159,8 +159,18 @@ fn render(report: &Report) -> String {
 }
 
 fn table(shards: &[(ShardId, ShardLook)]) -> Table {
-    const HEADER: [&str; 9] =
-        ["shard", "segments", "bytes", "batches", "entries", "snapshots", "bytes of these", "copies", "keys"];
+    const HEADER: [&str; 10] = [
+        "shard",
+        "segments",
+        "bytes",
+        "batches",
+        "entries",
+        "snapshots",
+        "bytes of these",
+        "copies",
+        "keys",
+        "tail",
+    ];
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(HEADER);
     for (shard, look) in shards {
@@ -174,6 +184,7 @@ fn table(shards: &[(ShardId, ShardLook)]) -> Table {
             look.snapshot_bytes,
             look.copies,
             look.keys,
+            look.tail,
         ];
         table.add_row(numbers.map(|number| number.to_string()));
     }
@@ -209,6 +220,7 @@ fn as_json(reports: &[Report]) -> Value {
             "snapshot_bytes": look.snapshot_bytes,
             "copies": look.copies,
             "keys": look.keys,
+            "tail": look.tail,
         })
     };
     let node = |report: &Report| {

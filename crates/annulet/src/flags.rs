@@ -342,7 +342,8 @@ Example:
 const CHECK: &str = "\
 Reads everything in the data directory of a stopped node, to the last byte, and changes nothing: the control file, each shard's \
 log and snapshots. It makes every copy again in memory, as a start does, and throws it away; so it needs memory for the largest \
-shard, and time to read all files. DIR is a node's own directory, or that of `annulet up`, which holds the directories of its nodes.
+shard, and time to read all files. `keys` are of writes that are known to be committed, `tail` counts the records after these, which \
+the next start settles with the other copies. DIR is a node's own directory, or that of `annulet up`, which holds the directories of its nodes.
 
 A line that begins with - is harmless: a torn tail is what a crash leaves, was never synced and is cut off by the next start. \
 One that begins with ! is lost or damaged; it names the file, the place and what to do. The last line is `ok`, or what is wrong.

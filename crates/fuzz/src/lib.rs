@@ -17,10 +17,12 @@ pub mod connection;
 pub mod frames;
 pub mod input;
 pub mod journal;
+pub mod log;
 pub mod meter;
 pub mod records;
 pub mod replies;
 pub mod requests;
+pub mod snapshots;
 
 /// Something that takes any bytes.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +40,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "connection", run: connection::run, words: connection::words },
     Target { name: "frames", run: frames::run, words: Vec::new },
     Target { name: "journal", run: journal::run, words: journal::words },
+    Target { name: "log", run: log::run, words: log::words },
     Target { name: "records", run: records::run, words: Vec::new },
     Target { name: "replies", run: replies::run, words: replies::words },
     Target { name: "requests", run: requests::run, words: requests::words },
+    Target { name: "snapshots", run: snapshots::run, words: snapshots::words },
 ];

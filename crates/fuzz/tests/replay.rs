@@ -115,6 +115,11 @@ fn journal() {
 }
 
 #[test]
+fn log() {
+    replay("log");
+}
+
+#[test]
 fn records() {
     replay("records");
 }
@@ -127,6 +132,11 @@ fn replies() {
 #[test]
 fn requests() {
     replay("requests");
+}
+
+#[test]
+fn snapshots() {
+    replay("snapshots");
 }
 
 /// Every target has its program, its corpus and its test here.

@@ -69,6 +69,16 @@ impl Finding {
         self
     }
 
+    /// In a log or a snapshot, of which a start helps itself: what becomes of the copies is for the caller to say.
+    fn rot(path: &Path, offset: u64) -> Finding {
+        let text = format!(
+            "{} is damaged at byte {offset}: it was written and synced, and no longer reads back. The disk may be failing. Do not \
+             edit the file",
+            path.display()
+        );
+        Finding::new(Severity::Damaged, path, text).at(offset)
+    }
+
     fn torn(torn: &Torn) -> Finding {
         let Torn { path, offset, bytes } = torn;
         let text = format!(
@@ -97,8 +107,15 @@ impl From<&ShardLogError> for Finding {
     fn from(error: &ShardLogError) -> Finding {
         let text = error.to_string();
         match error {
-            ShardLogError::Rot { path, offset } => Finding::new(Severity::Damaged, path, text).at(*offset),
-            ShardLogError::Missing { directory, .. } => Finding::new(Severity::Damaged, directory, text),
+            ShardLogError::Rot { path, offset } => Finding::rot(path, *offset),
+            ShardLogError::Missing { directory, from, to } => {
+                let text = format!(
+                    "{} lacks the log's bytes from {from} to {to}: a file that starts with log- is gone, or was cut. Put it back \
+                     if it was moved",
+                    directory.display()
+                );
+                Finding::new(Severity::Damaged, directory, text)
+            }
             ShardLogError::Io { path, .. }
             | ShardLogError::Full { path, .. }
             | ShardLogError::FormatVersion { path, .. }
@@ -113,7 +130,7 @@ impl From<&SnapshotError> for Finding {
     fn from(error: &SnapshotError) -> Finding {
         let text = error.to_string();
         match error {
-            SnapshotError::Rot { path, offset } => Finding::new(Severity::Damaged, path, text).at(*offset),
+            SnapshotError::Rot { path, offset } => Finding::rot(path, *offset),
             SnapshotError::Chunk { path, offset, .. } => {
                 Finding::new(Severity::Unreadable, path, text).at(*offset)
             }
@@ -208,6 +225,8 @@ pub struct ShardLook {
     pub copies: u64,
     /// Keys in these, of writes that are known to be committed.
     pub keys: u64,
+    /// Records in these of which nobody knows yet whether they are committed: a start finds out with the other copies.
+    pub tail: u64,
     /// What is not as it should be.
     pub findings: Vec<Finding>,
 }
@@ -250,6 +269,7 @@ pub fn look_at_shard<D: Disk>(
             partition.recovered(&recovery, &mut LogTurn::default());
             look.copies += 1;
             look.keys += partition.table().len() as u64;
+            look.tail += partition.tail().lsn.0.saturating_sub(partition.commit().0);
         }
     }
     for finding in &mut look.findings {
@@ -300,7 +320,7 @@ fn look_at_snapshots<D: Disk>(
             }
             Err(error) => {
                 look.findings.push(Finding::from(&error).of(Some(id)));
-                copy.lost = Some("its snapshot is damaged, or cannot be read".to_owned());
+                copy.lost = Some("its snapshot is damaged, or not to be read".to_owned());
             }
         }
         copies.insert(id, copy);

@@ -158,7 +158,8 @@ fn all_is_well(dead: &Dead) {
         shards.iter().map(|shard| shard[name].as_u64().expect("a number")).sum::<u64>()
     };
     assert_eq!((sum("snapshots"), sum("copies")), (32, 32));
-    // The last writes may not be known to be committed.
+    // The last writes are not known to be committed.
+    assert!((1..=100).contains(&sum("tail")), "{}", sum("tail"));
     assert!((KEYS as u64 - 4..=KEYS as u64).contains(&sum("keys")), "{}", sum("keys"));
     assert!(sum("batches") > 0 && sum("entries") >= sum("batches"));
     let said = text(&check(&dead.whole(), &[]).stdout);
