@@ -260,13 +260,13 @@ pub fn look_at_shard<D: Disk>(
         let starts = look.findings.iter().all(|finding| finding.severity < Severity::Unreadable);
         for (id, copy) in copies {
             let Copy { mut partition, recovery, lost, .. } = copy;
-            if let Some(why) = lost {
+            let recovered = partition.recovered(&recovery, &mut LogTurn::default());
+            if let Some(why) = lost.or(recovered.err().map(|corrupt| corrupt.to_string())) {
                 let finding = given_up(&directory, id, &why);
                 // Where something cannot be read a node does not start.
                 look.findings.push(if starts { finding.then(ONE_GIVEN_UP) } else { finding });
                 continue;
             }
-            partition.recovered(&recovery, &mut LogTurn::default());
             look.copies += 1;
             look.keys += partition.table().len() as u64;
             look.tail += partition.tail().lsn.0.saturating_sub(partition.commit().0);
@@ -316,7 +316,7 @@ fn look_at_snapshots<D: Disk>(
         match snapshot_file::read_snapshot(disk, &path, &config.identity, &mut on_header, &mut on_chunk) {
             Ok(loaded) => {
                 copy.from = loaded.log_offset;
-                copy.partition.recover_end(loaded.end);
+                copy.partition.recover_end(&mut copy.recovery, loaded.end);
             }
             Err(error) => {
                 look.findings.push(Finding::from(&error).of(Some(id)));

@@ -265,11 +265,16 @@ fn finish<D: Disk>(
         first: LogTurn::default(),
     };
     for (id, mut copy) in copies {
-        if let Some(why) = copy.lost {
+        let usable = match copy.lost {
+            Some(why) => Err(why),
+            None => copy
+                .partition
+                .recovered(&copy.recovery, &mut result.first)
+                .map_err(|corrupt| corrupt.to_string()),
+        };
+        if let Err(why) = usable {
             lost.push((id, why));
             copy.partition.abandon(&mut result.first);
-        } else {
-            copy.partition.recovered(&copy.recovery, &mut result.first);
         }
         if let Some(offset) = copy.needed_from {
             result.needed_from.insert(id, offset);
@@ -304,7 +309,7 @@ fn load_snapshots<D: Disk + Clone>(
         match snapshot_file::read_snapshot(disk, &path, &config.identity, &mut |_| {}, &mut on_chunk) {
             Ok(loaded) => {
                 copy.from = loaded.log_offset;
-                copy.partition.recover_end(loaded.end);
+                copy.partition.recover_end(&mut copy.recovery, loaded.end);
             }
             Err(error @ SnapshotError::Rot { .. }) => {
                 copy.lost = Some(error.to_string());

@@ -64,7 +64,8 @@ impl<W> Partition<W> {
     pub(crate) fn follow_map(&mut self, state: &PartitionState, same_reign: bool, log: &mut LogTurn) {
         let in_sync = state.in_sync.contains(self.me);
         if !matches!(self.role, Role::Backup(_)) {
-            self.role = Role::Backup(Backup::default());
+            let filling = self.unsettled.take().map_or(Filling::Whole, Filling::Until);
+            self.role = Role::Backup(Backup { filling, ..Backup::default() });
         }
         let Role::Backup(backup) = &mut self.role else { return };
         backup.in_sync = in_sync;

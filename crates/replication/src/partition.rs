@@ -74,6 +74,8 @@ pub struct Partition<W> {
     pub(crate) durable: Lsn,
     /// Whether the disk may have anything of it.
     pub(crate) on_disk: bool,
+    /// A copy that came back from its disk shows what counts only once this is committed.
+    pub(crate) unsettled: Option<Lsn>,
 }
 
 impl<W> Partition<W> {
@@ -99,6 +101,7 @@ impl<W> Partition<W> {
             life: 0,
             durable: Lsn(0),
             on_disk: false,
+            unsettled: None,
         }
     }
 
@@ -201,7 +204,7 @@ impl<W> Partition<W> {
 
     /// Whether a snapshot is being taken in, or what it shows is not committed yet.
     pub fn is_incomplete(&self) -> bool {
-        matches!(&self.role, Role::Backup(backup) if !backup.is_complete())
+        self.unsettled.is_some() || matches!(&self.role, Role::Backup(backup) if !backup.is_complete())
     }
 
     /// What it can do with a request now.
@@ -527,6 +530,8 @@ impl<W> Partition<W> {
         if planted::is(Bug::DropsTail) {
             self.log.truncate_after(self.commit);
         }
+        // What it shows is in its log, and so it commits it.
+        self.unsettled = None;
         self.primary_since = state.primary_since;
         self.requests.begin_reign();
         self.role = Role::Primary(Primary::new(context, self.id, self.me, state));
@@ -561,6 +566,7 @@ impl<W> Partition<W> {
     pub(crate) fn forget(&mut self) {
         self.life += 1;
         self.durable = Lsn(0);
+        self.unsettled = None;
         let hasher = self.table.hasher();
         self.table = Table::new(hasher);
         self.uncommitted = Uncommitted::default();

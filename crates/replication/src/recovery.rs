@@ -16,8 +16,10 @@ use types::Lsn;
 pub struct Recovery {
     /// A snapshot sent by another node is being read back, and has not ended yet.
     filling: bool,
-    /// What a snapshot shows counts only once this is committed.
+    /// What another node's snapshot shows counts only once this is committed.
     complete_at: Lsn,
+    /// What this node's own snapshot shows, which was committed when it was written.
+    shown: Lsn,
 }
 
 impl<W> Partition<W> {
@@ -27,8 +29,13 @@ impl<W> Partition<W> {
         snapshot::load_chunk(chunk, &mut self.table).map(|_| ())
     }
 
-    /// The end of its snapshot. One that stands in a file of its own was written once all that it shows was committed.
-    pub fn recover_end(&mut self, end: SnapshotEnd) {
+    /// The end of its snapshot, which stands in a file of its own: it was written once all that it shows was committed.
+    pub fn recover_end(&mut self, recovery: &mut Recovery, end: SnapshotEnd) {
+        recovery.shown = end.complete_at;
+        self.take_end(end);
+    }
+
+    fn take_end(&mut self, end: SnapshotEnd) {
         self.log.reset(end.base);
         self.commit = end.base.lsn;
         self.last_time_ms = end.time_ms;
@@ -58,7 +65,7 @@ impl<W> Partition<W> {
                 let body = Bytes::copy_from_slice(&record.body);
                 let request = record.request.map(|(id, reply)| (id, Bytes::copy_from_slice(&reply)));
                 self.log.append(Record { body, request, ..record });
-                let upto = commit.min(self.log.last().lsn);
+                let upto = commit.max(recovery.shown).min(self.log.last().lsn);
                 if upto > self.commit {
                     self.apply_up_to(upto);
                     self.trim_log(Lsn(u64::MAX));
@@ -80,8 +87,8 @@ impl<W> Partition<W> {
                 self.recover_chunk(&payload)?;
             }
             LogEntry::Filled { end, .. } => {
-                *recovery = Recovery { filling: false, complete_at: end.complete_at };
-                self.recover_end(end);
+                *recovery = Recovery { complete_at: end.complete_at, ..Recovery::default() };
+                self.take_end(end);
             }
         }
         Ok(())
@@ -93,11 +100,19 @@ impl<W> Partition<W> {
         self.wipe(log);
     }
 
-    /// That was all. What another node's snapshot left unfinished is given up: such a copy counted for nothing.
-    pub fn recovered(&mut self, recovery: &Recovery, log: &mut LogTurn) {
-        if recovery.filling || self.commit < recovery.complete_at {
+    /// That was all. What another node's snapshot left unfinished is given up: such a copy counted for nothing. Where only word
+    /// of the commit is missing, it may count by now, and the map says whether it does.
+    pub fn recovered(&mut self, recovery: &Recovery, log: &mut LogTurn) -> Result<(), Corrupt> {
+        let last = self.log.last().lsn;
+        if last < recovery.shown {
+            return Err(Corrupt { what: "a snapshot that shows more than the log holds" });
+        }
+        if recovery.filling || last < recovery.complete_at {
             self.wipe(log);
+        } else if self.commit < recovery.complete_at {
+            self.unsettled = Some(recovery.complete_at);
         }
         self.durable = self.log.last().lsn;
+        Ok(())
     }
 }
