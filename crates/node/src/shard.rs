@@ -281,6 +281,9 @@ impl Shard {
                 && partition.is_news(state)
             {
                 partition.on_map(&self.context, state, &mut self.outbox);
+                if self.retiring {
+                    partition.retire();
+                }
                 self.dirty.push(id);
             }
         }
@@ -382,7 +385,7 @@ impl Shard {
         self.at(now);
         self.retiring = true;
         for partition in self.partitions.iter_mut() {
-            partition.retire(&self.context);
+            partition.retire();
         }
     }
 

@@ -25,6 +25,8 @@ pub(crate) struct Primary<W> {
     pub serving: bool,
     /// Whether it is to be handed over, so that none may run any more (rule 10).
     pub retiring: bool,
+    /// No copy joins any more.
+    takes_in_none: bool,
     /// The record that opened the reign: once it is committed, the tail is.
     pub align_to: Lsn,
     /// Whose acknowledgement a commit needs: the in-sync set, and a joiner that is being proposed.
@@ -59,6 +61,7 @@ impl<W> Primary<W> {
         let mut primary = Primary {
             serving: false,
             retiring: false,
+            takes_in_none: false,
             align_to: Lsn(0),
             required: NodeSet::new(),
             in_sync: NodeSet::new(),
@@ -200,7 +203,7 @@ impl<W> Primary<W> {
             }
             return;
         }
-        if self.proposal.is_some() || !self.serving {
+        if self.proposal.is_some() || !self.serving || self.takes_in_none {
             return;
         }
         let joiner = self.peers.iter().find(|(node, peer)| {
@@ -278,12 +281,14 @@ impl<W> Partition<W> {
         self.flush(context, out);
     }
 
-    /// The node is about to stop: where another copy can take over, this one orders no more, and lets it (rule 10).
-    pub fn retire(&mut self, context: &Context) {
+    /// The node is about to stop: where another copy can take over, this one orders no more, and lets it (rule 10). Where none
+    /// can, none is taken in any more: the node's release would be taken to be meant for that partition, too. One whose joining
+    /// is proposed may yet join. Called again after each map.
+    pub fn retire(&mut self) {
         let Role::Primary(primary) = &mut self.role else { return };
-        let in_sync = primary.in_sync;
-        primary.retiring =
-            primary.peers.keys().any(|&node| in_sync.contains(node) && context.map.is_active(node));
+        primary.takes_in_none = true;
+        primary.retiring |=
+            primary.peers.keys().any(|&node| primary.required.contains(node) || primary.in_sync.contains(node));
     }
 
     /// Whether it has ordered its last and not all of that is committed and told.
