@@ -287,8 +287,10 @@ impl<W> Partition<W> {
     pub fn retire(&mut self) {
         let Role::Primary(primary) = &mut self.role else { return };
         primary.takes_in_none = true;
-        primary.retiring |=
-            primary.peers.keys().any(|&node| primary.required.contains(node) || primary.in_sync.contains(node));
+        primary.retiring |= primary
+            .peers
+            .keys()
+            .any(|&node| primary.required.contains(node) || primary.in_sync.contains(node));
     }
 
     /// Whether it has ordered its last and not all of that is committed and told.
