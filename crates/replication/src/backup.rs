@@ -76,6 +76,11 @@ impl<W> Partition<W> {
             self.apply_up_to(upto);
         }
         if !same_reign {
+            let is_filling = matches!(&self.role, Role::Backup(backup) if backup.is_filling());
+            if state.primary.is_none() && !is_filling {
+                // Nobody leads: this copy may be asked to go on with what it has (rule 20).
+                return;
+            }
             self.begin_reign(state.primary_since, log);
         }
     }
@@ -146,6 +151,8 @@ impl<W> Partition<W> {
             let shared = self.log.common_with(prev).unwrap_or(base);
             return Some(AppendOutcome::Behind(shared));
         }
+        // Its own commit begins at a snapshot's base, which may not be committed until all is that the snapshot shows.
+        let known = if backup.is_complete() { self.commit } else { Lsn(0) };
         let mut end = prev;
         for record in &records {
             let follows = record.prev() == end && record.position.epoch >= record.prev_epoch;
@@ -177,7 +184,7 @@ impl<W> Partition<W> {
                 self.durable = self.durable.min(after);
             }
             if self.durability.logs() {
-                log.record(self.id, self.commit, &NewRecord::of(&record));
+                log.record(self.id, known, &NewRecord::of(&record));
                 log.tail(Tail { partition: self.id, life: self.life, lsn });
                 self.on_disk = true;
             }

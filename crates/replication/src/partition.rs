@@ -158,7 +158,8 @@ impl<W> Partition<W> {
     /// The position that a snapshot stands for which is begun now: all up to there is in the table.
     pub fn snapshot_base(&self) -> Position {
         match &self.role {
-            Role::Primary(_) => self.log.last(),
+            // Before it serves, what it has taken over is in its table as far as it is committed.
+            Role::Primary(primary) if primary.serving => self.log.last(),
             _ => self.log.position_at(self.commit).unwrap_or(self.log.base()),
         }
     }

@@ -18,6 +18,8 @@ pub struct Recovery {
     filling: bool,
     /// What another node's snapshot shows counts only once this is committed.
     complete_at: Lsn,
+    /// What its primary has told since to be committed: the copy's own commit begins at the snapshot's base, which may not be.
+    told: Lsn,
     /// What this node's own snapshot shows, which was committed when it was written.
     shown: Lsn,
 }
@@ -48,6 +50,7 @@ impl<W> Partition<W> {
         self.on_disk = true;
         match entry {
             LogEntry::Record { commit, record, .. } => {
+                recovery.told = recovery.told.max(commit);
                 let last = self.log.last();
                 let lsn = record.position.lsn;
                 if lsn <= self.log.base().lsn || self.log.position_at(lsn) == Some(record.position) {
@@ -109,7 +112,7 @@ impl<W> Partition<W> {
         }
         if recovery.filling || last < recovery.complete_at {
             self.wipe(log);
-        } else if self.commit < recovery.complete_at {
+        } else if recovery.told < recovery.complete_at {
             self.unsettled = Some(recovery.complete_at);
         }
         self.durable = self.log.last().lsn;

@@ -261,6 +261,8 @@ impl World {
     }
 
     fn run(&mut self) -> Result<Summary, String> {
+        let (keeping, kinds) = (self.keeping, self.plan.kinds.clone());
+        self.trace.event(0, &[12], || format!("{keeping:?}, faults: {kinds:?}"));
         for node in 0..NODES {
             self.start(node)?;
         }
