@@ -355,8 +355,13 @@ impl Peer {
             // Said before what it has confirmed since.
             AppendOutcome::Behind(theirs) if theirs.lsn < self.held => return false,
             AppendOutcome::Behind(theirs) => match &self.state {
-                // Everything sent after a lost message is answered so: one rewinding does for all of them.
-                State::Streaming { .. } if now.since(self.rewound_at) < RESEND / 8 => return false,
+                // Everything sent after a lost message is answered so: one rewinding does for all of them. But an answer that
+                // goes back behind it is another: the logs part before that.
+                State::Streaming { .. }
+                    if now.since(self.rewound_at) < RESEND / 8 && theirs.lsn >= self.aligned =>
+                {
+                    return false;
+                }
                 State::Streaming { .. } | State::Probing => {
                     self.rewound_at = now;
                     match log.common_with(theirs) {
