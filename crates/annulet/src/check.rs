@@ -169,7 +169,7 @@ fn table(shards: &[(ShardId, ShardLook)]) -> Table {
         "bytes of these",
         "copies",
         "keys",
-        "in the tails",
+        "tail",
     ];
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(HEADER);

@@ -14,14 +14,14 @@
 
 pub mod command;
 pub mod coordinator;
+mod frames;
 mod heart;
 mod machine;
 pub mod message;
 mod store;
 
 pub use command::Command;
+pub use frames::{RestoreError, Restored, Started, restore, start_frame};
 pub use heart::{Heart, HeartConfig, HeartEffects, HeartInput, HeartNotice, Pulse};
-pub use machine::{
-    Control, ControlConfig, ControlEffects, RestoreError, Restored, Started, restore, start_frame,
-};
+pub use machine::{Control, ControlConfig, ControlEffects};
 pub use message::{Beat, Change, Identity, Kept, MapChanges, Message, Registration};

@@ -154,12 +154,14 @@ fn half_requests_and_vain_promises_cost_little_and_harm_nobody() {
         let counting = scope.spawn(|| {
             let mut connection = connect(cluster.port, 2);
             let mut count = 0u64;
-            while !done.load(Ordering::Relaxed) {
+            loop {
                 count += 1;
                 let now: u64 = redis::cmd("INCR").arg("unharmed").query(&mut connection).unwrap();
                 assert_eq!(now, count);
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
             }
-            count
         });
         let stop = SetOnDrop(&done);
         let before = resident();
@@ -191,7 +193,7 @@ fn half_requests_and_vain_promises_cost_little_and_harm_nobody() {
         // A request that has not wholly come is not run when its sender goes away.
         assert_eq!(shown(&say(&mut connect(cluster.port, 2), "EXISTS forged")), "0");
         drop(stop);
-        assert!(counting.join().unwrap() > 0);
+        counting.join().unwrap();
     });
     assert!(cluster.is_whole());
 }

@@ -21,12 +21,13 @@ const SHARDS: usize = 2;
 const KEYS: usize = 300;
 
 impl Dead {
-    /// A node of two shards: keys, snapshots, some further writes, and a death without a word.
+    /// A node of two shards, one of two nodes: keys, snapshots, some further writes, and a death without a word.
     fn make() -> Dead {
         let directory = std::env::temp_dir().join(format!("annulet-look-{}", std::process::id()));
+        // The other keeps the launcher busy. Each has all copies.
         let cluster = LocalCluster::start_nodes(
-            1,
-            &["--shards", "2", "--partitions", "32", "--copies", "1", "--fsync", "always"],
+            2,
+            &["--shards", "2", "--partitions", "32", "--copies", "2", "--fsync", "always"],
         );
         let node = cluster.data_directory(1);
         let running = check(&node, &[]);

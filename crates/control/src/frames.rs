@@ -1,0 +1,147 @@
+//! What a node's control file holds, as frames: the start of a node, and what its part of the consensus must not forget.
+
+use crate::message::Kept;
+use protobuf::Message as _;
+use raft::eraftpb::{Entry, HardState, Snapshot};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use thiserror::Error;
+use types::{Incarnation, NodeId, PartitionId};
+
+/// The version of frames and entries on disk.
+pub(crate) const FORMAT: u8 = 2;
+
+/// Why a control file could not be read back.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum RestoreError {
+    /// A frame does not decode.
+    #[error(
+        "frame {at} of the control file does not decode; it was written by another version, or is damaged"
+    )]
+    Frame {
+        /// Which frame, from 0.
+        at: usize,
+    },
+    /// A frame has a format that this version does not know.
+    #[error("the control file has format {found}; this version knows {FORMAT}")]
+    Format {
+        /// The format found.
+        found: u8,
+    },
+}
+
+/// What a node's control file said at the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Started {
+    /// The newest incarnation issued. 0: none.
+    pub incarnation: Incarnation,
+    /// The directory's number. 0: none drawn yet.
+    pub directory: u64,
+    /// Reports that nothing has answered, for the heart.
+    pub reported: Vec<(NodeId, Incarnation)>,
+    /// Whether this directory comes back without the vote that an earlier one had.
+    pub rejoins: bool,
+    /// The oldest start of which all that was acknowledged since was still there at the last one.
+    pub kept_since: Incarnation,
+    /// But for these partitions, and which start found it so.
+    pub lost: Vec<(PartitionId, Incarnation)>,
+}
+
+/// A frame of the control file.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Frame {
+    Start {
+        incarnation: Incarnation,
+        directory: u64,
+        rejoins: bool,
+        kept_since: Incarnation,
+        lost: Vec<(PartitionId, Incarnation)>,
+    },
+    HardState(Vec<u8>),
+    Entries(Vec<Vec<u8>>),
+    Snapshot(Vec<u8>),
+    Reports(Vec<(NodeId, Report)>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub incarnation: Incarnation,
+    /// The coordinator's term that it was made in.
+    pub term: u64,
+    /// The newest entry applied when it was made: only a later one answers it.
+    pub applied: u64,
+    /// The heart's mark; 0 after a restart.
+    pub mark: u64,
+}
+
+pub(crate) fn encode_frame(frame: &Frame) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    bytes.extend(postcard::to_stdvec(frame).unwrap_or_default());
+    bytes
+}
+
+fn decode_frame(at: usize, bytes: &[u8]) -> Result<Frame, RestoreError> {
+    match bytes.split_first() {
+        Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|_| RestoreError::Frame { at }),
+        Some((&found, _)) => Err(RestoreError::Format { found }),
+        None => Err(RestoreError::Frame { at }),
+    }
+}
+
+/// What a control file said, read back before anything is decided.
+#[derive(Default)]
+pub struct Restored {
+    /// Of the node itself.
+    pub started: Started,
+    pub(crate) hard_state: HardState,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) snapshot: Option<Snapshot>,
+    pub(crate) reports: BTreeMap<NodeId, Report>,
+}
+
+/// Reads the frames of a control file.
+pub fn restore(frames: &[Vec<u8>]) -> Result<Restored, RestoreError> {
+    let mut restored = Restored::default();
+    for (at, bytes) in frames.iter().enumerate() {
+        let broken = RestoreError::Frame { at };
+        match decode_frame(at, bytes)? {
+            Frame::Start { incarnation, directory, rejoins, kept_since, lost } => {
+                restored.started.kept_since = kept_since;
+                restored.started.lost = lost;
+                restored.started.incarnation = incarnation;
+                restored.started.directory = directory;
+                restored.started.rejoins = rejoins;
+            }
+            Frame::HardState(bytes) => {
+                restored.hard_state = HardState::parse_from_bytes(&bytes).map_err(|_| broken)?;
+            }
+            Frame::Entries(list) => {
+                for bytes in list {
+                    let entry = Entry::parse_from_bytes(&bytes).map_err(|_| broken.clone())?;
+                    restored.entries.retain(|kept| kept.index < entry.index);
+                    restored.entries.push(entry);
+                }
+            }
+            Frame::Snapshot(bytes) => {
+                let snapshot = Snapshot::parse_from_bytes(&bytes).map_err(|_| broken)?;
+                let index = snapshot.get_metadata().index;
+                restored.entries.retain(|kept| kept.index > index);
+                restored.snapshot = Some(snapshot);
+            }
+            Frame::Reports(reports) => {
+                // Marks are the heart's own, which starts anew.
+                restored.reports =
+                    reports.into_iter().map(|(node, report)| (node, Report { mark: 0, ..report })).collect();
+            }
+        }
+    }
+    restored.started.reported =
+        restored.reports.iter().map(|(&node, report)| (node, report.incarnation)).collect();
+    Ok(restored)
+}
+
+/// The frame that issues an incarnation to a data directory: durable before the node says a word.
+pub fn start_frame(incarnation: Incarnation, directory: u64, rejoins: bool, kept: &Kept) -> Vec<u8> {
+    let (kept_since, lost) = (kept.since, kept.lost.clone());
+    encode_frame(&Frame::Start { incarnation, directory, rejoins, kept_since, lost })
+}
