@@ -9,9 +9,6 @@
 //! is what stale reads may see: on a primary, the newest state with the uncommitted changes thought away; on a
 //! backup, whose table holds nothing else, the table.
 //!
-//! [`Uncommitted`] keeps the undo of the records that are ordered but not committed, for three uses: what the
-//! committed view shows, what a reply waits for, and taking the changes back when a primary is deposed (rule 9).
-//!
 //! Expiry takes effect only as a logged removal (rule 14): a fresh look at a key whose time has come logs one
 //! first, and reports the key as absent; the committed view shows the key until that removal is committed.
 //!
@@ -19,9 +16,8 @@
 
 use crate::effect::Effect;
 use crate::table::{Entry, Piece, Table, Value};
+use crate::uncommitted::{Uncommitted, Undo, Undos, Was};
 use std::cell::Cell;
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher as StdHasher};
 use types::{Lsn, Version};
 
 // ---------------------------------------------------------------------------------------------------- changes
@@ -34,7 +30,7 @@ pub struct Changes {
     /// How many changes there were.
     pub count: usize,
     /// What they replaced, in the order in which they were made. Empty where undo is not kept.
-    pub undo: Vec<Undo>,
+    pub undo: Undos,
     /// Whether a key became absent by them.
     pub removed_any: bool,
     keep_body: bool,
@@ -75,244 +71,7 @@ impl Changes {
 
     fn keep(&mut self, was: Was) {
         if self.keep_undo {
-            self.undo.push(Undo(was));
-        }
-    }
-}
-
-/// What one change replaced.
-#[derive(Debug)]
-pub struct Undo(Was);
-
-#[derive(Debug)]
-enum Was {
-    Absent { hash: u64, key: Box<[u8]> },
-    Present { hash: u64, piece: Piece },
-    Table(Table),
-}
-
-impl Undo {
-    /// Brings back what was replaced. Changes are taken back newest first.
-    pub fn restore(self, table: &mut Table) {
-        match self.0 {
-            Was::Absent { hash, key } => {
-                table.remove(hash, &key);
-            }
-            Was::Present { hash, piece } => {
-                table.insert_or_swap(hash, piece);
-            }
-            Was::Table(old) => *table = old,
-        }
-    }
-
-    /// The key that was changed, and what it was; `None`: all keys.
-    fn key(&self) -> Option<(u64, &[u8], Option<Entry<'_>>)> {
-        match &self.0 {
-            Was::Absent { hash, key } => Some((*hash, key, None)),
-            Was::Present { hash, piece } => Some((*hash, piece.key(), Some(piece.entry()))),
-            Was::Table(_) => None,
-        }
-    }
-
-    fn hash(&self) -> Option<u64> {
-        match &self.0 {
-            Was::Absent { hash, .. } | Was::Present { hash, .. } => Some(*hash),
-            Was::Table(_) => None,
-        }
-    }
-}
-
-// ------------------------------------------------------------------------------------------------ uncommitted
-
-/// Where an undo stands: the record, and its number among the record's.
-type Place = (Lsn, usize);
-
-/// What the uncommitted records of a partition replaced.
-#[derive(Debug, Default)]
-pub struct Uncommitted {
-    records: VecDeque<Undone>,
-    /// For each hash that they changed, the first undo of each record that did, oldest first.
-    dirty: HashMap<u64, Places, BuildHasherDefault<Identity>>,
-    /// Where all keys were removed, oldest first.
-    clears: VecDeque<Place>,
-    last_removal: Lsn,
-}
-
-#[derive(Debug)]
-struct Undone {
-    lsn: Lsn,
-    undo: Vec<Undo>,
-    removed_any: bool,
-}
-
-/// One place or more: most keys are changed by one uncommitted record, and an empty queue takes no heap.
-#[derive(Debug)]
-struct Places {
-    first: Place,
-    rest: VecDeque<Place>,
-}
-
-impl Places {
-    fn last(&self) -> Place {
-        self.rest.back().copied().unwrap_or(self.first)
-    }
-}
-
-/// Keys' hashes need no hashing.
-#[derive(Default)]
-struct Identity(u64);
-
-impl StdHasher for Identity {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-    fn write_u64(&mut self, number: u64) {
-        self.0 = number;
-    }
-}
-
-impl Uncommitted {
-    /// Adds what a record replaced. Lsns grow from call to call.
-    pub fn push(&mut self, lsn: Lsn, undo: Vec<Undo>, removed_any: bool) {
-        debug_assert!(lsn > self.last(), "uncommitted records come in order");
-        for (number, undo) in undo.iter().enumerate() {
-            let place = (lsn, number);
-            let Some(hash) = undo.hash() else {
-                self.clears.push_back(place);
-                continue;
-            };
-            let places =
-                self.dirty.entry(hash).or_insert_with(|| Places { first: place, rest: VecDeque::new() });
-            if places.last().0 != lsn {
-                places.rest.push_back(place);
-            }
-        }
-        if removed_any {
-            self.last_removal = lsn;
-        }
-        self.records.push_back(Undone { lsn, undo, removed_any });
-    }
-
-    /// Whether every record is committed.
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
-    }
-
-    /// The last uncommitted record; 0: there is none.
-    pub fn last(&self) -> Lsn {
-        self.records.back().map_or(Lsn(0), |record| record.lsn)
-    }
-
-    /// The last uncommitted record by which a key became absent; 0: there is none.
-    pub fn last_removal(&self) -> Lsn {
-        self.last_removal
-    }
-
-    /// The last uncommitted record that changed a key with this hash.
-    pub fn lsn_of(&self, hash: u64) -> Option<Lsn> {
-        let changed = self.dirty.get(&hash).map(|places| places.last().0);
-        changed.max(self.clears.back().map(|place| place.0))
-    }
-
-    /// Forgets what the records up to `upto` replaced: they are committed.
-    pub fn commit(&mut self, upto: Lsn) {
-        while let Some(record) = self.records.pop_front_if(|record| record.lsn <= upto) {
-            for (number, undo) in record.undo.iter().enumerate() {
-                let place = (record.lsn, number);
-                let Some(hash) = undo.hash() else {
-                    self.clears.pop_front();
-                    continue;
-                };
-                let Some(places) = self.dirty.get_mut(&hash).filter(|places| places.first == place) else {
-                    continue;
-                };
-                match places.rest.pop_front() {
-                    Some(next) => places.first = next,
-                    None => drop(self.dirty.remove(&hash)),
-                }
-            }
-        }
-        if self.last_removal <= upto {
-            self.last_removal = Lsn(0);
-        }
-    }
-
-    /// Takes back the changes of the records after `down_to`, newest first.
-    pub fn roll_back(&mut self, down_to: Lsn, table: &mut Table) {
-        while let Some(record) = self.records.pop_back_if(|record| record.lsn > down_to) {
-            for (number, undo) in record.undo.into_iter().enumerate().rev() {
-                let place = (record.lsn, number);
-                match undo.hash() {
-                    None => drop(self.clears.pop_back()),
-                    Some(hash) => {
-                        if let Some(places) =
-                            self.dirty.get_mut(&hash).filter(|places| places.last() == place)
-                            && places.rest.pop_back().is_none()
-                        {
-                            self.dirty.remove(&hash);
-                        }
-                    }
-                }
-                undo.restore(table);
-            }
-        }
-        if self.last_removal > down_to {
-            let removal = self.records.iter().rev().find(|record| record.removed_any);
-            self.last_removal = removal.map_or(Lsn(0), |record| record.lsn);
-        }
-    }
-
-    /// A key's committed state, where that is not simply what the table says: `None`: no uncommitted record
-    /// changed the key; `Some(None)`: it is absent.
-    pub fn committed(&self, hash: u64, key: &[u8]) -> Option<Option<Entry<'_>>> {
-        match &self.first(hash, key)?.0 {
-            Was::Absent { .. } => Some(None),
-            Was::Present { piece, .. } => Some(Some(piece.entry())),
-            Was::Table(table) => Some(table.get(hash, key)),
-        }
-    }
-
-    /// The oldest undo that concerns a key.
-    fn first(&self, hash: u64, key: &[u8]) -> Option<&Undo> {
-        let changed = self.dirty.get(&hash).map(|places| places.first);
-        let (lsn, number) = match (changed, self.clears.front().copied()) {
-            (Some(changed), Some(cleared)) => changed.min(cleared),
-            (changed, cleared) => changed.or(cleared)?,
-        };
-        let index = self.records.partition_point(|record| record.lsn < lsn);
-        // The undo at that place is the one, but for keys of equal hash.
-        let mut undos = self.records.range(index..).flat_map(|record| &record.undo).skip(number);
-        undos.find(|undo| match &undo.0 {
-            Was::Table(_) => true,
-            Was::Absent { hash: other, key: other_key } => *other == hash && **other_key == *key,
-            Was::Present { hash: other, piece } => *other == hash && piece.key() == key,
-        })
-    }
-
-    /// The table that committed state differs from by [`Uncommitted::for_each_change`]: the one that the oldest
-    /// removal of all keys replaced, if there was one.
-    fn base<'a>(&'a self, table: &'a Table) -> &'a Table {
-        let Some(&(lsn, number)) = self.clears.front() else { return table };
-        let index = self.records.partition_point(|record| record.lsn < lsn);
-        match self.records.get(index).and_then(|record| record.undo.get(number)) {
-            Some(Undo(Was::Table(table))) => table,
-            _ => table,
-        }
-    }
-
-    /// Visits each key that was changed between the committed state and the base, with its committed state.
-    fn for_each_change(&self, mut visit: impl FnMut(u64, &[u8], Option<Entry<'_>>)) {
-        let undos = self.records.iter().flat_map(|record| &record.undo);
-        for undo in undos {
-            let Some((hash, key, was)) = undo.key() else { return };
-            if self.first(hash, key).is_some_and(|first| std::ptr::eq(first, undo)) {
-                visit(hash, key, was);
-            }
+            self.undo.push(Undo::new(was));
         }
     }
 }
@@ -545,7 +304,7 @@ impl<'p> Keyspace<'p> {
         self.changes.removed_any = true;
         let empty = Table::new(self.table.hasher());
         let old = std::mem::replace(self.table, empty);
-        self.changes.keep(Was::Table(old));
+        self.changes.keep(Was::Table(Box::new(old)));
         len
     }
 
@@ -705,7 +464,7 @@ mod tests {
     use crate::effect::apply_all;
     use crate::table::{Hasher, OwnedEntry, OwnedValue};
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, VecDeque};
 
     type Model = BTreeMap<Vec<u8>, OwnedEntry>;
 
@@ -956,7 +715,7 @@ mod tests {
             }
             let newest = uncommitted.last();
             uncommitted.commit(newest);
-            prop_assert!(uncommitted.is_empty() && uncommitted.dirty.is_empty() && uncommitted.clears.is_empty());
+            prop_assert!(uncommitted.remembers_nothing());
         }
     }
 
@@ -964,8 +723,12 @@ mod tests {
     fn keys_of_one_hash_are_told_apart() {
         let mut uncommitted = Uncommitted::default();
         let piece = Piece::new(b"b", Value::String(b"old"), None, Version(1));
-        uncommitted.push(Lsn(1), vec![Undo(Was::Absent { hash: 5, key: b"a"[..].into() })], false);
-        uncommitted.push(Lsn(2), vec![Undo(Was::Present { hash: 5, piece })], true);
+        uncommitted.push(
+            Lsn(1),
+            [Undo::new(Was::Absent { hash: 5, key: b"a"[..].into() })].into_iter().collect(),
+            false,
+        );
+        uncommitted.push(Lsn(2), [Undo::new(Was::Present { hash: 5, piece })].into_iter().collect(), true);
         assert_eq!(uncommitted.committed(5, b"a"), Some(None));
         assert_eq!(uncommitted.committed(5, b"b").flatten().unwrap().value, Value::String(b"old"));
         assert_eq!(uncommitted.committed(5, b"c"), None);
