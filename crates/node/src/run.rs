@@ -239,8 +239,8 @@ impl Shard {
         if ran.written.is_some() && partition.wants_flush() {
             self.dirty.push(id);
         }
-        let own_log = is_write && task.write_level == WriteLevel::One && !self.durability.logs();
-        let wait = if own_log { types::Lsn(0) } else { ran.wait };
+        let held_at_once = is_write && task.write_level == WriteLevel::One && !self.durability.logs();
+        let wait = if held_at_once { types::Lsn(0) } else { ran.wait };
         if wait.0 == 0 {
             return self.hand_over(task.origin, reply, ran.written.map(|at| (id, at)), sink);
         }

@@ -298,8 +298,6 @@ impl<W> Partition<W> {
             if self.durability.logs() {
                 out.log.filled(self.id, &end);
                 out.log.tail(Tail { partition: self.id, life: self.life, lsn: end.base.lsn });
-            }
-            if self.durability.logs() {
                 backup.owes = Some(Owed { to: from, stored: Some((chunk.session, next)) });
             }
             self.log.reset(end.base);

@@ -157,11 +157,12 @@ impl<W> Partition<W> {
 
     /// The position that a snapshot stands for which is begun now: all up to there is in the table.
     pub fn snapshot_base(&self) -> Position {
-        match &self.role {
+        let base = match &self.role {
             // Before it serves, what it has taken over is in its table as far as it is committed.
             Role::Primary(primary) if primary.serving => self.log.last(),
             _ => self.log.position_at(self.commit).unwrap_or(self.log.base()),
-        }
+        };
+        if planted::is(Bug::SnapshotAhead) { Position { lsn: base.lsn.next(), ..base } } else { base }
     }
 
     /// Logs the records behind a snapshot's base once more: the log before its place will be gone.

@@ -30,6 +30,8 @@ pub enum Bug {
     KeepsLostSeats,
     /// A copy counts what it has not synced as durable (rule 1).
     AcknowledgesUnsynced,
+    /// A snapshot on disk claims to hold one record more than it shows.
+    SnapshotAhead,
     /// A forwarded write that changed nothing is run again when it comes again (rule 17).
     RunsAgain,
     /// A shard's log does not sync its directory after it has made a segment.
@@ -41,7 +43,7 @@ pub enum Bug {
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 13] = [
+pub const BUGS: [Bug; 14] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -55,6 +57,7 @@ pub const BUGS: [Bug; 13] = [
     Bug::KeepsLostSeats,
     Bug::AcknowledgesUnsynced,
     Bug::RunsAgain,
+    Bug::SnapshotAhead,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.

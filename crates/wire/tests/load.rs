@@ -47,7 +47,7 @@ fn append(value: &[u8]) -> Message {
 }
 
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement, which asserts no time: see CONTRIBUTING.md for the command"]
 fn sending_large_records() {
     let cases: [(&str, Making, usize); 5] = [
         ("JSON of 4000 bytes, which is not tried", orders, 4000),
