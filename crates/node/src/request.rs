@@ -90,7 +90,7 @@ impl Shard {
         if let Some(partition) = self.partitions.get(id) {
             let hash = self.hasher.hash(key);
             preview.hash = Some(hash);
-            partition.table().prefetch_index(hash);
+            partition.prefetch(hash);
         }
         preview
     }

@@ -28,9 +28,11 @@ const SNAPSHOTS_MAX: usize = 8;
 /// clients: nodes learn of it at different moments, and redirections could go round in circles.
 pub(crate) const SETTLING: Duration = Duration::from_secs(1);
 /// How often a shard's figures are published.
-const COUNT: Duration = Duration::from_millis(50);
+const COUNT: Duration = Duration::from_millis(100);
 /// Between two looks at the copies for the statistics.
 const LOOK: Duration = Duration::from_millis(100);
+/// What had nothing to do is looked at again after this long.
+const REST: Duration = Duration::from_millis(100);
 /// Slices of active expiry after each tick that find little to remove. One that finds much is followed by another.
 const EXPIRY_SLICES: usize = 32;
 /// A slice of active expiry that removes so many keys found much: a quarter of what it looked at.
@@ -146,6 +148,12 @@ pub struct Shard {
     count_at: Instant,
     /// Slices of active expiry that are due.
     expiry_slices: usize,
+    /// When more of them are.
+    expire_at: Instant,
+    /// The primaries here for which time matters, as last looked at.
+    restless: Vec<PartitionId>,
+    /// When that is looked at again.
+    restless_at: Instant,
     /// When the copies were last looked at for the statistics.
     looked_at: Instant,
 }
@@ -200,6 +208,9 @@ impl Shard {
             expiry_next: PartitionId(0),
             count_at: Instant(0),
             expiry_slices: 0,
+            expire_at: Instant(0),
+            restless: Vec::new(),
+            restless_at: Instant(0),
             looked_at: Instant(0),
         }
     }
@@ -285,6 +296,7 @@ impl Shard {
                     partition.retire();
                 }
                 self.dirty.push(id);
+                self.restless_at = now;
             }
         }
         self.count_cluster();
@@ -339,26 +351,10 @@ impl Shard {
     /// Time passes. Called every few milliseconds, and at least as often as that even when idle.
     pub fn tick(&mut self, now: Instant) {
         self.at(now);
-        let restless =
-            self.partitions.iter().filter(|partition| partition.is_primary() && !partition.is_quiet());
-        let mut under_way = 0;
-        let ids: Vec<PartitionId> = restless
-            .inspect(|partition| under_way += partition.snapshots_under_way())
-            .map(Partition::id)
-            .collect();
-        let mut free = SNAPSHOTS_MAX.saturating_sub(under_way);
-        for id in ids {
-            let Some(partition) = self.partitions.get_mut(id) else { continue };
-            self.context.snapshots_free = free;
-            let before = partition.snapshots_under_way();
-            partition.tick(&self.context, &mut self.outbox);
-            partition.give_up(|waiter| waiter.is_over(now), &mut self.outbox);
-            let begun = partition.snapshots_under_way().saturating_sub(before);
-            ShardCounters::add(&self.config.published.shard(self.config.shard).snapshots_begun, begun as u64);
-            free = free.saturating_sub(begun);
+        self.tick_partitions(now);
+        if now >= self.expire_at {
+            self.expiry_slices = EXPIRY_SLICES;
         }
-        self.context.snapshots_free = 0;
-        self.expiry_slices = EXPIRY_SLICES;
         self.reply_bytes = 0;
         self.retry_parked();
         self.retry_forwards();
@@ -377,6 +373,32 @@ impl Shard {
             self.looked_at = now;
             self.count_copies();
         }
+    }
+
+    /// Tells the partitions for which time matters that it passes. Which they are is looked at now and then: the others are
+    /// not touched, so that a shard with nothing to do does nothing.
+    fn tick_partitions(&mut self, now: Instant) {
+        if now >= self.restless_at {
+            self.restless_at = now + REST;
+            let restless =
+                self.partitions.iter().filter(|partition| partition.is_primary() && !partition.is_quiet());
+            self.restless = restless.map(Partition::id).collect();
+        }
+        let ids = std::mem::take(&mut self.restless);
+        let under_way = |id: &PartitionId| self.partitions.get(*id).map_or(0, Partition::snapshots_under_way);
+        let mut free = SNAPSHOTS_MAX.saturating_sub(ids.iter().map(under_way).sum());
+        for &id in &ids {
+            let Some(partition) = self.partitions.get_mut(id) else { continue };
+            self.context.snapshots_free = free;
+            let before = partition.snapshots_under_way();
+            partition.tick(&self.context, &mut self.outbox);
+            partition.give_up(|waiter| waiter.is_over(now), &mut self.outbox);
+            let begun = partition.snapshots_under_way().saturating_sub(before);
+            ShardCounters::add(&self.config.published.shard(self.config.shard).snapshots_begun, begun as u64);
+            free = free.saturating_sub(begun);
+        }
+        self.context.snapshots_free = 0;
+        self.restless = ids;
     }
 
     /// The node is about to stop: what another copy can take over is handed over once all that was ordered is committed
@@ -415,7 +437,9 @@ impl Shard {
         }
         let is_volatile = |partition: &&Partition<Waiter>| partition.table().volatile_len() > 0;
         let Some(id) = self.partitions.from(self.expiry_next).find(is_volatile).map(Partition::id) else {
+            // Nothing expires, so it is not looked for before a while.
             self.expiry_slices = 0;
+            self.expire_at = self.context.now + REST;
             return;
         };
         let Some(partition) = self.partitions.get_mut(id) else { return };

@@ -9,6 +9,7 @@ use crate::requests::{Requests, Seen};
 use crate::{Context, Durability, LogTurn, Outbox, Release};
 use bytes::Bytes;
 use placement::PartitionState;
+use storage::prefetch::fetch;
 use storage::{Changes, Footprint, Hasher, Keyspace, Log, Record, SnapshotEnd, Table, Uncommitted, effect};
 use types::planted::{self, Bug};
 use types::settings::WriteLevel;
@@ -138,6 +139,17 @@ impl<W> Partition<W> {
     /// Its table: on a primary with uncommitted changes, on a backup without.
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// Fetches what a request for a key of this hash will read of this copy into the cache, but for the entry.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        if let Role::Primary(primary) = &self.role {
+            fetch(&raw const primary.serving);
+        }
+        fetch(&raw const self.uncommitted);
+        fetch(&raw const self.last_version);
+        self.table.prefetch_index(hash);
     }
 
     /// Whether the disk may have anything of it.

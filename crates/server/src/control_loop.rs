@@ -5,7 +5,7 @@ use crate::clock;
 use crate::link::{Links, is_link};
 use crate::machine::{ControlMachine, DriverEffects};
 use crate::mailbox::Mailbox;
-use crate::shard_loop::{SCRATCH_BYTES, TICK, WAKER};
+use crate::shard_loop::{ERROR_PAUSE, SCRATCH_BYTES, WAKER};
 use crate::threads::{Mail, Threads};
 use control::message::{Identity, Message};
 use mio::{Events, Poll};
@@ -30,6 +30,8 @@ pub struct ControlLoop<M> {
     pub links: Links,
     /// Its machine.
     pub machine: M,
+    /// How often that is told that time passes.
+    pub tick: Duration,
     /// Who it is.
     pub identity: Identity,
     /// Everybody's letter boxes.
@@ -59,7 +61,7 @@ impl<M: ControlMachine> ControlLoop<M> {
                 && error.kind() != ErrorKind::Interrupted
             {
                 error!(%error, "the control plane cannot wait for events");
-                std::thread::sleep(TICK);
+                std::thread::sleep(ERROR_PAUSE);
             }
             let now = clock::now();
             for event in events.iter().filter(|event| is_link(event.token())) {
@@ -71,7 +73,7 @@ impl<M: ControlMachine> ControlLoop<M> {
             self.read_links(&mut scratch);
             let now = clock::now();
             if now >= next_tick {
-                next_tick = now + TICK;
+                next_tick = now + self.tick;
                 self.machine.tick(now);
                 self.links.tick(now);
             }

@@ -4,7 +4,7 @@ use crate::clock;
 use crate::link::{Links, is_link};
 use crate::machine::{HeartEffects, HeartMachine};
 use crate::mailbox::Mailbox;
-use crate::shard_loop::{SCRATCH_BYTES, TICK, WAKER};
+use crate::shard_loop::{ERROR_PAUSE, SCRATCH_BYTES, WAKER};
 use crate::threads::{Mail, Threads};
 use control::message::{Beat, Identity};
 use mio::{Events, Poll};
@@ -28,6 +28,8 @@ pub struct HeartLoop<M> {
     pub links: Links,
     /// Its machine.
     pub machine: M,
+    /// How often that is told that time passes.
+    pub tick: Duration,
     /// Who it is.
     pub identity: Identity,
     /// Everybody's letter boxes.
@@ -52,7 +54,7 @@ impl<M: HeartMachine> HeartLoop<M> {
                 && error.kind() != ErrorKind::Interrupted
             {
                 error!(%error, "the heart cannot wait for events");
-                std::thread::sleep(TICK);
+                std::thread::sleep(ERROR_PAUSE);
             }
             let now = clock::now();
             for event in events.iter().filter(|event| is_link(event.token())) {
@@ -64,7 +66,7 @@ impl<M: HeartMachine> HeartLoop<M> {
             self.read_links(&mut scratch);
             let now = clock::now();
             if now >= next_tick {
-                next_tick = now + TICK;
+                next_tick = now + self.tick;
                 self.machine.tick(now, clock::wall_ms());
                 self.links.tick(now);
             }

@@ -10,12 +10,14 @@ use tikv_jemalloc_ctl::{epoch, stats};
 use types::Instant;
 use types::shared_settings::SettingsReader;
 
-/// From one look to the next, where there is a `maxmemory` to look at.
-const PERIOD: Duration = Duration::from_millis(20);
-/// Of so many looks one is at everything.
-const WHOLE_LOOK: u32 = 5;
+/// From one look at the rates to the next.
+const PERIOD: Duration = Duration::from_millis(100);
+/// From one look at the memory to the next, where there is a `maxmemory` that it must not pass.
+const GUARD_PERIOD: Duration = Duration::from_millis(20);
+/// Elsewhere of so many looks one is at the memory too: it costs more than all the rest of an idle node.
+const MEMORY_LOOK: u32 = 3;
 /// Of so many looks one is for the allocator's threads, which come when they are first needed.
-const POLITE_LOOK: u32 = 50;
+const POLITE_LOOK: u32 = 10;
 /// The name that the allocator gives its threads.
 const PURGING: &str = "jemalloc_bg_thd";
 /// Their place behind all others.
@@ -42,20 +44,22 @@ impl Sampler {
 
     /// Looks for as long as the process runs.
     pub async fn run(mut self) {
-        let mut ticks = tokio::time::interval(PERIOD);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for number in 1u32.. {
-            ticks.tick().await;
             self.settings.refresh();
-            let whole = number.is_multiple_of(WHOLE_LOOK);
-            if number.is_multiple_of(POLITE_LOOK) || number == WHOLE_LOOK {
+            if self.settings.maxmemory.0 > 0 {
+                for _ in 0..PERIOD.as_millis() / GUARD_PERIOD.as_millis() {
+                    tokio::time::sleep(GUARD_PERIOD).await;
+                    self.look_at_memory();
+                }
+            } else {
+                tokio::time::sleep(PERIOD).await;
+                if number.is_multiple_of(MEMORY_LOOK) {
+                    self.look_at_memory();
+                }
+            }
+            self.rates(clock::now());
+            if number % POLITE_LOOK == 1 {
                 make_purging_polite();
-            }
-            if whole || self.settings.maxmemory.0 > 0 {
-                self.look_at_memory();
-            }
-            if whole {
-                self.rates(clock::now());
             }
         }
     }

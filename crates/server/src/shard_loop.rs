@@ -34,8 +34,8 @@ use types::shared_settings::SettingsReader;
 use types::{Endpoint, Instant, NodeId, ShardId};
 use wire::peer::{Frame, encode_shard};
 
-/// How often the machine is told that time passes.
-pub const TICK: Duration = Duration::from_millis(5);
+/// A thread that cannot wait for events tries again after this long.
+pub const ERROR_PAUSE: Duration = Duration::from_millis(5);
 /// The token of a thread's waker.
 pub const WAKER: Token = Token(usize::MAX);
 /// Bytes of the buffer that a thread reads all its sockets through.
@@ -113,6 +113,10 @@ pub struct ShardLoop<M> {
     /// Connections closed since the last sweep because all together had the node keep too much.
     closed_for_memory: u64,
     next_tick: Instant,
+    /// When what the last wait brought was there.
+    woke_at: Instant,
+    /// When the last turn ended.
+    ended_at: Instant,
     next_sweep: Instant,
     stop_at: Option<Instant>,
 }
@@ -190,6 +194,8 @@ impl<M: ShardMachine> ShardLoop<M> {
             kept_anew: 0,
             closed_for_memory: 0,
             next_tick: now,
+            woke_at: now,
+            ended_at: now,
             next_sweep: now + SWEEP,
             stop_at: None,
         }
@@ -206,12 +212,12 @@ impl<M: ShardMachine> ShardLoop<M> {
                 || self.work.is_left()
                 || self.orders.can_begin()
                 || self.parts.links.has_backlog();
-            let timeout = if busy { Duration::ZERO } else { self.next_tick.since(clock::now()) };
+            let timeout = if busy { Duration::ZERO } else { self.next_tick.since(self.ended_at) };
             if let Err(error) = self.wait(&mut events, timeout)
                 && error.kind() != ErrorKind::Interrupted
             {
                 error!(%error, "a shard cannot wait for events");
-                std::thread::sleep(TICK);
+                std::thread::sleep(ERROR_PAUSE);
             }
             self.turn(&events);
         }
@@ -236,20 +242,26 @@ impl<M: ShardMachine> ShardLoop<M> {
     }
 
     fn wait(&mut self, events: &mut Events, timeout: Duration) -> io::Result<()> {
-        let Some(ring) = &mut self.ring else { return self.parts.poll.poll(events, Some(timeout)) };
+        let Some(ring) = &mut self.ring else {
+            let waited = self.parts.poll.poll(events, Some(timeout));
+            self.woke_at = clock::now();
+            return waited;
+        };
         events.clear();
         ring.wait(timeout)?;
         ring.take(&mut self.completions);
+        self.woke_at = clock::now();
         self.pass_sent();
-        if self.completions.is_empty() && !timeout.is_zero() && clock::now() < self.next_tick {
+        if self.completions.is_empty() && !timeout.is_zero() && self.woke_at < self.next_tick {
             // What was handed over is out, which is seldom news. Nobody else has anything to do yet.
             let Some(ring) = &mut self.ring else { return Ok(()) };
-            ring.wait(self.next_tick.since(clock::now()))?;
+            ring.wait(self.next_tick.since(self.woke_at))?;
             ring.take(&mut self.completions);
+            self.woke_at = clock::now();
         }
         let watched = |completion: &Completion| matches!(completion, Completion::Watched);
         // At each tick too: links and letters must not depend on one more notice.
-        if self.completions.iter().any(watched) || clock::now() >= self.next_tick {
+        if self.completions.iter().any(watched) || self.woke_at >= self.next_tick {
             self.parts.poll.poll(events, Some(Duration::ZERO))?;
         }
         Ok(())
@@ -257,7 +269,7 @@ impl<M: ShardMachine> ShardLoop<M> {
 
     /// Takes off the completions of replies that are out, where their connections have nothing to do before more comes.
     fn pass_sent(&mut self) {
-        let now = clock::now();
+        let now = self.woke_at;
         let mut completions = std::mem::take(&mut self.completions);
         completions.retain(|completion| {
             let Completion::Sent { key, result } = *completion else { return true };
@@ -333,7 +345,7 @@ impl<M: ShardMachine> ShardLoop<M> {
             }
         }
         self.parts.machine.refresh_settings();
-        let now = clock::now();
+        let now = self.woke_at;
         for event in events {
             let token = event.token();
             if token == WAKER {
@@ -577,13 +589,13 @@ impl<M: ShardMachine> ShardLoop<M> {
     fn end_turn(&mut self) {
         let now = clock::now();
         if now >= self.next_tick {
-            self.next_tick = now + TICK;
+            self.next_tick = now + self.parts.settings.tick();
             self.resume_held(now);
             self.look_at_buffers();
             self.parts.machine.tick(now);
             self.parts.links.tick(now);
         }
-        self.work.run(&mut self.parts.machine, &self.parts.freer);
+        self.work.run(now, &mut self.parts.machine, &self.parts.freer);
         self.parts.machine.flush(now);
         if let Some(log) = &self.parts.log {
             if let Some(turn) = self.parts.machine.take_log(&mut self.log_bytes) {
@@ -598,6 +610,7 @@ impl<M: ShardMachine> ShardLoop<M> {
         self.parts.links.flush(now);
         self.write_connections(now);
         self.parts.stats.turn(now);
+        self.ended_at = now;
     }
 
     fn carry_out(&mut self, now: Instant) {

@@ -386,14 +386,22 @@ where
         mailbox,
         links,
         machine: machines.control,
+        tick: settings.tick(),
         identity,
         threads: threads.clone(),
         gathering: BTreeMap::new(),
     };
     let control = spawn("control", move || control.run())?;
     let Loop { poll, mailbox, links } = heart;
-    let heart =
-        HeartLoop { poll, mailbox, links, machine: machines.heart, identity, threads: threads.clone() };
+    let heart = HeartLoop {
+        poll,
+        mailbox,
+        links,
+        machine: machines.heart,
+        tick: settings.tick(),
+        identity,
+        threads: threads.clone(),
+    };
     let heart = spawn("heart", move || heart.run())?;
     let (freer, to_free) = mpsc::channel();
     let free = spawn("free", move || work::free_large(&to_free))?;

@@ -9,6 +9,7 @@ use crate::machine::ShardMachine;
 use std::sync::mpsc;
 use std::time::Duration;
 use storage::garbage;
+use types::Instant;
 
 /// How long a turn works. A call may go over by some tens of microseconds.
 const MOMENT: Duration = Duration::from_micros(300);
@@ -43,8 +44,7 @@ impl Work {
     }
 
     /// Works for a moment. Both kinds go on at each turn, so that neither waits for the other to end.
-    pub fn run<M: ShardMachine>(&mut self, machine: &mut M, freer: &Freer) {
-        let mut now = clock::now();
+    pub fn run<M: ShardMachine>(&mut self, mut now: Instant, machine: &mut M, freer: &Freer) {
         let end = now + MOMENT;
         loop {
             let more = machine.work(now);

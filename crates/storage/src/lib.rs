@@ -20,6 +20,7 @@ pub mod journal;
 pub mod keyspace;
 pub mod log;
 pub mod log_entry;
+pub mod prefetch;
 pub mod record;
 pub mod shard_log;
 pub mod snapshot;

@@ -395,6 +395,11 @@ impl Settings {
         Ok(listed)
     }
 
+    /// How often a node's threads look at the time: often enough for heartbeats to go out when they are due.
+    pub fn tick(&self) -> Duration {
+        Duration::from_millis((self.heartbeat_ms / 5).clamp(1, 10))
+    }
+
     /// What cannot be said of one setting alone.
     pub fn check(&self) -> Result<(), SettingError> {
         let invalid = |name, value: String, expected: &str| SettingError::Invalid {

@@ -7,8 +7,9 @@ use super::Hasher;
 use super::entry::Entry;
 use super::piece::{Piece, View, size_class};
 use super::word::{
-    ADDRESS, FAR, FRACTION_BITS, FRACTION_SHIFT, STEP, displacement, fetch, fetch_piece, new_word, start_of,
+    ADDRESS, FAR, FRACTION_BITS, FRACTION_SHIFT, STEP, displacement, fetch_piece, new_word, start_of,
 };
+use crate::prefetch::fetch;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::DerefMut;
@@ -137,7 +138,7 @@ impl Segment {
     #[inline]
     pub fn prefetch_index(&self, hash: u64) {
         let home = (self.order(hash) >> FRACTION_BITS) as usize;
-        fetch(self.words.as_ptr().wrapping_add(home).cast());
+        fetch(self.words.as_ptr().wrapping_add(home));
     }
 
     /// Where a key stands, or where it would.

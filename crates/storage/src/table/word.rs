@@ -2,6 +2,7 @@
 //! bits.
 
 use super::piece::Piece;
+use crate::prefetch::fetch;
 use std::ptr::NonNull;
 
 pub(super) const ADDRESS_BITS: u32 = 48;
@@ -30,25 +31,8 @@ pub(super) fn start_of(word: u64) -> NonNull<u8> {
 }
 
 #[inline]
-pub(super) fn fetch(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch touches no memory as far as the program can tell, and takes any address.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    unsafe {
-        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = address;
-}
-
-#[inline]
 pub(super) fn fetch_piece(word: u64) {
-    let start = std::ptr::without_provenance((word & ADDRESS) as usize);
+    let start: *const u8 = std::ptr::without_provenance((word & ADDRESS) as usize);
     fetch(start);
     // A small piece spans two lines as often as not.
     fetch(start.wrapping_add(64));
