@@ -145,6 +145,9 @@ fn create(
             port: 0,
             cluster_port: 0,
             peer_port: 0,
+            weight: 1,
+            zone: String::new(),
+            draining: false,
         })
         .collect();
     map.members.sort_by_key(|member| member.id);
@@ -187,7 +190,7 @@ fn up(map: &mut ClusterMap, registration: &Registration) -> bool {
         map.voter_directories.push((node, registration.directory));
     }
     let Some(member) = map.member_mut(node) else { return false };
-    let before = member.incarnation;
+    let (before, draining) = (member.incarnation, member.draining);
     *member = Member {
         id: node,
         incarnation: registration.incarnation,
@@ -198,6 +201,9 @@ fn up(map: &mut ClusterMap, registration: &Registration) -> bool {
         port: registration.port,
         cluster_port: registration.cluster_port,
         peer_port: registration.peer_port,
+        weight: registration.weight,
+        zone: registration.zone.clone(),
+        draining,
     };
     if restarted {
         // The start proves that the incarnation before it is over: the data directory is one process's alone. Its seats
@@ -455,6 +461,8 @@ mod tests {
             port: 1,
             cluster_port: 2,
             peer_port: 3,
+            weight: 1,
+            zone: String::new(),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::command::{
     Command, has_left, is_doubtful as is_doubtful_partition, is_lost, is_news, is_valid_change,
 };
 use crate::machine::Control;
-use crate::message::{Change, Message, Registration};
+use crate::message::{Change, Message, Order, Registration};
 use placement::{ClusterMap, MemberState, PlanNode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub struct Coordinator {
     reports: BTreeMap<NodeId, BTreeMap<NodeId, (Incarnation, u64)>>,
     dismissals: BTreeSet<(NodeId, NodeId, Incarnation)>,
     accept_loss: bool,
+    /// What operators have asked for.
+    orders: Vec<Order>,
     /// Who is about to stop.
     leaving: BTreeMap<NodeId, Incarnation>,
     /// Since when somebody is reported who reports others, or is this very node.
@@ -124,6 +126,7 @@ pub fn message(control: &mut Control, now: Instant, from: NodeId, message: Messa
             }
         }
         Message::AcceptLoss => coordinator.accept_loss = true,
+        Message::Order(order) => coordinator.orders.push(order),
         Message::Leave(incarnation) => {
             coordinator.leaving.insert(from, incarnation);
         }

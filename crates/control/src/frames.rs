@@ -9,7 +9,7 @@ use thiserror::Error;
 use types::{Incarnation, NodeId, PartitionId};
 
 /// The version of frames and entries on disk.
-pub(crate) const FORMAT: u8 = 2;
+pub(crate) const FORMAT: u8 = 3;
 
 /// Why a control file could not be read back.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

@@ -24,4 +24,4 @@ pub use command::Command;
 pub use frames::{RestoreError, Restored, Started, restore, start_frame};
 pub use heart::{Heart, HeartConfig, HeartEffects, HeartInput, HeartNotice, Pulse};
 pub use machine::{Control, ControlConfig, ControlEffects};
-pub use message::{Beat, Change, Identity, Kept, MapChanges, Message, Registration};
+pub use message::{Beat, Change, Identity, Kept, MapChanges, Message, Order, Registration};

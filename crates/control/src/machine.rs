@@ -7,7 +7,7 @@ use crate::command::{Answered, Command, apply, has_left};
 use crate::coordinator::{self, Coordinator};
 use crate::frames::{FORMAT, Frame, Report, Restored, encode_frame};
 use crate::heart::{HeartInput, HeartNotice};
-use crate::message::{Change, Identity, MapChanges, Message, Registration};
+use crate::message::{Change, Identity, MapChanges, Message, Order, Registration};
 use crate::store::LogStore;
 use placement::{ClusterMap, Member, MemberState};
 use protobuf::Message as _;
@@ -288,6 +288,12 @@ impl Control {
     /// An operator accepts the loss of what no living copy holds.
     pub fn accept_loss(&mut self, now: Instant) {
         self.tell_the_coordinator(now, Message::AcceptLoss);
+        self.advance(now);
+    }
+
+    /// An operator asks for a change of the cluster.
+    pub fn order(&mut self, now: Instant, order: Order) {
+        self.tell_the_coordinator(now, Message::Order(order));
         self.advance(now);
     }
 

@@ -62,8 +62,28 @@ pub enum Message {
     MapChanges(MapChanges),
     /// An operator accepts that partitions of which every log is gone start empty.
     AcceptLoss,
+    /// Node to coordinator: an operator has asked for this.
+    Order(Order),
     /// Node to coordinator: it is about to stop, has committed all that it ordered, and orders no more (rule 10).
     Leave(Incarnation),
+}
+
+/// What an operator asks of the cluster. Each can be asked again: it says how things should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Moves all copies off a node and then removes it; or lets it stay after all.
+    Drain {
+        /// The node.
+        node: NodeId,
+        /// Whether it is to go.
+        on: bool,
+    },
+    /// Makes the copies of a dead node anew elsewhere at once, and removes it.
+    Remove(NodeId),
+    /// How many copies each partition should have.
+    Copies(u16),
+    /// Fewest in-sync copies that take writes.
+    MinInSync(u16),
 }
 
 /// What changed between two versions of the map.
@@ -104,6 +124,10 @@ pub struct Registration {
     pub cluster_port: u16,
     /// Port for peers.
     pub peer_port: u16,
+    /// How much of the data it should hold beside a node of weight 1. 0: none.
+    pub weight: u16,
+    /// Copies of a partition are kept in different zones where there are enough of them. Empty: a zone of its own.
+    pub zone: String,
 }
 
 /// What a node's logs have kept of what it held before it started.

@@ -6,7 +6,7 @@
 
 use crate::published::{Published, ShardCounters};
 use control::{
-    Change, Control, ControlConfig, HeartInput, HeartNotice, Identity, Kept, Message, Registration,
+    Change, Control, ControlConfig, HeartInput, HeartNotice, Identity, Kept, Message, Order, Registration,
 };
 use placement::ClusterMap;
 use std::collections::BTreeMap;
@@ -147,6 +147,8 @@ impl<D: Disk> ControlDriver<D> {
                 port: settings.port,
                 cluster_port: settings.cluster_port,
                 peer_port: settings.peer_port,
+                weight: settings.weight,
+                zone: settings.zone.as_str().to_owned(),
             },
             listed,
             voters,
@@ -258,6 +260,12 @@ impl<D: Disk> ControlDriver<D> {
     /// An operator accepts the loss of what no living copy holds.
     pub fn accept_loss(&mut self, now: Instant) {
         self.control.accept_loss(now);
+        self.settle();
+    }
+
+    /// An operator asks for a change of the cluster.
+    pub fn order(&mut self, now: Instant, order: Order) {
+        self.control.order(now, order);
         self.settle();
     }
 

@@ -46,6 +46,12 @@ pub struct Member {
     pub cluster_port: u16,
     /// Port for peers.
     pub peer_port: u16,
+    /// How much of the data it should hold beside a node of weight 1. 0: none.
+    pub weight: u16,
+    /// Copies of a partition are kept in different zones where there are enough of them. Empty: a zone of its own.
+    pub zone: String,
+    /// An operator has it emptied, to be removed.
+    pub draining: bool,
 }
 
 /// What the control plane knows of a node's life.
@@ -79,6 +85,10 @@ pub struct PartitionState {
     pub forced_since: Epoch,
     /// Copies that were in sync, and came back with logs that may lack their ends.
     pub doubtful: NodeSet,
+    /// The in-sync copy that the primary is to hand over to (rule 10).
+    pub heir: Option<NodeId>,
+    /// Those of `copies` that go as soon as all others are in sync (rule 11).
+    pub leaving: NodeSet,
 }
 
 impl ClusterMap {
@@ -135,6 +145,8 @@ struct Written {
     copies: Vec<NodeId>,
     forced_since: Epoch,
     doubtful: Vec<NodeId>,
+    heir: NodeId,
+    leaving: Vec<NodeId>,
 }
 
 impl Serialize for PartitionState {
@@ -147,6 +159,8 @@ impl Serialize for PartitionState {
             copies: self.copies.iter().collect(),
             forced_since: self.forced_since,
             doubtful: self.doubtful.iter().collect(),
+            heir: self.heir.unwrap_or_default(),
+            leaving: self.leaving.iter().collect(),
         }
         .serialize(serializer)
     }
@@ -163,6 +177,8 @@ impl<'de> Deserialize<'de> for PartitionState {
             copies: written.copies.into_iter().collect(),
             forced_since: written.forced_since,
             doubtful: written.doubtful.into_iter().collect(),
+            heir: (written.heir != NodeId(0)).then_some(written.heir),
+            leaving: written.leaving.into_iter().collect(),
         })
     }
 }

@@ -321,6 +321,9 @@ settings! {
     shards: u16 = "0", 0..=256, "Data threads. 0: one for each processor that this process may use.";
     #[cluster] partitions: u16 = "1024", 1..=16384, "Partitions of the cluster, a power of two, fixed when it is made.";
     #[cluster] copies: u16 = "2", 1..=7, "Copies of each partition, the primary's among them.";
+    weight: u16 = "1", 0..=100, "How much of the data this node should hold, beside a node of weight 1. 0: none.";
+    zone: Text = "", 0..=0, "Where this node stands. Copies of a partition are kept in different zones, where there are enough of them. Empty: a zone of its own.";
+    #[cluster] replace_after: u64 = "300", 0..=31536000, "Seconds after which the copies of a dead node are made anew on others. 0: never by itself.";
     #[cluster] min_in_sync: u16 = "1", 1..=7, "Writes to a partition with fewer in-sync copies are refused.";
     #[cluster] voters: u16 = "0", 0..=5, "Nodes that vote in the control plane: 1, 3 or 5. 0: by the number of nodes.";
     #[cluster] log: LogMode = "on", 0..=0, "Where partitions' logs are kept: on (on disk) or off (in memory only: a cache, which a restart empties).";
