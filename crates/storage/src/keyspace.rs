@@ -245,7 +245,7 @@ impl<'p> Keyspace<'p> {
         }
         let piece = Piece::new(key, value, expire_at_ms, version);
         match self.table.insert_or_swap(hash, piece) {
-            Some(piece) => self.changes.keep(Was::Present { hash, piece }),
+            Some(piece) => self.changes.keep(Was::Present { hash, piece: piece.into() }),
             None => self.changes.keep(Was::Absent { hash, key: key.into() }),
         }
     }
@@ -282,7 +282,7 @@ impl<'p> Keyspace<'p> {
             let value = self.table.entry_at(position).value;
             let piece = Piece::new(key, value, expire_at_ms, version);
             let piece = self.table.swap(position, piece);
-            self.changes.keep(Was::Present { hash, piece });
+            self.changes.keep(Was::Present { hash, piece: piece.into() });
         } else {
             self.table.set_expiry(hash, key, expire_at_ms, version);
         }
@@ -439,7 +439,7 @@ impl<'p> Keyspace<'p> {
         let piece = self.table.take_at(position);
         self.changes.log(Effect::Remove { key: piece.key(), version });
         self.changes.removed_any = true;
-        self.changes.keep(Was::Present { hash, piece });
+        self.changes.keep(Was::Present { hash, piece: piece.into() });
     }
 
     fn next_version(&mut self) -> Version {
@@ -728,7 +728,11 @@ mod tests {
             [Undo::new(Was::Absent { hash: 5, key: b"a"[..].into() })].into_iter().collect(),
             false,
         );
-        uncommitted.push(Lsn(2), [Undo::new(Was::Present { hash: 5, piece })].into_iter().collect(), true);
+        uncommitted.push(
+            Lsn(2),
+            [Undo::new(Was::Present { hash: 5, piece: piece.into() })].into_iter().collect(),
+            true,
+        );
         assert_eq!(uncommitted.committed(5, b"a"), Some(None));
         assert_eq!(uncommitted.committed(5, b"b").flatten().unwrap().value, Value::String(b"old"));
         assert_eq!(uncommitted.committed(5, b"c"), None);

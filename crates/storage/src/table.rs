@@ -65,7 +65,7 @@ mod word;
 
 pub use entry::{Entry, OwnedEntry, OwnedValue, Value};
 pub use hash::Hasher;
-pub(crate) use piece::Piece;
+pub(crate) use piece::{Piece, Replaced};
 pub(crate) use segment::Words;
 
 use crate::garbage;

@@ -6,7 +6,7 @@
 //! Every write of a partition with a log on disk or with another copy passes through here, and most are committed before the
 //! partition gets many more: so a few changes stand in a list that is looked through, and only many in a map.
 
-use crate::table::{Entry, Piece, Table};
+use crate::table::{Entry, Replaced, Table};
 use smallvec::SmallVec;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher as StdHasher};
@@ -30,7 +30,7 @@ pub(crate) enum Was {
     },
     Present {
         hash: u64,
-        piece: Piece,
+        piece: Replaced,
     },
     /// Boxed, since it is rare and large.
     Table(Box<Table>),
@@ -48,7 +48,7 @@ impl Undo {
                 table.remove(hash, &key);
             }
             Was::Present { hash, piece } => {
-                table.insert_or_swap(hash, piece);
+                table.insert_or_swap(hash, piece.into_piece());
             }
             Was::Table(old) => *table = *old,
         }

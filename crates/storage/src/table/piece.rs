@@ -7,6 +7,7 @@ use crate::garbage::{self, LARGE_BYTES};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use types::Version;
 
@@ -105,6 +106,52 @@ impl Drop for Piece {
         let layout = Shape::layout(class);
         // SAFETY: the piece was allocated with this very layout, and whatever rewrote it kept its class.
         unsafe { dealloc(self.0.as_ptr(), layout) }
+    }
+}
+
+/// A piece that was replaced and is kept for a while. By the time that it is freed it has left the cache, so its class, which
+/// the allocator asks for, is kept beside it.
+#[derive(Debug)]
+pub(crate) struct Replaced {
+    piece: ManuallyDrop<Piece>,
+    /// 0: only the piece tells.
+    class: u32,
+}
+
+impl From<Piece> for Replaced {
+    fn from(piece: Piece) -> Replaced {
+        let class = piece.shape().class();
+        let class = if class < LARGE_BYTES { class as u32 } else { 0 };
+        Replaced { piece: ManuallyDrop::new(piece), class }
+    }
+}
+
+impl Replaced {
+    /// The piece, to be put back.
+    pub fn into_piece(self) -> Piece {
+        let mut replaced = ManuallyDrop::new(self);
+        // SAFETY: it is taken once, since nothing else looks at what it is taken from, and that is not dropped.
+        unsafe { ManuallyDrop::take(&mut replaced.piece) }
+    }
+}
+
+impl std::ops::Deref for Replaced {
+    type Target = Piece;
+
+    fn deref(&self) -> &Piece {
+        &self.piece
+    }
+}
+
+impl Drop for Replaced {
+    fn drop(&mut self) {
+        if self.class == 0 {
+            // SAFETY: this is the only place that drops it, once.
+            return unsafe { ManuallyDrop::drop(&mut self.piece) };
+        }
+        let layout = Shape::layout(self.class as usize);
+        // SAFETY: the piece was allocated with this very layout: nobody writes to it any more, so it has kept its class.
+        unsafe { dealloc(self.piece.0.as_ptr(), layout) }
     }
 }
 
