@@ -251,6 +251,20 @@ impl Piece {
     }
 }
 
+/// The entry whose piece [`View::written`] was copied from.
+///
+/// # Panics
+///
+/// Panics where the bytes are not those of a whole piece.
+pub(crate) fn copied_entry(bytes: &[u8]) -> Entry<'_> {
+    let head = Shape { head: bytes[0], key_len: 0, value_len: 0 };
+    assert!(head.key_at() <= bytes.len(), "the head of a piece");
+    let view = View { start: NonNull::from(bytes).cast(), piece: PhantomData };
+    let shape = view.shape();
+    assert!(shape.value_at() + shape.value_len == bytes.len(), "a whole piece");
+    view.entry()
+}
+
 /// A piece that somebody else owns, to be read.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
@@ -290,6 +304,12 @@ impl<'a> View<'a> {
         shape.key_len = self.read_length(shape.key_len_at(), head >> 4 & 3);
         shape.value_len = self.read_length(shape.value_len_at(), head >> 6);
         shape
+    }
+
+    /// All that was written of it.
+    pub(super) fn written(self) -> &'a [u8] {
+        let shape = self.shape();
+        self.read(0, shape.value_at() + shape.value_len)
     }
 
     /// The bytes that it takes on the heap.
