@@ -404,8 +404,7 @@ impl<W> Partition<W> {
             self.commit = position.lsn;
             self.uncommitted.commit(position.lsn);
         } else {
-            let undo = std::mem::take(&mut changes.undo);
-            self.uncommitted.push(position.lsn, undo, changes.removed_any);
+            self.uncommitted.push(position.lsn, &mut changes.undo, changes.removed_any);
         }
         position
     }

@@ -1,7 +1,7 @@
 //! What a command runs on: one partition's table, with a recorder of what it changes.
 //!
 //! A [`Keyspace`] lives as long as one command. It hands every change to [`Changes`] twice: as an effect, which
-//! becomes part of the record, and as an [`Undo`], which is what the change replaced. It also finds out what a
+//! becomes part of the record, and among the [`Undos`], as what the change replaced. It also finds out what a
 //! reply has to wait for: a reply may tell only of what is committed (rule 5), so every look at a key that an
 //! uncommitted record touched raises [`Footprint::wait`].
 //!
@@ -15,8 +15,8 @@
 //! Left out: types of values other than strings; when what an undo held is freed, which [`crate::garbage`] says.
 
 use crate::effect::Effect;
-use crate::table::{Entry, Piece, Table, Value};
-use crate::uncommitted::{Uncommitted, Undo, Undos, Was};
+use crate::table::{Entry, Piece, Put, Table, Value};
+use crate::uncommitted::{Uncommitted, Undos, Was};
 use std::cell::Cell;
 use types::{Lsn, Version};
 
@@ -71,7 +71,7 @@ impl Changes {
 
     fn keep(&mut self, was: Was) {
         if self.keep_undo {
-            self.undo.push(Undo::new(was));
+            self.undo.keep(was);
         }
     }
 }
@@ -243,10 +243,12 @@ impl<'p> Keyspace<'p> {
         if !self.changes.keep_undo {
             return self.table.put(hash, key, value, expire_at_ms, version);
         }
-        let piece = Piece::new(key, value, expire_at_ms, version);
-        match self.table.insert_or_swap(hash, piece) {
-            Some(piece) => self.changes.keep(Was::Present { hash, piece }),
-            None => self.changes.keep(Was::Absent { hash, key: key.into() }),
+        let undo = &mut self.changes.undo;
+        let start = undo.bytes().len();
+        match self.table.put_keeping(hash, key, value, expire_at_ms, version, undo.bytes()) {
+            Put::Over => undo.keep_copied(hash, start),
+            Put::Instead(piece) => undo.keep(Was::Present { hash, piece: piece.into() }),
+            Put::New => undo.keep(Was::Absent { hash, key: key.into() }),
         }
     }
 
@@ -282,7 +284,7 @@ impl<'p> Keyspace<'p> {
             let value = self.table.entry_at(position).value;
             let piece = Piece::new(key, value, expire_at_ms, version);
             let piece = self.table.swap(position, piece);
-            self.changes.keep(Was::Present { hash, piece });
+            self.changes.keep(Was::Present { hash, piece: piece.into() });
         } else {
             self.table.set_expiry(hash, key, expire_at_ms, version);
         }
@@ -439,7 +441,7 @@ impl<'p> Keyspace<'p> {
         let piece = self.table.take_at(position);
         self.changes.log(Effect::Remove { key: piece.key(), version });
         self.changes.removed_any = true;
-        self.changes.keep(Was::Present { hash, piece });
+        self.changes.keep(Was::Present { hash, piece: piece.into() });
     }
 
     fn next_version(&mut self) -> Version {
@@ -627,7 +629,7 @@ mod tests {
                         prop_assert_eq!(changes.removed_any, removed);
                         prop_assert_eq!(changes.undo.len(), changes.count);
                         if !changes.is_empty() {
-                            uncommitted.push(Lsn(lsn), std::mem::take(&mut changes.undo), changes.removed_any);
+                            uncommitted.push(Lsn(lsn), &mut changes.undo, changes.removed_any);
                             bodies.push_back((lsn, changes.body.clone()));
                             reference.states.push_back((lsn, state));
                             reference.changed.extend(touched.into_iter().map(|key| (lsn, key)));
@@ -694,7 +696,7 @@ mod tests {
                         prop_assert_eq!(changes.count, expired.len());
                         if !expired.is_empty() {
                             let lsn = newest + 1;
-                            uncommitted.push(Lsn(lsn), std::mem::take(&mut changes.undo), changes.removed_any);
+                            uncommitted.push(Lsn(lsn), &mut changes.undo, changes.removed_any);
                             bodies.push_back((lsn, changes.body.clone()));
                             reference.states.push_back((lsn, live));
                             reference.changed.extend(expired.into_keys().map(|key| (lsn, key)));
@@ -723,12 +725,13 @@ mod tests {
     fn keys_of_one_hash_are_told_apart() {
         let mut uncommitted = Uncommitted::default();
         let piece = Piece::new(b"b", Value::String(b"old"), None, Version(1));
-        uncommitted.push(
-            Lsn(1),
-            [Undo::new(Was::Absent { hash: 5, key: b"a"[..].into() })].into_iter().collect(),
-            false,
-        );
-        uncommitted.push(Lsn(2), [Undo::new(Was::Present { hash: 5, piece })].into_iter().collect(), true);
+        let mut push = |lsn, was, removed_any| {
+            let mut undos = Undos::default();
+            undos.keep(was);
+            uncommitted.push(Lsn(lsn), &mut undos, removed_any);
+        };
+        push(1, Was::Absent { hash: 5, key: b"a"[..].into() }, false);
+        push(2, Was::Present { hash: 5, piece: piece.into() }, true);
         assert_eq!(uncommitted.committed(5, b"a"), Some(None));
         assert_eq!(uncommitted.committed(5, b"b").flatten().unwrap().value, Value::String(b"old"));
         assert_eq!(uncommitted.committed(5, b"c"), None);

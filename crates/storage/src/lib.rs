@@ -40,4 +40,4 @@ pub use shard_log::{ShardLog, ShardLogError, ShardLogOptions};
 pub use snapshot::SnapshotEnd;
 pub use snapshot_file::{SnapshotError, SnapshotWriter};
 pub use table::{Entry, Hasher, OwnedEntry, OwnedValue, Table, Value};
-pub use uncommitted::{Uncommitted, Undo, Undos};
+pub use uncommitted::{Uncommitted, Undos};

@@ -65,7 +65,7 @@ mod word;
 
 pub use entry::{Entry, OwnedEntry, OwnedValue, Value};
 pub use hash::Hasher;
-pub(crate) use piece::Piece;
+pub(crate) use piece::{Piece, Replaced, copied_entry};
 pub(crate) use segment::Words;
 
 use crate::garbage;
@@ -76,6 +76,8 @@ use std::fmt;
 use types::Version;
 
 /// The bits of a position that tell the place in a segment; the others tell the segment.
+/// What is written over is copied up to this size; to copy more costs more than another piece.
+const COPIED_MAX: usize = 1024;
 const PLACE_BITS: u32 = 32;
 const PLACE: usize = (1 << PLACE_BITS) - 1;
 
@@ -99,6 +101,16 @@ impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table").field("len", &self.len).field("words", &self.words).finish_non_exhaustive()
     }
+}
+
+/// How [`Table::put_keeping`] has put a value.
+pub(crate) enum Put {
+    /// The key was absent.
+    New,
+    /// Over what was there, which was copied.
+    Over,
+    /// Instead of this.
+    Instead(Piece),
 }
 
 impl Drop for Table {
@@ -312,6 +324,37 @@ impl Table {
     #[inline]
     pub(crate) fn entry_at(&self, position: usize) -> Entry<'_> {
         self.piece(position).entry()
+    }
+
+    /// As [`Table::put`]. What was there is appended to `old` where it is written over, and handed out where it is replaced.
+    pub(crate) fn put_keeping(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        value: Value<'_>,
+        expire_at_ms: Option<u64>,
+        version: Version,
+        old: &mut Vec<u8>,
+    ) -> Put {
+        let number = self.segment_of(hash);
+        let segment = self.segment_mut(number);
+        let Ok(place) = segment.find(hash, key) else {
+            self.insert(hash, Piece::new(key, value, expire_at_ms, version));
+            return Put::New;
+        };
+        let start = old.len();
+        let view = segment.piece(place);
+        let had_expiry = view.has_expiry();
+        if view.bytes() <= COPIED_MAX {
+            old.extend_from_slice(view.written());
+            if segment.piece_mut(place).rewrite(value, expire_at_ms, version) {
+                self.volatile_len += usize::from(expire_at_ms.is_some());
+                self.volatile_len -= usize::from(had_expiry);
+                return Put::Over;
+            }
+            old.truncate(start);
+        }
+        Put::Instead(self.swap(number << PLACE_BITS | place, Piece::new(key, value, expire_at_ms, version)))
     }
 
     /// Puts a piece in the place of the one of the same key.

@@ -6,7 +6,7 @@
 //! Every write of a partition with a log on disk or with another copy passes through here, and most are committed before the
 //! partition gets many more: so a few changes stand in a list that is looked through, and only many in a map.
 
-use crate::table::{Entry, Piece, Table};
+use crate::table::{Entry, Replaced, Table, copied_entry};
 use smallvec::SmallVec;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher as StdHasher};
@@ -14,49 +14,141 @@ use types::Lsn;
 
 /// So many changes are looked through; more go by a map until all are committed.
 const LISTED: usize = 16;
+/// A buffer of so many bytes is kept while nothing is in it.
+const COPIES_KEPT: usize = 16 * 1024;
 
 /// What the changes of one record replaced, in the order in which they were made. Most records have one.
-pub type Undos = SmallVec<[Undo; 1]>;
+#[derive(Debug, Default)]
+pub struct Undos {
+    list: SmallVec<[Undo; 1]>,
+    /// What stood in pieces that were written over, as [`Was::Copied`] says.
+    bytes: Vec<u8>,
+}
 
 /// What one change replaced.
 #[derive(Debug)]
-pub struct Undo(Was);
+struct Undo(Was);
 
 #[derive(Debug)]
 pub(crate) enum Was {
+    /// A piece that was written over where it lies: where its bytes were copied to, among those of the record, and then among
+    /// those of all. Most values are replaced by others of about their length: then nothing is allocated and nothing freed.
+    Copied {
+        hash: u64,
+        at: u64,
+        len: u32,
+    },
     Absent {
         hash: u64,
         key: Box<[u8]>,
     },
     Present {
         hash: u64,
-        piece: Piece,
+        piece: Replaced,
     },
     /// Boxed, since it is rare and large.
     Table(Box<Table>),
 }
 
-impl Undo {
-    pub(crate) fn new(was: Was) -> Undo {
-        Undo(was)
+impl Undos {
+    /// How many changes there were.
+    pub fn len(&self) -> usize {
+        self.list.len()
     }
 
+    /// Whether there was none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Forgets them, and keeps the buffer.
+    pub fn clear(&mut self) {
+        self.list.clear();
+        self.bytes.clear();
+    }
+
+    pub(crate) fn keep(&mut self, was: Was) {
+        self.list.push(Undo(was));
+    }
+
+    /// Where to copy what is written over: [`Undos::keep_copied`] follows, or nothing is appended.
+    pub(crate) fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// The bytes from `start` on are what a key's piece was.
+    pub(crate) fn keep_copied(&mut self, hash: u64, start: usize) {
+        let len = (self.bytes.len() - start) as u32;
+        self.keep(Was::Copied { hash, at: start as u64, len });
+    }
+}
+
+/// The bytes of pieces that were written over, in the order of the records: a queue without gaps.
+#[derive(Debug, Default)]
+struct Copies {
+    bytes: Vec<u8>,
+    /// What the first of the bytes counts as.
+    begin: u64,
+    /// Those before this one are done with.
+    head: u64,
+}
+
+impl Copies {
+    fn end(&self) -> u64 {
+        self.begin + self.bytes.len() as u64
+    }
+
+    fn entry(&self, at: u64, len: u32) -> Entry<'_> {
+        let start = (at - self.begin) as usize;
+        copied_entry(&self.bytes[start..start + len as usize])
+    }
+
+    /// Those before `at` are not asked for any more.
+    fn forget_before(&mut self, at: u64) {
+        self.head = at;
+        let gone = (at - self.begin) as usize;
+        if gone == self.bytes.len() {
+            self.begin = at;
+            self.bytes.clear();
+            self.bytes.shrink_to(COPIES_KEPT);
+        } else if gone > COPIES_KEPT && gone > self.bytes.len() / 2 {
+            self.begin = at;
+            self.bytes.drain(..gone);
+        }
+    }
+
+    /// Those from `at` on are taken back.
+    fn forget_from(&mut self, at: u64) {
+        self.bytes.truncate((at - self.begin) as usize);
+    }
+}
+
+impl Undo {
     /// Brings back what was replaced. Changes are taken back newest first.
-    fn restore(self, table: &mut Table) {
+    fn restore(self, copies: &mut Copies, table: &mut Table) {
         match self.0 {
+            Was::Copied { hash, at, len } => {
+                let Entry { key, value, expire_at_ms, version } = copies.entry(at, len);
+                table.put(hash, key, value, expire_at_ms, version);
+                copies.forget_from(at);
+            }
             Was::Absent { hash, key } => {
                 table.remove(hash, &key);
             }
             Was::Present { hash, piece } => {
-                table.insert_or_swap(hash, piece);
+                table.insert_or_swap(hash, piece.into_piece());
             }
             Was::Table(old) => *table = *old,
         }
     }
 
     /// The key that was changed, and what it was; `None`: all keys.
-    fn key(&self) -> Option<(u64, &[u8], Option<Entry<'_>>)> {
+    fn key<'a>(&'a self, copies: &'a Copies) -> Option<(u64, &'a [u8], Option<Entry<'a>>)> {
         match &self.0 {
+            Was::Copied { hash, at, len } => {
+                let entry = copies.entry(*at, *len);
+                Some((*hash, entry.key, Some(entry)))
+            }
             Was::Absent { hash, key } => Some((*hash, key, None)),
             Was::Present { hash, piece } => Some((*hash, piece.key(), Some(piece.entry()))),
             Was::Table(_) => None,
@@ -65,7 +157,7 @@ impl Undo {
 
     fn hash(&self) -> Option<u64> {
         match &self.0 {
-            Was::Absent { hash, .. } | Was::Present { hash, .. } => Some(*hash),
+            Was::Copied { hash, .. } | Was::Absent { hash, .. } | Was::Present { hash, .. } => Some(*hash),
             Was::Table(_) => None,
         }
     }
@@ -78,6 +170,7 @@ type Place = (Lsn, usize);
 #[derive(Debug, Default)]
 pub struct Uncommitted {
     records: VecDeque<Undone>,
+    copies: Copies,
     changed: Changed,
     /// Where all keys were removed, oldest first.
     clears: VecDeque<Place>,
@@ -87,14 +180,23 @@ pub struct Uncommitted {
 #[derive(Debug)]
 struct Undone {
     lsn: Lsn,
-    undo: Undos,
+    undo: SmallVec<[Undo; 1]>,
     removed_any: bool,
 }
 
 impl Uncommitted {
-    /// Adds what a record replaced. Lsns grow from call to call.
-    pub fn push(&mut self, lsn: Lsn, undo: Undos, removed_any: bool) {
+    /// Adds what a record replaced, and leaves the buffers empty. Lsns grow from call to call.
+    pub fn push(&mut self, lsn: Lsn, undos: &mut Undos, removed_any: bool) {
         debug_assert!(lsn > self.last(), "uncommitted records come in order");
+        let before = self.copies.end();
+        self.copies.bytes.extend_from_slice(&undos.bytes);
+        undos.bytes.clear();
+        let mut undo = std::mem::take(&mut undos.list);
+        for undo in &mut undo {
+            if let Was::Copied { at, .. } = &mut undo.0 {
+                *at += before;
+            }
+        }
         for (number, undo) in undo.iter().enumerate() {
             match undo.hash() {
                 Some(hash) => self.changed.push(hash, (lsn, number)),
@@ -129,9 +231,16 @@ impl Uncommitted {
 
     /// Forgets what the records up to `upto` replaced: they are committed.
     pub fn commit(&mut self, upto: Lsn) {
+        let mut copied = self.copies.head;
         while let Some(record) = self.records.pop_front_if(|record| record.lsn <= upto) {
             self.changed.forget_oldest(record.lsn, &record.undo);
+            for undo in &record.undo {
+                if let Was::Copied { at, len, .. } = undo.0 {
+                    copied = at + u64::from(len);
+                }
+            }
         }
+        self.copies.forget_before(copied);
         while self.clears.pop_front_if(|place| place.0 <= upto).is_some() {}
         if self.last_removal <= upto {
             self.last_removal = Lsn(0);
@@ -142,7 +251,7 @@ impl Uncommitted {
     pub fn roll_back(&mut self, down_to: Lsn, table: &mut Table) {
         while let Some(record) = self.records.pop_back_if(|record| record.lsn > down_to) {
             self.changed.forget_newest(record.lsn, &record.undo);
-            record.undo.into_iter().rev().for_each(|undo| undo.restore(table));
+            record.undo.into_iter().rev().for_each(|undo| undo.restore(&mut self.copies, table));
         }
         while self.clears.pop_back_if(|place| place.0 > down_to).is_some() {}
         if self.last_removal > down_to {
@@ -155,6 +264,7 @@ impl Uncommitted {
     /// changed the key; `Some(None)`: it is absent.
     pub fn committed(&self, hash: u64, key: &[u8]) -> Option<Option<Entry<'_>>> {
         match &self.first(hash, key)?.0 {
+            Was::Copied { at, len, .. } => Some(Some(self.copies.entry(*at, *len))),
             Was::Absent { .. } => Some(None),
             Was::Present { piece, .. } => Some(Some(piece.entry())),
             Was::Table(table) => Some(table.get(hash, key)),
@@ -173,6 +283,7 @@ impl Uncommitted {
         let mut undos = self.records.range(index..).flat_map(|record| &record.undo).skip(number);
         undos.find(|undo| match &undo.0 {
             Was::Table(_) => true,
+            Was::Copied { hash: other, at, len } => *other == hash && self.copies.entry(*at, *len).key == key,
             Was::Absent { hash: other, key: other_key } => *other == hash && **other_key == *key,
             Was::Present { hash: other, piece } => *other == hash && piece.key() == key,
         })
@@ -193,7 +304,7 @@ impl Uncommitted {
     pub(crate) fn for_each_change(&self, mut visit: impl FnMut(u64, &[u8], Option<Entry<'_>>)) {
         let undos = self.records.iter().flat_map(|record| &record.undo);
         for undo in undos {
-            let Some((hash, key, was)) = undo.key() else { return };
+            let Some((hash, key, was)) = undo.key(&self.copies) else { return };
             if self.first(hash, key).is_some_and(|first| std::ptr::eq(first, undo)) {
                 visit(hash, key, was);
             }
@@ -204,7 +315,11 @@ impl Uncommitted {
     #[cfg(test)]
     pub(crate) fn remembers_nothing(&self) -> bool {
         let Changed { listed, by_hash } = &self.changed;
-        self.records.is_empty() && listed.is_empty() && by_hash.is_empty() && self.clears.is_empty()
+        self.copies.bytes.is_empty()
+            && self.records.is_empty()
+            && listed.is_empty()
+            && by_hash.is_empty()
+            && self.clears.is_empty()
     }
 }
 

@@ -7,6 +7,7 @@ use crate::garbage::{self, LARGE_BYTES};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use types::Version;
 
@@ -108,6 +109,52 @@ impl Drop for Piece {
     }
 }
 
+/// A piece that was replaced and is kept for a while. By the time that it is freed it has left the cache, so its class, which
+/// the allocator asks for, is kept beside it.
+#[derive(Debug)]
+pub(crate) struct Replaced {
+    piece: ManuallyDrop<Piece>,
+    /// 0: only the piece tells.
+    class: u32,
+}
+
+impl From<Piece> for Replaced {
+    fn from(piece: Piece) -> Replaced {
+        let class = piece.shape().class();
+        let class = if class < LARGE_BYTES { class as u32 } else { 0 };
+        Replaced { piece: ManuallyDrop::new(piece), class }
+    }
+}
+
+impl Replaced {
+    /// The piece, to be put back.
+    pub fn into_piece(self) -> Piece {
+        let mut replaced = ManuallyDrop::new(self);
+        // SAFETY: it is taken once, since nothing else looks at what it is taken from, and that is not dropped.
+        unsafe { ManuallyDrop::take(&mut replaced.piece) }
+    }
+}
+
+impl std::ops::Deref for Replaced {
+    type Target = Piece;
+
+    fn deref(&self) -> &Piece {
+        &self.piece
+    }
+}
+
+impl Drop for Replaced {
+    fn drop(&mut self) {
+        if self.class == 0 {
+            // SAFETY: this is the only place that drops it, once.
+            return unsafe { ManuallyDrop::drop(&mut self.piece) };
+        }
+        let layout = Shape::layout(self.class as usize);
+        // SAFETY: the piece was allocated with this very layout: nobody writes to it any more, so it has kept its class.
+        unsafe { dealloc(self.piece.0.as_ptr(), layout) }
+    }
+}
+
 impl fmt::Debug for Piece {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.entry().fmt(f)
@@ -204,6 +251,20 @@ impl Piece {
     }
 }
 
+/// The entry whose piece [`View::written`] was copied from.
+///
+/// # Panics
+///
+/// Panics where the bytes are not those of a whole piece.
+pub(crate) fn copied_entry(bytes: &[u8]) -> Entry<'_> {
+    let head = Shape { head: bytes[0], key_len: 0, value_len: 0 };
+    assert!(head.key_at() <= bytes.len(), "the head of a piece");
+    let view = View { start: NonNull::from(bytes).cast(), piece: PhantomData };
+    let shape = view.shape();
+    assert!(shape.value_at() + shape.value_len == bytes.len(), "a whole piece");
+    view.entry()
+}
+
 /// A piece that somebody else owns, to be read.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
@@ -243,6 +304,12 @@ impl<'a> View<'a> {
         shape.key_len = self.read_length(shape.key_len_at(), head >> 4 & 3);
         shape.value_len = self.read_length(shape.value_len_at(), head >> 6);
         shape
+    }
+
+    /// All that was written of it.
+    pub(super) fn written(self) -> &'a [u8] {
+        let shape = self.shape();
+        self.read(0, shape.value_at() + shape.value_len)
     }
 
     /// The bytes that it takes on the heap.
