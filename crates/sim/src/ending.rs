@@ -36,6 +36,9 @@ impl World {
         }
         for seat in seats.iter().flatten() {
             let identity = seat.process.identity();
+            if map.removed.contains(&(identity.node, identity.incarnation)) {
+                continue;
+            }
             let known = map.is_active(identity.node)
                 && map.member(identity.node).is_some_and(|m| m.incarnation == identity.incarnation);
             if !known {
@@ -61,6 +64,9 @@ impl World {
             if !serves {
                 return Some(format!("partition {id} is not served: {state:?}"));
             }
+        }
+        if let Some(ailment) = self.wrong_shape() {
+            return Some(ailment);
         }
         let waiting = self.clients.iter().find(|client| client.waiting.is_some());
         waiting.map(|client| format!("client {} still waits", client.number))
@@ -151,6 +157,8 @@ impl World {
             stale_reads: self.stale_reads.len(),
             snapshots: self.snapshots,
             faults: self.faults,
+            shapes: self.shapes.done,
+            moved: self.checks.moves.gone,
             reigns: map.partitions.iter().map(|state| state.primary_since.0).sum(),
             reckless: self.plan.reckless,
             lost: (0..map.partitions.len()).filter(|&partition| self.is_lost(partition)).count(),
