@@ -288,7 +288,9 @@ impl World {
                     map.member(other).is_some_and(|m| m.incarnation == process.identity().incarnation)
                 })
         };
-        map.partitions.iter().all(|state| state.epoch.0 == 0 || state.in_sync.iter().any(runs))
+        map.partitions
+            .iter()
+            .all(|state| state.epoch.0 == 0 || state.in_sync.without(state.leaving).iter().any(runs))
     }
 
     fn kill(&mut self, index: usize, death: Death) {
