@@ -73,11 +73,13 @@ impl World {
             3 | 4 => Order::Drain { node, on: true },
             5 | 6 => Order::Drain { node, on: false },
             7 => Order::Remove(node),
-            // A lone copy keeps no log in memory, which the checks read: not looked into.
             8 => Order::Copies(random.pick(&[2, 2, 3, 3, 4]) as u16),
             _ => Order::MinInSync(random.pick(&[1, 1, 2]) as u16),
         };
         let asks = random.below(NODES as u64) as usize;
+        if matches!(order, Order::Drain { on: true, .. } | Order::Remove(_)) && !self.two_others(node) {
+            return Ok(());
+        }
         self.trace.event(self.now, &[26, asks as u64, machine as u64], || {
             format!("an operator asks node {}: {order:?}", asks + 1)
         });
@@ -85,6 +87,13 @@ impl World {
             return Ok(());
         }
         self.at_node(asks, true, |process, own, _| process.order(own, order))
+    }
+
+    /// Whether two nodes beside this one may hold copies. A lone copy keeps no log in memory, which the checks read: not looked
+    /// into, so no order asks for fewer copies either.
+    fn two_others(&self, node: NodeId) -> bool {
+        let map = self.checks.maps.newest();
+        map.members.iter().filter(|member| member.id != node && !member.draining).count() >= 2
     }
 
     /// A machine that has nothing starts a node that nobody listed.
