@@ -272,6 +272,9 @@ impl Shard {
                 self.moved_at.insert(id, now);
             }
         }
+        // What was refused in an earlier reign holds nobody back in this one, who may have been primary a moment ago.
+        let moved_at = &self.moved_at;
+        self.refusals.retain(|(id, ..), _| moved_at.get(id).is_none_or(|at| *at != now));
         self.has_backups = map.partitions.iter().any(|state| state.copies.len().max(state.in_sync.len()) > 1);
         let me = self.config.identity.node;
         for (id, state) in map.each_partition() {
