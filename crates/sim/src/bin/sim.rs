@@ -63,8 +63,8 @@ fn report(failure: &Failure) {
 
 fn show(seed: u64, summary: &Summary) {
     println!(
-        "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} faults, {} reigns, {} changes of \
-         shape with {} copies moved, \
+        "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} faults, {} reigns, {} hand-overs, \
+         {} changes of shape with {} copies moved, \
          {} partitions lost, whole again after {} ms, hash {:016x}",
         summary.events,
         summary.operations,
@@ -74,6 +74,7 @@ fn show(seed: u64, summary: &Summary) {
         summary.snapshots,
         summary.faults,
         summary.reigns,
+        summary.hand_overs,
         summary.shapes,
         summary.moved,
         summary.lost,
