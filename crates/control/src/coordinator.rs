@@ -7,12 +7,14 @@
 //!
 //! Nothing here outlives the term: a new coordinator hears again whatever still matters, because everyone repeats.
 
+use crate::balance::{self, Balance};
 use crate::command::{
     Command, has_left, is_doubtful as is_doubtful_partition, is_lost, is_news, is_valid_change,
 };
 use crate::machine::Control;
 use crate::message::{Change, Message, Order, Registration};
-use placement::{ClusterMap, MemberState, PlanNode};
+use crate::moves::{self, Moves};
+use placement::{ChangeKind, ClusterMap, MemberState, PlanNode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use types::{Epoch, Incarnation, Instant, NodeId, PartitionId, Position};
@@ -25,6 +27,9 @@ const TAILS: Duration = Duration::from_millis(100);
 const DOUBT: Duration = Duration::from_millis(150);
 /// How long a registration counts. Repeated three times as often.
 const REGISTRATION: Duration = Duration::from_millis(300);
+
+/// Orders of operators that wait for their turn. They are asked again.
+const ORDERS_MAX: usize = 64;
 
 /// What the coordinator remembers within its term.
 #[derive(Default)]
@@ -39,9 +44,13 @@ pub struct Coordinator {
     dismissals: BTreeSet<(NodeId, NodeId, Incarnation)>,
     accept_loss: bool,
     /// What operators have asked for.
-    orders: Vec<Order>,
+    pub(crate) orders: Vec<Order>,
+    /// Where copies should be.
+    pub(crate) moves: Moves,
     /// Who is about to stop.
     leaving: BTreeMap<NodeId, Incarnation>,
+    /// Which primaries are to hand over.
+    pub(crate) balance: Balance,
     /// Since when somebody is reported who reports others, or is this very node.
     doubt_since: Option<Instant>,
     asked: Option<Question>,
@@ -65,6 +74,12 @@ impl Coordinator {
     /// A node says that it has started. Kept also while this node does not lead: it may soon.
     pub fn register(&mut self, now: Instant, registration: Registration) {
         self.registrations.insert(registration.node, (registration, now));
+    }
+
+    /// Nodes that are about to stop: nothing more is given to them.
+    pub(crate) fn stopping(&self, map: &ClusterMap) -> BTreeSet<NodeId> {
+        let is_current = |node, incarnation| map.member(node).is_some_and(|m| m.incarnation == incarnation);
+        self.leaving.iter().filter(|&(&node, &inc)| is_current(node, inc)).map(|(&node, _)| node).collect()
     }
 
     fn begin_term(&mut self, term: u64) {
@@ -126,7 +141,8 @@ pub fn message(control: &mut Control, now: Instant, from: NodeId, message: Messa
             }
         }
         Message::AcceptLoss => coordinator.accept_loss = true,
-        Message::Order(order) => coordinator.orders.push(order),
+        Message::Order(order) if coordinator.orders.len() < ORDERS_MAX => coordinator.orders.push(order),
+        Message::HandOver { partition, heir } => coordinator.balance.ask(partition, heir),
         Message::Leave(incarnation) => {
             coordinator.leaving.insert(from, incarnation);
         }
@@ -164,6 +180,9 @@ pub fn tick(control: &mut Control, now: Instant) {
         commands.extend(leaving.map(|(node, incarnation)| Command::Leave { node, incarnation }));
         accept_loss(control, now, &mut commands);
         recover(control, now, &mut commands);
+        balance::tick(control, now, &mut commands);
+        // Last: whatever else changes a partition in this entry makes its move void.
+        moves::tick(control, now, &mut commands);
     }
     if !commands.is_empty() && !control.propose(&commands) {
         control.coordinator.begin_term(term);
@@ -172,8 +191,8 @@ pub fn tick(control: &mut Control, now: Instant) {
 
 fn creation(control: &Control) -> Command {
     let config = &control.config;
-    let nodes: Vec<PlanNode> =
-        config.listed.iter().map(|&id| PlanNode { id, weight: 1, zone: None }).collect();
+    let told = |id| control.coordinator.registrations.get(&id).map(|(registration, _)| registration);
+    let nodes: Vec<PlanNode> = config.listed.iter().map(|&id| moves::listed(id, told(id))).collect();
     let placement = placement::plan_new(config.partitions, config.copies, &nodes);
     Command::Create {
         cluster_id: config.cluster_id.clone(),
@@ -205,6 +224,7 @@ fn activate(control: &mut Control, now: Instant, commands: &mut Vec<Command>) {
     let all_here = map.members.iter().all(|member| member.state != MemberState::Joining);
     let waited = control.coordinator.since.is_some_and(|since| now.since(since) > FORMING);
     if all_here || waited {
+        commands.extend(moves::first_placement(map));
         commands.push(Command::Activate);
     }
 }
@@ -411,10 +431,10 @@ fn longest(tails: &BTreeMap<PartitionId, BTreeMap<NodeId, Position>>) -> Vec<(Pa
 fn change(control: &mut Control, commands: &mut Vec<Command>) {
     let map = control.map.clone();
     let changes = std::mem::take(&mut control.coordinator.changes);
-    // Who is about to stop is not taken in again, though it holds everything.
-    let leaves = |c: &Change| {
-        c.join && control.coordinator.leaving.get(&c.node).is_some_and(|left| *left == c.incarnation)
-    };
+    // Who is about to stop is not taken in again, though it holds everything, and takes nothing over.
+    let stopping = control.coordinator.stopping(&map);
+    let gives = |c: &Change| matches!(c.kind, ChangeKind::Join | ChangeKind::Release);
+    let leaves = |c: &Change| gives(c) && stopping.contains(&c.node);
     commands.extend(
         changes.into_values().filter(|c| is_valid_change(&map, c) && !leaves(c)).map(Command::Change),
     );

@@ -157,6 +157,7 @@ impl<D: Disk> ControlDriver<D> {
             copies: settings.copies,
             min_in_sync: settings.min_in_sync,
             partitions: settings.partitions,
+            replace_after: Duration::from_secs(settings.replace_after),
             election: Duration::from_millis(settings.election_ms),
             seed: config.seed,
         };
@@ -266,6 +267,12 @@ impl<D: Disk> ControlDriver<D> {
     /// An operator asks for a change of the cluster.
     pub fn order(&mut self, now: Instant, order: Order) {
         self.control.order(now, order);
+        self.settle();
+    }
+
+    /// A partition is to be handed over to another of its in-sync copies.
+    pub fn hand_over(&mut self, now: Instant, partition: PartitionId, heir: NodeId) {
+        self.control.hand_over(now, partition, heir);
         self.settle();
     }
 

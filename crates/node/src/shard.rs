@@ -13,7 +13,7 @@ use crate::snapshots::{SnapshotJob, Snapshots};
 use command::{ClientOrder, Pause, Reply};
 use control::{Change, Identity};
 use placement::{ClusterMap, PartitionState};
-use replication::{Context, Durability, Message, Outbox, Partition, Sender, Tail};
+use replication::{Context, Durability, HandOvers, Message, Outbox, Partition, Sender, Tail};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -272,8 +272,14 @@ impl Shard {
                 self.moved_at.insert(id, now);
             }
         }
+        // What was refused in an earlier reign holds nobody back in this one, who may have been primary a moment ago.
+        let moved_at = &self.moved_at;
+        self.refusals.retain(|(id, ..), _| moved_at.get(id).is_none_or(|at| *at != now));
         self.has_backups = map.partitions.iter().any(|state| state.copies.len().max(state.in_sync.len()) > 1);
         let me = self.config.identity.node;
+        // A map without this node may be old; one that tells of the removal of this very start has nothing for it to keep.
+        let incarnation = self.config.identity.incarnation;
+        let is_removed = map.removed.iter().any(|&(node, last)| node == me && incarnation <= last);
         for (id, state) in map.each_partition() {
             if !self.partitions.is_ours(id) {
                 continue;
@@ -284,7 +290,7 @@ impl Shard {
                 }
                 self.partitions.insert(Partition::new(id, me, self.hasher, self.durability));
             }
-            if !self.is_current(me) {
+            if !self.is_current(me) && !is_removed {
                 // The map speaks of another start of this node: nothing in it is meant for this one.
                 continue;
             }
@@ -487,6 +493,7 @@ impl Shard {
             }
         }
         self.effects.messages.append(&mut self.outbox.messages);
+        self.count_hand_overs();
         let primary = self.config.identity.node;
         self.effects.changes.extend(self.outbox.changes.drain(..).map(|change| Change {
             partition: change.partition,
@@ -494,8 +501,18 @@ impl Shard {
             primary,
             node: change.node,
             incarnation: change.incarnation,
-            join: change.join,
+            kind: change.kind,
         }));
+    }
+
+    fn count_hand_overs(&mut self) {
+        let news = std::mem::take(&mut self.outbox.hand_overs);
+        if news != HandOvers::default() {
+            let counters = self.counters();
+            ShardCounters::add(&counters.hand_overs_begun, news.begun);
+            ShardCounters::add(&counters.hand_overs_done, news.done);
+            ShardCounters::add(&counters.hand_overs_given_up, news.given_up);
+        }
     }
 
     // ------------------------------------------------------------------------------------------ the log on disk

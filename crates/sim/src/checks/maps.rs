@@ -2,7 +2,7 @@
 //! version to version epochs only grow, by one configuration at a time.
 
 use crate::checks::Seat;
-use placement::ClusterMap;
+use placement::{ClusterMap, PartitionState};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ pub struct Maps {
     known: BTreeMap<u64, Arc<ClusterMap>>,
     newest: Arc<ClusterMap>,
     seen: BTreeMap<usize, Arc<ClusterMap>>,
+    /// How often a primary has handed over to its heir.
+    pub hand_overs: u64,
 }
 
 impl Maps {
@@ -50,20 +52,32 @@ impl Maps {
             return Ok(None);
         }
         let before = std::mem::replace(&mut self.newest, map.clone());
+        self.hand_overs += hand_overs(&before, map);
         Ok(Some((before, map.clone())))
     }
 }
 
+/// Heirs that became primary while the old primary kept its seat.
+fn hand_overs(before: &ClusterMap, after: &ClusterMap) -> u64 {
+    let released = |(old, new): &(&PartitionState, &PartitionState)| {
+        old.heir.is_some()
+            && new.primary == old.heir
+            && old.primary.is_some_and(|primary| new.in_sync.contains(primary))
+    };
+    before.partitions.iter().zip(&after.partitions).filter(released).count() as u64
+}
+
 fn follows(before: &ClusterMap, after: &ClusterMap) -> Result<(), String> {
     for ((id, old), (_, new)) in before.each_partition().zip(after.each_partition()) {
-        if new.epoch < old.epoch || new.epoch == old.epoch && new != old {
+        if new.epoch < old.epoch || new.epoch == old.epoch && new != old && new.epoch.0 > 0 {
             return Err(format!(
                 "partition {id}: {old:?} in version {} became {new:?} in {}",
                 before.version, after.version
             ));
         }
     }
-    for (old, new) in before.members.iter().zip(&after.members) {
+    let both = before.members.iter().filter_map(|old| Some((old, after.member(old.id)?)));
+    for (old, new) in both {
         if new.incarnation < old.incarnation {
             return Err(format!("node {} went back from {old:?} to {new:?}", old.id));
         }
