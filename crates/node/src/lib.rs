@@ -34,6 +34,7 @@ mod slow_log;
 mod snapshots;
 pub mod stats;
 
+pub use control_driver::FILE as CONTROL_FILE;
 pub use control_driver::{ControlDriver, ControlDriverConfig, ControlDriverError, DriverEffects, KeptLogs};
 pub use heart_driver::HeartDriver;
 pub use published::{

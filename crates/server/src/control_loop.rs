@@ -1,7 +1,9 @@
 //! The control plane's thread. Its machine writes and syncs its journal inside its calls, so this thread, and only
 //! this one, waits for the disk.
 
+use crate::address_book::AddressBook;
 use crate::clock;
+use crate::join_progress::JoinProgress;
 use crate::link::{Links, is_link};
 use crate::machine::{ControlMachine, DriverEffects};
 use crate::mailbox::Mailbox;
@@ -36,6 +38,10 @@ pub struct ControlLoop<M> {
     pub identity: Identity,
     /// Everybody's letter boxes.
     pub threads: Threads,
+    /// Where the other nodes are: as every newer map says.
+    pub book: Arc<AddressBook>,
+    /// What a node that joins tells its operator.
+    pub progress: JoinProgress,
     /// Answers that not every shard has had its part in.
     pub gathering: BTreeMap<(NodeId, u64), Gathered>,
 }
@@ -141,6 +147,11 @@ impl<M: ControlMachine> ControlLoop<M> {
                 self.threads.heart.send(Mail::Inputs(std::mem::take(to_heart)));
             }
             if let Some(map) = map.take() {
+                self.book.learn(&map);
+                if let Err(why) = self.progress.map(clock::now(), &map) {
+                    error!("the node stops: {why}");
+                    std::process::exit(1);
+                }
                 for shard in &self.threads.shards {
                     shard.send(Mail::Map(map.clone()));
                 }

@@ -325,6 +325,7 @@ impl FakeNode {
             peers: config.peers,
             client_count: Arc::default(),
             http: None,
+            membership: None,
         };
         let identity = Identity {
             node: NodeId(config.id),
