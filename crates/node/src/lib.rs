@@ -22,6 +22,7 @@ mod host;
 mod last_writes;
 mod listing;
 pub mod look;
+mod operate;
 mod partitions;
 mod published;
 mod random_key;

@@ -97,6 +97,7 @@ impl<M: ControlMachine> ControlLoop<M> {
                 Mail::Link(mail) => self.links.mail(now, mail),
                 Mail::Changes(changes) => self.machine.changes(now, changes),
                 Mail::AcceptLoss => self.machine.accept_loss(now),
+                Mail::Order(order) => self.machine.order(now, order),
                 Mail::Notices(notices) => {
                     for notice in notices {
                         self.machine.notice(now, notice);
