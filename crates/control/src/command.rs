@@ -4,6 +4,7 @@
 //! of a partition is a compare-and-set of its own (rule 3), so a command that came late changes nothing.
 
 use crate::message::{Change, Registration};
+use crate::shape::{self, Move};
 use placement::{ClusterMap, Member, MemberState, PartitionState};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +69,32 @@ pub enum Command {
         /// Whose log reaches furthest.
         promote: Vec<(PartitionId, NodeId)>,
     },
+    /// Where each partition's copies belong, now that the listed nodes have told their weights and zones: before anything
+    /// is held.
+    Place(Vec<Vec<NodeId>>),
+    /// Copies are to be made on other nodes, and others are to go once these are there (rule 11).
+    Move(Vec<Move>),
+    /// Copies that are to go do so, where all others are in sync; each a compare-and-set on the epoch.
+    Settle(Vec<(PartitionId, Epoch)>),
+    /// A node is to be emptied, or is not.
+    Drain {
+        /// The node.
+        node: NodeId,
+        /// Whether it is to go.
+        on: bool,
+    },
+    /// A node that is dead is to be emptied, and one that is empty is no member any more.
+    Remove {
+        /// The node.
+        node: NodeId,
+    },
+    /// What the cluster keeps of each partition.
+    Settings {
+        /// Copies of each partition.
+        copies: u16,
+        /// Fewest in-sync copies that take writes.
+        min_in_sync: u16,
+    },
 }
 
 /// A voter's report that a command has answered: the voter may grant again, by the map that came of it (rule 6).
@@ -117,6 +144,12 @@ pub fn apply(map: &mut ClusterMap, command: &Command, answered: &mut Vec<Answere
         Command::AcceptLoss { promote } => accept_loss(map, promote),
         Command::Recover { promote } => recover(map, promote),
         Command::Leave { node, incarnation } => leave(map, *node, *incarnation),
+        Command::Place(placement) => shape::place(map, placement),
+        Command::Move(moves) => shape::move_copies(map, moves),
+        Command::Settle(drops) => shape::settle(map, drops),
+        Command::Drain { node, on } => shape::drain(map, *node, *on),
+        Command::Remove { node } => shape::remove(map, *node),
+        Command::Settings { copies, min_in_sync } => shape::set(map, *copies, *min_in_sync),
     }
 }
 
@@ -133,23 +166,7 @@ fn create(
     map.copies = copies;
     map.min_in_sync = min_in_sync;
     map.voters = voters.to_vec();
-    map.members = members
-        .iter()
-        .map(|&id| Member {
-            id,
-            incarnation: Incarnation(0),
-            directory: 0,
-            state: MemberState::Joining,
-            shards: 1,
-            host: String::new(),
-            port: 0,
-            cluster_port: 0,
-            peer_port: 0,
-            weight: 1,
-            zone: String::new(),
-            draining: false,
-        })
-        .collect();
+    map.members = members.iter().map(|&id| shape::unheard_of(id)).collect();
     map.members.sort_by_key(|member| member.id);
     map.partitions = placement
         .iter()
@@ -167,9 +184,10 @@ fn later_start(member: &Member, registration: &Registration) -> bool {
     registration.incarnation > member.incarnation && proves
 }
 
-/// Whether the registration says anything new: a later incarnation, or a life sign of a node thought dead.
+/// Whether the registration says anything new: a later incarnation, a life sign of a node thought dead, or a node that
+/// joins.
 pub fn is_news(map: &ClusterMap, registration: &Registration) -> bool {
-    map.member(registration.node).is_some_and(|member| {
+    map.member(registration.node).map_or(shape::may_join(map, registration), |member| {
         later_start(member, registration)
             || (registration.incarnation == member.incarnation
                 && registration.directory == member.directory
@@ -182,6 +200,7 @@ fn up(map: &mut ClusterMap, registration: &Registration) -> bool {
         return false;
     }
     let node = registration.node;
+    shape::join(map, node);
     let Some(member) = map.member_mut(node) else { return false };
     let restarted = later_start(member, registration);
     let seat_is_free =

@@ -12,6 +12,7 @@ use crate::command::{
 };
 use crate::machine::Control;
 use crate::message::{Change, Message, Order, Registration};
+use crate::moves::{self, Moves};
 use placement::{ClusterMap, MemberState, PlanNode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -26,6 +27,9 @@ const DOUBT: Duration = Duration::from_millis(150);
 /// How long a registration counts. Repeated three times as often.
 const REGISTRATION: Duration = Duration::from_millis(300);
 
+/// Orders of operators that wait for their turn. They are asked again.
+const ORDERS_MAX: usize = 64;
+
 /// What the coordinator remembers within its term.
 #[derive(Default)]
 pub struct Coordinator {
@@ -39,7 +43,9 @@ pub struct Coordinator {
     dismissals: BTreeSet<(NodeId, NodeId, Incarnation)>,
     accept_loss: bool,
     /// What operators have asked for.
-    orders: Vec<Order>,
+    pub(crate) orders: Vec<Order>,
+    /// Where copies should be.
+    pub(crate) moves: Moves,
     /// Who is about to stop.
     leaving: BTreeMap<NodeId, Incarnation>,
     /// Since when somebody is reported who reports others, or is this very node.
@@ -126,7 +132,7 @@ pub fn message(control: &mut Control, now: Instant, from: NodeId, message: Messa
             }
         }
         Message::AcceptLoss => coordinator.accept_loss = true,
-        Message::Order(order) => coordinator.orders.push(order),
+        Message::Order(order) if coordinator.orders.len() < ORDERS_MAX => coordinator.orders.push(order),
         Message::Leave(incarnation) => {
             coordinator.leaving.insert(from, incarnation);
         }
@@ -164,6 +170,8 @@ pub fn tick(control: &mut Control, now: Instant) {
         commands.extend(leaving.map(|(node, incarnation)| Command::Leave { node, incarnation }));
         accept_loss(control, now, &mut commands);
         recover(control, now, &mut commands);
+        // Last: whatever else changes a partition in this entry makes its move void.
+        moves::tick(control, now, &mut commands);
     }
     if !commands.is_empty() && !control.propose(&commands) {
         control.coordinator.begin_term(term);
@@ -172,8 +180,8 @@ pub fn tick(control: &mut Control, now: Instant) {
 
 fn creation(control: &Control) -> Command {
     let config = &control.config;
-    let nodes: Vec<PlanNode> =
-        config.listed.iter().map(|&id| PlanNode { id, weight: 1, zone: None }).collect();
+    let told = |id| control.coordinator.registrations.get(&id).map(|(registration, _)| registration);
+    let nodes: Vec<PlanNode> = config.listed.iter().map(|&id| moves::listed(id, told(id))).collect();
     let placement = placement::plan_new(config.partitions, config.copies, &nodes);
     Command::Create {
         cluster_id: config.cluster_id.clone(),
@@ -205,6 +213,7 @@ fn activate(control: &mut Control, now: Instant, commands: &mut Vec<Command>) {
     let all_here = map.members.iter().all(|member| member.state != MemberState::Joining);
     let waited = control.coordinator.since.is_some_and(|since| now.since(since) > FORMING);
     if all_here || waited {
+        commands.extend(moves::first_placement(map));
         commands.push(Command::Activate);
     }
 }

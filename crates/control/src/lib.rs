@@ -9,6 +9,9 @@
 //!   whom a majority of voters report, and arbitrates changes of in-sync sets. What it decides is a [`Command`]
 //!   in the group's log; applying one ([`command::apply`]) is a pure function of the map.
 //!
+//! The cluster's shape (who is a member, where copies belong) changes by [`shape`]; what is due of it the coordinator
+//! plans in `moves`.
+//!
 //! What this room leaves out: files (it yields frames to be made durable, and takes them back at start), sockets,
 //! clocks, and everything about keys.
 
@@ -18,6 +21,8 @@ mod frames;
 mod heart;
 mod machine;
 pub mod message;
+mod moves;
+pub mod shape;
 mod store;
 
 pub use command::Command;

@@ -48,6 +48,8 @@ pub struct ControlConfig {
     pub min_in_sync: u16,
     /// Partitions, a power of two.
     pub partitions: u16,
+    /// The copies of a node that has been dead for this long are made anew on others. Zero: never by itself.
+    pub replace_after: Duration,
     /// Least time without word of the coordinator before a voter stands for election.
     pub election: Duration,
     /// Draws election timeouts.
@@ -551,10 +553,13 @@ impl Control {
         if !self.is_coordinator() {
             return;
         }
+        // Who was removed is told so, too.
+        let gone = before.members.iter().filter(|member| self.map.member(member.id).is_none());
         let followers: Vec<NodeId> = self
             .map
             .members
             .iter()
+            .chain(gone)
             .filter(|member| member.state == MemberState::Active && member.id != self.config.me.node)
             .filter(|member| {
                 !self.map.voters.contains(&member.id) || !self.map.holds_vote(member.id, member.directory)
@@ -587,11 +592,15 @@ impl Control {
             return;
         }
         let mut map = ClusterMap::clone(&self.map);
+        (map.copies, map.min_in_sync) = (changes.copies, changes.min_in_sync);
+        map.members.retain(|member| !changes.gone.contains(&member.id));
         for member in changes.members {
-            if let Some(kept) = map.member_mut(member.id) {
-                *kept = member;
+            match map.members.binary_search_by_key(&member.id, |kept| kept.id) {
+                Ok(at) => map.members[at] = member,
+                Err(at) => map.members.insert(at, member),
             }
         }
+        map.removed = changes.removed;
         for (partition, state) in changes.partitions {
             if let Some(kept) = map.partitions.get_mut(usize::from(partition.0)) {
                 *kept = state;
@@ -652,10 +661,16 @@ fn difference(before: &ClusterMap, after: &ClusterMap) -> MapChanges {
         .filter(|(id, state)| before.partition(*id) != Some(state))
         .map(|(id, state)| (id, *state))
         .collect();
+    let gone =
+        before.members.iter().map(|member| member.id).filter(|id| after.member(*id).is_none()).collect();
     MapChanges {
         from: before.version,
         to: after.version,
+        copies: after.copies,
+        min_in_sync: after.min_in_sync,
         members,
+        gone,
+        removed: after.removed.clone(),
         voter_directories: after.voter_directories.clone(),
         partitions,
     }

@@ -87,14 +87,22 @@ pub enum Order {
 }
 
 /// What changed between two versions of the map.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MapChanges {
     /// The version that it applies to.
     pub from: u64,
     /// The version that it makes.
     pub to: u64,
-    /// Members that changed.
+    /// Copies of each partition.
+    pub copies: u16,
+    /// Fewest in-sync copies that take writes.
+    pub min_in_sync: u16,
+    /// Members that changed, or are new.
     pub members: Vec<placement::Member>,
+    /// Members that are no more.
+    pub gone: Vec<NodeId>,
+    /// All nodes that were ever removed, and are not back.
+    pub removed: Vec<(NodeId, Incarnation)>,
     /// The voters' data directories.
     pub voter_directories: Vec<(NodeId, u64)>,
     /// Partitions that changed.

@@ -42,6 +42,8 @@ fn registration(me: Identity) -> Registration {
         port: 7000 + me.node.0,
         cluster_port: 7100 + me.node.0,
         peer_port: 7200 + me.node.0,
+        weight: 1,
+        zone: String::new(),
     }
 }
 
@@ -72,6 +74,7 @@ fn start(id: u16, mut file: Vec<Vec<u8>>, now: Instant) -> Node {
         copies: 2,
         min_in_sync: 1,
         partitions: 16,
+        replace_after: Duration::ZERO,
         election: Duration::from_millis(300),
         seed: u64::from(id),
     };
@@ -320,12 +323,12 @@ fn a_node_without_a_map_asks_for_it_whole() {
         copies: 2,
         min_in_sync: 1,
         partitions: 16,
+        replace_after: Duration::ZERO,
         election: Duration::from_millis(300),
         seed: 1,
     };
     let mut control = Control::new(config, restore(&[]).unwrap(), now);
-    let changes =
-        MapChanges { from: 0, to: 8, members: vec![], voter_directories: vec![], partitions: vec![] };
+    let changes = MapChanges { to: 8, ..MapChanges::default() };
     control.message(now, voter, Message::MapChanges(changes));
     assert_eq!(control.map().version, 0);
     let asked = |(to, message): &(NodeId, Message)| {
@@ -356,6 +359,7 @@ fn a_voter_that_lost_its_directory_is_none_and_says_so() {
         copies: 2,
         min_in_sync: 1,
         partitions: 16,
+        replace_after: Duration::ZERO,
         election: Duration::from_millis(300),
         seed: 1,
     };

@@ -157,6 +157,7 @@ impl<D: Disk> ControlDriver<D> {
             copies: settings.copies,
             min_in_sync: settings.min_in_sync,
             partitions: settings.partitions,
+            replace_after: Duration::from_secs(settings.replace_after),
             election: Duration::from_millis(settings.election_ms),
             seed: config.seed,
         };

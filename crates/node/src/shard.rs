@@ -286,8 +286,9 @@ impl Shard {
                 }
                 self.partitions.insert(Partition::new(id, me, self.hasher, self.durability));
             }
-            if !self.is_current(me) {
-                // The map speaks of another start of this node: nothing in it is meant for this one.
+            if !self.is_current(me) && map.member(me).is_some() {
+                // The map speaks of another start of this node: nothing in it is meant for this one. One that has no such
+                // member says that this node has nothing to keep.
                 continue;
             }
             if let Some(partition) = self.partitions.get_mut(id)

@@ -7,8 +7,10 @@
 
 pub mod map;
 pub mod plan;
+pub mod progress;
 mod quota;
 pub mod ring;
 
 pub use map::{ClusterMap, Member, MemberState, PartitionState};
 pub use plan::{PlanNode, plan_new, replan};
+pub use progress::{Held, Progress, progress};

@@ -21,6 +21,9 @@ pub struct ClusterMap {
     /// The data directory that each voter's seat belongs to, from its first registration on. A voter that lost its
     /// directory has forgotten what it promised, and is none (rule 16).
     pub voter_directories: Vec<(NodeId, u64)>,
+    /// Nodes that were members and were removed, each in its last start: that start does not join again by itself, a later
+    /// one does.
+    pub removed: Vec<(NodeId, Incarnation)>,
     /// Every partition's configuration; the index is the partition's number.
     pub partitions: Vec<PartitionState>,
 }
@@ -117,6 +120,14 @@ impl ClusterMap {
         self.voter_directories.iter().all(|&(voter, of)| voter != id || of == directory)
     }
 
+    /// Whether no partition has anything to do with a node: it holds no copy, and nobody waits for one of its logs.
+    pub fn is_empty_node(&self, id: NodeId) -> bool {
+        let has = |state: &PartitionState| {
+            [state.copies, state.in_sync, state.doubtful].iter().any(|set| set.contains(id))
+        };
+        !self.partitions.iter().any(has)
+    }
+
     /// Whether a node is registered and alive.
     pub fn is_active(&self, id: NodeId) -> bool {
         self.member(id).is_some_and(|member| member.state == MemberState::Active)
@@ -125,6 +136,13 @@ impl ClusterMap {
     /// The shard of `node` on which `partition` lies.
     pub fn shard_of(&self, node: NodeId, partition: PartitionId) -> Option<ShardId> {
         self.member(node).map(|member| member.shard_of(partition))
+    }
+}
+
+impl PartitionState {
+    /// Where the copies are to be: without those that leave.
+    pub fn staying(&self) -> NodeSet {
+        self.copies.without(self.leaving)
     }
 }
 

@@ -100,8 +100,8 @@ pub struct NodeSet {
 }
 
 impl NodeSet {
-    /// The most copies that a partition can have.
-    pub const MAX: usize = 7;
+    /// The most members: the copies that a partition can have (7), and one more on its way while another leaves.
+    pub const MAX: usize = 8;
 
     /// The empty set.
     pub fn new() -> NodeSet {
@@ -150,6 +150,16 @@ impl NodeSet {
         self.len -= 1;
         self.ids[self.len as usize] = NodeId::default();
         true
+    }
+
+    /// Those that are not in `other`, in the same order.
+    pub fn without(&self, other: NodeSet) -> NodeSet {
+        self.iter().filter(|node| !other.contains(*node)).collect()
+    }
+
+    /// Whether every member is one of `other`.
+    pub fn is_within(&self, other: NodeSet) -> bool {
+        self.iter().all(|node| other.contains(node))
     }
 }
 

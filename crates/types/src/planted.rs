@@ -34,6 +34,8 @@ pub enum Bug {
     SnapshotAhead,
     /// A forwarded write that changed nothing is run again when it comes again (rule 17).
     RunsAgain,
+    /// A copy that is to leave goes before the one that takes its place is in sync (rule 11).
+    DropsBeforeFilled,
     /// A shard's log does not sync its directory after it has made a segment.
     SkipsDirSync,
     /// A shard's log takes a failed sync for one that may be tried again.
@@ -43,7 +45,7 @@ pub enum Bug {
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 14] = [
+pub const BUGS: [Bug; 15] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -58,6 +60,7 @@ pub const BUGS: [Bug; 14] = [
     Bug::AcknowledgesUnsynced,
     Bug::RunsAgain,
     Bug::SnapshotAhead,
+    Bug::DropsBeforeFilled,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.
