@@ -3,9 +3,10 @@
 //! Applying is pure and the same on every voter: the map before and the command give the map after. Each change
 //! of a partition is a compare-and-set of its own (rule 3), so a command that came late changes nothing.
 
+use crate::hand_over::{drop_void_heir, hand_over, is_valid_release};
 use crate::message::{Change, Registration};
 use crate::shape::{self, Move};
-use placement::{ClusterMap, Member, MemberState, PartitionState};
+use placement::{ChangeKind, ClusterMap, Member, MemberState, PartitionState};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use types::planted::{self, Bug};
@@ -40,7 +41,7 @@ pub enum Command {
         /// Whom to promote where several could be: those with the longest logs (rule 7).
         promote: Vec<(PartitionId, NodeId)>,
     },
-    /// A primary changes its in-sync set.
+    /// A primary changes its in-sync set, or hands over.
     Change(Change),
     /// A voter's report of a node is void: the voter hears it again.
     Dismiss {
@@ -95,6 +96,11 @@ pub enum Command {
         /// Fewest in-sync copies that take writes.
         min_in_sync: u16,
     },
+    /// Primaries are to hand over: each partition's epoch, and its heir.
+    HandOver {
+        /// Each a compare-and-set of its own.
+        orders: Vec<(PartitionId, Epoch, NodeId)>,
+    },
 }
 
 /// A voter's report that a command has answered: the voter may grant again, by the map that came of it (rule 6).
@@ -136,7 +142,7 @@ pub fn apply(map: &mut ClusterMap, command: &Command, answered: &mut Vec<Answere
             answered.extend(nodes.iter().map(answer));
         }
         Command::Change(change) => {
-            change_in_sync(map, change);
+            change_partition(map, change);
         }
         Command::Dismiss { voter, node, incarnation } => {
             answered.push(Answered { voter: Some(*voter), node: *node, incarnation: *incarnation, at: 0 });
@@ -150,6 +156,7 @@ pub fn apply(map: &mut ClusterMap, command: &Command, answered: &mut Vec<Answere
         Command::Drain { node, on } => shape::drain(map, *node, *on),
         Command::Remove { node } => shape::remove(map, *node),
         Command::Settings { copies, min_in_sync } => shape::set(map, *copies, *min_in_sync),
+        Command::HandOver { orders } => hand_over(map, orders),
     }
 }
 
@@ -254,7 +261,9 @@ fn keep_seat(state: &mut PartitionState, node: NodeId) {
     if state.primary == Some(node) {
         // Its own log is as long as any: what only it holds it may have acknowledged at a lower level.
         state.primary_since = state.epoch;
+        state.heir = None;
     }
+    drop_void_heir(state);
 }
 
 /// Takes a restarted node out of a partition's configuration. With the last in-sync log gone the set is empty; where the
@@ -274,6 +283,7 @@ fn give_up_seat(state: &mut PartitionState, node: NodeId, has_log: bool) {
     if state.primary == Some(node) {
         state.primary = None;
     }
+    drop_void_heir(state);
 }
 
 fn activate(map: &mut ClusterMap) {
@@ -319,6 +329,7 @@ fn down(map: &mut ClusterMap, nodes: &[(NodeId, Incarnation)], promote: &[(Parti
         if state.primary.is_some_and(|primary| dead.contains(&primary)) {
             state.primary = None;
         }
+        drop_void_heir(&mut state);
         map.partitions[at] = state;
     }
     promote_where_none(map, promote);
@@ -336,8 +347,14 @@ fn promote_where_none(map: &mut ClusterMap, preferred: &[(PartitionId, NodeId)])
         let wanted = preferred.iter().find(|(id, node)| usize::from(id.0) == at && alive.contains(*node));
         let Some(primary) = wanted.map(|(_, node)| *node).or_else(|| alive.iter().next()) else { continue };
         let epoch = state.epoch.next();
-        map.partitions[at] =
-            PartitionState { epoch, primary_since: epoch, primary: Some(primary), in_sync: alive, ..state };
+        map.partitions[at] = PartitionState {
+            epoch,
+            primary_since: epoch,
+            primary: Some(primary),
+            in_sync: alive,
+            heir: None,
+            ..state
+        };
     }
 }
 
@@ -348,25 +365,40 @@ pub fn is_valid_change(map: &ClusterMap, change: &Change) -> bool {
     state.epoch == change.epoch
         && state.primary == Some(change.primary)
         && change.node != change.primary
-        && (!change.join
-            || (member.incarnation == change.incarnation
-                && member.state == MemberState::Active
-                && state.copies.contains(change.node)
-                && !state.in_sync.contains(change.node)))
+        && match change.kind {
+            ChangeKind::Leave => true,
+            ChangeKind::Join => {
+                member.incarnation == change.incarnation
+                    && member.state == MemberState::Active
+                    && state.copies.contains(change.node)
+                    && !state.in_sync.contains(change.node)
+            }
+            ChangeKind::Release => is_valid_release(map, state, change.node),
+            ChangeKind::Keep => state.heir.is_some(),
+        }
 }
 
-fn change_in_sync(map: &mut ClusterMap, change: &Change) {
+fn change_partition(map: &mut ClusterMap, change: &Change) {
     if !is_valid_change(map, change) {
         return;
     }
     let state = &mut map.partitions[usize::from(change.partition.0)];
     state.epoch = state.epoch.next();
-    if change.join {
-        state.in_sync.insert(change.node);
-        state.doubtful.remove(change.node);
-    } else {
-        state.in_sync.remove(change.node);
+    match change.kind {
+        ChangeKind::Leave => _ = state.in_sync.remove(change.node),
+        ChangeKind::Join => {
+            state.in_sync.insert(change.node);
+            state.doubtful.remove(change.node);
+        }
+        ChangeKind::Release => {
+            // The old primary holds the whole log: it keeps its seat.
+            state.primary = Some(change.node);
+            state.primary_since = state.epoch;
+            state.heir = None;
+        }
+        ChangeKind::Keep => state.heir = None,
     }
+    drop_void_heir(state);
 }
 
 /// Whether every in-sync log of a partition is gone for good.
@@ -391,6 +423,7 @@ fn accept_loss(map: &mut ClusterMap, promote: &[(PartitionId, NodeId)]) {
             in_sync: [primary].into_iter().collect(),
             forced_since: epoch,
             doubtful: NodeSet::new(),
+            heir: None,
             ..state
         };
     }
@@ -423,15 +456,18 @@ fn leave(map: &mut ClusterMap, node: NodeId, incarnation: Incarnation) {
         state.epoch = state.epoch.next();
         state.in_sync.remove(node);
         if state.primary == Some(node) {
-            // Whoever has the least to do.
+            // Who was to take over anyway, or whoever has the least to do.
             let heirs = state.in_sync.iter().filter(|&heir| map.is_active(heir));
-            let heir = heirs.min_by_key(|heir| primaries.get(heir).copied().unwrap_or(0));
+            let load = |heir: &NodeId| primaries.get(heir).copied().unwrap_or(0);
+            let heir = heirs.min_by_key(|heir| (state.heir != Some(*heir), load(heir)));
             state.primary = heir;
             state.primary_since = state.epoch;
             if let Some(heir) = heir {
                 *primaries.entry(heir).or_default() += 1;
             }
+            state.heir = None;
         }
+        drop_void_heir(&mut state);
         map.partitions[at] = state;
     }
 }
@@ -458,6 +494,7 @@ fn recover(map: &mut ClusterMap, promote: &[(PartitionId, NodeId)]) {
             in_sync: [primary].into_iter().collect(),
             forced_since: epoch,
             doubtful: NodeSet::new(),
+            heir: None,
             ..state
         };
     }
@@ -665,7 +702,7 @@ mod tests {
             primary: NodeId(1),
             node: NodeId(2),
             incarnation: Incarnation(1),
-            join: true,
+            kind: ChangeKind::Join,
         };
         let before = map.clone();
         for wrong in [

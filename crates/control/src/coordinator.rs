@@ -7,13 +7,14 @@
 //!
 //! Nothing here outlives the term: a new coordinator hears again whatever still matters, because everyone repeats.
 
+use crate::balance::{self, Balance};
 use crate::command::{
     Command, has_left, is_doubtful as is_doubtful_partition, is_lost, is_news, is_valid_change,
 };
 use crate::machine::Control;
 use crate::message::{Change, Message, Order, Registration};
 use crate::moves::{self, Moves};
-use placement::{ClusterMap, MemberState, PlanNode};
+use placement::{ChangeKind, ClusterMap, MemberState, PlanNode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use types::{Epoch, Incarnation, Instant, NodeId, PartitionId, Position};
@@ -48,6 +49,8 @@ pub struct Coordinator {
     pub(crate) moves: Moves,
     /// Who is about to stop.
     leaving: BTreeMap<NodeId, Incarnation>,
+    /// Which primaries are to hand over.
+    pub(crate) balance: Balance,
     /// Since when somebody is reported who reports others, or is this very node.
     doubt_since: Option<Instant>,
     asked: Option<Question>,
@@ -71,6 +74,12 @@ impl Coordinator {
     /// A node says that it has started. Kept also while this node does not lead: it may soon.
     pub fn register(&mut self, now: Instant, registration: Registration) {
         self.registrations.insert(registration.node, (registration, now));
+    }
+
+    /// Nodes that are about to stop: nothing more is given to them.
+    pub(crate) fn stopping(&self, map: &ClusterMap) -> BTreeSet<NodeId> {
+        let is_current = |node, incarnation| map.member(node).is_some_and(|m| m.incarnation == incarnation);
+        self.leaving.iter().filter(|&(&node, &inc)| is_current(node, inc)).map(|(&node, _)| node).collect()
     }
 
     fn begin_term(&mut self, term: u64) {
@@ -133,6 +142,7 @@ pub fn message(control: &mut Control, now: Instant, from: NodeId, message: Messa
         }
         Message::AcceptLoss => coordinator.accept_loss = true,
         Message::Order(order) if coordinator.orders.len() < ORDERS_MAX => coordinator.orders.push(order),
+        Message::HandOver { partition, heir } => coordinator.balance.ask(partition, heir),
         Message::Leave(incarnation) => {
             coordinator.leaving.insert(from, incarnation);
         }
@@ -170,6 +180,7 @@ pub fn tick(control: &mut Control, now: Instant) {
         commands.extend(leaving.map(|(node, incarnation)| Command::Leave { node, incarnation }));
         accept_loss(control, now, &mut commands);
         recover(control, now, &mut commands);
+        balance::tick(control, now, &mut commands);
         // Last: whatever else changes a partition in this entry makes its move void.
         moves::tick(control, now, &mut commands);
     }
@@ -420,10 +431,10 @@ fn longest(tails: &BTreeMap<PartitionId, BTreeMap<NodeId, Position>>) -> Vec<(Pa
 fn change(control: &mut Control, commands: &mut Vec<Command>) {
     let map = control.map.clone();
     let changes = std::mem::take(&mut control.coordinator.changes);
-    // Who is about to stop is not taken in again, though it holds everything.
-    let leaves = |c: &Change| {
-        c.join && control.coordinator.leaving.get(&c.node).is_some_and(|left| *left == c.incarnation)
-    };
+    // Who is about to stop is not taken in again, though it holds everything, and takes nothing over.
+    let stopping = control.coordinator.stopping(&map);
+    let gives = |c: &Change| matches!(c.kind, ChangeKind::Join | ChangeKind::Release);
+    let leaves = |c: &Change| gives(c) && stopping.contains(&c.node);
     commands.extend(
         changes.into_values().filter(|c| is_valid_change(&map, c) && !leaves(c)).map(Command::Change),
     );

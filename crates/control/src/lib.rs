@@ -6,7 +6,7 @@
 //!   notices who has fallen silent (rule 6).
 //! - [`Control`] keeps the cluster map. On a voter it is a member of the consensus group (the `raft` crate); the
 //!   group's leader is the coordinator and decides ([`coordinator`]): it admits nodes that start, declares dead
-//!   whom a majority of voters report, and arbitrates changes of in-sync sets. What it decides is a [`Command`]
+//!   whom a majority of voters report, arbitrates changes of in-sync sets, and has primaries hand over (`balance`). What it decides is a [`Command`]
 //!   in the group's log; applying one ([`command::apply`]) is a pure function of the map.
 //!
 //! The cluster's shape (who is a member, where copies belong) changes by [`shape`]; what is due of it the coordinator
@@ -15,9 +15,11 @@
 //! What this room leaves out: files (it yields frames to be made durable, and takes them back at start), sockets,
 //! clocks, and everything about keys.
 
+mod balance;
 pub mod command;
 pub mod coordinator;
 mod frames;
+mod hand_over;
 mod heart;
 mod machine;
 pub mod message;

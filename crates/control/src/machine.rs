@@ -299,6 +299,12 @@ impl Control {
         self.advance(now);
     }
 
+    /// A partition is to be handed over to another of its in-sync copies.
+    pub fn hand_over(&mut self, now: Instant, partition: PartitionId, heir: NodeId) {
+        self.tell_the_coordinator(now, Message::HandOver { partition, heir });
+        self.advance(now);
+    }
+
     /// This node's shards answer [`ControlEffects::ask_tails`].
     pub fn tails(&mut self, now: Instant, to: NodeId, question: u64, tails: Vec<(PartitionId, Position)>) {
         let answer = Message::Tails { question, tails };

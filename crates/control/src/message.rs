@@ -2,7 +2,7 @@
 //!
 //! The transport adds who sent it (node, incarnation, data directory).
 
-use placement::{ClusterMap, PartitionState};
+use placement::{ChangeKind, ClusterMap, PartitionState};
 use serde::{Deserialize, Serialize};
 use types::{Epoch, Incarnation, NodeId, PartitionId, Position};
 
@@ -24,7 +24,7 @@ pub enum Message {
     Raft(Vec<u8>),
     /// Node to voters: I have started. Repeated until the map says so.
     Register(Registration),
-    /// Primary to coordinator: change in-sync sets. Repeated until the map shows a newer epoch.
+    /// Primary to coordinator: change in-sync sets, or hand over. Repeated until the map shows a newer epoch.
     Propose(Vec<Change>),
     /// Voter to coordinator: these have had no grant from me for the grace.
     Report {
@@ -66,6 +66,13 @@ pub enum Message {
     Order(Order),
     /// Node to coordinator: it is about to stop, has committed all that it ordered, and orders no more (rule 10).
     Leave(Incarnation),
+    /// Node to coordinator: hand this partition over to that in-sync copy (rule 10). Void where that cannot be.
+    HandOver {
+        /// The partition.
+        partition: PartitionId,
+        /// Who is to be its primary.
+        heir: NodeId,
+    },
 }
 
 /// What an operator asks of the cluster. Each can be asked again: it says how things should be.
@@ -158,7 +165,7 @@ impl Kept {
     }
 }
 
-/// A change of one partition's in-sync set: compare-and-set on its epoch (rule 3).
+/// A change of one partition's in-sync set or primary: compare-and-set on its epoch (rule 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// The partition.
@@ -167,12 +174,12 @@ pub struct Change {
     pub epoch: Epoch,
     /// The primary that proposes.
     pub primary: NodeId,
-    /// The copy that joins or leaves.
+    /// The copy that joins or leaves, or the heir.
     pub node: NodeId,
     /// Its incarnation.
     pub incarnation: Incarnation,
-    /// Whether it joins.
-    pub join: bool,
+    /// What becomes of it.
+    pub kind: ChangeKind,
 }
 
 /// Heartbeats and what answers them.

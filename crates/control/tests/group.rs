@@ -5,7 +5,7 @@ use control::{
     Beat, Change, Control, ControlConfig, Heart, HeartConfig, Identity, Kept, MapChanges, Message, Pulse,
     Registration, restore, start_frame,
 };
-use placement::MemberState;
+use placement::{ChangeKind, MemberState};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use types::{Incarnation, Instant, NodeId, PartitionId};
@@ -285,9 +285,10 @@ fn many_changes_are_compacted_and_survive_a_restart_of_all() {
             let state = group.node(1).control.map().partitions[0];
             let primary = state.primary.expect("a primary");
             let node = state.copies.iter().find(|&node| node != primary).expect("a backup");
-            let (epoch, join) = (state.epoch, !state.in_sync.contains(node));
+            let kind = if state.in_sync.contains(node) { ChangeKind::Leave } else { ChangeKind::Join };
+            let epoch = state.epoch;
             let change =
-                Change { partition: PartitionId(0), epoch, primary, node, incarnation: Incarnation(1), join };
+                Change { partition: PartitionId(0), epoch, primary, node, incarnation: Incarnation(1), kind };
             group.node(primary.0).control.changes(now, vec![change]);
             group.step();
         }

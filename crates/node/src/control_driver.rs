@@ -270,6 +270,12 @@ impl<D: Disk> ControlDriver<D> {
         self.settle();
     }
 
+    /// A partition is to be handed over to another of its in-sync copies.
+    pub fn hand_over(&mut self, now: Instant, partition: PartitionId, heir: NodeId) {
+        self.control.hand_over(now, partition, heir);
+        self.settle();
+    }
+
     /// This node is about to stop: its shards order no more.
     pub fn leave(&mut self, now: Instant) {
         self.control.leave(now);

@@ -497,7 +497,7 @@ impl Shard {
             primary,
             node: change.node,
             incarnation: change.incarnation,
-            join: change.join,
+            kind: change.kind,
         }));
     }
 

@@ -5,12 +5,14 @@
 //! is even by quota and, where that leaves a choice, follows a consistent-hash ring ([`ring`]). docs/placement.md has
 //! the figures.
 
+mod change;
 pub mod map;
 pub mod plan;
 pub mod progress;
 mod quota;
 pub mod ring;
 
+pub use change::ChangeKind;
 pub use map::{ClusterMap, Member, MemberState, PartitionState};
-pub use plan::{PlanNode, plan_new, replan};
+pub use plan::{PlanNode, even_primaries, plan_new, replan};
 pub use progress::{Held, Progress, progress};

@@ -55,9 +55,7 @@ pub fn replan(
     copies: u16,
     nodes: &[PlanNode],
 ) -> Vec<(NodeId, NodeSet)> {
-    let mut nodes: Vec<PlanNode> = nodes.iter().filter(|node| node.weight > 0).cloned().collect();
-    nodes.sort_by_key(|node| node.id);
-    nodes.dedup_by_key(|node| node.id);
+    let nodes = of_some_weight(nodes);
     if nodes.is_empty() || copies == 0 {
         return vec![(NodeId::default(), NodeSet::new()); current.len()];
     }
@@ -67,6 +65,38 @@ pub fn replan(
     plan.mend_by_chains();
     plan.choose_primaries();
     plan.finish()
+}
+
+/// The fewest hand-overs that even out the primaries where no copy moves: partitions, and who is to be their primary.
+///
+/// After them there are none: the same copies and nodes, with these primaries, give an empty list. A partition without a
+/// primary gets none here.
+pub fn even_primaries(
+    current: &[(Option<NodeId>, NodeSet)],
+    copies: u16,
+    nodes: &[PlanNode],
+) -> Vec<(PartitionId, NodeId)> {
+    let nodes = of_some_weight(nodes);
+    if nodes.is_empty() || copies == 0 {
+        return Vec::new();
+    }
+    let mut plan = Plan::hold(current, usize::from(copies).min(NodeSet::MAX), &nodes);
+    plan.choose_primaries();
+    let chosen = plan.primary.iter().map(|primary| primary.map(|node| plan.ids[node]));
+    chosen
+        .zip(current)
+        .enumerate()
+        .filter(|(_, (chosen, (primary, _)))| primary.is_some() && chosen != primary)
+        .filter_map(|(p, (chosen, _))| Some((PartitionId(p as u16), chosen?)))
+        .collect()
+}
+
+/// The nodes that are to hold something, by number.
+fn of_some_weight(nodes: &[PlanNode]) -> Vec<PlanNode> {
+    let mut nodes: Vec<PlanNode> = nodes.iter().filter(|node| node.weight > 0).cloned().collect();
+    nodes.sort_by_key(|node| node.id);
+    nodes.dedup_by_key(|node| node.id);
+    nodes
 }
 
 /// A plan in the making. Nodes are indexes into a list ordered by id.
@@ -96,6 +126,16 @@ struct Move {
 
 impl Plan {
     fn keep(current: &[(Option<NodeId>, NodeSet)], copies: usize, nodes: &[PlanNode]) -> Plan {
+        let mut plan = Plan::hold(current, copies, nodes);
+        plan.set_targets();
+        plan.drop_excess();
+        // Dropping changes who holds more than the floor, so round again.
+        plan.set_targets();
+        plan
+    }
+
+    /// All copies stay where they are.
+    fn hold(current: &[(Option<NodeId>, NodeSet)], copies: usize, nodes: &[PlanNode]) -> Plan {
         let ids: Vec<NodeId> = nodes.iter().map(|node| node.id).collect();
         let index = |id: NodeId| ids.binary_search(&id).ok();
         let quotas = Quotas::new(current.len(), copies, nodes);
@@ -120,12 +160,7 @@ impl Plan {
         let primary = current.iter().map(|(primary, _)| primary.and_then(index)).collect();
         let held = before.clone();
         let target = vec![0; ids.len()];
-        let mut plan = Plan { ids, quotas, target, walk, rank, before, held, on_node, primary };
-        plan.set_targets();
-        plan.drop_excess();
-        // Dropping changes who holds more than the floor, so round again.
-        plan.set_targets();
-        plan
+        Plan { ids, quotas, target, walk, rank, before, held, on_node, primary }
     }
 
     fn set_targets(&mut self) {

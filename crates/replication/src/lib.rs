@@ -4,7 +4,8 @@
 //!
 //! - As **primary** ([`primary`]) it runs requests on the table, orders their effects as records, sends the records to
 //!   the other copies, and commits what every member of the required set holds (rules 1, 2, 5). It brings copies that
-//!   come back up to date, from the log or by a snapshot, and proposes their joining (rules 3, 9).
+//!   come back up to date, from the log or by a snapshot, and proposes their joining (rules 3, 9). Told to by the map, it
+//!   hands over to another in-sync copy ([`hand_over`], rule 10).
 //! - As **backup** ([`backup`]) it logs what the primary sends, without gaps and under the newest epoch only (rule 4),
 //!   and applies what is committed (rule 13).
 //!
@@ -16,6 +17,7 @@
 //! it back after a restart is [`recovery`]'s.
 
 mod backup;
+mod hand_over;
 mod log_turn;
 pub mod message;
 mod partition;
@@ -24,12 +26,13 @@ mod primary;
 pub mod recovery;
 mod requests;
 
+pub use hand_over::HandOvers;
 pub use log_turn::{Durability, LogTurn, Tail};
 pub use message::{Message, Sender};
 pub use partition::{Partition, Ran, Standing};
 pub use requests::Seen;
 
-use placement::ClusterMap;
+use placement::{ChangeKind, ClusterMap};
 use std::sync::Arc;
 use types::{Epoch, Incarnation, Instant, NodeId, PartitionId, ShardId};
 
@@ -57,19 +60,19 @@ impl Context {
     }
 }
 
-/// A change of the in-sync set that a primary proposes (rule 3): compare-and-set on the epoch.
+/// A change of its partition that a primary proposes (rules 3 and 10): compare-and-set on the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InSyncChange {
     /// The partition.
     pub partition: PartitionId,
     /// The epoch that the primary knows.
     pub epoch: Epoch,
-    /// The copy that joins or leaves.
+    /// The copy that joins or leaves, or the heir.
     pub node: NodeId,
     /// Its incarnation.
     pub incarnation: Incarnation,
-    /// Whether it joins.
-    pub join: bool,
+    /// What becomes of it.
+    pub kind: ChangeKind,
 }
 
 /// What became of a request that waited.
@@ -88,16 +91,24 @@ pub enum Release {
 pub struct Outbox<W> {
     /// To other nodes' shards.
     pub messages: Vec<(NodeId, ShardId, Message)>,
-    /// Changes of in-sync sets, for the coordinator.
+    /// Changes of in-sync sets and primaries, for the coordinator.
     pub changes: Vec<InSyncChange>,
     /// Requests that need not wait any longer.
     pub released: Vec<(W, Release)>,
     /// For the shard's log on disk.
     pub log: LogTurn,
+    /// What became of hand-overs.
+    pub hand_overs: HandOvers,
 }
 
 impl<W> Default for Outbox<W> {
     fn default() -> Self {
-        Outbox { messages: Vec::new(), changes: Vec::new(), released: Vec::new(), log: LogTurn::default() }
+        Outbox {
+            messages: Vec::new(),
+            changes: Vec::new(),
+            released: Vec::new(),
+            log: LogTurn::default(),
+            hand_overs: HandOvers::default(),
+        }
     }
 }

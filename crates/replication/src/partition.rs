@@ -227,6 +227,7 @@ impl<W> Partition<W> {
             Role::Primary(primary)
                 if primary.serving
                     && !primary.retiring
+                    && !primary.has_stopped()
                     && (context.leased() || planted::is(Bug::ReadsWithoutLease))
                     && context.clock_ms.is_some() =>
             {
@@ -516,7 +517,10 @@ impl<W> Partition<W> {
         self.map_epoch = state.epoch;
         self.forced_since = self.forced_since.max(state.forced_since);
         match (&mut self.role, is_primary) {
-            (Role::Primary(primary), true) if same_reign => primary.on_map(context, self.id, self.me, state),
+            (Role::Primary(primary), true) if same_reign => {
+                primary.on_map(context, self.id, self.me, state);
+                out.hand_overs.begun += u64::from(primary.is_handing_over());
+            }
             (_, true) => {
                 self.step_down(out);
                 self.become_primary(context, state, &mut out.log);
@@ -528,6 +532,7 @@ impl<W> Partition<W> {
                 self.primary_since = state.primary_since;
             }
             (_, false) => {
+                out.hand_overs.done += u64::from(self.has_released_to(state.primary));
                 self.step_down(out);
                 self.follow_map(state, same_reign, &mut out.log);
             }

@@ -38,6 +38,8 @@ pub(crate) struct Peer {
     pub held: Lsn,
     /// Its log is known to be ours up to here, though it has not said so of itself in this reign.
     aligned: Lsn,
+    /// The newest epoch under which it has answered.
+    answered: Epoch,
     /// What it said before this epoch is not believed: it was away since.
     pub believed_from: Epoch,
     /// Whether the map shows it in sync.
@@ -123,6 +125,7 @@ impl Peer {
             shard: ShardId(0),
             held: Lsn(0),
             aligned: Lsn(0),
+            answered: Epoch(0),
             believed_from: epoch,
             in_sync: false,
             state: State::Probing,
@@ -162,6 +165,16 @@ impl Peer {
     /// Whether it has stood still for too long with records to take.
     pub fn holds_up(&self, now: Instant, last: Lsn, evict: Duration) -> bool {
         self.held < last && now.since(self.progress_at) > evict
+    }
+
+    /// Whether it has answered what was sent under this epoch, and streams.
+    pub fn has_answered(&self, epoch: Epoch) -> bool {
+        self.answered >= epoch && matches!(self.state, State::Streaming { .. })
+    }
+
+    /// Has it answer, though there may be nothing to send.
+    pub fn ask(&mut self) {
+        self.told_commit = Lsn(0);
     }
 
     pub fn is_lost(&self) -> bool {
@@ -340,6 +353,7 @@ impl Peer {
 
     /// It answered. True where there is something to send now.
     pub fn on_appended(&mut self, now: Instant, epoch: Epoch, appended: Appended, log: &Log) -> bool {
+        self.answered = self.answered.max(appended.epoch);
         match appended.outcome {
             AppendOutcome::Held(lsn) => {
                 if lsn > self.held && lsn <= log.last().lsn {

@@ -6,11 +6,12 @@
 //! Changes of the set are proposed again and again until the map shows a newer epoch, which settles every proposal
 //! made under an older one, whatever became of the messages: no timeout is ever taken for an answer.
 
+use crate::hand_over::HandOver;
 use crate::message::{Appended, ChunkStored, Sender};
 use crate::partition::{Partition, Role};
 use crate::peer::{Peer, Sending};
 use crate::{Context, InSyncChange, Outbox, Release};
-use placement::PartitionState;
+use placement::{ChangeKind, PartitionState};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use types::planted::{self, Bug};
@@ -39,7 +40,9 @@ pub(crate) struct Primary<W> {
     pub has_news: bool,
     pub peers: BTreeMap<NodeId, Peer>,
     min_in_sync: usize,
-    proposal: Option<Proposal>,
+    pub proposal: Option<Proposal>,
+    /// Under this epoch.
+    pub hand_over: Option<HandOver>,
     last_session: u64,
     /// By lsn.
     waiting: VecDeque<(Lsn, W)>,
@@ -49,11 +52,11 @@ pub(crate) struct Primary<W> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Proposal {
-    node: NodeId,
-    incarnation: Incarnation,
-    join: bool,
-    sent_at: Option<Instant>,
+pub(crate) struct Proposal {
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    pub kind: ChangeKind,
+    pub sent_at: Option<Instant>,
 }
 
 impl<W> Primary<W> {
@@ -70,6 +73,7 @@ impl<W> Primary<W> {
             peers: BTreeMap::new(),
             min_in_sync: 1,
             proposal: None,
+            hand_over: None,
             last_session: 0,
             waiting: VecDeque::new(),
             waiting_quorum: VecDeque::new(),
@@ -85,6 +89,7 @@ impl<W> Primary<W> {
         self.in_sync = state.in_sync;
         self.required = state.in_sync;
         self.proposal = None;
+        self.hand_over = state.heir.map(|heir| HandOver::new(heir, context.now));
         self.has_news = true;
         self.min_in_sync = usize::from(context.map.min_in_sync);
         self.keeps_log |= state.copies.len() > 1;
@@ -197,13 +202,16 @@ impl<W> Primary<W> {
         });
         if let Some((&node, peer)) = stuck {
             // It stays required until the map shows that it is out; so does a joiner whose joining may yet happen.
-            if !self.proposal.is_some_and(|proposal| proposal.node == node && !proposal.join) {
+            if !self
+                .proposal
+                .is_some_and(|proposal| proposal.node == node && proposal.kind == ChangeKind::Leave)
+            {
                 let incarnation = peer.incarnation;
-                self.proposal = Some(Proposal { node, incarnation, join: false, sent_at: None });
+                self.proposal = Some(Proposal { node, incarnation, kind: ChangeKind::Leave, sent_at: None });
             }
             return;
         }
-        if self.proposal.is_some() || !self.serving || self.takes_in_none {
+        if self.proposal.is_some() || !self.serving || self.takes_in_none || self.hand_over.is_some() {
             return;
         }
         let joiner = self.peers.iter().find(|(node, peer)| {
@@ -215,7 +223,7 @@ impl<W> Primary<W> {
             if !planted::is(Bug::JoinerNotCounted) {
                 self.required.insert(node);
             }
-            self.proposal = Some(Proposal { node, incarnation, join: true, sent_at: None });
+            self.proposal = Some(Proposal { node, incarnation, kind: ChangeKind::Join, sent_at: None });
         }
     }
 }
@@ -249,6 +257,8 @@ impl<W> Partition<W> {
         if context.leased() && primary.enough_in_sync() {
             primary.release(commit, own, out);
         }
+        self.go_on_handing_over(context, out);
+        let Role::Primary(primary) = &mut self.role else { return };
         if !primary.has_news {
             return;
         }
@@ -261,6 +271,19 @@ impl<W> Partition<W> {
         let (commit, last) = (self.commit, self.log.last().lsn);
         let Role::Primary(primary) = &mut self.role else { return };
         primary.consider_change(context, commit, last);
+        self.tick_hand_over(context, out);
+        self.propose(context, out);
+        self.send_to_peers(context, out, |peer, sending, out| peer.tick(sending, out));
+        let Role::Primary(primary) = &mut self.role else { return };
+        let free = primary.peers.values().filter_map(Peer::needs_log_from).min();
+        let upto = free.map_or(Lsn(u64::MAX), |from| Lsn(from.0.saturating_sub(1)));
+        self.trim_log(upto);
+        self.flush(context, out);
+    }
+
+    /// Proposes what is to be proposed, again and again.
+    pub(crate) fn propose(&mut self, context: &Context, out: &mut Outbox<W>) {
+        let Role::Primary(primary) = &mut self.role else { return };
         if let Some(proposal) = &mut primary.proposal
             && proposal.sent_at.is_none_or(|at| context.now.since(at) >= PROPOSE)
         {
@@ -270,15 +293,9 @@ impl<W> Partition<W> {
                 epoch: self.epoch,
                 node: proposal.node,
                 incarnation: proposal.incarnation,
-                join: proposal.join,
+                kind: proposal.kind,
             });
         }
-        self.send_to_peers(context, out, |peer, sending, out| peer.tick(sending, out));
-        let Role::Primary(primary) = &mut self.role else { return };
-        let free = primary.peers.values().filter_map(Peer::needs_log_from).min();
-        let upto = free.map_or(Lsn(u64::MAX), |from| Lsn(from.0.saturating_sub(1)));
-        self.trim_log(upto);
-        self.flush(context, out);
     }
 
     /// The node is about to stop: where another copy can take over, this one orders no more, and lets it (rule 10). Where none

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `map primary=1 in_sync=1,2 copies=1,2 reign` | the next epoch, at every node that is up; `reign`: its primary is new |
 //! | `map primary=1 in_sync=1 forced` | the same, and a loss was accepted, or could not be helped |
+//! | `map heir=2` | the primary is to hand over to node 2 (0: to nobody) |
 //! | `put NODE KEY VALUE [all quorum one]` | a write at a primary, waiting at the level |
 //! | `read NODE KEY` | what a linearizable read would say, and what it waits for |
 //! | `deliver [from-to ...]` | messages on the way arrive, and those that they lead to; only on these links |
@@ -16,7 +17,7 @@
 //! | `down NODE`, `up NODE` | frozen: takes no maps, messages or ticks |
 //! | `blind NODE`, `sees NODE` | takes no maps, until it takes the newest |
 
-use placement::{ClusterMap, Member, MemberState, PartitionState};
+use placement::{ChangeKind, ClusterMap, Member, MemberState, PartitionState};
 use replication::{Context, Durability, LogTurn, Message, Outbox, Partition, Release, Sender, Standing};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
@@ -61,6 +62,9 @@ impl World {
             port: 0,
             cluster_port: 0,
             peer_port: 0,
+            weight: 1,
+            zone: String::new(),
+            draining: false,
         };
         let map = ClusterMap {
             version: 1,
@@ -100,9 +104,13 @@ impl World {
             self.links.entry((id, to.0)).or_default().push_back((incarnation, message));
         }
         for change in outbox.changes.drain(..) {
-            let what = if change.join { "join" } else { "leave" };
-            let _ =
-                writeln!(self.out, "    {id} proposes at epoch {}: {} {what}s", change.epoch, change.node);
+            let what = match change.kind {
+                ChangeKind::Join => "joins",
+                ChangeKind::Leave => "leaves",
+                ChangeKind::Release => "takes over",
+                ChangeKind::Keep => "does not take over",
+            };
+            let _ = writeln!(self.out, "    {id} proposes at epoch {}: {} {what}", change.epoch, change.node);
         }
         for (waiter, release) in outbox.released.drain(..) {
             let what = match release {
@@ -175,6 +183,9 @@ impl World {
                 Some(("primary", id)) => state.primary = Some(NodeId(id.parse().expect("a node"))),
                 Some(("in_sync", ids)) => state.in_sync = set(ids),
                 Some(("copies", ids)) => state.copies = set(ids),
+                Some(("heir", id)) => {
+                    state.heir = Some(NodeId(id.parse().expect("a node"))).filter(|h| h.0 > 0)
+                }
                 _ => {
                     state.primary_since = state.epoch;
                     if *word == "forced" {

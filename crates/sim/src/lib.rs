@@ -21,6 +21,7 @@ mod crowd;
 pub mod disk;
 mod ending;
 pub mod faults;
+mod hand_over;
 pub mod history;
 mod injure;
 pub mod linearizability;

@@ -369,6 +369,12 @@ impl Process {
         self.settle(now)
     }
 
+    /// A partition is to be handed over to another of its copies.
+    pub fn hand_over(&mut self, now: Instant, partition: PartitionId, heir: NodeId) -> Result<(), String> {
+        self.control.hand_over(now, partition, heir);
+        self.settle(now)
+    }
+
     /// The coordinator is told.
     pub fn leave(&mut self, now: Instant) -> Result<(), String> {
         self.control.leave(now);

@@ -10,6 +10,7 @@ use crate::client::{Client, StaleRead, Unique};
 use crate::clock::Clock;
 use crate::disk::SimDisk;
 use crate::faults::{Keeping, Plan};
+use crate::hand_over::HandOvers;
 use crate::history::{History, Time};
 use crate::log_thread::Work;
 use crate::network::{Fate, MS, Network};
@@ -114,6 +115,7 @@ pub(crate) enum Event {
     Client { client: usize },
     Overdue { client: usize, connection: u64, sequence: u64 },
     Fault,
+    HandOver,
     Mend(crate::injure::Mend),
     Tables,
     Heal,
@@ -174,6 +176,7 @@ pub struct World {
     pub(crate) checks: Checks,
     pub(crate) trace: Trace,
     pub(crate) plan: Plan,
+    pub(crate) hand_overs: HandOvers,
     pub(crate) keeping: Keeping,
     pub(crate) blackout_at: Time,
     /// Snapshots written to disks.
@@ -241,6 +244,7 @@ impl World {
             checks: Checks::new(NODES, usize::from(PARTITIONS)),
             trace: Trace::new(options.keep_trace, options.print_trace),
             plan,
+            hand_overs: HandOvers::draw(seed),
             keeping,
             blackout_at: 0,
             snapshots: 0,
@@ -275,6 +279,9 @@ impl World {
         }
         if let Some(at) = self.plan.next_at(0) {
             self.schedule(at, Event::Fault);
+        }
+        if let Some(at) = self.hand_overs.next_at(0) {
+            self.schedule(at, Event::HandOver);
         }
         self.schedule(TABLES, Event::Tables);
         self.schedule(FAULTS_END, Event::Heal);
@@ -546,6 +553,7 @@ impl World {
                 }
                 Ok(())
             }
+            Event::HandOver => self.order_hand_over(),
             Event::Mend(mend) => self.mend(mend),
             Event::Tables => {
                 self.schedule(now + TABLES, Event::Tables);

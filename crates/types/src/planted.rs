@@ -36,6 +36,8 @@ pub enum Bug {
     RunsAgain,
     /// A copy that is to leave goes before the one that takes its place is in sync (rule 11).
     DropsBeforeFilled,
+    /// A primary serves on after it has released its partition to another (rule 10).
+    ServesAfterRelease,
     /// A shard's log does not sync its directory after it has made a segment.
     SkipsDirSync,
     /// A shard's log takes a failed sync for one that may be tried again.
@@ -45,7 +47,7 @@ pub enum Bug {
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 15] = [
+pub const BUGS: [Bug; 16] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -61,6 +63,7 @@ pub const BUGS: [Bug; 15] = [
     Bug::RunsAgain,
     Bug::SnapshotAhead,
     Bug::DropsBeforeFilled,
+    Bug::ServesAfterRelease,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.
