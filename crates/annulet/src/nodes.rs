@@ -71,6 +71,34 @@ impl Nodes {
         Ok(ended)
     }
 
+    /// Has one node hand over what others can take over, and stop; waits until it has or `patience` is over or `hurry` says so, and
+    /// kills it then. False where it had to be killed, or runs no more.
+    pub(crate) fn stop_one(
+        &mut self,
+        id: u16,
+        patience: Duration,
+        hurry: &dyn Fn() -> bool,
+    ) -> io::Result<bool> {
+        let Some(at) = self.running.iter().position(|node| node.id == id) else { return Ok(false) };
+        signal(&self.running[at], Signal::TERM);
+        let deadline = Instant::now() + patience;
+        let mut node = self.running.remove(at);
+        while Instant::now() < deadline && !hurry() {
+            if node.child.try_wait()?.is_some() {
+                return Ok(true);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        node.child.kill()?;
+        node.child.wait()?;
+        Ok(false)
+    }
+
+    /// The nodes that run.
+    pub(crate) fn ids(&self) -> Vec<u16> {
+        self.running.iter().map(|node| node.id).collect()
+    }
+
     /// Asks all to stop, waits until they have or `patience` is over or `hurry` says so, and kills the rest. Returns who
     /// had to be killed.
     pub(crate) fn stop(&mut self, patience: Duration, hurry: &dyn Fn() -> bool) -> io::Result<Vec<u16>> {

@@ -79,7 +79,8 @@ impl AddressBook {
     pub fn answer(&self, asked: NodeId) -> String {
         let mut known = self.known();
         let map = known.map.clone();
-        let members = || map.members.iter().map(|member| member.id);
+        let removed = map.removed.iter().map(|(node, _)| *node);
+        let members = || map.members.iter().map(|member| member.id).chain(removed.clone());
         let node = if asked == NodeId(0) {
             let taken = members().chain(self.seeds.keys().copied()).chain(known.given.keys().copied());
             let free = NodeId(taken.map(|node| node.0).max().unwrap_or(0).saturating_add(1));

@@ -10,6 +10,15 @@ use types::Instant;
 /// Between two words on how far it is.
 const BETWEEN: Duration = Duration::from_secs(2);
 
+/// Whether this node still has a place in the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It has, or may get one.
+    Has,
+    /// It was emptied and removed: nothing is left for it to do.
+    Removed,
+}
+
 /// What was seen of this node in the maps so far.
 #[derive(Debug)]
 pub struct JoinProgress {
@@ -29,9 +38,12 @@ impl JoinProgress {
     }
 
     /// A newer map. An error: why this node must not go on.
-    pub fn map(&mut self, now: Instant, map: &ClusterMap) -> Result<(), String> {
+    pub fn map(&mut self, now: Instant, map: &ClusterMap) -> Result<Place, String> {
         let me = self.me;
-        let Some(member) = map.member(me.node) else { return Ok(()) };
+        if map.removed.iter().any(|&(node, incarnation)| node == me.node && incarnation >= me.incarnation) {
+            return Ok(Place::Removed);
+        }
+        let Some(member) = map.member(me.node) else { return Ok(Place::Has) };
         if member.directory != me.directory && member.incarnation > me.incarnation {
             // Both would push each other out for as long as they run.
             return Err(format!(
@@ -41,7 +53,7 @@ impl JoinProgress {
             ));
         }
         if !self.tells || member.incarnation != me.incarnation {
-            return Ok(());
+            return Ok(Place::Has);
         }
         if !std::mem::replace(&mut self.let_in, true) {
             info!(node = me.node.0, map = map.version, "joined: the cluster knows this node");
@@ -58,7 +70,7 @@ impl JoinProgress {
                 false => info!(copies, in_sync, "copies are being filled"),
             }
         }
-        Ok(())
+        Ok(Place::Has)
     }
 }
 
@@ -93,6 +105,9 @@ mod tests {
         progress.map(Instant(0), &map(member(9, 1))).unwrap();
         progress.map(Instant(0), &map(member(9, 2))).unwrap();
         let error = progress.map(Instant(0), &map(member(11, 2))).unwrap_err();
+        let removed = vec![(NodeId(4), Incarnation(10))];
+        let without = ClusterMap { version: 2, removed, ..ClusterMap::default() };
+        assert_eq!(progress.map(Instant(0), &without), Ok(Place::Removed));
         assert!(error.contains("elsewhere:3") && error.contains("number 4"), "{error}");
     }
 }

@@ -400,6 +400,7 @@ where
         threads: threads.clone(),
         book,
         progress,
+        removed: false,
         gathering: BTreeMap::new(),
     };
     let control = spawn("control", move || control.run())?;
