@@ -135,7 +135,7 @@ impl Cluster {
                         primary,
                         node,
                         incarnation: self.map.member(node).expect("it is a member").incarnation,
-                        join: true,
+                        kind: placement::ChangeKind::Join,
                     };
                     self.apply(&Command::Change(change));
                 }
