@@ -136,6 +136,12 @@ counters! {
     snapshots,
     /// Snapshots that they have begun to send, ever.
     snapshots_begun,
+    /// Its primaries that were told to hand over, ever.
+    hand_overs_begun,
+    /// Those that did.
+    hand_overs_done,
+    /// Those that gave it up, since it took too long.
+    hand_overs_given_up,
     /// Commands that its connections have sent.
     commands,
     /// Error replies.

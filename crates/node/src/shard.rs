@@ -13,7 +13,7 @@ use crate::snapshots::{SnapshotJob, Snapshots};
 use command::{ClientOrder, Pause, Reply};
 use control::{Change, Identity};
 use placement::{ClusterMap, PartitionState};
-use replication::{Context, Durability, Message, Outbox, Partition, Sender, Tail};
+use replication::{Context, Durability, HandOvers, Message, Outbox, Partition, Sender, Tail};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -490,6 +490,7 @@ impl Shard {
             }
         }
         self.effects.messages.append(&mut self.outbox.messages);
+        self.count_hand_overs();
         let primary = self.config.identity.node;
         self.effects.changes.extend(self.outbox.changes.drain(..).map(|change| Change {
             partition: change.partition,
@@ -499,6 +500,16 @@ impl Shard {
             incarnation: change.incarnation,
             kind: change.kind,
         }));
+    }
+
+    fn count_hand_overs(&mut self) {
+        let news = std::mem::take(&mut self.outbox.hand_overs);
+        if news != HandOvers::default() {
+            let counters = self.counters();
+            ShardCounters::add(&counters.hand_overs_begun, news.begun);
+            ShardCounters::add(&counters.hand_overs_done, news.done);
+            ShardCounters::add(&counters.hand_overs_given_up, news.given_up);
+        }
     }
 
     // ------------------------------------------------------------------------------------------ the log on disk

@@ -1,7 +1,7 @@
 //! The promises of the plans: even, frugal, repeatable, zones apart. And the figures of docs/placement.md, which
 //! `UPDATE_DOCS=1 cargo test -p annulet-placement` writes anew.
 
-use placement::{PlanNode, plan_new, replan};
+use placement::{PlanNode, even_primaries, plan_new, replan};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -415,3 +415,33 @@ a share of the mean. Theory is the binomial deviation of chance and the one part
 | nodes | measured | theory |
 | --- | --- | --- |
 ";
+
+#[test]
+fn primaries_are_evened_out_where_the_copies_are_and_then_left_alone() {
+    for (count, copies) in [(3, 2), (3, 3), (5, 2), (10, 3)] {
+        let nodes = equal(1..=count);
+        let placed = fresh(1024, copies, &nodes);
+        // The first node was away: others are primary of what it held.
+        let failed_over: Vec<Placed> = placed
+            .iter()
+            .map(|(primary, set)| {
+                let heir = set.iter().find(|&node| node != NodeId(1));
+                (if *primary == Some(NodeId(1)) { heir } else { *primary }, *set)
+            })
+            .collect();
+        let orders = even_primaries(&failed_over, copies, &nodes);
+        let mut after = failed_over.clone();
+        for &(partition, heir) in &orders {
+            let (primary, set) = &mut after[usize::from(partition.0)];
+            assert!(set.contains(heir) && *primary != Some(heir));
+            *primary = Some(heir);
+        }
+        assert_even(&after, &nodes);
+        let lost = 1024 / usize::from(count);
+        assert!(orders.len() >= lost && orders.len() <= lost * 3, "{} hand-overs for {lost}", orders.len());
+        assert_eq!(even_primaries(&after, copies, &nodes), [], "it comes to rest");
+    }
+    assert_eq!(even_primaries(&[], 2, &equal(1..=3)), []);
+    let nowhere = [(None, [NodeId(1), NodeId(2)].into_iter().collect())];
+    assert_eq!(even_primaries(&nowhere, 2, &equal(1..=3)), [], "who has none is the failover's business");
+}

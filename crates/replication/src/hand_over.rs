@@ -2,7 +2,8 @@
 //!
 //! The map names the heir, an in-sync copy, under a new epoch. The primary
 //!
-//! 1. **asks** the heir to answer under that epoch, and serves on: a heir that has just died costs nobody anything;
+//! 1. **asks** the heir and the other in-sync copies to answer under that epoch, and serves on: one that has just died costs
+//!    nobody anything, and would hold up the heir's reign;
 //! 2. **finishes**: orders no more and answers no more questions, so that requests wait, commits what it has ordered and answers
 //!    whatever waits for that;
 //! 3. **releases**: proposes that the heir be primary. From here on it serves nothing under this epoch, whatever happens; only a
@@ -16,6 +17,7 @@
 //! is: the heir's first record is the next one for it.
 
 use crate::partition::{Partition, Role};
+use crate::peer::Peer;
 use crate::primary::{Primary, Proposal};
 use crate::{Context, Outbox};
 use placement::ChangeKind;
@@ -25,9 +27,9 @@ use types::{Incarnation, Instant, NodeId};
 
 /// How long requests wait at most for a primary to finish.
 const FINISH: Duration = Duration::from_secs(1);
-/// How long the heir has to answer.
+/// How long the in-sync copies have to answer.
 const ANSWER: Duration = Duration::from_secs(1);
-/// Between two questions to the heir.
+/// Between two questions to one that has not answered.
 const ASK: Duration = Duration::from_millis(100);
 
 /// What became of hand-overs: how many since this was last looked at.
@@ -110,7 +112,8 @@ impl<W> Partition<W> {
             return;
         }
         let Some(heir) = primary.peers.get(&hand_over.heir).filter(|heir| heir.in_sync) else { return };
-        if hand_over.stage == Stage::Asking && heir.has_answered(epoch) {
+        let mut others = primary.peers.values().filter(|peer| peer.in_sync);
+        if hand_over.stage == Stage::Asking && others.all(|peer| peer.has_answered(epoch)) {
             hand_over.enter(Stage::Finishing, context.now);
         }
         let releases = hand_over.stage == Stage::Finishing && commit == last && !primary.waits();
@@ -125,16 +128,16 @@ impl<W> Partition<W> {
         }
     }
 
-    /// Time passes: the heir is asked, and what takes too long is given up.
+    /// Time passes: the copies are asked, and what takes too long is given up.
     pub(crate) fn tick_hand_over(&mut self, context: &Context, out: &mut Outbox<W>) {
         let now = context.now;
         let Role::Primary(primary) = &mut self.role else { return };
         let Some(hand_over) = &mut primary.hand_over else { return };
         if hand_over.stage == Stage::Asking && hand_over.asked_at.is_none_or(|at| now.since(at) >= ASK) {
             hand_over.asked_at = Some(now);
-            if let Some(heir) = primary.peers.get_mut(&hand_over.heir) {
-                heir.ask();
-            }
+            let epoch = self.epoch;
+            let silent = |peer: &&mut Peer| peer.in_sync && !peer.has_answered(epoch);
+            primary.peers.values_mut().filter(silent).for_each(Peer::ask);
         }
         if hand_over.is_overdue(now) {
             hand_over.enter(Stage::GivenUp, now);

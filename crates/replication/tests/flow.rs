@@ -383,5 +383,7 @@ scripts!(
     three_copies_align,
     a_loss_is_accepted,
     lost_messages,
-    a_message_outruns_the_map
+    a_message_outruns_the_map,
+    a_hand_over,
+    a_hand_over_is_given_up,
 );

@@ -418,6 +418,27 @@ const METRICS: &[Metric] = &[
         sum!(snapshots_begun),
     ),
     one(
+        "annulet_hand_overs_begun_total",
+        Counter,
+        "hand-overs",
+        "Partitions that this node, their primary, was told to hand over to another in-sync copy.",
+        sum!(hand_overs_begun),
+    ),
+    one(
+        "annulet_hand_overs_done_total",
+        Counter,
+        "hand-overs",
+        "Those that it handed over.",
+        sum!(hand_overs_done),
+    ),
+    one(
+        "annulet_hand_overs_given_up_total",
+        Counter,
+        "hand-overs",
+        "Those that it kept, since a copy did not answer or a write was not committed within a second.",
+        sum!(hand_overs_given_up),
+    ),
+    one(
         "annulet_log_written_bytes_total",
         Counter,
         "bytes",

@@ -9,6 +9,7 @@ use crate::world::{
     Event, FAULTS_END, KEYS, LAST_CLIENT, LastReader, MENDING, NODES, PARTITIONS, Summary, World,
 };
 use command::{Door, Reply};
+use placement::PlanNode;
 use types::partition_of_key;
 
 impl World {
@@ -62,8 +63,28 @@ impl World {
                 return Some(format!("partition {id} is not served: {state:?}"));
             }
         }
+        if let Some(uneven) = self.unevenness() {
+            return Some(uneven);
+        }
         let waiting = self.clients.iter().find(|client| client.waiting.is_some());
         waiting.map(|client| format!("client {} still waits", client.number))
+    }
+
+    /// Primaries return to balance, and hand-overs come to rest. Not where something is lost, which nobody moves.
+    fn unevenness(&self) -> Option<String> {
+        let map = self.checks.maps.newest();
+        if (0..map.partitions.len()).any(|partition| self.is_lost(partition)) {
+            return None;
+        }
+        let heir = map.each_partition().find(|(_, state)| state.heir.is_some());
+        if let Some((id, state)) = heir {
+            return Some(format!("partition {id} is being handed over: {state:?}"));
+        }
+        let nodes: Vec<PlanNode> =
+            map.members.iter().map(|member| PlanNode { id: member.id, weight: 1, zone: None }).collect();
+        let current: Vec<_> = map.partitions.iter().map(|state| (state.primary, state.copies)).collect();
+        let due = placement::even_primaries(&current, map.copies, &nodes);
+        (!due.is_empty()).then(|| format!("primaries are to move: {due:?}"))
     }
 
     pub(crate) fn watch(&mut self) -> Result<(), String> {
@@ -152,6 +173,7 @@ impl World {
             snapshots: self.snapshots,
             faults: self.faults,
             reigns: map.partitions.iter().map(|state| state.primary_since.0).sum(),
+            hand_overs: self.checks.maps.hand_overs,
             reckless: self.plan.reckless,
             lost: (0..map.partitions.len()).filter(|&partition| self.is_lost(partition)).count(),
             mended: self.mended.unwrap_or(0),

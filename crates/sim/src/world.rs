@@ -79,6 +79,8 @@ pub struct Summary {
     pub faults: usize,
     /// Reigns: how often a partition got a primary.
     pub reigns: u64,
+    /// How often a primary handed over to its heir.
+    pub hand_overs: u64,
     /// Whether processes were killed though they held the last copy of something.
     pub reckless: bool,
     /// Partitions of which every copy was lost.

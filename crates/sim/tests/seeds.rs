@@ -15,19 +15,21 @@ fn a_seed_gives_the_same_run_every_time() {
 
 #[test]
 fn the_first_seeds_pass_and_are_worth_running() {
-    let (mut operations, mut unknown, mut faults, mut reigns) = (0, 0, 0, 0);
+    let (mut operations, mut unknown, mut faults, mut reigns, mut hand_overs) = (0, 0, 0, 0, 0);
     for seed in 0..60 {
         let summary = run(seed, QUIET).unwrap_or_else(|failure| panic!("seed {seed}: {}", failure.what));
         operations += summary.operations;
         unknown += summary.unknown;
         faults += summary.faults;
         reigns += summary.reigns;
+        hand_overs += summary.hand_overs;
     }
     assert!(operations > 60 * 300, "{operations} operations");
     assert!(
         unknown > 20 && faults > 300 && reigns > 1000,
         "{unknown} unknown, {faults} faults, {reigns} reigns"
     );
+    assert!(hand_overs > 1000, "{hand_overs} hand-overs");
 }
 
 /// Seeds that found something once.

@@ -63,7 +63,7 @@ fn report(failure: &Failure) {
 
 fn show(seed: u64, summary: &Summary) {
     println!(
-        "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} faults, {} reigns, \
+        "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} faults, {} reigns, {} hand-overs, \
          {} partitions lost, whole again after {} ms, hash {:016x}",
         summary.events,
         summary.operations,
@@ -73,6 +73,7 @@ fn show(seed: u64, summary: &Summary) {
         summary.snapshots,
         summary.faults,
         summary.reigns,
+        summary.hand_overs,
         summary.lost,
         summary.mended / 1_000_000,
         summary.hash

@@ -2,7 +2,7 @@
 //! version to version epochs only grow, by one configuration at a time.
 
 use crate::checks::Seat;
-use placement::ClusterMap;
+use placement::{ClusterMap, PartitionState};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ pub struct Maps {
     known: BTreeMap<u64, Arc<ClusterMap>>,
     newest: Arc<ClusterMap>,
     seen: BTreeMap<usize, Arc<ClusterMap>>,
+    /// How often a primary has handed over to its heir.
+    pub hand_overs: u64,
 }
 
 impl Maps {
@@ -50,8 +52,19 @@ impl Maps {
             return Ok(None);
         }
         let before = std::mem::replace(&mut self.newest, map.clone());
+        self.hand_overs += hand_overs(&before, map);
         Ok(Some((before, map.clone())))
     }
+}
+
+/// Heirs that became primary while the old primary kept its seat.
+fn hand_overs(before: &ClusterMap, after: &ClusterMap) -> u64 {
+    let released = |(old, new): &(&PartitionState, &PartitionState)| {
+        old.heir.is_some()
+            && new.primary == old.heir
+            && old.primary.is_some_and(|primary| new.in_sync.contains(primary))
+    };
+    before.partitions.iter().zip(&after.partitions).filter(released).count() as u64
 }
 
 fn follows(before: &ClusterMap, after: &ClusterMap) -> Result<(), String> {
