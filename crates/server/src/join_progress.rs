@@ -60,15 +60,17 @@ impl JoinProgress {
         }
         let copies = map.partitions.iter().filter(|state| state.copies.contains(me.node)).count();
         let in_sync = map.partitions.iter().filter(|state| state.in_sync.contains(me.node)).count();
-        let is_done = copies > 0 && copies == in_sync;
+        let is_done = copies > 0 && copies == in_sync && placement::progress(map).is_done();
         let is_due = self.said_at.is_none_or(|at| now.since(at) >= BETWEEN);
         if (copies, in_sync) != self.said && (is_due || is_done) {
             self.said = (copies, in_sync);
             self.said_at = Some(now);
             match is_done {
-                true => info!(copies, "all copies that are meant for this node are in sync"),
-                false => info!(copies, in_sync, "copies are being filled"),
+                true => info!(copies, "this node has its share of the data, and all of it is in sync"),
+                false => info!(copies, in_sync, "this node gets its share of the data"),
             }
+            // What comes later is not about its joining.
+            self.tells &= !is_done;
         }
         Ok(Place::Has)
     }
