@@ -5,7 +5,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ impl Nodes {
     /// Starts one more node. Call it from the thread that lives longest: the node stops when this thread ends.
     pub(crate) fn start(&mut self, cluster: &Cluster, id: u16) -> io::Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(cluster.log_path(id))?;
-        let child = Command::new(std::env::current_exe()?)
+        let child = Command::new(program()?)
             .arg("serve")
             .arg("--die-with-parent")
             .arg(std::process::id().to_string())
@@ -130,6 +130,14 @@ impl Drop for Nodes {
             let _ = node.child.wait();
         }
     }
+}
+
+/// This program's file. Where a newer version was put in its place, that one: a rolling restart is how it comes into use.
+fn program() -> io::Result<PathBuf> {
+    let path = std::env::current_exe()?;
+    // So the system names a file that was replaced under a running process.
+    let replaced = path.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
+    Ok(replaced.filter(|path| path.exists()).unwrap_or(path))
 }
 
 /// The child has not been waited for, so its id is still its own.
