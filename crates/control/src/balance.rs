@@ -226,3 +226,82 @@ fn plan(map: &ClusterMap) -> Vec<(PartitionId, NodeId)> {
         .collect();
     even_primaries(&current, map.copies, &nodes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use types::NodeSet;
+
+    fn set(nodes: &[u16]) -> NodeSet {
+        nodes.iter().copied().map(NodeId).collect()
+    }
+
+    /// Four nodes, and one partition on the first three, of which the first is primary.
+    fn cluster() -> ClusterMap {
+        let member = |id| Member {
+            id: NodeId(id),
+            incarnation: Incarnation(1),
+            directory: 1,
+            state: MemberState::Active,
+            shards: 1,
+            host: String::new(),
+            port: 0,
+            cluster_port: 0,
+            peer_port: 0,
+            weight: 1,
+            zone: String::new(),
+            draining: false,
+        };
+        let state = PartitionState {
+            epoch: Epoch(5),
+            primary_since: Epoch(3),
+            primary: Some(NodeId(1)),
+            in_sync: set(&[1, 2, 3]),
+            copies: set(&[1, 2, 3]),
+            ..PartitionState::default()
+        };
+        ClusterMap {
+            members: (1..=4).map(member).collect(),
+            partitions: vec![state],
+            ..ClusterMap::default()
+        }
+    }
+
+    fn next(map: &ClusterMap, stopping: &[u16]) -> Option<u16> {
+        let state = &map.partitions[0];
+        if !has_to_go(map, state) {
+            return None;
+        }
+        let stopping = stopping.iter().copied().map(NodeId).collect();
+        successor(map, state, &stopping, &Load::of(map)).map(|(_, heir)| heir.0)
+    }
+
+    #[test]
+    fn a_primary_whose_copy_goes_hands_over_once_all_that_stay_are_in_sync() {
+        let mut map = cluster();
+        assert_eq!(next(&map, &[]), None, "nothing is to go");
+        map.partitions[0].leaving = set(&[1]);
+        assert_eq!(next(&map, &[]), Some(2));
+        assert_eq!(next(&map, &[2]), Some(3), "who stops takes nothing over");
+        map.partitions[0].copies = set(&[1, 2, 3, 4]);
+        assert_eq!(next(&map, &[]), None, "the new copy is being filled by this primary");
+        map.partitions[0].in_sync = set(&[1, 2, 3, 4]);
+        map.partitions[0].leaving = set(&[1, 2, 3]);
+        assert_eq!(next(&map, &[]), Some(4));
+    }
+
+    #[test]
+    fn a_node_that_drains_hands_over_to_one_that_does_not_and_has_the_least_to_do() {
+        let mut map = cluster();
+        map.members[0].draining = true;
+        assert_eq!(next(&map, &[]), Some(2));
+        map.members[1].draining = true;
+        assert_eq!(next(&map, &[]), Some(3));
+        map.members[1].draining = false;
+        let other = PartitionState { primary: Some(NodeId(2)), ..map.partitions[0] };
+        map.partitions.push(other);
+        assert_eq!(next(&map, &[]), Some(3), "node 2 is primary of another");
+        map.members[2].state = MemberState::Failed;
+        assert_eq!(next(&map, &[]), None, "a copy that stays is away");
+    }
+}

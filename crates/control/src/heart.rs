@@ -302,7 +302,9 @@ impl Heart {
         if map_version > self.map.version {
             self.effects.notices.push(HeartNotice::NewerMap { voter, version: map_version });
         }
+        // A voter knows it from the consensus group. Did it believe other voters, an old word could go round among them for ever.
         if let Some(coordinator) = coordinator
+            && !self.is_voter()
             && self.coordinator != Some(coordinator)
         {
             self.coordinator = Some(coordinator);

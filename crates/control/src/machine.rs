@@ -330,7 +330,7 @@ impl Control {
         let known = self.map.member(me.node).is_some_and(|member| {
             member.incarnation == me.incarnation && member.state == MemberState::Active
         });
-        if known {
+        if known || self.is_removed() {
             return;
         }
         let registration = me.clone();
@@ -343,6 +343,14 @@ impl Control {
                 self.send(voter, Message::Register(registration.clone()));
             }
         }
+    }
+
+    /// Whether the cluster has removed this start of the node: it holds nothing any more, and may stop.
+    pub fn is_removed(&self) -> bool {
+        let me = &self.config.me;
+        let is_it =
+            |&(node, incarnation): &(NodeId, Incarnation)| node == me.node && me.incarnation <= incarnation;
+        self.map.removed.iter().any(is_it)
     }
 
     fn send_reports(&mut self, now: Instant) {

@@ -275,6 +275,110 @@ fn a_node_whose_ears_are_cut_says_so_and_is_replaced() {
     });
 }
 
+impl Group {
+    /// What primaries propose by the map that a node knows: copies that live join, and who is told to hand over does, or keeps
+    /// what it has.
+    fn obey(&mut self, by: u16, kind: ChangeKind) {
+        let (now, map) = (self.now, self.node(by).control.map().clone());
+        for (partition, state) in map.each_partition() {
+            let Some(primary) = state.primary else { continue };
+            let away = state.copies.iter().find(|&node| map.is_active(node) && !state.in_sync.contains(node));
+            let (node, kind) = match (state.heir, away) {
+                (Some(heir), _) => (heir, kind),
+                (None, Some(node)) => (node, ChangeKind::Join),
+                (None, None) => continue,
+            };
+            let incarnation = map.member(node).unwrap().incarnation;
+            let change = Change { partition, epoch: state.epoch, primary, node, incarnation, kind };
+            self.node(primary.0).control.changes(now, vec![change]);
+        }
+    }
+
+    fn primaries_of(&mut self, node: u16) -> usize {
+        let map = self.node(node).control.map().clone();
+        map.partitions.iter().filter(|state| state.primary == Some(NodeId(node))).count()
+    }
+
+    /// A node that is not the coordinator dies and comes back; others are primary of all that it was. It, and the coordinator.
+    fn failed_over() -> (Group, u16, u16) {
+        let mut group = Group::formed();
+        let coordinator = group.node(1).control.coordinator().unwrap().0;
+        let victim = if coordinator == 3 { 2 } else { 3 };
+        assert!(group.primaries_of(victim) >= 5);
+        let file = group.nodes[usize::from(victim - 1)].take().unwrap().file;
+        group.run_until("it is declared dead", Duration::from_secs(3), |group| {
+            let map = group.node(coordinator).control.map();
+            map.member(NodeId(victim)).unwrap().state == MemberState::Failed
+        });
+        let now = group.now;
+        group.nodes[usize::from(victim - 1)] = Some(start(victim, file, now));
+        group.run_until("its copies are in sync again", Duration::from_secs(2), |group| {
+            group.obey(coordinator, ChangeKind::Keep);
+            let map = group.node(coordinator).control.map();
+            map.partitions.iter().all(|state| state.in_sync.len() == 2)
+        });
+        (group, victim, coordinator)
+    }
+}
+
+#[test]
+fn primaries_return_a_few_at_a_time_and_then_nothing_moves() {
+    let (mut group, victim, coordinator) = Group::failed_over();
+    let now = group.now;
+    assert_eq!(group.primaries_of(victim), 0);
+    let mut most = 0;
+    while group.primaries_of(victim) < 5 {
+        assert!(group.now.since(now) < Duration::from_secs(10), "{}", group.primaries_of(victim));
+        group.run(Duration::from_millis(50));
+        let map = group.node(coordinator).control.map().clone();
+        most = most.max(map.partitions.iter().filter(|state| state.heir.is_some()).count());
+        group.obey(coordinator, ChangeKind::Release);
+    }
+    assert!(most > 0 && most <= 4, "{most} at once, all to the same node");
+    assert!(group.now.since(now) >= Duration::from_secs(2), "not before all has been calm for a while");
+    group.run(Duration::from_secs(2));
+    group.obey(coordinator, ChangeKind::Release);
+    group.run(Duration::from_secs(1));
+    let primaries: Vec<usize> = (1..=3).map(|id| group.primaries_of(id)).collect();
+    assert!(primaries.iter().all(|&count| count == 5 || count == 6), "{primaries:?}");
+    let version = group.node(coordinator).control.map().version;
+    group.run(Duration::from_secs(20));
+    assert_eq!(group.node(coordinator).control.map().version, version, "it comes to rest");
+}
+
+#[test]
+fn a_hand_over_that_is_given_up_is_not_tried_again_at_once() {
+    let (mut group, victim, coordinator) = Group::failed_over();
+    let mut told = 0;
+    for _ in 0..200 {
+        group.run(Duration::from_millis(50));
+        let map = group.node(coordinator).control.map().clone();
+        told += map.partitions.iter().filter(|state| state.heir.is_some()).count();
+        group.obey(coordinator, ChangeKind::Keep);
+    }
+    assert_eq!(group.primaries_of(victim), 0);
+    assert!((5..=12).contains(&told), "{told} times in ten seconds, for five partitions");
+}
+
+#[test]
+fn any_node_may_ask_for_a_hand_over_and_the_coordinator_says_whether_it_may_be() {
+    let mut group = Group::formed();
+    let now = group.now;
+    let map = group.node(1).control.map().clone();
+    let state = map.partitions[0];
+    let (primary, backup) = (state.primary.unwrap(), state.copies.iter().nth(1).unwrap());
+    group.node(2).control.hand_over(now, PartitionId(0), primary);
+    group.run(Duration::from_millis(200));
+    assert_eq!(group.node(1).control.map().partitions[0].heir, None, "it is primary already");
+    let now = group.now;
+    group.node(2).control.hand_over(now, PartitionId(0), backup);
+    group.run(Duration::from_millis(200));
+    assert_eq!(group.node(1).control.map().partitions[0].heir, Some(backup));
+    group.obey(1, ChangeKind::Release);
+    group.run(Duration::from_millis(200));
+    assert_eq!(group.node(3).control.map().partitions[0].primary, Some(backup));
+}
+
 #[test]
 fn many_changes_are_compacted_and_survive_a_restart_of_all() {
     let mut group = Group::formed();

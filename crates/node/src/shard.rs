@@ -274,8 +274,14 @@ impl Shard {
                 self.moved_at.insert(id, now);
             }
         }
+        // What was refused in an earlier reign holds nobody back in this one, who may have been primary a moment ago.
+        let moved_at = &self.moved_at;
+        self.refusals.retain(|(id, ..), _| moved_at.get(id).is_none_or(|at| *at != now));
         self.has_backups = map.partitions.iter().any(|state| state.copies.len().max(state.in_sync.len()) > 1);
         let me = self.config.identity.node;
+        // A map without this node may be old; one that tells of the removal of this very start has nothing for it to keep.
+        let incarnation = self.config.identity.incarnation;
+        let is_removed = map.removed.iter().any(|&(node, last)| node == me && incarnation <= last);
         for (id, state) in map.each_partition() {
             if !self.partitions.is_ours(id) {
                 continue;
@@ -286,9 +292,8 @@ impl Shard {
                 }
                 self.partitions.insert(Partition::new(id, me, self.hasher, self.durability));
             }
-            if !self.is_current(me) && map.member(me).is_some() {
-                // The map speaks of another start of this node: nothing in it is meant for this one. One that has no such
-                // member says that this node has nothing to keep.
+            if !self.is_current(me) && !is_removed {
+                // The map speaks of another start of this node: nothing in it is meant for this one.
                 continue;
             }
             if let Some(partition) = self.partitions.get_mut(id)

@@ -183,7 +183,9 @@ impl<D: Disk> LogThread<D> {
             self.reserve();
         }
         for order in orders {
-            if matches!(order.job, SnapshotJob::Finish(_)) && self.log.durable() < self.log.end() {
+            if matches!(order.job, SnapshotJob::Finish(_) | SnapshotJob::Remove(_))
+                && self.log.durable() < self.log.end()
+            {
                 // It stands for a place in the log, which has to be there when it is.
                 self.sync();
             }

@@ -6,6 +6,7 @@ pub mod committed;
 pub mod growth;
 pub mod leases;
 pub mod maps;
+pub mod moves;
 pub mod one_primary;
 pub mod tables;
 
@@ -34,6 +35,8 @@ pub struct Checks {
     pub committed: committed::CommittedLogs,
     /// What only grows.
     pub growth: growth::Growth,
+    /// Copies that go.
+    pub moves: moves::Moves,
 }
 
 impl Checks {
@@ -44,6 +47,7 @@ impl Checks {
             one_primary: one_primary::OnePrimary::new(nodes),
             committed: committed::CommittedLogs::new(nodes, partitions),
             growth: growth::Growth::new(nodes, partitions),
+            moves: moves::Moves::default(),
         }
     }
 
@@ -60,6 +64,7 @@ impl Checks {
         let newer = self.maps.look(&seat)?;
         if let Some((before, after)) = &newer {
             leases::check(before, after, seats)?;
+            self.moves.look(before, after)?;
         }
         if shards {
             self.one_primary.look(&seat);

@@ -4,7 +4,7 @@ use crate::checks::acknowledged;
 use crate::client::{self, StaleRead, Waiting, key_name};
 use crate::history::{Call, Outcome};
 use crate::network::MS;
-use crate::world::{ANSWER_SLACK, Event, KEYS, NODES, PARTITIONS, REQUEST_TIMEOUT, World};
+use crate::world::{ANSWER_SLACK, Event, KEYS, MACHINES, NODES, PARTITIONS, REQUEST_TIMEOUT, World};
 use command::Reply;
 use node::Ticket;
 use types::partition_of_key;
@@ -121,7 +121,7 @@ impl World {
         }
         if let Reply::Error(command::CommandError::Moved { address, .. }) = reply {
             let port: usize = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(0);
-            if !(7101..7101 + NODES).contains(&port) {
+            if !(7101..7101 + MACHINES).contains(&port) {
                 return Err(format!("client {number} is sent to {address}"));
             }
             self.connect(at, port - 7101);

@@ -2,7 +2,7 @@
 //! make sense.
 
 use crate::client::{Client, STEP, key_name};
-use crate::history::{Answer, Call, Outcome, Time};
+use crate::history::{Answer, Call, Operation, Outcome, Time};
 use crate::linearizability;
 use crate::network::MS;
 use crate::world::{
@@ -11,6 +11,9 @@ use crate::world::{
 use command::{Door, Reply};
 use placement::PlanNode;
 use types::partition_of_key;
+
+/// By then the cluster has formed, where nothing goes wrong.
+const FORMED: Time = 1_500 * MS;
 
 impl World {
     /// Whether partition's every copy is gone.
@@ -37,6 +40,9 @@ impl World {
         }
         for seat in seats.iter().flatten() {
             let identity = seat.process.identity();
+            if map.removed.contains(&(identity.node, identity.incarnation)) {
+                continue;
+            }
             let known = map.is_active(identity.node)
                 && map.member(identity.node).is_some_and(|m| m.incarnation == identity.incarnation);
             if !known {
@@ -63,6 +69,9 @@ impl World {
                 return Some(format!("partition {id} is not served: {state:?}"));
             }
         }
+        if let Some(ailment) = self.wrong_shape() {
+            return Some(ailment);
+        }
         if let Some(uneven) = self.unevenness() {
             return Some(uneven);
         }
@@ -80,8 +89,12 @@ impl World {
         if let Some((id, state)) = heir {
             return Some(format!("partition {id} is being handed over: {state:?}"));
         }
-        let nodes: Vec<PlanNode> =
-            map.members.iter().map(|member| PlanNode { id: member.id, weight: 1, zone: None }).collect();
+        let nodes: Vec<PlanNode> = map
+            .members
+            .iter()
+            .filter(|m| !m.draining)
+            .map(|m| PlanNode { id: m.id, weight: 1, zone: None })
+            .collect();
         let current: Vec<_> = map.partitions.iter().map(|state| (state.primary, state.copies)).collect();
         let due = placement::even_primaries(&current, map.copies, &nodes);
         (!due.is_empty()).then(|| format!("primaries are to move: {due:?}"))
@@ -159,6 +172,7 @@ impl World {
         self.check_tables()?;
         self.check_history().map_err(|violation| explain(&violation))?;
         self.check_stale_reads()?;
+        self.check_quiet()?;
         let operations = self.history.operations();
         let count = |outcome| operations.iter().filter(|operation| operation.outcome == outcome).count();
         let expiries = operations.iter().filter(|o| matches!(o.call, Call::Expire(_))).count();
@@ -172,12 +186,34 @@ impl World {
             stale_reads: self.stale_reads.len(),
             snapshots: self.snapshots,
             faults: self.faults,
+            shapes: self.shapes.done,
+            moved: self.checks.moves.gone,
             reigns: map.partitions.iter().map(|state| state.primary_since.0).sum(),
             hand_overs: self.checks.maps.hand_overs,
             reckless: self.plan.reckless,
             lost: (0..map.partitions.len()).filter(|&partition| self.is_lost(partition)).count(),
             mended: self.mended.unwrap_or(0),
         })
+    }
+
+    /// Where nothing goes wrong nobody sees an error once the cluster has formed, however often partitions are handed over
+    /// (rule 10): but for redirections.
+    fn check_quiet(&self) -> Result<(), String> {
+        let redirected = |operation: &Operation| {
+            self.clients.iter().any(|c| c.number == operation.client && c.door == Door::Cluster)
+        };
+        let harmed = |operation: &&Operation| match operation.outcome {
+            _ if operation.invoked < FORMED || matches!(operation.call, Call::Expire(_)) => false,
+            Outcome::Unknown => true,
+            Outcome::Refused => !redirected(operation),
+            Outcome::Answered(_) => false,
+        };
+        match self.history.operations().iter().find(harmed) {
+            Some(operation) if self.plan.kinds.is_empty() => {
+                Err(format!("nothing went wrong, and yet {operation:?}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A stale read shows what somebody had asked to write, never what was refused, and nothing from the future.

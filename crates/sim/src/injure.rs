@@ -3,7 +3,7 @@
 use crate::faults::{Death, Kind};
 use crate::network::{Cut, Link, MS};
 use crate::process::Process;
-use crate::world::{Event, NODES, World};
+use crate::world::{Event, MACHINES, World};
 use types::NodeId;
 
 /// The longest pause, cut and absence.
@@ -42,8 +42,9 @@ impl World {
     /// One fault.
     pub(crate) fn injure(&mut self) -> Result<(), String> {
         let kind = self.plan.next_kind();
-        let node = self.plan.random().below(NODES as u64) as usize;
-        let other = (node + 1 + self.plan.random().below(NODES as u64 - 1) as usize) % NODES;
+        let machines = self.machines();
+        let node = self.plan.random().below(machines as u64) as usize;
+        let other = (node + 1 + self.plan.random().below(machines as u64 - 1) as usize) % machines;
         self.faults += 1;
         let now = self.now;
         let was_calm = self.is_calm();
@@ -55,7 +56,7 @@ impl World {
             Kind::Late | Kind::Loss | Kind::Twice => self.worsen(kind, node, other),
             Kind::OneWay => self.cut(vec![(node, other)]),
             Kind::Isolate => self.cut(
-                (0..NODES)
+                (0..machines)
                     .filter(|&peer| peer != node)
                     .flat_map(|peer| [(node, peer), (peer, node)])
                     .collect(),
@@ -105,11 +106,14 @@ impl World {
     }
 
     fn worsen(&mut self, kind: Kind, node: usize, other: usize) {
+        let machines = self.machines();
         let random = self.plan.random();
         let links: Vec<(usize, usize)> = match random.below(3) {
             0 => vec![(node, other)],
             1 => vec![(node, other), (other, node)],
-            _ => (0..NODES).flat_map(|a| (0..NODES).filter(move |&b| a != b).map(move |b| (a, b))).collect(),
+            _ => (0..machines)
+                .flat_map(|a| (0..machines).filter(move |&b| a != b).map(move |b| (a, b)))
+                .collect(),
         };
         let permille = random.pick(&[10, 50, 200, 500]);
         let late_max = random.pick(&[5, 50, 400, 2000]) * MS;
@@ -161,11 +165,11 @@ impl World {
 
     /// Whether all is well, and has been for a while.
     fn is_calm(&mut self) -> bool {
-        let all_run = self.nodes.iter().all(|node| {
+        let all_run = self.nodes.iter().filter(|node| node.start > 0).all(|node| {
             node.process.is_some() && node.pauses == 0 && node.disk_takes == 0 && !node.disk_hurt
         });
         let links_are_good = self.network.is_good();
-        all_run && links_are_good && self.now >= self.restless_at + CALM
+        all_run && links_are_good && self.has_no_moves() && self.now >= self.restless_at + CALM
     }
 
     fn draw_death(&mut self) -> Death {
@@ -232,7 +236,7 @@ impl World {
                 death = Death::Killed;
             }
         }
-        for node in 0..NODES {
+        for node in (0..self.machines()).filter(|&node| self.nodes[node].start > 0).collect::<Vec<_>>() {
             if self.nodes[node].process.is_some() {
                 self.kill(node, death);
                 self.start_later(node);
@@ -284,7 +288,9 @@ impl World {
                     map.member(other).is_some_and(|m| m.incarnation == process.identity().incarnation)
                 })
         };
-        map.partitions.iter().all(|state| state.epoch.0 == 0 || state.in_sync.iter().any(runs))
+        map.partitions
+            .iter()
+            .all(|state| state.epoch.0 == 0 || state.in_sync.without(state.leaving).iter().any(runs))
     }
 
     fn kill(&mut self, index: usize, death: Death) {
@@ -303,7 +309,7 @@ impl World {
         self.checks.gone(index);
         self.trace.event(self.now, &[21, index as u64], || format!("node {}: {death:?}", index + 1));
         self.break_clients(index);
-        for peer in (0..NODES).filter(|&peer| peer != index) {
+        for peer in (0..self.machines()).filter(|&peer| peer != index) {
             let at = self.now + self.plan.random().between(0, 5 * MS);
             self.lose_link(peer, index, at);
         }
@@ -413,13 +419,15 @@ impl World {
     /// Everything is well again, at once.
     pub(crate) fn heal(&mut self) -> Result<(), String> {
         self.network.heal();
-        for (from, to) in (0..NODES).flat_map(|from| (0..NODES).map(move |to| (from, to))) {
+        for (from, to) in (0..MACHINES).flat_map(|from| (0..MACHINES).map(move |to| (from, to))) {
             self.let_go(from, to);
         }
-        for node in 0..NODES {
+        for node in 0..MACHINES {
             self.heal_disk(node);
             self.nodes[node].disk_takes = 0;
-            if self.nodes[node].process.is_none() {
+            if self.nodes[node].start == 0 {
+                // It never joined.
+            } else if self.nodes[node].process.is_none() {
                 self.start(node)?;
             } else if self.nodes[node].pauses > 0 {
                 self.nodes[node].pauses = 0;

@@ -3,7 +3,8 @@
 //! The simulator runs the code that ships: [`process`] joins the machines of a node as the server does, and
 //! [`world`] gives them a network that loses, delays and cuts ([`network`]), clocks that disagree ([`clock`]), a disk
 //! that forgets what was not synced ([`disk`]), takes its time ([`log_thread`]), fails and is full, clients ([`client`])
-//! and a schedule of faults ([`faults`]), all drawn from one seed. Most seeds keep a log on disk; of some all machines lose
+//! and a schedule of faults ([`faults`]), all drawn from one seed. In many seeds nodes join, are
+//! drained and removed meanwhile, and the number of copies changes ([`shape`]). Most seeds keep a log on disk; of some all machines lose
 //! power before it is synced ([`losses`]). After every event the invariants in [`checks`] are looked at; at the end the clients' [`history`]
 //! has to be linearizable ([`linearizability`]), and once all is healed the cluster has to be whole again.
 //!
@@ -31,6 +32,7 @@ pub mod network;
 pub mod oracle;
 pub mod process;
 pub mod random;
+mod shape;
 pub mod trace;
 pub mod world;
 

@@ -319,10 +319,16 @@ impl LogThread {
                 }
                 None
             }
-            SnapshotJob::Remove(partition) => match remove_snapshot(disk, directory, partition) {
-                Ok(()) => Some(SnapshotNews::Done(partition, true)),
-                Err(error) => Some(refused(partition, error)?),
-            },
+            SnapshotJob::Remove(partition) => {
+                if self.log.durable() < log_offset {
+                    // That the partition holds nothing has to be there before its snapshot is not.
+                    self.log.sync()?;
+                }
+                match remove_snapshot(disk, directory, partition) {
+                    Ok(()) => Some(SnapshotNews::Done(partition, true)),
+                    Err(error) => Some(refused(partition, error)?),
+                }
+            }
             // The log thread's own.
             SnapshotJob::Release(_) => None,
         };

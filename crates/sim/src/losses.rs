@@ -9,7 +9,7 @@ use crate::history::{Call, Operation, Outcome, Time};
 use crate::linearizability::{self, Violation};
 use crate::oracle::Held;
 use crate::process::Copy;
-use crate::world::{KEYS, NODES, PARTITIONS, World};
+use crate::world::{KEYS, MACHINES, PARTITIONS, World};
 use std::collections::BTreeMap;
 use types::{NodeId, partition_of_key};
 
@@ -50,7 +50,7 @@ impl World {
             let shard = at % usize::from(self.shards);
             // Up to when a member has surely kept all that was committed.
             let kept_until = |node: usize| {
-                let member = map.members.get(node).map(|member| member.incarnation);
+                let member = map.member(NodeId(node as u16 + 1)).map(|member| member.incarnation);
                 let index = node;
                 let node = &self.nodes[node];
                 let synced_at = match &node.process {
@@ -74,7 +74,7 @@ impl World {
     pub(crate) fn note_members(&mut self) {
         let map = self.checks.maps.newest();
         for (at, state) in map.partitions.iter().enumerate() {
-            for node in 0..NODES {
+            for node in 0..MACHINES {
                 if state.in_sync.contains(NodeId(node as u16 + 1)) {
                     self.joined_at.entry((at, node)).or_insert(self.now);
                 } else {

@@ -6,7 +6,7 @@
 use crate::disk::SimDisk;
 use crate::log_thread::{Done, LogThread, Place, SEGMENT_BYTES, SnapshotNews, Work};
 use command::{Door, Reply, Session};
-use control::{Beat, Identity, Message as ControlMessage};
+use control::{Beat, Identity, Message as ControlMessage, Order};
 use node::recover::{self, RecoverConfig};
 use node::{
     Answer, ControlDriver, ControlDriverConfig, HeartDriver, KeptLogs, Published, Shard, ShardConfig, Ticket,
@@ -372,6 +372,12 @@ impl Process {
     /// A partition is to be handed over to another of its copies.
     pub fn hand_over(&mut self, now: Instant, partition: PartitionId, heir: NodeId) -> Result<(), String> {
         self.control.hand_over(now, partition, heir);
+        self.settle(now)
+    }
+
+    /// An operator asks for a change of the cluster's shape.
+    pub fn order(&mut self, now: Instant, order: Order) -> Result<(), String> {
+        self.control.order(now, order);
         self.settle(now)
     }
 

@@ -16,6 +16,7 @@ use crate::log_thread::Work;
 use crate::network::{Fate, MS, Network};
 use crate::process::{Effect, Envelope, Process, Start};
 use crate::random::Random;
+use crate::shape::Shapes;
 use crate::trace::{Trace, digest};
 use command::{Door, Reply};
 use control::Identity;
@@ -27,8 +28,10 @@ use std::sync::Arc;
 use types::settings::{ByteSize, Settings};
 use types::{NodeId, ShardId};
 
-/// Nodes.
+/// Nodes that the cluster is made of.
 pub(crate) const NODES: usize = 3;
+/// Machines: some join later, in some runs ([`crate::shape`]).
+pub(crate) const MACHINES: usize = 5;
 /// Partitions.
 pub(crate) const PARTITIONS: u16 = 8;
 /// Keys.
@@ -77,6 +80,10 @@ pub struct Summary {
     pub snapshots: u64,
     /// Faults.
     pub faults: usize,
+    /// Nodes that joined, and orders of operators.
+    pub shapes: usize,
+    /// Copies that went for good.
+    pub moved: usize,
     /// Reigns: how often a partition got a primary.
     pub reigns: u64,
     /// How often a primary handed over to its heir.
@@ -117,6 +124,7 @@ pub(crate) enum Event {
     Client { client: usize },
     Overdue { client: usize, connection: u64, sequence: u64 },
     Fault,
+    Shape,
     HandOver,
     Mend(crate::injure::Mend),
     Tables,
@@ -179,6 +187,7 @@ pub struct World {
     pub(crate) trace: Trace,
     pub(crate) plan: Plan,
     pub(crate) hand_overs: HandOvers,
+    pub(crate) shapes: Shapes,
     pub(crate) keeping: Keeping,
     pub(crate) blackout_at: Time,
     /// Snapshots written to disks.
@@ -215,8 +224,12 @@ impl World {
         let drawn = Keeping::draw(&mut random);
         let keeping = if options.log_off { Keeping::OFF } else { drawn };
         let plan = Plan::draw(random.fork(), keeping);
-        let settings = (1..=NODES).map(|id| Arc::new(settings_of(id, copies, shards, keeping))).collect();
-        let nodes = (0..NODES).map(|_| Node::new(Clock::draw(&mut random))).collect();
+        let mut shapes = Shapes::draw(seed);
+        let settings = (1..=MACHINES)
+            .map(|id| Arc::new(settings_of(id, copies, shards, keeping, shapes.replace_after)))
+            .collect();
+        let mut nodes: Vec<Node> = (0..NODES).map(|_| Node::new(Clock::draw(&mut random))).collect();
+        nodes.extend((NODES..MACHINES).map(|_| Node::new(Clock::draw(&mut shapes.random))));
         let clients = (0..random.between(5, 9) as usize)
             .map(|number| Client {
                 number: number as u32,
@@ -236,17 +249,18 @@ impl World {
             events: BTreeMap::new(),
             scheduled: 0,
             nodes,
-            network: Network::new(NODES, ordered),
+            network: Network::new(MACHINES, ordered),
             clients,
             last_reader: None,
             unique: Unique::default(),
             connections: 100,
             history: History::default(),
             stale_reads: Vec::new(),
-            checks: Checks::new(NODES, usize::from(PARTITIONS)),
+            checks: Checks::new(MACHINES, usize::from(PARTITIONS)),
             trace: Trace::new(options.keep_trace, options.print_trace),
             plan,
             hand_overs: HandOvers::draw(seed),
+            shapes,
             keeping,
             blackout_at: 0,
             snapshots: 0,
@@ -284,6 +298,9 @@ impl World {
         }
         if let Some(at) = self.hand_overs.next_at(0) {
             self.schedule(at, Event::HandOver);
+        }
+        if let Some(at) = self.shapes.next_at(0) {
+            self.schedule(at, Event::Shape);
         }
         self.schedule(TABLES, Event::Tables);
         self.schedule(FAULTS_END, Event::Heal);
@@ -377,7 +394,7 @@ impl World {
     pub(crate) fn check(&mut self, index: usize, data: bool) -> Result<(), String> {
         let now = self.now;
         self.checks.committed.now = now;
-        let seats: [Option<Seat<'_>>; NODES] = std::array::from_fn(|at| seat(&self.nodes[at], at, now));
+        let seats: [Option<Seat<'_>>; MACHINES] = std::array::from_fn(|at| seat(&self.nodes[at], at, now));
         let version = self.checks.maps.newest().version;
         self.checks.after(index, data, &seats)?;
         if self.keeping.lossy && self.checks.maps.newest().version != version {
@@ -457,7 +474,7 @@ impl World {
 
     /// The nodes that run.
     pub(crate) fn seats(&self) -> Vec<Option<Seat<'_>>> {
-        (0..NODES).map(|at| seat(&self.nodes[at], at, self.now)).collect()
+        (0..MACHINES).map(|at| seat(&self.nodes[at], at, self.now)).collect()
     }
 
     // ----------------------------------------------------------------------------------------------- events
@@ -556,6 +573,7 @@ impl World {
                 Ok(())
             }
             Event::HandOver => self.order_hand_over(),
+            Event::Shape => self.change_shape(),
             Event::Mend(mend) => self.mend(mend),
             Event::Tables => {
                 self.schedule(now + TABLES, Event::Tables);
@@ -608,14 +626,19 @@ fn seat(node: &Node, at: usize, now: Time) -> Option<Seat<'_>> {
     Some(Seat { node: at, process, now: node.clock.monotonic(now) })
 }
 
-fn settings_of(id: usize, copies: u64, shards: u16, keeping: Keeping) -> Settings {
+fn settings_of(id: usize, copies: u64, shards: u16, keeping: Keeping, replace_after: u64) -> Settings {
+    let mut listed = "1=sim:7201,2=sim:7202,3=sim:7203".to_owned();
+    if id > NODES {
+        // A node that joins is no voter: it knows of those that are, and of itself.
+        listed += &format!(",{id}=sim:{}", 7200 + id);
+    }
     Settings {
         log: keeping.log,
         fsync: keeping.fsync,
         snapshot_log_bytes: ByteSize(keeping.log_bytes),
         snapshot_interval: 0,
         node_id: id as u16,
-        nodes: types::settings::Text("1=sim:7201,2=sim:7202,3=sim:7203".into()),
+        nodes: types::settings::Text(listed),
         announce: types::settings::Text("sim".into()),
         port: 7000 + id as u16,
         cluster_port: 7100 + id as u16,
@@ -623,6 +646,7 @@ fn settings_of(id: usize, copies: u64, shards: u16, keeping: Keeping) -> Setting
         shards,
         partitions: PARTITIONS,
         copies: copies as u16,
+        replace_after,
         request_timeout_ms: REQUEST_TIMEOUT / MS,
         ..Settings::default()
     }

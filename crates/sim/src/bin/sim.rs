@@ -64,6 +64,7 @@ fn report(failure: &Failure) {
 fn show(seed: u64, summary: &Summary) {
     println!(
         "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} faults, {} reigns, {} hand-overs, \
+         {} changes of shape with {} copies moved, \
          {} partitions lost, whole again after {} ms, hash {:016x}",
         summary.events,
         summary.operations,
@@ -74,6 +75,8 @@ fn show(seed: u64, summary: &Summary) {
         summary.faults,
         summary.reigns,
         summary.hand_overs,
+        summary.shapes,
+        summary.moved,
         summary.lost,
         summary.mended / 1_000_000,
         summary.hash

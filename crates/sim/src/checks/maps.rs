@@ -69,14 +69,15 @@ fn hand_overs(before: &ClusterMap, after: &ClusterMap) -> u64 {
 
 fn follows(before: &ClusterMap, after: &ClusterMap) -> Result<(), String> {
     for ((id, old), (_, new)) in before.each_partition().zip(after.each_partition()) {
-        if new.epoch < old.epoch || new.epoch == old.epoch && new != old {
+        if new.epoch < old.epoch || new.epoch == old.epoch && new != old && new.epoch.0 > 0 {
             return Err(format!(
                 "partition {id}: {old:?} in version {} became {new:?} in {}",
                 before.version, after.version
             ));
         }
     }
-    for (old, new) in before.members.iter().zip(&after.members) {
+    let both = before.members.iter().filter_map(|old| Some((old, after.member(old.id)?)));
+    for (old, new) in both {
         if new.incarnation < old.incarnation {
             return Err(format!("node {} went back from {old:?} to {new:?}", old.id));
         }

@@ -133,6 +133,10 @@ fn control_message() -> impl Strategy<Value = control::message::Message> {
             partitions: partitions.into_iter().map(PartitionId).collect()
         }),
         Just(Message::AcceptLoss),
+        any::<(u16, u16)>().prop_map(|(partition, heir)| Message::HandOver {
+            partition: PartitionId(partition),
+            heir: NodeId(heir)
+        }),
     ]
 }
 

@@ -1,0 +1,142 @@
+//! The cluster's shape changes while all else happens: nodes join that nobody listed, and operators have nodes drained and
+//! removed, and copies and `min_in_sync` changed.
+//!
+//! The draws are of their own, so that a seed has the same faults with them and without. At the end the shape has to be what was
+//! last asked for: nothing moves any more, drained nodes are empty where that is possible, and the others hold even shares.
+
+use crate::history::Time;
+use crate::network::MS;
+use crate::random::Random;
+use crate::world::{Event, MACHINES, NODES, World};
+use control::Order;
+use placement::{Member, PartitionState};
+use types::NodeId;
+
+/// When the first change may come: the cluster has formed.
+const FIRST: Time = 2000 * MS;
+
+/// What a seed's run has in store.
+pub(crate) struct Shapes {
+    /// The mean time between two changes; none in some runs.
+    gap: Option<Time>,
+    /// Seconds after which the copies of a dead node are made anew.
+    pub replace_after: u64,
+    /// Changes so far.
+    pub done: usize,
+    pub random: Random,
+}
+
+impl Shapes {
+    /// Drawn from a seed.
+    pub fn draw(seed: u64) -> Shapes {
+        let mut random = Random::new(seed ^ 0x5a9e_0000_0000_0000);
+        let gap = random.chance(600).then(|| random.pick(&[400, 1200, 4000]) * MS);
+        let replace_after = if gap.is_some() { random.pick(&[0, 2, 300]) } else { 300 };
+        Shapes { gap, replace_after, done: 0, random }
+    }
+
+    /// When the next change comes, after one at `now`.
+    pub fn next_at(&mut self, now: Time) -> Option<Time> {
+        let gap = self.gap?;
+        Some(now.max(FIRST) + self.random.between(gap / 10, gap * 2))
+    }
+}
+
+impl World {
+    /// The machines that faults may meet.
+    pub(crate) fn machines(&self) -> usize {
+        if self.shapes.gap.is_some() { MACHINES } else { NODES }
+    }
+
+    /// Whether every copy is in sync and stays, in the runs in which they may move.
+    pub(crate) fn has_no_moves(&self) -> bool {
+        let rests =
+            |state: &PartitionState| state.leaving.is_empty() && state.copies.is_within(state.in_sync);
+        self.shapes.gap.is_none() || self.checks.maps.newest().partitions.iter().all(rests)
+    }
+
+    /// One change.
+    pub(crate) fn change_shape(&mut self) -> Result<(), String> {
+        if self.healed {
+            return Ok(());
+        }
+        if let Some(at) = self.shapes.next_at(self.now) {
+            self.schedule(at, Event::Shape);
+        }
+        self.restless_at = self.now;
+        self.shapes.done += 1;
+        let random = &mut self.shapes.random;
+        let machine = random.below(MACHINES as u64) as usize;
+        let node = NodeId(machine as u16 + 1);
+        let order = match random.below(10) {
+            0..=2 => return self.join(),
+            3 | 4 => Order::Drain { node, on: true },
+            5 | 6 => Order::Drain { node, on: false },
+            7 => Order::Remove(node),
+            8 => Order::Copies(random.pick(&[2, 2, 3, 3, 4]) as u16),
+            _ => Order::MinInSync(random.pick(&[1, 1, 2]) as u16),
+        };
+        let asks = random.below(NODES as u64) as usize;
+        if matches!(order, Order::Drain { on: true, .. } | Order::Remove(_)) && !self.two_others(node) {
+            return Ok(());
+        }
+        self.trace.event(self.now, &[26, asks as u64, machine as u64], || {
+            format!("an operator asks node {}: {order:?}", asks + 1)
+        });
+        if self.nodes[asks].process.is_none() || self.nodes[asks].pauses > 0 {
+            return Ok(());
+        }
+        self.at_node(asks, true, |process, own, _| process.order(own, order))
+    }
+
+    /// Whether two nodes beside this one may hold copies. A lone copy keeps no log in memory, which the checks read: not looked
+    /// into, so no order asks for fewer copies either.
+    fn two_others(&self, node: NodeId) -> bool {
+        let map = self.checks.maps.newest();
+        map.members.iter().filter(|member| member.id != node && !member.draining).count() >= 2
+    }
+
+    /// A machine that has nothing starts a node that nobody listed.
+    fn join(&mut self) -> Result<(), String> {
+        let fresh = |at: &usize| self.nodes[*at].start == 0 && !self.nodes[*at].disk_hurt;
+        match (NODES..MACHINES).find(fresh) {
+            Some(at) => self.start(at),
+            None => Ok(()),
+        }
+    }
+
+    /// What of the cluster's shape is not as it should be once all is well and nothing moves any more.
+    pub(crate) fn wrong_shape(&self) -> Option<String> {
+        let map = self.checks.maps.newest();
+        let lost = |state: &PartitionState| state.in_sync.is_empty();
+        if map.partitions.iter().any(lost) {
+            // What is lost cannot be moved.
+            return None;
+        }
+        if let Some((id, state)) = map.each_partition().find(|(_, state)| !state.leaving.is_empty()) {
+            return Some(format!("a copy of partition {id} is still leaving: {state:?}"));
+        }
+        let copies = usize::from(map.copies);
+        let holders: Vec<&Member> = map.members.iter().filter(|member| !member.draining).collect();
+        // Where too few nodes may hold copies, those that are to go keep theirs, but need not take any.
+        let least = copies.min(holders.len());
+        let wrong =
+            map.each_partition().find(|(_, state)| state.copies.len() < least || state.copies.len() > copies);
+        if let Some((id, state)) = wrong {
+            return Some(format!("partition {id} is to have {copies} copies: {state:?}"));
+        }
+        if holders.len() < copies {
+            return None;
+        }
+        let load = |node| map.partitions.iter().filter(|state| state.copies.contains(node)).count();
+        if let Some(going) = map.members.iter().find(|member| member.draining && load(member.id) > 0) {
+            return Some(format!("node {} is to be empty and holds {} copies", going.id, load(going.id)));
+        }
+        if let Some(going) = map.members.iter().find(|m| m.draining && !map.voters.contains(&m.id)) {
+            return Some(format!("node {} is empty and still a member", going.id));
+        }
+        let loads: Vec<usize> = holders.iter().map(|member| load(member.id)).collect();
+        let uneven = loads.iter().max() > loads.iter().min().map(|least| least + 1).as_ref();
+        uneven.then(|| format!("the nodes hold {loads:?} copies"))
+    }
+}
