@@ -129,6 +129,10 @@ impl Cluster {
             Err(std::fs::TryLockError::WouldBlock) => return Err(ClusterError::Running { dir }),
             Err(std::fs::TryLockError::Error(source)) => return Err(at("lock", &lock_path)(source)),
         }
+        // Who wants something of the launcher finds it here, and knows that it lives as long as the lock is held.
+        lock.set_len(0)
+            .and_then(|()| (&lock).write_all(format!("{}\n", std::process::id()).as_bytes()))
+            .map_err(at("write", &lock_path))?;
         let path = dir.join("cluster.toml");
         let remembered = match std::fs::read_to_string(&path) {
             Ok(text) => Some(

@@ -32,8 +32,10 @@ pub(crate) enum ConfigError {
 /// The settings that a file and flags make, checked also against each other.
 pub(crate) fn settings(file: Option<&Path>, flags: &Given) -> Result<Settings, ConfigError> {
     let mut settings = Settings::default();
+    let mut is_given = flags.iter().any(|(name, _)| *name == "node_id");
     if let Some(path) = file {
         for (name, value) in read(path)? {
+            is_given |= name == "node_id";
             settings
                 .set(name, &value)
                 .map_err(|error| ConfigError::InFile { path: path.to_owned(), error })?;
@@ -41,6 +43,10 @@ pub(crate) fn settings(file: Option<&Path>, flags: &Given) -> Result<Settings, C
     }
     for (name, value) in flags {
         settings.set(name, value).map_err(|error| ConfigError::InFlag { name, error })?;
+    }
+    // A node that has joined, or does so now, has its number from the cluster.
+    if !is_given && settings.nodes.as_str().is_empty() {
+        settings.node_id = 0;
     }
     settings.check().map_err(ConfigError::Together)?;
     Ok(settings)

@@ -28,6 +28,10 @@ pub(crate) fn command() -> Command {
         .subcommand(cli())
         .subcommand(status())
         .subcommand(serve())
+        .subcommand(node())
+        .subcommand(set())
+        .subcommand(rebalance())
+        .subcommand(rolling_restart())
         .subcommand(accept_loss())
         .subcommand(check())
         .subcommand(dump())
@@ -137,7 +141,102 @@ fn status() -> Command {
         .about("Show the nodes, and whether all data is served and how safe it is")
         .long_about(STATUS)
         .arg(json("Print the status as JSON, as the node tells it"))
+        .arg(
+            Arg::new("watch")
+                .short('w')
+                .long("watch")
+                .help("Show it again every second, with how long moves still take, until Ctrl-C")
+                .action(ArgAction::SetTrue),
+        )
         .args(connection())
+}
+
+fn node() -> Command {
+    let id = || {
+        Arg::new("id")
+            .value_name("ID")
+            .help("The node's number, as `annulet status` shows it")
+            .required(true)
+            .value_parser(value_parser!(u16).range(1..=9999))
+    };
+    Command::new("node")
+        .about("Empty a node, or remove a dead one")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            Command::new("drain")
+                .about("Move all data off a node while it serves, then remove it")
+                .long_about(DRAIN)
+                .arg(id())
+                .arg(
+                    Arg::new("undo")
+                        .long("undo")
+                        .help("Let it stay after all, as long as it is a member")
+                        .action(ArgAction::SetTrue)
+                        .conflicts_with("wait"),
+                )
+                .arg(wait())
+                .args(connection()),
+        )
+        .subcommand(
+            Command::new("remove")
+                .about("Make a dead node's copies anew on others at once, and remove it")
+                .long_about(REMOVE)
+                .arg(id())
+                .arg(wait())
+                .args(connection()),
+        )
+}
+
+fn set() -> Command {
+    Command::new("set")
+        .about("Change how many copies the whole cluster keeps, while it serves")
+        .long_about(SET)
+        .arg(
+            Arg::new("name")
+                .value_name("NAME")
+                .help("What to change")
+                .required(true)
+                .value_parser(["copies", "min_in_sync"]),
+        )
+        .arg(
+            Arg::new("value")
+                .value_name("N")
+                .help("Its new value")
+                .required(true)
+                .value_parser(value_parser!(u16).range(1..=7)),
+        )
+        .arg(wait())
+        .args(connection())
+}
+
+fn rebalance() -> Command {
+    Command::new("rebalance")
+        .about("Say what is still to be moved, or wait until nothing is")
+        .long_about(REBALANCE)
+        .arg(wait())
+        .args(connection())
+}
+
+fn rolling_restart() -> Command {
+    Command::new("rolling-restart")
+        .about("Restart the nodes of an `annulet up` cluster one after the other, while it serves")
+        .long_about(ROLLING_RESTART)
+        .arg(
+            Arg::new("dir")
+                .long("dir")
+                .value_name("DIR")
+                .help("The directory that `annulet up` was given")
+                .default_value("annulet-data")
+                .value_hint(ValueHint::DirPath),
+        )
+}
+
+fn wait() -> Arg {
+    Arg::new("wait")
+        .long("wait")
+        .help("Wait until it is done, and show how far it is")
+        .action(ArgAction::SetTrue)
 }
 
 fn accept_loss() -> Command {
@@ -319,7 +418,12 @@ Runs one node until it gets SIGTERM or SIGINT. Settings come from their defaults
 Examples:
   annulet serve                                one node alone, on 127.0.0.1:7001 (metrics: http://127.0.0.1:7301/metrics)
   annulet serve --config /etc/annulet.toml     the same names as the flags, with underscores
-  annulet serve --config FILE --log-level debug";
+  annulet serve --config FILE --log-level debug
+
+A new node for a cluster that runs: copy join.secret from any node's data directory into the new one's, and
+  annulet serve --join 10.0.0.1:7201 --bind 10.0.0.4 --requirepass SECRET --dir /var/lib/annulet
+It gets a free number and the settings that all nodes share, keeps both in its directory, and takes its share of the data. At later
+starts --join may be left out.";
 
 const STATUS: &str = "\
 Shows the nodes of the cluster, how many partitions are served, and where data is down to its last copy.
@@ -328,8 +432,60 @@ The exit code is 0 when all is well, 1 when data is at risk, not served or lost,
 
 Examples:
   annulet status
+  annulet status --watch
   annulet status --host 10.0.0.1 --host 10.0.0.2
   annulet status --json";
+
+const DRAIN: &str = "\
+Moves every copy off a node, a few at a time, and then removes it from the cluster; its process ends by itself. It serves until the \
+end, and clients see no errors; point those that connect to it at other nodes first. The others need room for its data, and there have \
+to be as many of them as `copies` says. --undo lets it stay after all and fills it again. The first nodes of a cluster are its \
+voters, which can be emptied but not removed.
+
+Examples:
+  annulet node drain 4 --wait
+  annulet node drain 4 --undo";
+
+const REMOVE: &str = "\
+For a node that is dead and does not come back: its copies are made anew on other nodes at once, without waiting for \
+`replace_after`, and it is no member any more. A node that is alive is refused: drain it. What only this node held is lost with \
+it; `annulet status` says so, and `annulet accept-loss` gives it up.
+
+Example:
+  annulet node remove 3 --wait";
+
+const SET: &str = "\
+Changes a setting of the whole cluster. It lasts: nodes that start later take it over, whatever their own files say.
+
+copies         copies of each partition. More are made, and filled, in the background; those too many go once the rest are in sync.
+min_in_sync    writes to a partition with fewer in-sync copies are refused. At most `copies`.
+
+More copies than there are nodes is allowed: the missing ones are made when nodes join.
+
+Examples:
+  annulet set copies 3 --wait
+  annulet set min_in_sync 2";
+
+const REBALANCE: &str = "\
+The cluster moves copies by itself when nodes join or go, when they die for longer than `replace_after`, and when `copies` changes. \
+This says how much of that is left. With --wait it shows a bar and returns when every copy is where it should be and in sync: what a \
+script runs between one step and the next.
+
+Examples:
+  annulet rebalance
+  annulet rebalance --wait && echo safe to go on";
+
+const ROLLING_RESTART: &str = "\
+Restarts every node of a local cluster in turn, which `annulet up` does for it: each hands over what it serves, stops, starts again and \
+catches up, and only then is it the next one's turn. Clients wait for moments and see no errors, but for connections to the node at \
+hand, which break; they go on at any other.
+
+For nodes that something else starts, on each machine in turn:
+  systemctl restart annulet          (or whatever starts it: SIGTERM stops a node in order)
+  annulet rebalance --wait           it has caught up: go on to the next
+
+Example:
+  annulet rolling-restart --dir annulet-data";
 
 const ACCEPT_LOSS: &str = "\
 Where every copy of a partition is lost, Annulet does not serve it: an empty answer would be a wrong one. This \

@@ -11,12 +11,15 @@ mod dump;
 mod flags;
 mod format;
 mod nodes;
+mod operate;
 mod quoting;
+mod rolling_restart;
 mod serve;
 mod settings_page;
 mod shell;
 mod status;
 mod up;
+mod watcher;
 
 use std::error::Error;
 use std::io::ErrorKind;
@@ -46,6 +49,10 @@ fn main() -> ExitCode {
         Some(("serve", matches)) => serve::run(matches),
         Some(("up", matches)) => up::run(matches),
         Some(("status", matches)) => status::run(matches),
+        Some(("node", matches)) => operate::node(matches),
+        Some(("set", matches)) => operate::set(matches),
+        Some(("rebalance", matches)) => operate::rebalance(matches),
+        Some(("rolling-restart", matches)) => rolling_restart::run(matches),
         Some(("accept-loss", matches)) => accept_loss::run(matches),
         Some(("check", matches)) => check::run(matches),
         Some(("dump", matches)) => dump::run(matches),

@@ -5,7 +5,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ impl Nodes {
     /// Starts one more node. Call it from the thread that lives longest: the node stops when this thread ends.
     pub(crate) fn start(&mut self, cluster: &Cluster, id: u16) -> io::Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(cluster.log_path(id))?;
-        let child = Command::new(std::env::current_exe()?)
+        let child = Command::new(program()?)
             .arg("serve")
             .arg("--die-with-parent")
             .arg(std::process::id().to_string())
@@ -69,6 +69,34 @@ impl Nodes {
         }
         self.running.retain(|node| ended.iter().all(|end| end.id != node.id));
         Ok(ended)
+    }
+
+    /// Has one node hand over what others can take over, and stop; waits until it has or `patience` is over or `hurry` says so, and
+    /// kills it then. False where it had to be killed, or runs no more.
+    pub(crate) fn stop_one(
+        &mut self,
+        id: u16,
+        patience: Duration,
+        hurry: &dyn Fn() -> bool,
+    ) -> io::Result<bool> {
+        let Some(at) = self.running.iter().position(|node| node.id == id) else { return Ok(false) };
+        signal(&self.running[at], Signal::TERM);
+        let deadline = Instant::now() + patience;
+        let mut node = self.running.remove(at);
+        while Instant::now() < deadline && !hurry() {
+            if node.child.try_wait()?.is_some() {
+                return Ok(true);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        node.child.kill()?;
+        node.child.wait()?;
+        Ok(false)
+    }
+
+    /// The nodes that run.
+    pub(crate) fn ids(&self) -> Vec<u16> {
+        self.running.iter().map(|node| node.id).collect()
     }
 
     /// Asks all to stop, waits until they have or `patience` is over or `hurry` says so, and kills the rest. Returns who
@@ -102,6 +130,14 @@ impl Drop for Nodes {
             let _ = node.child.wait();
         }
     }
+}
+
+/// This program's file. Where a newer version was put in its place, that one: a rolling restart is how it comes into use.
+fn program() -> io::Result<PathBuf> {
+    let path = std::env::current_exe()?;
+    // So the system names a file that was replaced under a running process.
+    let replaced = path.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
+    Ok(replaced.filter(|path| path.exists()).unwrap_or(path))
 }
 
 /// The child has not been waited for, so its id is still its own.

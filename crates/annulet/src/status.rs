@@ -1,11 +1,14 @@
 //! `annulet status`: one look at the cluster, and what `ANNULET STATUS` says, as types.
 
+use crate::watcher::{Pace, Watcher};
 use crate::{FAILED, Failure, flags, print};
 use clap::ArgMatches;
 use client::{Connection, Options, Reply};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Deserialize;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 /// What a node says of its cluster.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -18,6 +21,8 @@ pub(crate) struct Status {
     pub version: u64,
     pub coordinator: Option<u16>,
     pub copies: u16,
+    pub min_in_sync: u16,
+    pub moves: Moves,
     pub partitions: Partitions,
     pub nodes: Vec<Node>,
 }
@@ -40,6 +45,24 @@ pub(crate) struct Partitions {
     pub lost: u64,
 }
 
+/// How far copies are from where they should be.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Moves {
+    /// Copies that are not there yet.
+    pub left: u64,
+    /// Being filled.
+    pub filling: u64,
+    /// To go once others are in sync.
+    pub leaving: u64,
+    /// Not begun.
+    pub waiting: u64,
+    /// Primaries that pass to another copy.
+    pub handing_over: u64,
+    /// What is in the way, in words.
+    pub blocked: Vec<String>,
+}
+
 /// One node.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -58,6 +81,10 @@ pub(crate) struct Node {
     pub copies: u64,
     pub in_sync: u64,
     pub keys: Option<u64>,
+    pub weight: u16,
+    pub zone: String,
+    /// Being emptied, to be removed.
+    pub draining: bool,
 }
 
 impl Status {
@@ -82,7 +109,48 @@ impl Status {
         partitions.at_risk + partitions.unavailable + partitions.lost > 0
     }
 
-    fn render(&self) -> String {
+    /// The node with this number.
+    pub(crate) fn node(&self, id: u16) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.id == id)
+    }
+
+    /// That there is such a node; else which ones there are.
+    pub(crate) fn known(&self, id: u16) -> Result<(), Failure> {
+        let ids: Vec<String> = self.nodes.iter().map(|node| node.id.to_string()).collect();
+        match self.node(id) {
+            Some(_) => Ok(()),
+            None => {
+                Err(format!("there is no node {id}; the cluster has the nodes {}", ids.join(", ")).into())
+            }
+        }
+    }
+
+    /// Whether every copy is where it should be, and in sync.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.to_do() == 0 && self.partitions.unavailable == 0 && self.moves.handing_over == 0
+    }
+
+    /// What is left to do until then, in copies.
+    pub(crate) fn to_do(&self) -> u64 {
+        self.moves.left.max(self.partitions.short)
+    }
+
+    /// The moves in words.
+    pub(crate) fn moves_words(&self) -> String {
+        let Moves { left, filling, waiting, handing_over, .. } = &self.moves;
+        let mut text = match self.to_do() {
+            0 if *handing_over > 0 => format!("{handing_over} primaries pass to other copies"),
+            0 => "no copies to move".to_owned(),
+            1 => "1 copy to make".to_owned(),
+            to_do => format!("{to_do} copies to make"),
+        };
+        if *left > 0 {
+            text += &format!(" ({filling} being filled, {waiting} wait for their turn)");
+        }
+        text
+    }
+
+    pub(crate) fn render(&self) -> String {
         let partitions = &self.partitions;
         let coordinator = self.coordinator.map_or("none".to_owned(), |id| format!("node {id}"));
         let verdict = match (self.is_degraded(), self.ok) {
@@ -98,7 +166,13 @@ impl Status {
         if partitions.short > 0 {
             text += &format!(", {} short of a copy ({} filling)", partitions.short, partitions.filling);
         }
+        if self.moves.left + self.moves.handing_over > 0 {
+            text += &format!("\nmoves: {}", self.moves_words());
+        }
         text += &format!("\n\n{}\n", self.table());
+        for why in &self.moves.blocked {
+            text += &format!("\n! {why}\n");
+        }
         let warnings = [
             (
                 partitions.at_risk,
@@ -119,25 +193,35 @@ impl Status {
     fn table(&self) -> Table {
         const HEADER: [&str; 10] =
             ["node", "host", "port", "cluster", "peers", "state", "primaries", "copies", "in sync", "keys"];
+        // Most clusters have no zones, and nodes of one size.
+        let has_zones = self.nodes.iter().any(|node| !node.zone.is_empty());
+        let has_weights = self.nodes.iter().any(|node| node.weight != 1);
+        let mut header: Vec<&str> = HEADER.to_vec();
+        header.extend(has_zones.then_some("zone"));
+        header.extend(has_weights.then_some("weight"));
         let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(HEADER);
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header.clone());
         for node in &self.nodes {
             let voter = if node.voter { " (voter)" } else { "" };
-            table.add_row([
+            let draining = if node.draining { ", draining" } else { "" };
+            let mut row = vec![
                 node.id.to_string(),
                 node.host.clone(),
                 node.port.to_string(),
                 node.cluster_port.to_string(),
                 node.peer_port.to_string(),
-                format!("{}{voter}", node.state),
+                format!("{}{voter}{draining}", node.state),
                 node.primaries.to_string(),
                 node.copies.to_string(),
                 node.in_sync.to_string(),
                 node.keys.map_or("?".to_owned(), |keys| keys.to_string()),
-            ]);
+            ];
+            row.extend(has_zones.then(|| node.zone.clone()));
+            row.extend(has_weights.then(|| node.weight.to_string()));
+            table.add_row(row);
         }
         for (at, column) in table.column_iter_mut().enumerate() {
-            if !matches!(HEADER[at], "host" | "state") {
+            if !matches!(header[at], "host" | "state" | "zone") {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
@@ -150,11 +234,47 @@ fn not_annulet(address: &str) -> Failure {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    if matches.get_flag("watch") {
+        return watch(matches);
+    }
     let mut connection = connect(matches)?;
     let (status, json) = Status::ask(&mut connection)?;
     let text = if matches.get_flag("json") { format!("{}\n", json.trim_end()) } else { status.render() };
     print(&text)?;
     Ok(if status.is_degraded() { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// Shows the state again and again, until the process is ended.
+fn watch(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    const BETWEEN: Duration = Duration::from_secs(1);
+    let (mut watcher, _) = Watcher::begin(matches)?;
+    let (mut pace, is_live) = (Pace::default(), std::io::stdout().is_terminal());
+    loop {
+        let text = match watcher.look()? {
+            None => "no node answers just now\n".to_owned(),
+            Some((_, json)) if matches.get_flag("json") => format!("{}\n", json.trim_end()),
+            Some((status, _)) => {
+                pace.saw(Instant::now(), status.to_do());
+                let moving = match status.is_at_rest() {
+                    true => String::new(),
+                    false => format!("\n{}{}\n", status.moves_words(), pace.words()),
+                };
+                format!("{}{moving}\n", status.render())
+            }
+        };
+        // On a terminal over what was there: home, the text, and what is left of the old below it goes.
+        let text = match is_live {
+            true => format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")),
+            false => text,
+        };
+        let mut out = std::io::stdout().lock();
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+            written => written?,
+        }
+        drop(out);
+        std::thread::sleep(BETWEEN);
+    }
 }
 
 /// A connection to the node that the flags name.

@@ -7,15 +7,15 @@
 use crate::cluster::{Asked, Cluster, host_port};
 use crate::nodes::{Ended, Nodes, tail};
 use crate::status::Status;
-use crate::{Failure, accept_loss, config, flags};
+use crate::{Failure, accept_loss, config, flags, rolling_restart};
 use clap::ArgMatches;
 use client::{Connection, Options};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use types::settings::Settings;
 
@@ -23,28 +23,42 @@ use types::settings::Settings;
 const START: Duration = Duration::from_secs(60);
 /// The longest wait for a node to stop cleanly.
 const STOP: Duration = Duration::from_secs(10);
+/// The longest wait for every copy to be in sync, before and after a node is restarted.
+const AT_REST: Duration = Duration::from_secs(240);
 /// From one look at the nodes to the next.
 const TICK: Duration = Duration::from_millis(50);
 
-/// How often a stop was asked for.
-#[derive(Clone)]
-struct Stops(Arc<AtomicUsize>);
+/// What signals have asked for.
+#[derive(Clone, Default)]
+struct Stops {
+    /// How often to stop.
+    stops: Arc<AtomicUsize>,
+    /// Whether to restart the nodes one after the other.
+    restart: Arc<AtomicBool>,
+}
 
 impl Stops {
     fn listen() -> Result<Stops, Failure> {
-        let count = Arc::new(AtomicUsize::new(0));
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-        let counted = count.clone();
+        let asked = Stops::default();
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])?;
+        let heard = asked.clone();
         std::thread::Builder::new().name("signals".into()).spawn(move || {
-            for _ in signals.forever() {
-                counted.fetch_add(1, Ordering::Relaxed);
+            for signal in signals.forever() {
+                match signal {
+                    SIGUSR1 => heard.restart.store(true, Ordering::Relaxed),
+                    _ => _ = heard.stops.fetch_add(1, Ordering::Relaxed),
+                }
             }
         })?;
-        Ok(Stops(count))
+        Ok(asked)
     }
 
     fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.stops.load(Ordering::Relaxed)
+    }
+
+    fn takes_restart(&self) -> bool {
+        self.restart.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -262,9 +276,67 @@ Ctrl-C stops all.",
                     self.cluster.config_path(ended.id).display()
                 );
             }
+            if self.stops.takes_restart() {
+                self.restart_all()?;
+            }
             std::thread::sleep(TICK);
         }
         Ok(())
+    }
+
+    /// Restarts the nodes that run, each once all copies of the one before are in sync again, and says how far it is.
+    fn restart_all(&mut self) -> Result<(), Failure> {
+        let path = rolling_restart::word_path(&self.cluster.dir);
+        let say = |word: &str| {
+            eprintln!("rolling restart: {word}");
+            // Whole or not at all, for whoever reads it.
+            let aside = path.with_extension("new");
+            std::fs::write(&aside, word).and_then(|()| std::fs::rename(&aside, &path))
+        };
+        let ids = self.nodes.ids();
+        for (at, &id) in ids.iter().enumerate() {
+            say(&format!("node {id} ({} of {})", at + 1, ids.len()))?;
+            if let Err(why) = self.restart_one(id) {
+                return Ok(say(&format!("{}{why}", rolling_restart::GONE_WRONG))?);
+            }
+        }
+        Ok(say(rolling_restart::DONE)?)
+    }
+
+    fn restart_one(&mut self, id: u16) -> Result<(), Failure> {
+        self.wait_at_rest(id, "is not touched")?;
+        let (stops, so_far) = (self.stops.clone(), self.stops.count());
+        if !self.nodes.stop_one(id, STOP, &|| stops.count() > so_far)? {
+            eprintln!("annulet: node {id} did not stop in time and was killed");
+        }
+        self.nodes.start(&self.cluster, id).map_err(|error| format!("cannot start node {id}: {error}"))?;
+        self.wait_at_rest(id, "was started again")
+    }
+
+    /// Waits until a node answers, and says that every copy of everything is where it should be.
+    fn wait_at_rest(&mut self, id: u16, what: &str) -> Result<(), Failure> {
+        let began = Instant::now();
+        let mut connection = None;
+        loop {
+            if let Some(ended) = self.nodes.ended()?.first() {
+                return Err(self.obituary(ended).into());
+            }
+            let status = self.ask(id, &mut connection);
+            if status.as_ref().is_some_and(|status| status.ok && status.is_at_rest()) {
+                return Ok(());
+            }
+            if self.stops.count() > 0 {
+                return Err("a stop was asked for".into());
+            }
+            if began.elapsed() > AT_REST {
+                let why = match status {
+                    None => "it does not answer".to_owned(),
+                    Some(status) => status.moves_words(),
+                };
+                return Err(format!("node {id} {what}, and after {} s: {why}", AT_REST.as_secs()).into());
+            }
+            std::thread::sleep(TICK);
+        }
     }
 
     fn obituary(&self, ended: &Ended) -> String {

@@ -29,6 +29,12 @@ pub trait Host {
     fn unpause_clients(&mut self);
     /// An operator accepts the loss of what no living copy holds; how many partitions that concerns.
     fn accept_loss(&mut self) -> usize;
+    /// Why the cluster, as this node knows it, would refuse an order, in words for the operator.
+    fn refusal(&self, order: ClusterOrder) -> Option<String>;
+    /// Passes an operator's order on to the coordinator. That it is obeyed shows in the cluster's state.
+    fn order(&mut self, order: ClusterOrder);
+    /// What the whole cluster has for a setting that can change while it runs; none where each node has its own value.
+    fn cluster_value(&self, name: &str) -> Option<String>;
     /// Changes settings by name, for every thread of this node: all of them, or none.
     fn change_settings(&mut self, pairs: &[(&str, &str)]) -> Result<(), ChangeError>;
     /// What each command did since the last [`Host::reset_figures`], by its place in the table.
@@ -43,6 +49,24 @@ pub trait Host {
     fn persistence(&mut self) -> Persistence;
     /// Begins a snapshot of everything that has changed.
     fn save(&mut self);
+}
+
+/// What an operator asks of the cluster as a whole. Each can be asked again: it says how things should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterOrder {
+    /// Moves all copies off a node and then removes it; or lets it stay after all.
+    Drain {
+        /// The node.
+        node: u16,
+        /// Whether it is to go.
+        on: bool,
+    },
+    /// Makes the copies of a dead node anew elsewhere at once, and removes it.
+    Remove(u16),
+    /// How many copies each partition should have.
+    Copies(u16),
+    /// Fewest in-sync copies that take writes.
+    MinInSync(u16),
 }
 
 /// What a node keeps on disk.
@@ -190,6 +214,20 @@ pub struct InfoData {
     pub partitions_short_of_copies: u64,
     /// Partitions of the whole cluster that nobody serves.
     pub partitions_unavailable: u64,
+    /// Copies that each partition of the cluster should have.
+    pub copies: u16,
+    /// Fewest in-sync copies that take writes.
+    pub min_in_sync: u16,
+    /// Copies of the whole cluster that are not yet where they should be.
+    pub moves_left: u64,
+    /// How much of the data this node should hold, beside one of weight 1.
+    pub weight: u16,
+    /// Where this node stands; empty: a zone of its own.
+    pub zone: String,
+    /// Whether this node is being emptied.
+    pub draining: bool,
+    /// Nodes of the cluster that are being emptied.
+    pub nodes_draining: u64,
     /// The coordinator's node id; 0 where none is known.
     pub coordinator: u16,
     /// This node's id.

@@ -34,7 +34,9 @@ pub use clients::{ClientAnswer, ClientFilter, ClientOrder, ClientState};
 pub use commands::auth::is_password;
 pub use commands::{keys, randomkey, scan, wait};
 pub use error::{CommandError, ERROR_WORDS, ErrorKind};
-pub use host::{ClusterView, CommandFigures, Host, InfoData, NodeView, Pause, Persistence, RangeView};
+pub use host::{
+    ClusterOrder, ClusterView, CommandFigures, Host, InfoData, NodeView, Pause, Persistence, RangeView,
+};
 pub use list::{Chunk, List};
 pub use reply::{Corrupt, Reply};
 pub use session::{Door, ReplyMode, Session};

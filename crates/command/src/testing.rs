@@ -2,9 +2,9 @@
 //! replies as text.
 
 use crate::{
-    ClusterView, Command, CommandError, CommandFigures, Door, Flags, Handler, Host, InfoData, List, NodeView,
-    Pause, Persistence, RangeView, Reply, Session, SlowRequest, keys, lookup, place_of, places, randomkey,
-    resolve, scan,
+    ClusterOrder, ClusterView, Command, CommandError, CommandFigures, Door, Flags, Handler, Host, InfoData,
+    List, NodeView, Pause, Persistence, RangeView, Reply, Session, SlowRequest, keys, lookup, place_of,
+    places, randomkey, resolve, scan,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,6 +165,7 @@ pub struct FixedHost {
     has_slow_request: bool,
     saving: bool,
     paused: Option<(Duration, Pause)>,
+    copies: u16,
 }
 
 impl FixedHost {
@@ -176,6 +177,7 @@ impl FixedHost {
             has_slow_request: true,
             saving: false,
             paused: None,
+            copies: 2,
         }
     }
 }
@@ -243,6 +245,28 @@ impl Host for FixedHost {
 
     fn accept_loss(&mut self) -> usize {
         3
+    }
+
+    /// Nodes 1 and 2 are alive; there is no node 9.
+    fn refusal(&self, order: ClusterOrder) -> Option<String> {
+        match order {
+            ClusterOrder::Drain { node: 9, .. } | ClusterOrder::Remove(9) => {
+                Some("there is no node 9".into())
+            }
+            ClusterOrder::Remove(1 | 2) => Some("it is alive".into()),
+            ClusterOrder::MinInSync(min) if min > self.copies => Some("more than there are copies".into()),
+            _ => None,
+        }
+    }
+
+    fn order(&mut self, order: ClusterOrder) {
+        if let ClusterOrder::Copies(copies) = order {
+            self.copies = copies;
+        }
+    }
+
+    fn cluster_value(&self, name: &str) -> Option<String> {
+        (name == "copies").then(|| self.copies.to_string())
     }
 
     fn change_settings(&mut self, pairs: &[(&str, &str)]) -> Result<(), ChangeError> {

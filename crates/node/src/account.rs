@@ -3,6 +3,7 @@
 //! Nobody here reads a clock: whoever runs the requests says how long they took.
 
 use crate::host::health_of;
+use crate::operate::moves_left;
 use crate::published::ShardCounters;
 use crate::shard::Shard;
 use command::{Command, CommandError, Session, SlowRequest, place_of};
@@ -110,6 +111,9 @@ impl Shard {
         ShardCounters::set(&figures.short, health.short as u64);
         ShardCounters::set(&figures.at_risk, health.at_risk as u64);
         ShardCounters::set(&figures.lost, health.lost as u64);
+        ShardCounters::set(&figures.moves_left, moves_left(&self.context.map));
+        let draining = self.context.map.members.iter().filter(|member| member.draining).count();
+        ShardCounters::set(&figures.draining, draining as u64);
     }
 
     /// Publishes how this shard's copies fare: what need not be told at every tick.

@@ -20,7 +20,7 @@ use types::settings::Settings;
 use types::{Incarnation, Instant, NodeId, PartitionId, Position};
 
 /// The control file's name in the data directory.
-pub(crate) const FILE: &str = "control.journal";
+pub const FILE: &str = "control.journal";
 
 /// Why a control driver cannot start or go on.
 #[derive(Debug, Error)]

@@ -1,9 +1,11 @@
 //! What connection commands ask of the node: figures, the cluster as clients see it, and its state as JSON.
 
+use crate::operate;
 use crate::published::{LogFigures, ShardCounters};
 use crate::shard::Shard;
 use command::{
-    ClusterView, CommandFigures, Host, InfoData, NodeView, Pause, Persistence, RangeView, SlowRequest,
+    ClusterOrder, ClusterView, CommandFigures, Host, InfoData, NodeView, Pause, Persistence, RangeView,
+    SlowRequest,
 };
 use placement::{ClusterMap, Member, MemberState};
 use std::fmt::Write;
@@ -179,6 +181,13 @@ impl Host for NodeHost<'_> {
             backups: published.sum(|s| &s.backups),
             partitions_short_of_copies: mine().filter(short).count() as u64,
             partitions_unavailable: health.unavailable as u64,
+            copies: map.copies,
+            min_in_sync: map.min_in_sync,
+            moves_left: operate::moves_left(map),
+            weight: map.member(me).map_or(shard.config.settings.weight, |member| member.weight),
+            zone: map.member(me).map_or_else(String::new, |member| member.zone.clone()),
+            draining: map.member(me).is_some_and(|member| member.draining),
+            nodes_draining: map.members.iter().filter(|member| member.draining).count() as u64,
             coordinator: published.view().coordinator.map_or(0, |node| node.0),
             node_id: me.0,
             used_cpu_sys: figures.used_cpu_sys,
@@ -248,7 +257,7 @@ impl Host for NodeHost<'_> {
                 format!(
                     "{{\"id\":{},\"name\":\"{}\",\"host\":{},\"port\":{},\"cluster_port\":{},\"peer_port\":{},\
                      \"state\":\"{state}\",\"voter\":{},\"incarnation\":{},\"primaries\":{},\"copies\":{},\
-                     \"in_sync\":{},\"keys\":{keys}}}",
+                     \"in_sync\":{},\"keys\":{keys},{}}}",
                     member.id,
                     node_name(&map.cluster_id, member.id),
                     json_string(&member.host),
@@ -260,17 +269,20 @@ impl Host for NodeHost<'_> {
                     count(&|state| state.primary == Some(member.id)),
                     count(&|state| state.copies.contains(member.id)),
                     count(&|state| state.in_sync.contains(member.id)),
+                    operate::shape_json(member),
                 )
             })
             .collect();
         format!(
-            "{{\"ok\":{ok},\"cluster_id\":\"{}\",\"version\":{},\"coordinator\":{},\"copies\":{},\
+            "{{\"ok\":{ok},\"cluster_id\":\"{}\",\"version\":{},\"coordinator\":{},\"copies\":{},\"min_in_sync\":{},\"moves\":{},\
              \"partitions\":{{\"total\":{},\"served\":{},\"at_risk\":{},\"filling\":{},\"short\":{},\"unavailable\":{},\"lost\":{}}},\
              \"nodes\":[{}]}}",
             map.cluster_id,
             map.version,
             number(view.coordinator),
             map.copies,
+            map.min_in_sync,
+            operate::moves_json(map),
             health.total,
             health.served,
             health.at_risk,
@@ -296,6 +308,18 @@ impl Host for NodeHost<'_> {
         let count = self.health().lost;
         self.shard.effects.accept_loss |= count > 0;
         count
+    }
+
+    fn refusal(&self, order: ClusterOrder) -> Option<String> {
+        operate::refusal(self.shard, order)
+    }
+
+    fn order(&mut self, order: ClusterOrder) {
+        self.shard.effects.orders.push(operate::in_control_words(order));
+    }
+
+    fn cluster_value(&self, name: &str) -> Option<String> {
+        operate::cluster_value(&self.shard.context.map, name)
     }
 
     fn change_settings(&mut self, pairs: &[(&str, &str)]) -> Result<(), ChangeError> {
@@ -330,7 +354,7 @@ impl Host for NodeHost<'_> {
     }
 }
 
-fn json_string(text: &str) -> String {
+pub(crate) fn json_string(text: &str) -> String {
     let mut out = String::from("\"");
     for character in text.chars() {
         match character {

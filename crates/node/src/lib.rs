@@ -22,6 +22,7 @@ mod host;
 mod last_writes;
 mod listing;
 pub mod look;
+mod operate;
 mod partitions;
 mod published;
 mod random_key;
@@ -34,6 +35,7 @@ mod slow_log;
 mod snapshots;
 pub mod stats;
 
+pub use control_driver::FILE as CONTROL_FILE;
 pub use control_driver::{ControlDriver, ControlDriverConfig, ControlDriverError, DriverEffects, KeptLogs};
 pub use heart_driver::HeartDriver;
 pub use published::{

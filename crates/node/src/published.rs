@@ -245,6 +245,10 @@ counters! {
     at_risk,
     /// Those whose every in-sync log is gone.
     lost,
+    /// Copies that are not yet where they should be.
+    moves_left,
+    /// Nodes that are being emptied.
+    draining,
 }
 
 impl ShardCounters {

@@ -69,6 +69,8 @@ pub struct Effects {
     pub changes: Vec<Change>,
     /// An operator accepts the loss of what no living copy holds: for this node's control machine.
     pub accept_loss: bool,
+    /// What operators ask of the cluster: likewise.
+    pub orders: Vec<control::Order>,
     /// About snapshots on disk, after the turn of the log that was taken last.
     pub snapshots: Vec<SnapshotJob>,
     /// What clients ask of all connections of this node: the request, and the number of the connection that asks.

@@ -1,7 +1,9 @@
 //! The control plane's thread. Its machine writes and syncs its journal inside its calls, so this thread, and only
 //! this one, waits for the disk.
 
+use crate::address_book::AddressBook;
 use crate::clock;
+use crate::join_progress::{JoinProgress, Place};
 use crate::link::{Links, is_link};
 use crate::machine::{ControlMachine, DriverEffects};
 use crate::mailbox::Mailbox;
@@ -9,11 +11,12 @@ use crate::shard_loop::{ERROR_PAUSE, SCRATCH_BYTES, WAKER};
 use crate::threads::{Mail, Threads};
 use control::message::{Identity, Message};
 use mio::{Events, Poll};
+use rustix::process::{Signal, getpid, kill_process};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
-use tracing::error;
+use tracing::{error, info};
 use types::{Endpoint, Instant, NodeId, PartitionId, Position};
 use wire::peer::{Frame, encode_control};
 
@@ -36,6 +39,12 @@ pub struct ControlLoop<M> {
     pub identity: Identity,
     /// Everybody's letter boxes.
     pub threads: Threads,
+    /// Where the other nodes are: as every newer map says.
+    pub book: Arc<AddressBook>,
+    /// What a node that joins tells its operator.
+    pub progress: JoinProgress,
+    /// It was seen that this node is no member any more.
+    pub removed: bool,
     /// Answers that not every shard has had its part in.
     pub gathering: BTreeMap<(NodeId, u64), Gathered>,
 }
@@ -91,6 +100,7 @@ impl<M: ControlMachine> ControlLoop<M> {
                 Mail::Link(mail) => self.links.mail(now, mail),
                 Mail::Changes(changes) => self.machine.changes(now, changes),
                 Mail::AcceptLoss => self.machine.accept_loss(now),
+                Mail::Order(order) => self.machine.order(now, order),
                 Mail::Notices(notices) => {
                     for notice in notices {
                         self.machine.notice(now, notice);
@@ -141,6 +151,20 @@ impl<M: ControlMachine> ControlLoop<M> {
                 self.threads.heart.send(Mail::Inputs(std::mem::take(to_heart)));
             }
             if let Some(map) = map.take() {
+                self.book.learn(&map);
+                match self.progress.map(clock::now(), &map) {
+                    Ok(Place::Has) => {}
+                    Ok(Place::Removed) if std::mem::replace(&mut self.removed, true) => {}
+                    Ok(Place::Removed) => {
+                        info!("this node holds nothing, and is no member of the cluster any more: it stops");
+                        // In order, as when an operator asks for it; there is nothing to hand over.
+                        let _ = kill_process(getpid(), Signal::INT);
+                    }
+                    Err(why) => {
+                        error!("the node stops: {why}");
+                        std::process::exit(1);
+                    }
+                }
                 for shard in &self.threads.shards {
                     shard.send(Mail::Map(map.clone()));
                 }

@@ -18,6 +18,7 @@
 //!
 //! Start at [`run()`], then [`start::run_with`].
 
+pub mod address_book;
 pub mod buffers;
 pub mod client_ports;
 pub mod clients;
@@ -29,11 +30,13 @@ pub mod directory;
 pub mod disk;
 pub mod heart_loop;
 pub mod http;
+pub mod join_progress;
 pub mod link;
 pub mod log_thread;
 pub mod look;
 pub mod machine;
 pub mod mailbox;
+pub mod membership;
 pub mod metrics;
 pub mod peers;
 pub mod proof;

@@ -97,6 +97,8 @@ pub trait ControlMachine {
     fn changes(&mut self, now: Instant, changes: Vec<Change>);
     /// An operator, through a client of this node, accepts the loss of partitions whose every log is gone.
     fn accept_loss(&mut self, now: Instant);
+    /// An operator, through a client of this node, asks for a change of the cluster.
+    fn order(&mut self, now: Instant, order: control::Order);
     /// What the shards answer to [`DriverEffects::ask_tails`].
     fn tails(&mut self, now: Instant, to: NodeId, question: u64, tails: Vec<(PartitionId, Position)>);
     /// This node is about to stop, and its shards order no more.
@@ -230,6 +232,10 @@ impl<D: Disk> ControlMachine for node::ControlDriver<D> {
 
     fn accept_loss(&mut self, now: Instant) {
         node::ControlDriver::accept_loss(self, now);
+    }
+
+    fn order(&mut self, now: Instant, order: control::Order) {
+        node::ControlDriver::order(self, now, order);
     }
 
     fn tails(&mut self, now: Instant, to: NodeId, question: u64, tails: Vec<(PartitionId, Position)>) {

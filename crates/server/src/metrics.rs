@@ -337,6 +337,20 @@ const METRICS: &[Metric] = &[
         published!(cluster.short),
     ),
     one(
+        "annulet_cluster_moves_left",
+        Gauge,
+        "copies",
+        "Copies of the cluster that are not yet where they should be.",
+        published!(cluster.moves_left),
+    ),
+    one(
+        "annulet_cluster_nodes_draining",
+        Gauge,
+        "nodes",
+        "Nodes of the cluster that are being emptied, to be removed.",
+        published!(cluster.draining),
+    ),
+    one(
         "annulet_cluster_partitions_at_risk",
         Gauge,
         "partitions",

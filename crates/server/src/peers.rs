@@ -3,6 +3,7 @@
 //! Handshakes run on a small runtime beside the loops. What comes out of one is a plain nonblocking socket, posted
 //! to the thread that the link is meant for. Nothing after the handshake is read here.
 
+use crate::address_book::AddressBook;
 use crate::link::LinkMail;
 use crate::proof::{self, Secret};
 use crate::threads::{Mail, Threads};
@@ -62,32 +63,21 @@ impl Dialer {
 }
 
 /// What both ends of a handshake need to know.
-#[derive(Debug)]
 pub struct Membership {
     /// Who we are.
     pub identity: Identity,
     /// What members know.
     pub secret: Secret,
-    /// Where each listed node's peer port is.
-    pub addresses: BTreeMap<NodeId, (String, u16)>,
+    /// Where the other nodes are.
+    pub book: Arc<AddressBook>,
 }
 
-/// The node that a hello is to where the dialer does not know who answers: it wants the list of nodes.
+/// The node that a hello is to where the dialer does not know who answers: it wants to join.
 const WHOEVER: NodeId = NodeId(0);
 
-impl Membership {
-    /// The `nodes` setting that these addresses make.
-    fn nodes(&self) -> String {
-        let listed = self.addresses.iter().map(|(node, (host, port))| match host.contains(':') {
-            true => format!("{node}=[{host}]:{port}"),
-            false => format!("{node}={host}:{port}"),
-        });
-        listed.collect::<Vec<_>>().join(",")
-    }
-}
-
-/// Asks the node at a peer address for the `nodes` setting of its cluster. Blocks, for a few seconds at most.
-pub fn ask_for_nodes(address: &str, me: NodeId, secret: &Secret) -> Result<String, String> {
+/// Asks the node at a peer address for what a joiner has to know ([`AddressBook::answer`]). `me`: the number that it wants to have; 0
+/// for any. Blocks, for a few seconds at most.
+pub fn ask_to_join(address: &str, me: NodeId, secret: &Secret) -> Result<String, String> {
     let ask = async {
         let connect = timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
         let mut stream = connect.await.map_err(|_| HandshakeError::Timeout)??;
@@ -114,15 +104,17 @@ enum HandshakeError {
     Frame(#[from] FrameError),
     #[error("no answer in time")]
     Timeout,
-    #[error("it is not in the `nodes` setting")]
-    NotListed,
+    #[error("neither the map nor the `nodes` setting says where it is")]
+    NotKnown,
     #[error("an unexpected frame in the handshake")]
     Unexpected,
     #[error("refused: {0}")]
     Refused(String),
     #[error("{0}")]
     Refuse(&'static str),
-    #[error("node {found} answers at this address: correct the `nodes` setting")]
+    #[error(
+        "node {found} answers at this address: correct the `nodes` setting, or start the node there, so that it says where it is"
+    )]
     OtherNode { found: NodeId },
     #[error("it does not know this cluster's join secret: copy join.secret from a node that does")]
     NoProof,
@@ -183,8 +175,23 @@ async fn dial_once(
     membership: &Membership,
     request: DialRequest,
 ) -> Result<std::net::TcpStream, HandshakeError> {
-    let (host, port) = membership.addresses.get(&request.node).ok_or(HandshakeError::NotListed)?;
-    let connect = TcpStream::connect((host.as_str(), *port));
+    let mut failed = HandshakeError::NotKnown;
+    for (host, port) in membership.book.addresses(request.node) {
+        match dial_at(membership, request, &host, port).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+async fn dial_at(
+    membership: &Membership,
+    request: DialRequest,
+    host: &str,
+    port: u16,
+) -> Result<std::net::TcpStream, HandshakeError> {
+    let connect = TcpStream::connect((host, port));
     let mut stream = timeout(CONNECT_TIMEOUT, connect).await.map_err(|_| HandshakeError::Timeout)??;
     tune(&stream)?;
     let handshake = say_hello(&membership.secret, membership.identity, request, &mut stream);
@@ -264,7 +271,8 @@ async fn accept_one(
     let handshake = hear_hello(membership, threads, &mut stream);
     let hello = timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(|_| HandshakeError::Timeout)??;
     if hello.to_node == WHOEVER {
-        return send(&mut stream, &Step::Nodes(&membership.nodes())).await;
+        let answer = membership.book.answer(hello.identity.node);
+        return send(&mut stream, &Step::Nodes(&answer)).await;
     }
     let stream = stream.into_std()?;
     if let Some(post) = threads.post(hello.to) {
@@ -310,16 +318,19 @@ fn admit(
     if !membership.secret.holds(&hello.proved(challenge), &hello.proof) {
         return Err("the proof does not hold: its join.secret is not ours");
     }
-    if hello.identity.node == membership.identity.node {
+    let joins = hello.to_node == WHOEVER && hello.to == Endpoint::Control;
+    // One that asks is told that this number is taken.
+    if hello.identity.node == membership.identity.node && !joins {
         return Err("two nodes have the same node_id: give each its own");
     }
-    let wants_nodes = hello.to_node == WHOEVER && hello.to == Endpoint::Control;
-    if hello.to_node != membership.identity.node && !wants_nodes {
+    if hello.identity.node == NodeId(0) && !joins {
+        return Err("a node without a number: only one that asks to join may have none");
+    }
+    if hello.to_node != membership.identity.node && !joins {
         return Err("this is another node than was dialed: correct the `nodes` setting");
     }
-    if !membership.addresses.contains_key(&hello.identity.node) {
-        return Err("the dialing node is not in this node's `nodes` setting");
-    }
+    // Whether the map knows the dialer does not matter here: who joins is in nobody's map, and this node's may be old. The proof is what
+    // lets it in; what it may do is the coordinator's to say.
     let kinds_fit = matches!(
         (hello.from, hello.to),
         (Endpoint::Shard(_), Endpoint::Shard(_))

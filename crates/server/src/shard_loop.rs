@@ -622,7 +622,7 @@ impl<M: ShardMachine> ShardLoop<M> {
             }
         }
         let ShardParts { machine, links, threads, identity, shard, .. } = &mut self.parts;
-        let Effects { replies, messages, changes, accept_loss, .. } = machine.effects();
+        let Effects { replies, messages, changes, accept_loss, orders, .. } = machine.effects();
         let mut answered = std::mem::take(replies);
         for (node, to, message) in messages.drain(..) {
             self.outgoing.entry((node, to)).or_default().push(message);
@@ -632,6 +632,9 @@ impl<M: ShardMachine> ShardLoop<M> {
         }
         if std::mem::take(accept_loss) {
             threads.control.send(Mail::AcceptLoss);
+        }
+        for order in orders.drain(..) {
+            threads.control.send(Mail::Order(order));
         }
         let from = Sender { node: identity.node, incarnation: identity.incarnation, shard: *shard };
         for (&(node, to), messages) in self.outgoing.iter_mut().filter(|(_, messages)| !messages.is_empty()) {

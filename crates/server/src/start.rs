@@ -1,5 +1,6 @@
 //! Starting a node and stopping it: what can fail does so here, with words on what to do, before a thread runs.
 
+use crate::address_book::AddressBook;
 use crate::buffers::ClientBuffers;
 use crate::client_ports::{ClientCount, ClientPorts, ClientPortsStop, listen};
 use crate::clock;
@@ -9,10 +10,12 @@ use crate::directory::Directory;
 use crate::disk::RealDisk;
 use crate::heart_loop::HeartLoop;
 use crate::http::{self, HttpState};
+use crate::join_progress::JoinProgress;
 use crate::link::Links;
 use crate::log_thread::{LogFeed, LogThread};
 use crate::machine::{ControlMachine, HeartMachine, ShardMachine};
 use crate::mailbox::{Mailbox, mailbox};
+use crate::membership::{self, MembershipFile};
 use crate::peers::{self, Dialer, Membership};
 use crate::proof::Secret;
 use crate::sampler::Sampler;
@@ -43,7 +46,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 use types::settings::{LogMode, SettingError, Settings};
 use types::shared_settings::SharedSettings;
-use types::{Endpoint, NodeId, ShardId};
+use types::{Endpoint, ShardId};
 
 /// Files that a node needs besides its clients' connections: links, ports, the directory, the runtime.
 const FILES_RESERVED: u64 = 1024;
@@ -95,9 +98,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
-    /// The node to join by does not tell who the cluster's nodes are.
+    /// The node to join by does not let this one in, or cannot.
     #[error(
-        "cannot join by {address}: {why}. `join` takes the peer address of a running node of the cluster"
+        "cannot join by {address}: {why}. (`join` takes the peer address of a running node of the cluster)"
     )]
     Join {
         /// The address.
@@ -174,6 +177,8 @@ pub struct Prepared {
     pub(crate) clients: Vec<(TcpListener, Door)>,
     pub(crate) peers: TcpListener,
     pub(crate) http: Option<TcpListener>,
+    /// What a node that joined has been told.
+    pub(crate) membership: Option<MembershipFile>,
     /// The settings as they stand while the node runs.
     pub shared: Arc<SharedSettings>,
 }
@@ -181,9 +186,11 @@ pub struct Prepared {
 /// Checks the settings, takes the data directory, and opens the ports.
 pub fn prepare(mut settings: Settings) -> Result<Prepared, StartError> {
     settings.check()?;
-    let joins = !settings.join.as_str().is_empty();
-    let alone = settings.listed_nodes()?.len() == 1 && !joins;
     let directory = Directory::open(&settings.directory())?;
+    let joins = !settings.join.as_str().is_empty() || membership::has_joined(directory.path());
+    let alone = settings.listed_nodes()?.len() == 1 && !joins;
+    let secret = directory.join_secret(alone)?;
+    let membership = membership::complete(&mut settings, directory.path(), &secret)?;
     let data = match settings.log {
         LogMode::On => Some(DataFile::open(directory.path())?),
         LogMode::Off if data::has_logs(directory.path()) => {
@@ -199,14 +206,6 @@ pub fn prepare(mut settings: Settings) -> Result<Prepared, StartError> {
         (wanted, _) => wanted,
     };
     settings.shards = shards;
-    let secret = directory.join_secret(alone)?;
-    if joins && settings.nodes.as_str().is_empty() {
-        let address = settings.join.as_str().to_owned();
-        let nodes = peers::ask_for_nodes(&address, NodeId(settings.node_id), &secret)
-            .map_err(|why| StartError::Join { address, why })?;
-        settings.set("nodes", &nodes)?;
-        settings.check()?;
-    }
     let mut clients = Vec::new();
     let doors =
         [("port", settings.port, Door::Plain), ("cluster_port", settings.cluster_port, Door::Cluster)];
@@ -223,7 +222,19 @@ pub fn prepare(mut settings: Settings) -> Result<Prepared, StartError> {
     let settings = Arc::new(settings);
     let shared = SharedSettings::with_clients_max(settings.clone(), clients_max);
     let client_count = Arc::new(ClientCount::default());
-    Ok(Prepared { settings, directory, data, secret, shards, client_count, clients, peers, http, shared })
+    Ok(Prepared {
+        settings,
+        directory,
+        data,
+        secret,
+        shards,
+        client_count,
+        clients,
+        peers,
+        http,
+        membership,
+        shared,
+    })
 }
 
 /// Processors that this process may use.
@@ -320,14 +331,12 @@ where
         clients,
         peers,
         http,
+        membership,
         shared,
     } = prepared;
     assert_eq!(machines.shards.len(), usize::from(shards), "a machine for each shard");
-    let addresses: BTreeMap<NodeId, (String, u16)> = settings
-        .listed_nodes()?
-        .into_iter()
-        .map(|node| (NodeId(node.id), (node.host, node.peer_port)))
-        .collect();
+    let progress = JoinProgress::new(identity, membership.is_some());
+    let book = Arc::new(AddressBook::new(settings.clone(), membership)?);
     let (dialer, requests) = Dialer::new();
     let make = |endpoint| -> io::Result<_> {
         let poll = Poll::new()?;
@@ -377,7 +386,7 @@ where
     }
     let identities: Vec<_> =
         (0..shards).map(|shard| secret.file_identity(identity.node, ShardId(shard))).collect();
-    let membership = Arc::new(Membership { identity, secret, addresses });
+    let membership = Arc::new(Membership { identity, secret, book: book.clone() });
     runtime.spawn(peers::run(membership, threads.clone(), peers, requests));
 
     let Loop { poll, mailbox, links } = control;
@@ -389,6 +398,9 @@ where
         tick: settings.tick(),
         identity,
         threads: threads.clone(),
+        book,
+        progress,
+        removed: false,
         gathering: BTreeMap::new(),
     };
     let control = spawn("control", move || control.run())?;

@@ -242,6 +242,8 @@ impl ControlMachine for FakeControl {
 
     fn accept_loss(&mut self, _: Instant) {}
 
+    fn order(&mut self, _: Instant, _: control::Order) {}
+
     fn tails(&mut self, _: Instant, _: NodeId, _: u64, _: Vec<(PartitionId, Position)>) {}
 
     fn effects(&mut self) -> &mut DriverEffects {
@@ -325,6 +327,7 @@ impl FakeNode {
             peers: config.peers,
             client_count: Arc::default(),
             http: None,
+            membership: None,
         };
         let identity = Identity {
             node: NodeId(config.id),

@@ -4,7 +4,7 @@ use crate::link::LinkMail;
 use crate::machine::{HeartInput, HeartNotice};
 use crate::mailbox::Post;
 use command::{ClientAnswer, ClientOrder, Door};
-use control::message::Change;
+use control::message::{Change, Order};
 use placement::ClusterMap;
 use replication::message::{Message, Sender};
 use std::net::TcpStream;
@@ -26,6 +26,8 @@ pub enum Mail {
     Changes(Vec<Change>),
     /// To the control plane: an operator accepts a loss.
     AcceptLoss,
+    /// To the control plane: what an operator asks of the cluster.
+    Order(Order),
     /// To the control plane, from the heart.
     Notices(Vec<HeartNotice>),
     /// To the heart, from the control plane.

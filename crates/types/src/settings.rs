@@ -308,9 +308,9 @@ macro_rules! settings {
 }
 
 settings! {
-    node_id: u16 = "1", 1..=9999, "This node's lasting number, one of those in `nodes`.";
+    node_id: u16 = "1", 0..=9999, "This node's lasting number, one of those in `nodes`. 0, or not given: a node that joins gets a free one, and keeps it in its data directory; any other is 1.";
     nodes: Text = "", 0..=0, "Every node of the cluster and its peer address: 1=host:port,2=host:port. Empty: this node alone.";
-    join: Text = "", 0..=0, "Peer address of a running node: come back to its cluster as a listed node whose data directory is new.";
+    join: Text = "", 0..=0, "Peer address of a running node: join its cluster, as a new node or as one whose data directory is new. It needs the cluster's join.secret in its data directory, and takes over the settings that are cluster-wide.";
     dir: Text = "annulet-data", 0..=0, "Data directory.";
     bind: Text = "127.0.0.1", 0..=0, "Address that every port listens on. Elsewhere than on loopback a password is required.";
     announce: Text = "", 0..=0, "Host that clients and peers are told for this node. Empty: the same as `bind`.";
@@ -392,7 +392,8 @@ impl Settings {
             listed.push(node);
         }
         listed.sort_by_key(|node| node.id);
-        if !listed.iter().any(|node| node.id == self.node_id) {
+        // Who joins is told of those that vote, and is none of them.
+        if self.join.0.is_empty() && !listed.iter().any(|node| node.id == self.node_id.max(1)) {
             return Err(invalid(&format!("a list that names this node (node_id {})", self.node_id)));
         }
         Ok(listed)

@@ -9,6 +9,7 @@ mod cluster_aware;
 mod conformance;
 mod damaged;
 mod durable;
+mod elastic;
 mod failover;
 mod full_disk;
 mod hostile;

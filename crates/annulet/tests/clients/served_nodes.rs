@@ -26,6 +26,8 @@ pub struct ServedNodes {
     port: u16,
     settings: Vec<String>,
     running: Vec<Option<Child>>,
+    /// The first of them are listed; those beyond have joined.
+    listed: u16,
     /// What is to be run with before a node's own command, such as a tracer.
     before: Vec<String>,
 }
@@ -58,6 +60,7 @@ impl ServedNodes {
             port: free_base(),
             settings: settings.iter().map(|&word| word.to_owned()).collect(),
             running: (0..nodes).map(|_| None).collect(),
+            listed: nodes,
             before: Vec::new(),
         };
         for id in made.ids() {
@@ -132,9 +135,16 @@ impl ServedNodes {
             }
         };
         let peer_port = |id| self.port(id) + 2 * PORT_STEP;
-        let peers: Vec<String> = self.ids().map(|id| format!("{id}=127.0.0.1:{}", peer_port(id))).collect();
-        command.args(["serve", "--node-id", &id.to_string(), "--nodes", &peers.join(","), "--dir"]);
-        command.arg(self.data(id));
+        let peer = |id| format!("127.0.0.1:{}", peer_port(id));
+        command.arg("serve");
+        if id <= self.listed {
+            let peers: Vec<String> = (1..=self.listed).map(|id| format!("{id}={}", peer(id))).collect();
+            command.args(["--node-id", &id.to_string(), "--nodes", &peers.join(",")]);
+        } else if !self.data(id).join("membership.journal").exists() {
+            // At later starts it knows by itself who it is.
+            command.args(["--join", &peer(1)]);
+        }
+        command.arg("--dir").arg(self.data(id));
         let ports = [
             ("--port", self.port(id)),
             ("--cluster-port", self.port(id) + PORT_STEP),
@@ -153,6 +163,24 @@ impl ServedNodes {
             // Should this process be killed, they go, too.
             command.args(["--die-with-parent", &std::process::id().to_string()]);
         }
+        command
+    }
+
+    /// Starts one more node, which joins by the first, and returns the number that it should get.
+    pub fn start_joining(&mut self) -> u16 {
+        self.running.push(None);
+        let id = self.running.len() as u16;
+        std::fs::create_dir_all(self.data(id)).expect("a directory of this test's own");
+        let secret = self.data(id).join("join.secret");
+        std::fs::copy(self.data(1).join("join.secret"), secret).expect("the first node's secret");
+        self.start_node(id);
+        id
+    }
+
+    /// `annulet ARGS --port`, of a node.
+    pub fn annulet(&self, node: u16, args: &[&str]) -> Command {
+        let mut command = annulet();
+        command.args(args).args(["--port", &self.port(node).to_string()]);
         command
     }
 

@@ -1,7 +1,10 @@
 //! ANNULET: what Redis has no command for.
 
+use super::shown;
 use crate::table::{help_of, run_subcommand};
-use crate::{Categories, Command, CommandError, Flags, Handler, Host, Reply, Session, SessionFn};
+use crate::{
+    Categories, ClusterOrder, Command, CommandError, Flags, Handler, Host, Reply, Session, SessionFn,
+};
 
 const FLAGS: Flags = Flags::ADMIN.with(Flags::LOADING).with(Flags::STALE);
 const CATEGORIES: Categories = Categories::ADMIN.with(Categories::SLOW).with(Categories::DANGEROUS);
@@ -28,7 +31,25 @@ pub(crate) const COMMAND: Command = Command {
                 accept_loss,
             )
         },
+        Command {
+            syntax: "node-id [UNDO]",
+            arity: -3,
+            ..row(
+                "drain",
+                "Has a node emptied and then removed, while it serves; or lets it stay after all.",
+                drain,
+            )
+        },
         row("help", "The subcommands.", |_, _, _| Ok(help_of("annulet"))),
+        Command {
+            syntax: "node-id",
+            arity: 3,
+            ..row(
+                "remove",
+                "Has the copies of a dead node made anew on others at once, and removes it.",
+                remove,
+            )
+        },
         row("status", "The state of the cluster, as JSON.", |_, host, _| Ok(Reply::bulk(host.status_json()))),
     ],
     ..Command::BASE
@@ -39,6 +60,37 @@ fn accept_loss(_: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<R
         return Err(CommandError::Syntax);
     }
     Ok(Reply::count(host.accept_loss()))
+}
+
+fn drain(_: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'static>, CommandError> {
+    let on = match args.get(3..).unwrap_or_default() {
+        [] => true,
+        [undo] if undo.eq_ignore_ascii_case(b"undo") => false,
+        _ => return Err(CommandError::Syntax),
+    };
+    give(host, ClusterOrder::Drain { node: node_id(args[2])?, on })
+}
+
+fn remove(_: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'static>, CommandError> {
+    give(host, ClusterOrder::Remove(node_id(args[2])?))
+}
+
+fn node_id(arg: &[u8]) -> Result<u16, CommandError> {
+    let id = std::str::from_utf8(arg).ok().and_then(|text| text.parse().ok()).filter(|&id| id > 0);
+    id.ok_or_else(|| {
+        CommandError::Other(format!("ERR '{}' is no node id: ANNULET STATUS lists them", shown(arg)))
+    })
+}
+
+/// What cannot be obeyed is refused here, where somebody listens. OK: it is on its way to the coordinator.
+fn give(host: &mut dyn Host, order: ClusterOrder) -> Result<Reply<'static>, CommandError> {
+    match host.refusal(order) {
+        Some(why) => Err(CommandError::Other(format!("ERR {why}"))),
+        None => {
+            host.order(order);
+            Ok(Reply::ok())
+        }
+    }
 }
 
 const fn row(name: &'static str, summary: &'static str, run: SessionFn) -> Command {
@@ -66,6 +118,14 @@ mod tests {
             ("", "annulet status", "'{}'"),
             ("", "annulet accept-loss all", "(integer) 3"),
             ("", "annulet accept-loss some", "(error) ERR syntax error"),
+            ("", "annulet drain 2", "OK"),
+            ("", "annulet drain 2 undo", "OK"),
+            ("", "annulet drain 2 redo", "(error) ERR syntax error"),
+            ("", "annulet drain 9", "(error) ERR there is no node 9"),
+            ("", "annulet drain x", "(error) ERR 'x' is no node id: ANNULET STATUS lists them"),
+            ("", "annulet remove 0", "(error) ERR '0' is no node id: ANNULET STATUS lists them"),
+            ("", "annulet remove 3", "OK"),
+            ("", "annulet remove 1", "(error) ERR it is alive"),
             ("", "annulet nonsense", "(error) ERR unknown subcommand 'nonsense'. Try ANNULET HELP."),
         ]);
     }

@@ -2,8 +2,10 @@
 
 use super::shown;
 use crate::table::{help_of, run_subcommand};
-use crate::{Categories, Command, CommandError, Flags, Handler, Host, Reply, Session, SessionFn, glob};
-use types::settings::{SETTINGS, SettingError};
+use crate::{
+    Categories, ClusterOrder, Command, CommandError, Flags, Handler, Host, Reply, Session, SessionFn, glob,
+};
+use types::settings::{SETTINGS, SettingError, Settings};
 use types::shared_settings::ChangeError;
 
 const FLAGS: Flags = Flags::ADMIN.with(Flags::NOSCRIPT).with(Flags::LOADING).with(Flags::STALE);
@@ -37,7 +39,7 @@ pub(crate) const COMMAND: Command = Command {
             "parameter value [parameter value ...]",
             -4,
             "2.0.0",
-            "Changes settings of this node while it runs: all that are named, or none.",
+            "Changes settings of this node while it runs, all that are named or none; `copies` and `min_in_sync` change for the whole cluster.",
             set,
         ),
     ],
@@ -87,6 +89,9 @@ const ALSO_OF_REDIS: &[&str] = &[
     "slowlog_max_len",
 ];
 
+/// Settings that the whole cluster has, and that change while it runs.
+const CLUSTER: &[&str] = &["copies", "min_in_sync"];
+
 fn get(_: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'static>, CommandError> {
     let asked =
         |name: &str| args[2..].iter().any(|pattern| glob::matches_ignoring_case(pattern, name.as_bytes()));
@@ -100,7 +105,8 @@ fn get(_: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'st
             () if asked(&dashed) => &dashed,
             () => continue,
         };
-        let value = host.settings().get(setting.name).unwrap_or_default();
+        let value = host.cluster_value(setting.name).or_else(|| host.settings().get(setting.name));
+        let value = value.unwrap_or_default();
         let value = if setting.secret && !value.is_empty() { "(hidden)".to_owned() } else { value };
         found.push((Reply::bulk(name), Reply::bulk(value)));
     }
@@ -131,6 +137,10 @@ fn set(_: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'st
             None => wanted.push((name, value)),
         }
     }
+    let (orders, wanted): (Vec<_>, Vec<_>) =
+        wanted.into_iter().partition(|(name, _)| CLUSTER.iter().any(|cluster| same_name(cluster, name)));
+    let orders =
+        orders.iter().map(|(name, value)| order(host, name, value)).collect::<Result<Vec<_>, _>>()?;
     let changes: Vec<(&str, &str)> =
         wanted.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     host.change_settings(&changes).map_err(|error| match error {
@@ -146,7 +156,22 @@ fn set(_: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'st
             ))
         }
     })?;
+    orders.into_iter().for_each(|order| host.order(order));
     Ok(Reply::ok())
+}
+
+/// What changes for the whole cluster, by an order to its coordinator.
+fn order(host: &dyn Host, name: &str, value: &str) -> Result<ClusterOrder, CommandError> {
+    let mut parsed = Settings::default();
+    parsed.set(name, value).map_err(|error| match error {
+        SettingError::Invalid { expected, .. } => refused(name, &format!("argument must be {expected}")),
+        SettingError::Unknown { .. } => refused(name, "can't set immutable config"),
+    })?;
+    let order = match same_name(name, "copies") {
+        true => ClusterOrder::Copies(parsed.copies),
+        false => ClusterOrder::MinInSync(parsed.min_in_sync),
+    };
+    host.refusal(order).map_or(Ok(order), |why| Err(refused(name, &why)))
 }
 
 fn same_name(one: &str, other: &str) -> bool {
@@ -230,6 +255,11 @@ mod tests {
                 "(error) ERR wrong number of arguments for 'config|set' command",
             ),
             ("config set maxclients 5 port 1", "config get maxclients", "{'maxclients': '10000'}"),
+            ("config set copies 3", "config get copies", "{'copies': '3'}"),
+            ("config set copies 3 port 1", "config get copies", "{'copies': '2'}"),
+            ("", "config set copies 8", &failed("copies", "argument must be a whole number from 1 to 7")),
+            ("", "config set min-in-sync 3", &failed("min-in-sync", "more than there are copies")),
+            ("config set copies 3", "config set min_in_sync 3 maxclients 5", "OK"),
             ("", "config resetstat", "OK"),
             ("", "config rewrite", "(error) ERR The server is running without a config file"),
         ]);

@@ -314,16 +314,22 @@ fn keyspace(lines: &mut Lines, source: &Source<'_>) {
 }
 
 fn annulet(lines: &mut Lines, source: &Source<'_>) {
-    let Source { data, settings, .. } = source;
+    let Source { data, .. } = source;
     lines.add("node_id", data.node_id);
     lines.add("coordinator", data.coordinator);
     lines.add("shards", data.shards);
-    lines.add("copies", settings.copies);
+    lines.add("copies", data.copies);
+    lines.add("min_in_sync", data.min_in_sync);
     lines.add("primaries", data.primaries);
     lines.add("backups", data.backups);
     lines.add("replication_lag_records_max", data.replication_lag_max);
     lines.add("partitions_short_of_copies", data.partitions_short_of_copies);
     lines.add("partitions_unavailable", data.partitions_unavailable);
+    lines.add("moves_left", data.moves_left);
+    lines.add("weight", data.weight);
+    lines.add("zone", &data.zone);
+    lines.add("draining", u8::from(data.draining));
+    lines.add("nodes_draining", data.nodes_draining);
 }
 
 #[cfg(test)]

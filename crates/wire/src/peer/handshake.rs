@@ -10,8 +10,8 @@
 //!    |         "accept", d, a, who) -----------  |   or Refused: why
 //! ```
 //!
-//! A node that comes back on a new data directory may know no more than one address: its hello is to node 0, from and
-//! to the control plane, and after the welcome it gets the list of nodes instead of a link.
+//! A node that joins may know no more than one address: its hello is to node 0, from and
+//! to the control plane, and after the welcome it gets what a joiner has to know instead of a link.
 //!
 //! Each proof covers the other side's fresh nonce, so that none can be replayed, and says in which role it was
 //! made, so that none can be reflected. The hello names the node and the thread that it is meant for, so that
@@ -80,7 +80,7 @@ pub enum Step<'a> {
     Welcome(&'a Welcome),
     /// Why the dialer is not let in. Cut after 512 bytes.
     Refused(&'a str),
-    /// The `nodes` setting.
+    /// What a joiner has to know, as text.
     Nodes(&'a str),
 }
 
