@@ -203,8 +203,8 @@ impl World {
         if !self.changes.is_empty() {
             assert!(!stale, "a stale read changed something");
             self.log.push(self.changes.body.clone());
-            let undo = std::mem::take(&mut self.changes.undo);
-            self.uncommitted.push(Lsn(self.log.len() as u64), undo, self.changes.removed_any);
+            let lsn = Lsn(self.log.len() as u64);
+            self.uncommitted.push(lsn, &mut self.changes.undo, self.changes.removed_any);
         }
         result
     }
