@@ -4,10 +4,13 @@
 //! second the figures of some seconds are noted; then BGSAVE is asked for, and figures are noted until it is done. That is
 //! repeated on the same server, which saves everything anew: nearly all keys have changed.
 //!
+//! Beside the load one more connection reads, a request at a time, each millisecond: a read waits for no disk, so how long it takes
+//! tells how long the thread that serves stands still.
+//!
 //! Memory on top is what the process holds more than before at its greatest; with a server that saves in a child process, the pages
 //! that it says it had to copy meanwhile (`rdb_last_cow_size`) come to that.
 
-use super::client::{Client, Fill};
+use super::client::{Client, Fill, request};
 use super::disks::{EVERYSEC, FileSystem, bytes_below, logged, wait_saved};
 use super::servers::{Contender, Hosts, Server};
 use super::stream::{Stream, Took};
@@ -24,6 +27,10 @@ const PIPELINE: u64 = 16;
 const LEAD: Duration = Duration::from_secs(1);
 /// From one look at the process's memory to the next.
 const TICK: Duration = Duration::from_millis(20);
+/// From one read to the next.
+const READ_PERIOD: Duration = Duration::from_millis(1);
+/// The reading thread goes before the load's, where the system lets it.
+const READ_NICE: i32 = -20;
 /// Phases: not noted, before, during; a fourth ends the load.
 const PHASES: usize = 3;
 
@@ -45,6 +52,8 @@ struct Line {
     is_own: bool,
     before: Part,
     during: Part,
+    reads_before: Part,
+    reads_during: Part,
     lasted_s: f64,
     /// Resident before, and what was added to it at the most.
     resident_bytes: f64,
@@ -67,6 +76,8 @@ struct Part {
 struct Run {
     before: Part,
     during: Part,
+    reads_before: Part,
+    reads_during: Part,
     lasted_s: f64,
     resident_bytes: u64,
     on_top_bytes: u64,
@@ -127,24 +138,46 @@ fn one_round(flags: &Flags, keys: u64, hosts: &Hosts, server: &Server<'_>) -> Re
         value_bytes: flags.value_bytes,
     };
     let phase = AtomicUsize::new(0);
-    let (took, watched) = std::thread::scope(|scope| {
+    let (took, reads, watched) = std::thread::scope(|scope| {
         let load = scope.spawn(|| stream.run(&phase, PHASES));
+        let reads = scope.spawn(|| read(server.port, &phase));
         let watched = watch(flags, hosts, server, &phase);
         phase.store(PHASES, Ordering::Relaxed);
-        (load.join(), watched)
+        (load.join(), reads.join(), watched)
     });
     server.check_running()?;
     // A panic has ended the program.
     let took: Took = took.map_err(|_| "the load panicked")??;
+    let [_, reads_before, reads_during] = reads.map_err(|_| "the reads panicked")??;
     let watched = watched?;
     let [_, before, during] = <[Vec<u32>; PHASES]>::try_from(took).map_err(|_| "three phases")?;
     Ok(Run {
-        before: Part::of(before, watched.before_s),
-        during: Part::of(during, watched.during_s),
+        before: Part::of(before, PIPELINE, watched.before_s),
+        during: Part::of(during, PIPELINE, watched.during_s),
+        reads_before: Part::of(reads_before, 1, watched.before_s),
+        reads_during: Part::of(reads_during, 1, watched.during_s),
         lasted_s: watched.during_s,
         resident_bytes: watched.resident_bytes,
         on_top_bytes: watched.on_top_bytes,
     })
+}
+
+/// Reads until the last phase is over, and notes in microseconds how long each read of a phase took.
+fn read(port: u16, phase: &AtomicUsize) -> Result<[Vec<u32>; PHASES], Failure> {
+    let _ = rustix::process::setpriority_process(None, READ_NICE);
+    let mut client = Client::connect(port)?;
+    let ask = request(&[b"GET", b"nobody writes this"]);
+    let mut took: [Vec<u32>; PHASES] = Default::default();
+    loop {
+        let at = phase.load(Ordering::Relaxed);
+        let Some(took) = took.get_mut(at) else { break };
+        let sent = Instant::now();
+        client.send(&ask)?;
+        client.head(false)?;
+        took.push(sent.elapsed().as_micros() as u32);
+        std::thread::sleep(READ_PERIOD);
+    }
+    Ok(took)
 }
 
 /// Goes through the phases.
@@ -186,14 +219,14 @@ fn watch(flags: &Flags, hosts: &Hosts, server: &Server<'_>, phase: &AtomicUsize)
 }
 
 impl Part {
-    fn of(mut took_us: Vec<u32>, lasted_s: f64) -> Part {
+    fn of(mut took_us: Vec<u32>, requests: u64, lasted_s: f64) -> Part {
         took_us.sort_unstable();
         let at = |share: f64| {
             let rank = (took_us.len() as f64 * share).ceil() as usize;
             f64::from(took_us.get(rank.saturating_sub(1)).copied().unwrap_or(0)) / 1e3
         };
         Part {
-            per_s: took_us.len() as f64 * PIPELINE as f64 / lasted_s,
+            per_s: took_us.len() as f64 * requests as f64 / lasted_s,
             p50_ms: at(0.5),
             p99_ms: at(0.99),
             p999_ms: at(0.999),
@@ -222,6 +255,8 @@ impl Line {
             is_own: base.is_own,
             before: part(|run| run.before),
             during: part(|run| run.during),
+            reads_before: part(|run| run.reads_before),
+            reads_during: part(|run| run.reads_during),
             lasted_s: median(runs.iter().map(|run| run.lasted_s)),
             resident_bytes: median(runs.iter().map(|run| run.resident_bytes as f64)),
             on_top_bytes: median(runs.iter().map(|run| run.on_top_bytes as f64)),
@@ -234,10 +269,11 @@ impl Line {
 pub(super) fn text(snapshots: &Snapshots) -> String {
     let mut text = format!(
         "{} keys of 16 bytes with values of {} bytes, {} connections that write at full speed, {PIPELINE} requests at once, to a log \
-         synced every second. {} Before, and while BGSAVE writes everything: how long a batch of {PIPELINE} took. Medians of {} saves, \
-         the longest of all. *On top*: memory beyond what the process held before, copied pages of a child process counted.\n\n\
-         | server | when | operations/s | p50, ms | p99, ms | p99.9, ms | longest, ms | lasted, s | resident, MiB | on top, MiB | on top |\n\
-         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+         synced every second. {} Before, and while BGSAVE writes everything: how long a batch of {PIPELINE} took, and how \
+         long a read on a connection of its own, which waits for no disk. Medians of {} saves, the longest of all. *On top*: memory \
+         beyond what the process held before, copied pages of a child process counted.\n\n\
+         | server | when | operations/s | p50, ms | p99, ms | p99.9, ms | longest, ms | reads: p99.9, ms | longest, ms | lasted, s | resident, MiB | on top, MiB | on top |\n\
+         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
         snapshots.keys,
         snapshots.value_bytes,
         snapshots.connections,
@@ -246,10 +282,19 @@ pub(super) fn text(snapshots: &Snapshots) -> String {
     );
     let mib = |bytes: f64| bytes / 1_048_576.0;
     for line in &snapshots.lines {
-        for (when, part) in [("before", &line.before), ("BGSAVE", &line.during)] {
+        let phases =
+            [("before", &line.before, &line.reads_before), ("BGSAVE", &line.during, &line.reads_during)];
+        for (when, part, reads) in phases {
             text += &format!(
-                "| {} | {when} | {:.0} | {:.2} | {:.2} | {:.2} | {:.1} |",
-                line.server, part.per_s, part.p50_ms, part.p99_ms, part.p999_ms, part.longest_ms
+                "| {} | {when} | {:.0} | {:.2} | {:.2} | {:.2} | {:.1} | {:.2} | {:.1} |",
+                line.server,
+                part.per_s,
+                part.p50_ms,
+                part.p99_ms,
+                part.p999_ms,
+                part.longest_ms,
+                reads.p999_ms,
+                reads.longest_ms
             );
             text += &match when {
                 "before" => format!("  | {:.0} |  |  |\n", mib(line.resident_bytes)),
@@ -271,12 +316,12 @@ mod tests {
 
     #[test]
     fn percentiles_are_of_all_batches() {
-        let part = Part::of((1..=2000).map(|ms| ms * 1000).collect(), 4.0);
+        let part = Part::of((1..=2000).map(|ms| ms * 1000).collect(), PIPELINE, 4.0);
         assert_eq!(
             (part.per_s, part.p50_ms, part.p99_ms, part.p999_ms, part.longest_ms),
             (8000.0, 1000.0, 1980.0, 1998.0, 2000.0)
         );
-        assert_eq!(Part::of(Vec::new(), 1.0).longest_ms, 0.0);
+        assert_eq!(Part::of(Vec::new(), PIPELINE, 1.0).longest_ms, 0.0);
         let slow = Part { longest_ms: 9.0, p99_ms: 1.0, ..Part::default() };
         let all = Part::median(&[
             slow,
