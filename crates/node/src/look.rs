@@ -7,13 +7,12 @@
 //! Left out: whose the files are, and that nobody changes them meanwhile. The caller holds the directory.
 
 use crate::control_driver;
-use crate::recover::{self, BEGIN_FILE, Copy, RecoverConfig, shard_directory};
+use crate::recover::{self, BEGIN_FILE, CopiesInMaking, Copy, RecoverConfig, shard_directory};
 use replication::LogTurn;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use storage::log_entry::{self, LogEntry};
+use storage::log_entry::LogEntry;
 use storage::shard_log::{self, BATCH_HEADER_BYTES, LogLook, ShardLogError, Torn};
 use storage::snapshot_file::{self, Loaded, SnapshotError, SnapshotHeader};
 use storage::{Corrupt, Disk, Effect, JournalError, journal, snapshot};
@@ -258,7 +257,8 @@ pub fn look_at_shard<D: Disk>(
     let is_whole = look_at_log(disk, &directory, config, from, &mut copies, &mut look, progress);
     if is_whole {
         let starts = look.findings.iter().all(|finding| finding.severity < Severity::Unreadable);
-        for (id, copy) in copies {
+        for copy in copies.into_sorted() {
+            let id = copy.partition.id();
             let Copy { mut partition, recovery, lost, .. } = copy;
             let recovered = partition.recovered(&recovery, &mut LogTurn::default());
             if let Some(why) = lost.or(recovered.err().map(|corrupt| corrupt.to_string())) {
@@ -289,8 +289,8 @@ fn look_at_snapshots<D: Disk>(
     config: &RecoverConfig,
     look: &mut ShardLook,
     progress: &mut dyn FnMut(u64),
-) -> BTreeMap<PartitionId, Copy> {
-    let mut copies = BTreeMap::new();
+) -> CopiesInMaking {
+    let mut copies = CopiesInMaking::default();
     let found = match snapshot_file::find_snapshots(disk, directory) {
         Ok(found) => found,
         Err(error) => {
@@ -323,7 +323,7 @@ fn look_at_snapshots<D: Disk>(
                 copy.lost = Some("its snapshot is damaged, or not to be read".to_owned());
             }
         }
-        copies.insert(id, copy);
+        copies.insert(copy);
     }
     copies
 }
@@ -334,7 +334,7 @@ fn look_at_log<D: Disk>(
     directory: &Path,
     config: &RecoverConfig,
     from: Option<u64>,
-    copies: &mut BTreeMap<PartitionId, Copy>,
+    copies: &mut CopiesInMaking,
     look: &mut ShardLook,
     progress: &mut dyn FnMut(u64),
 ) -> bool {
@@ -373,18 +373,14 @@ fn look_at_log<D: Disk>(
             let end = offset + (BATCH_HEADER_BYTES + payload.len()) as u64;
             // What lies before may belong to copies that were given up since, and starts nowhere.
             let counts = is_whole && from.is_none_or(|from| end > from);
-            for entry in log_entry::entries(payload) {
-                match entry {
-                    Ok(entry) => {
-                        entries += 1;
-                        if counts && strange.is_none() {
-                            recover::take_entry(copies, config, offset, entry);
-                        }
-                    }
-                    Err(corrupt) => {
-                        strange.get_or_insert((offset, corrupt));
-                    }
-                }
+            let taken = if counts && strange.is_none() {
+                copies.take_batch(config, offset, payload, false)
+            } else {
+                recover::count_batch(payload)
+            };
+            entries += taken.entries;
+            if let Some(corrupt) = taken.strange {
+                strange.get_or_insert((offset, corrupt));
             }
         };
         let read = log.read(at, &mut on_batch);

@@ -205,20 +205,15 @@ pub fn open_shard<D: Disk + Clone>(
     let mut copies = load_snapshots(disk, &directory, config, &mut rotten)?;
     let mut entries = 0;
     let mut unknown = None;
+    let keep_from = shard_log::log_end_about(disk, &directory)?.saturating_sub(config.log.segment_bytes);
     let opened = {
         let mut on_batch = |offset: u64, payload: bytes::Bytes| {
             progress(offset);
-            for entry in log_entry::entries(payload) {
-                match entry {
-                    Ok(entry) => {
-                        entries += 1;
-                        take_entry(&mut copies, config, offset, entry);
-                    }
-                    Err(corrupt) => {
-                        // The checksum was right: another version wrote this, or a bug. Nobody knows whose entries follow.
-                        unknown.get_or_insert((offset, corrupt.to_string()));
-                    }
-                }
+            let taken = copies.take_batch(config, offset, payload, offset >= keep_from);
+            entries += taken.entries;
+            if let Some(corrupt) = taken.strange {
+                // The checksum was right: another version wrote this, or a bug. Nobody knows whose entries follow.
+                unknown.get_or_insert((offset, corrupt.to_string()));
             }
         };
         ShardLog::open(disk.clone(), &directory, config.identity, config.log, begin.offset, &mut on_batch)?
@@ -252,7 +247,7 @@ pub fn begin_anew<D: Disk + Clone>(
 }
 
 fn finish<D: Disk>(
-    copies: BTreeMap<PartitionId, Copy>,
+    copies: CopiesInMaking,
     opened: shard_log::Opened<D>,
     begin: LogBegin<D>,
     entries: u64,
@@ -264,7 +259,8 @@ fn finish<D: Disk>(
         log_end: opened.log.end(),
         first: LogTurn::default(),
     };
-    for (id, mut copy) in copies {
+    for mut copy in copies.into_sorted() {
+        let id = copy.partition.id();
         let usable = match copy.lost {
             Some(why) => Err(why),
             None => copy
@@ -300,8 +296,8 @@ fn load_snapshots<D: Disk + Clone>(
     directory: &Path,
     config: &RecoverConfig,
     rotten: &mut Vec<PathBuf>,
-) -> Result<BTreeMap<PartitionId, Copy>, RecoverError> {
-    let mut copies = BTreeMap::new();
+) -> Result<CopiesInMaking, RecoverError> {
+    let mut copies = CopiesInMaking::default();
     for (id, path) in snapshot_file::list_snapshots(disk, directory)? {
         let mut copy = new_copy(config, id);
         let mut on_chunk =
@@ -317,30 +313,136 @@ fn load_snapshots<D: Disk + Clone>(
             }
             Err(error) => return Err(error.into()),
         }
-        copies.insert(id, copy);
+        copies.insert(copy);
     }
     Ok(copies)
 }
 
-pub(crate) fn take_entry(
-    copies: &mut BTreeMap<PartitionId, Copy>,
-    config: &RecoverConfig,
-    offset: u64,
-    entry: LogEntry,
-) {
-    let copy = copies.entry(entry.partition()).or_insert_with_key(|id| new_copy(config, *id));
-    if offset < copy.from {
-        return;
+impl Copy {
+    fn take(&mut self, offset: u64, entry: LogEntry, keeps: bool) {
+        if offset < self.from {
+            return;
+        }
+        self.needed_from.get_or_insert(offset);
+        if matches!(entry, LogEntry::Wipe { .. }) {
+            // Whatever was wrong with what it held before, it is gone.
+            self.lost = None;
+        }
+        if self.lost.is_none()
+            && let Err(corrupt) = self.partition.recover_entry(&mut self.recovery, entry, keeps)
+        {
+            self.lost = Some(format!("the log at offset {offset}: {corrupt}"));
+        }
     }
-    copy.needed_from.get_or_insert(offset);
-    if matches!(entry, LogEntry::Wipe { .. }) {
-        // Whatever was wrong with what it held before, it is gone.
-        copy.lost = None;
+}
+
+/// How many entries are decoded, and what they need fetched, before the first of them is taken.
+const ENTRIES_AHEAD: usize = 32;
+
+/// The copies of a shard that are being made again.
+#[derive(Default)]
+pub(crate) struct CopiesInMaking {
+    copies: Vec<Copy>,
+    /// By the partition's number, the place of its copy, plus one. 0: there is none.
+    places: Vec<u32>,
+    /// Entries that were decoded, and are taken next. Empty between batches.
+    ahead: Vec<LogEntry>,
+}
+
+/// What [`CopiesInMaking::take_batch`] has found.
+pub(crate) struct Taken {
+    /// How many entries.
+    pub(crate) entries: u64,
+    /// Why what follows them is none.
+    pub(crate) strange: Option<Corrupt>,
+}
+
+/// Looks at the entries of a batch only.
+pub(crate) fn count_batch(payload: bytes::Bytes) -> Taken {
+    let mut taken = Taken { entries: 0, strange: None };
+    for entry in log_entry::entries(payload) {
+        match entry {
+            Ok(_) => taken.entries += 1,
+            Err(corrupt) => taken.strange = Some(corrupt),
+        }
     }
-    if copy.lost.is_none()
-        && let Err(corrupt) = copy.partition.recover_entry(&mut copy.recovery, entry)
-    {
-        copy.lost = Some(format!("the log at offset {offset}: {corrupt}"));
+    taken
+}
+
+impl CopiesInMaking {
+    /// Adds the copy of a partition that has none yet.
+    pub(crate) fn insert(&mut self, copy: Copy) {
+        let number = usize::from(copy.partition.id().0);
+        if number >= self.places.len() {
+            self.places.resize(number + 1, 0);
+        }
+        self.copies.push(copy);
+        self.places[number] = self.copies.len() as u32;
+    }
+
+    /// Gives the entries of a batch at a logical offset to their copies. `keeps`: see [`Partition::recover_entry`].
+    pub(crate) fn take_batch(
+        &mut self,
+        config: &RecoverConfig,
+        offset: u64,
+        payload: bytes::Bytes,
+        keeps: bool,
+    ) -> Taken {
+        let mut entries = log_entry::entries(payload);
+        let mut taken = Taken { entries: 0, strange: None };
+        let mut ahead = std::mem::take(&mut self.ahead);
+        loop {
+            for entry in entries.by_ref().take(ENTRIES_AHEAD) {
+                match entry {
+                    Ok(entry) => {
+                        let place = self.place_of(config, entry.partition());
+                        self.copies[place].partition.recover_prefetch_self();
+                        ahead.push(entry);
+                    }
+                    Err(corrupt) => taken.strange = Some(corrupt),
+                }
+            }
+            if ahead.is_empty() {
+                self.ahead = ahead;
+                return taken;
+            }
+            taken.entries += ahead.len() as u64;
+            let mut hashes = [0; ENTRIES_AHEAD];
+            for (entry, hash) in ahead.iter().zip(&mut hashes) {
+                let copy = self.copy_mut(config, entry.partition());
+                *hash = copy.partition.recover_prefetch(&mut copy.recovery, entry);
+            }
+            for (entry, hash) in ahead.iter().zip(hashes) {
+                self.copy_mut(config, entry.partition()).partition.recover_prefetch_piece(hash);
+            }
+            for entry in ahead.drain(..) {
+                self.copy_mut(config, entry.partition()).take(offset, entry, keeps);
+            }
+        }
+    }
+
+    /// All of them, by their partitions' numbers.
+    pub(crate) fn into_sorted(mut self) -> Vec<Copy> {
+        self.copies.sort_unstable_by_key(|copy| copy.partition.id());
+        self.copies
+    }
+
+    #[inline]
+    fn copy_mut(&mut self, config: &RecoverConfig, id: PartitionId) -> &mut Copy {
+        let place = self.place_of(config, id);
+        &mut self.copies[place]
+    }
+
+    /// Where the copy of a partition is, which is made where there was none.
+    #[inline]
+    fn place_of(&mut self, config: &RecoverConfig, id: PartitionId) -> usize {
+        match self.places.get(usize::from(id.0)) {
+            Some(&place) if place > 0 => place as usize - 1,
+            _ => {
+                self.insert(new_copy(config, id));
+                self.copies.len() - 1
+            }
+        }
     }
 }
 

@@ -8,8 +8,9 @@ use crate::log_turn::LogTurn;
 use crate::partition::Partition;
 use bytes::Bytes;
 use storage::log_entry::LogEntry;
-use storage::{Corrupt, Record, SnapshotEnd, snapshot};
-use types::Lsn;
+use storage::prefetch::fetch_all;
+use storage::{Corrupt, Log, Record, SnapshotEnd, effect, snapshot};
+use types::{Epoch, Lsn, Position};
 
 /// How far a copy is read back.
 #[derive(Debug, Default)]
@@ -22,6 +23,28 @@ pub struct Recovery {
     told: Lsn,
     /// What this node's own snapshot shows, which was committed when it was written.
     shown: Lsn,
+    /// The last record that its snapshot stands for.
+    start: Lsn,
+    /// At which lsn each epoch begins among the records since that the log in memory has forgotten.
+    passed: Vec<(Epoch, Lsn)>,
+    /// The hash of the first key of the last record seen, which is applied by one of the next entries.
+    ahead: u64,
+}
+
+impl Recovery {
+    /// Whether it is a record that the log in memory has forgotten, or that the snapshot stands for.
+    fn has_passed(&self, position: Position) -> bool {
+        let epochs = self.passed.partition_point(|&(_, first)| first <= position.lsn);
+        position.lsn <= self.start
+            || epochs.checked_sub(1).is_some_and(|last| self.passed[last].0 == position.epoch)
+    }
+
+    /// The log may forget its records up to `upto` from now on.
+    fn pass(&mut self, log: &Log, upto: Lsn) {
+        let newest = self.passed.last().map(|&(epoch, _)| epoch);
+        let epochs = log.epochs().iter().take_while(|&&(_, first)| first <= upto);
+        self.passed.extend(epochs.filter(|&&(epoch, _)| newest.is_none_or(|newest| epoch > newest)));
+    }
 }
 
 impl<W> Partition<W> {
@@ -33,7 +56,7 @@ impl<W> Partition<W> {
 
     /// The end of its snapshot, which stands in a file of its own: it was written once all that it shows was committed.
     pub fn recover_end(&mut self, recovery: &mut Recovery, end: SnapshotEnd) {
-        recovery.shown = end.complete_at;
+        (recovery.shown, recovery.start) = (end.complete_at, end.base.lsn);
         self.take_end(end);
     }
 
@@ -45,15 +68,46 @@ impl<W> Partition<W> {
         self.requests.import(end.requests, end.forgotten, end.time_ms);
     }
 
-    /// An entry of the shard's log that is this partition's.
-    pub fn recover_entry(&mut self, recovery: &mut Recovery, entry: LogEntry) -> Result<(), Corrupt> {
+    /// Fetches into the cache what [`Partition::recover_prefetch`] reads of it.
+    #[inline]
+    pub fn recover_prefetch_self(&self) {
+        fetch_all(self);
+    }
+
+    /// Fetches the part of the index that an entry to come will read, and returns the hash for
+    /// [`Partition::recover_prefetch_piece`]. An entry tells that the record before it is committed, so that one's key counts.
+    #[inline]
+    pub fn recover_prefetch(&self, recovery: &mut Recovery, entry: &LogEntry) -> u64 {
+        let LogEntry::Record { record, .. } = entry else { return 0 };
+        let first = effect::effects(&record.body).next();
+        let key = first.as_ref().and_then(|first| first.as_ref().ok()?.key()).unwrap_or_default();
+        let hash = std::mem::replace(&mut recovery.ahead, self.table.hasher().hash(key));
+        self.table.prefetch_index(hash);
+        hash
+    }
+
+    /// Fetches what stands in the table under this hash.
+    #[inline]
+    pub fn recover_prefetch_piece(&self, hash: u64) {
+        self.table.prefetch(hash);
+    }
+
+    /// An entry of the shard's log that is this partition's. `keeps`: committed records stay in memory for copies that were away
+    /// shortly, as far as they do in a running node; otherwise none does.
+    pub fn recover_entry(
+        &mut self,
+        recovery: &mut Recovery,
+        entry: LogEntry,
+        keeps: bool,
+    ) -> Result<(), Corrupt> {
         self.on_disk = true;
         match entry {
             LogEntry::Record { commit, record, .. } => {
                 recovery.told = recovery.told.max(commit);
                 let last = self.log.last();
                 let lsn = record.position.lsn;
-                if lsn <= self.log.base().lsn || self.log.position_at(lsn) == Some(record.position) {
+                let is_passed = lsn <= self.log.base().lsn && recovery.has_passed(record.position);
+                if is_passed || self.log.position_at(lsn) == Some(record.position) {
                     // In the snapshot already, or logged once more for the sake of one.
                     return Ok(());
                 }
@@ -70,8 +124,14 @@ impl<W> Partition<W> {
                 self.log.append(Record { body, request, ..record });
                 let upto = commit.max(recovery.shown).min(self.log.last().lsn);
                 if upto > self.commit {
+                    self.table.begin_filling();
                     self.apply_up_to(upto);
-                    self.trim_log(Lsn(u64::MAX));
+                    recovery.pass(&self.log, upto);
+                    if keeps {
+                        self.trim_log(Lsn(u64::MAX));
+                    } else {
+                        self.log.trim(upto);
+                    }
                 }
             }
             LogEntry::Truncate { after, .. } => {
@@ -90,7 +150,8 @@ impl<W> Partition<W> {
                 self.recover_chunk(&payload)?;
             }
             LogEntry::Filled { end, .. } => {
-                *recovery = Recovery { complete_at: end.complete_at, ..Recovery::default() };
+                let (complete_at, start) = (end.complete_at, end.base.lsn);
+                *recovery = Recovery { complete_at, start, ..Recovery::default() };
                 self.take_end(end);
             }
         }
@@ -116,6 +177,7 @@ impl<W> Partition<W> {
             self.unsettled = Some(recovery.complete_at);
         }
         self.durable = self.log.last().lsn;
+        self.table.end_filling();
         Ok(())
     }
 }

@@ -107,6 +107,14 @@ impl Effect<'_> {
         }
     }
 
+    /// The key that is changed; `None`: all of them.
+    pub fn key(&self) -> Option<&[u8]> {
+        match *self {
+            Effect::Put { key, .. } | Effect::Remove { key, .. } | Effect::Expire { key, .. } => Some(key),
+            Effect::Clear { .. } => None,
+        }
+    }
+
     /// The version that the change has.
     pub fn version(&self) -> Version {
         match *self {

@@ -113,9 +113,10 @@ impl Log {
         }
         self.base = self.records[drop - 1].position;
         self.bytes -= self.records.drain(..drop).map(|record| record.bytes()).sum::<usize>();
-        let base = self.base;
-        self.epochs.retain(|&(epoch, _)| epoch > base.epoch);
-        self.epochs.insert(0, (base.epoch, base.lsn));
+        // The first is the old base's own, so there is one to write over.
+        let covered = self.epochs.partition_point(|&(epoch, _)| epoch <= self.base.epoch).max(1);
+        self.epochs.drain(..covered - 1);
+        self.epochs[0] = (self.base.epoch, self.base.lsn);
         if self.records.capacity() > 64 && self.records.len() < self.records.capacity() / 8 {
             self.records.shrink_to(self.records.len() * 2);
         }

@@ -17,3 +17,12 @@ pub fn fetch<T>(address: *const T) {
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = address;
 }
+
+/// Asks for all lines of the cache that hold this value.
+#[inline]
+pub fn fetch_all<T>(value: &T) {
+    let start = (&raw const *value).cast::<u8>();
+    for at in (0..size_of::<T>()).step_by(64) {
+        fetch(start.wrapping_add(at));
+    }
+}

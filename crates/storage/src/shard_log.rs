@@ -455,6 +455,12 @@ pub fn log_bytes<D: Disk>(disk: &D, directory: &Path, from: u64) -> Result<u64, 
     recovery::log_bytes(disk, directory, from)
 }
 
+/// The logical offset at which the log in `directory` ends, by the lengths of its files: a crash may have left more there than
+/// the log has.
+pub fn log_end_about<D: Disk>(disk: &D, directory: &Path) -> Result<u64, ShardLogError> {
+    Ok(recovery::segments_in(disk, directory)?.last().map_or(0, Segment::end))
+}
+
 /// An error that is final also where it says that the disk is full.
 fn io_error(source: io::Error, action: &'static str, path: &Path) -> ShardLogError {
     ShardLogError::Io { action, path: path.to_owned(), source }

@@ -95,6 +95,8 @@ pub struct Table {
     piece_bytes: usize,
     /// The words that the indexes have room for.
     words: usize,
+    /// Whether indexes grow by large steps for now.
+    filling: bool,
 }
 
 impl fmt::Debug for Table {
@@ -123,7 +125,7 @@ impl Table {
     /// An empty table. It takes no heap until something is put.
     pub fn new(hasher: Hasher) -> Table {
         let root = Segment::new(hasher, 0, 0);
-        Table { hasher, root, split: None, len: 0, volatile_len: 0, piece_bytes: 0, words: 0 }
+        Table { hasher, root, split: None, len: 0, volatile_len: 0, piece_bytes: 0, words: 0, filling: false }
     }
 
     /// The hash that its keys have.
@@ -183,8 +185,11 @@ impl Table {
     ) {
         let number = self.segment_of(hash);
         let segment = self.segment_mut(number);
-        let Ok(place) = segment.find(hash, key) else {
-            return self.insert(hash, Piece::new(key, value, expire_at_ms, version));
+        let place = match segment.find(hash, key) {
+            Ok(place) => place,
+            Err(place) => {
+                return self.insert_at(number, place, hash, Piece::new(key, value, expire_at_ms, version));
+            }
         };
         let had_expiry = segment.piece(place).has_expiry();
         if segment.piece_mut(place).rewrite(value, expire_at_ms, version) {
@@ -219,6 +224,25 @@ impl Table {
             let after = segment.capacity();
             self.words += after - before;
         }
+    }
+
+    /// From now on indexes grow by large steps, since many keys are about to come: few of them are moved, but a table may be
+    /// two thirds empty. Until [`Table::end_filling`].
+    pub fn begin_filling(&mut self) {
+        self.filling = true;
+    }
+
+    /// No more than usual come: indexes with much more room than they need are made as large as they should be.
+    pub fn end_filling(&mut self) {
+        if !std::mem::take(&mut self.filling) {
+            return;
+        }
+        let segments = match &mut self.split {
+            None => std::slice::from_mut(&mut self.root),
+            Some(directory) => directory.segments_mut(),
+        };
+        let words: usize = segments.iter_mut().map(Segment::tighten).sum();
+        self.words = words;
     }
 
     /// How many entries fit before an index has to grow: about, and in a table that has not split.
@@ -338,9 +362,12 @@ impl Table {
     ) -> Put {
         let number = self.segment_of(hash);
         let segment = self.segment_mut(number);
-        let Ok(place) = segment.find(hash, key) else {
-            self.insert(hash, Piece::new(key, value, expire_at_ms, version));
-            return Put::New;
+        let place = match segment.find(hash, key) {
+            Ok(place) => place,
+            Err(place) => {
+                self.insert_at(number, place, hash, Piece::new(key, value, expire_at_ms, version));
+                return Put::New;
+            }
         };
         let start = old.len();
         let view = segment.piece(place);
@@ -367,16 +394,37 @@ impl Table {
 
     /// Puts a piece whose key is absent.
     pub(crate) fn insert(&mut self, hash: u64, piece: Piece) {
+        self.count(&piece);
+        self.insert_counted(hash, piece);
+    }
+
+    /// As [`Table::insert`], where the place is known at which a search for the key has ended.
+    #[inline]
+    fn insert_at(&mut self, number: usize, place: usize, hash: u64, piece: Piece) {
+        self.count(&piece);
+        let segment = self.segment_mut(number);
+        if let Err(piece) = segment.insert_at(place, hash, piece) {
+            self.insert_counted(hash, piece);
+        }
+    }
+
+    /// A piece is about to be put for a key that was absent.
+    #[inline]
+    fn count(&mut self, piece: &Piece) {
         self.piece_bytes += piece.view().bytes();
         self.volatile_len += usize::from(piece.view().has_expiry());
         self.len += 1;
+    }
+
+    fn insert_counted(&mut self, hash: u64, piece: Piece) {
+        let filling = self.filling;
         let mut number = self.segment_of(hash);
         while self.segment(number).wants_split() && self.split(number) {
             number = self.segment_of(hash);
         }
         let segment = self.segment_mut(number);
         let before = segment.capacity();
-        segment.insert(hash, piece);
+        segment.insert(hash, piece, filling);
         let after = segment.capacity();
         self.words += after - before;
     }
@@ -546,6 +594,8 @@ mod tests {
         Scan { budget: usize },
         Random { random: u64 },
         Reserve { entries: usize },
+        Fill,
+        EndFill,
         Clear,
     }
 
@@ -567,7 +617,8 @@ mod tests {
         let random = any::<u64>().prop_map(|random| Step::Random { random });
         let reserve = (0usize..2000).prop_map(|entries| Step::Reserve { entries });
         let step = prop_oneof![
-            8 => put, 6 => remove, 3 => set, 8 => scan, 1 => random, 1 => reserve, 1 => Just(Step::Clear)
+            8 => put, 6 => remove, 3 => set, 8 => scan, 1 => random, 1 => reserve, 1 => Just(Step::Clear),
+            1 => Just(Step::Fill), 1 => Just(Step::EndFill)
         ];
         proptest::collection::vec(step, 0..60)
     }
@@ -659,8 +710,20 @@ mod tests {
                         table.reserve(entries);
                         reserved = true;
                     }
+                    Step::Fill => {
+                        table.begin_filling();
+                        reserved = true;
+                    }
+                    Step::EndFill => {
+                        let filling = table.filling;
+                        table.end_filling();
+                        if filling {
+                            // Room that was asked for goes with what filling has left over.
+                            reserved = false;
+                        }
+                    }
                     Step::Clear => {
-                        reserved = false;
+                        reserved = table.filling;
                         table.clear();
                         model.clear();
                         throughout.clear();

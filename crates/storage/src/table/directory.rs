@@ -51,6 +51,10 @@ impl Directory {
         &self.segments[number]
     }
 
+    pub fn segments_mut(&mut self) -> &mut [Segment] {
+        &mut self.segments
+    }
+
     #[inline]
     pub fn segment_mut(&mut self, number: usize) -> &mut Segment {
         &mut self.segments[number]

@@ -16,6 +16,8 @@ use std::ops::DerefMut;
 
 /// A smaller index grows in no time.
 const EARLY_HOMES_MIN: usize = 1024;
+/// By how much an index grows while many keys come: still a quarter full afterwards.
+const FILLING_STEP: usize = 3;
 /// How many words ahead a walk fetches pieces.
 pub(super) const AHEAD: usize = 8;
 pub(super) const WORDS_MIN: usize = 8;
@@ -180,10 +182,23 @@ impl Segment {
         Piece(start_of(word))
     }
 
-    /// Puts a piece whose key is absent.
-    pub fn insert(&mut self, hash: u64, piece: Piece) {
+    /// Puts a piece whose key is absent, at the place where [`Segment::find`] has just not found it. It comes back where
+    /// the index has to change for it first.
+    #[inline]
+    pub fn insert_at(&mut self, position: usize, hash: u64, piece: Piece) -> Result<(), Piece> {
+        let empty = self.empty_from(position);
+        if empty == self.words.len() || self.should_grow(hash) || self.wants_split() {
+            return Err(piece);
+        }
+        self.len += 1;
+        self.insert_word(position, empty, new_word(piece, self.order(hash), position));
+        Ok(())
+    }
+
+    /// Puts a piece whose key is absent. While many come (`filling`) the index grows by large steps.
+    pub fn insert(&mut self, hash: u64, piece: Piece, filling: bool) {
         if self.should_grow(hash) {
-            self.grow();
+            self.grow(filling);
         }
         let (order, position, empty) = loop {
             let order = self.order(hash);
@@ -193,7 +208,7 @@ impl Segment {
                 break (order, position, empty);
             }
             // The last homes overflow. Growth spreads them, unless the keys have one hash.
-            if self.is_crowded() { self.grow() } else { self.lengthen_to(empty + 1) }
+            if self.is_crowded() { self.grow(filling) } else { self.lengthen_to(empty + 1) }
         };
         self.len += 1;
         self.insert_word(position, empty, new_word(piece, order, position));
@@ -361,8 +376,22 @@ impl Segment {
         }
     }
 
-    fn grow(&mut self) {
-        self.resize(size_class((self.words.len() + 1).max(WORDS_MIN) * 8) / 8);
+    fn grow(&mut self, filling: bool) {
+        let words = self.words.len();
+        let more = if filling { (words * FILLING_STEP).min(WORDS_MAX) } else { 0 };
+        self.resize(size_class(more.max(words + 1).max(WORDS_MIN) * 8) / 8);
+    }
+
+    /// Gives back room that was made for keys that did not come, where it is much. Returns the words that it has room for now.
+    pub fn tighten(&mut self) -> usize {
+        if self.len == 0 {
+            self.words = Vec::new();
+            self.homes = 0;
+        } else if self.words.len() > (self.len + self.len / 2).max(2 * WORDS_MIN) {
+            // As much room as an index has on the average.
+            self.resize(size_class((self.len + self.len / 5 + WORDS_MIN) * 8) / 8);
+        }
+        self.capacity()
     }
 
     /// Makes the index `words` long, or longer where the last homes overflow, and moves every word.
