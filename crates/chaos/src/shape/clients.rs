@@ -26,8 +26,9 @@ const BATCH: usize = 500;
 const WRITE_EVERY: u64 = 2;
 /// After a broken connection.
 const BREATH: Duration = Duration::from_millis(5);
-/// More redirections than this are an error.
-const REDIRECTIONS_MAX: usize = 16;
+/// A connection that was not used for so long is tried with a PING first, as pools of connections do: one that the node closed
+/// meanwhile, in order, is no lost request.
+const IDLE: Duration = Duration::from_millis(20);
 
 /// What one client, or all, saw in one step.
 #[derive(Clone, Default)]
@@ -213,7 +214,8 @@ struct Client {
     home: usize,
     /// By partition the port of its primary, where the client is cluster-aware.
     owners: Option<Vec<u16>>,
-    connections: BTreeMap<u16, Connection>,
+    /// By port, and when each was last used.
+    connections: BTreeMap<u16, (Connection, Instant)>,
     shared: Arc<Shared>,
 }
 
@@ -341,12 +343,21 @@ impl Client {
     /// One request, sent where it belongs.
     fn ask(&mut self, number: usize, words: &[&str]) -> Answer {
         let slot = slot_of_key(key_name(self.told.client, number).as_bytes());
-        for _ in 0..REDIRECTIONS_MAX {
+        let began = Instant::now();
+        while began.elapsed() < REPLY_TIMEOUT {
             let port = self.port_for(slot);
-            let connection = match self.connections.entry(port) {
+            if let Some((connection, used)) = self.connections.get_mut(&port)
+                && used.elapsed() > IDLE
+                && redis::cmd("PING").query::<Value>(connection).is_err()
+            {
+                self.connections.remove(&port);
+                self.go_on(port);
+                continue;
+            }
+            let (connection, used) = match self.connections.entry(port) {
                 std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
                 std::collections::btree_map::Entry::Vacant(place) => match connect(port, REPLY_TIMEOUT) {
-                    Ok(opened) => place.insert(opened),
+                    Ok(opened) => place.insert((opened, Instant::now())),
                     // As every client does: where one node cannot be reached another is asked.
                     Err(error) => {
                         self.go_on(port);
@@ -358,6 +369,7 @@ impl Client {
                     }
                 },
             };
+            *used = Instant::now();
             let mut pipe = redis::pipe();
             pipe.ignore_errors();
             let command = pipe.cmd(words[0]);
@@ -387,7 +399,7 @@ impl Client {
                 }
             }
         }
-        Answer::Unsent("too many redirections".to_owned())
+        Answer::Unsent("nobody to send it to, in all the time that a reply may take".to_owned())
     }
 
     fn port_for(&mut self, slot: Slot) -> u16 {
