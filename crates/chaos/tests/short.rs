@@ -110,15 +110,6 @@ fn a_node_is_refilled_unnoticed() {
     assert_eq!(result["errors_in_refill"], serde_json::json!({}));
 }
 
-#[test]
-fn changes_of_shape_are_unnoticed() {
-    let page = Page::new("shape");
-    let result =
-        clean(&["shape", "--keys", "3000", "--rate", "300", "--rest-seconds", "1", "--report", page.path()]);
-    assert_eq!((&result["lost"], &result["back"]), (&serde_json::json!(0), &serde_json::json!(0)));
-    assert_eq!(result["rows"].as_array().map(Vec::len), Some(13));
-}
-
 /// A report file with one marked section, removed at the end.
 struct Page(PathBuf);
 
