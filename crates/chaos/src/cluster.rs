@@ -29,7 +29,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long an answer about the cluster's state may take.
 const ASK: Duration = Duration::from_secs(2);
 /// From a node's port of one kind to that of the next.
-const PORT_STEP: u16 = 100;
+pub(crate) const PORT_STEP: u16 = 100;
+/// How many nodes may join those that the cluster is made of.
+pub(crate) const JOINING_MAX: u16 = 2;
 /// Where free ports are looked for. Below where kernels take the ports of outgoing connections from, lest one of those
 /// takes a node's port while the node is down.
 const PORTS: std::ops::Range<u16> = 10_000..31_000;
@@ -70,7 +72,7 @@ impl Cluster {
         };
         let port = match shape.port {
             Some(port) => port,
-            None => free_port(shape.nodes)?,
+            None => free_port(shape.nodes + JOINING_MAX)?,
         };
         let processes = Arc::new(Processes::new(scratch));
         processes.guard()?;
@@ -88,7 +90,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The numbers of its nodes.
+    /// The numbers of the nodes that it is made of.
     pub(crate) fn ids(&self) -> impl Iterator<Item = u16> + use<> {
         1..=self.shape.nodes
     }
@@ -122,9 +124,13 @@ impl Cluster {
             self.ids().map(|id| format!("{id}=127.0.0.1:{}", self.peer_port(id))).collect();
         let mut command = Command::new(&self.shape.annulet);
         command.arg("serve");
+        let way_in = match id <= self.shape.nodes {
+            true => ("nodes", peers.join(",")),
+            false => ("join", format!("127.0.0.1:{}", self.peer_port(1))),
+        };
         let own = [
             ("node-id", id.to_string()),
-            ("nodes", peers.join(",")),
+            way_in,
             ("dir", self.node_dir(id).display().to_string()),
             ("port", self.plain_port(id).to_string()),
             ("cluster-port", self.cluster_port(id).to_string()),
@@ -145,6 +151,41 @@ impl Cluster {
             .spawn()
             .map_err(|error| format!("cannot start {}: {error}", self.shape.annulet.display()))?;
         self.processes.running().insert(id, child);
+        Ok(())
+    }
+
+    /// Starts a node that is not one of the first, with nothing in its directory: it joins by the first.
+    pub(crate) fn join_node(&self, id: u16) -> Result<(), Failure> {
+        let dir = self.node_dir(id);
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir)?;
+        }
+        std::fs::create_dir_all(&dir)?;
+        let secret = std::fs::read_to_string(self.node_dir(1).join("join.secret"))?;
+        write_private(&dir.join("join.secret"), &secret)?;
+        self.start_node(id)
+    }
+
+    /// Waits until a node has ended by itself, in order.
+    pub(crate) fn wait_ended(&self, id: u16) -> Result<(), Failure> {
+        let started = Instant::now();
+        loop {
+            if let Some(child) = self.processes.running().get_mut(&id)
+                && let Some(ended) = child.try_wait()?
+            {
+                if !ended.success() {
+                    self.keep();
+                    return Err(format!("node {id} ended out of order: {ended}").into());
+                }
+                break;
+            }
+            if started.elapsed() > self.shape.patience {
+                self.keep();
+                return Err(format!("node {id} does not end").into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.processes.running().remove(&id);
         Ok(())
     }
 
@@ -184,7 +225,7 @@ impl Cluster {
 
     /// Who holds each partition, as a node sees it.
     pub(crate) fn holders(&self, id: u16) -> Result<Vec<Holders>, Failure> {
-        let id_of = self.ids().map(|id| (self.cluster_port(id), id)).collect();
+        let id_of = (1..=self.shape.nodes + JOINING_MAX).map(|id| (self.cluster_port(id), id)).collect();
         status::holders(&mut status::connect(self.plain_port(id), ASK)?, self.shape.partitions, &id_of)
     }
 

@@ -9,6 +9,7 @@
 //! | `kill-loop` | SIGKILL of one node and of all, again and again | nothing acknowledged is lost; how long until all is served again |
 //! | `pause` | SIGSTOP, then SIGCONT | the woken node serves no stale read and acknowledges nothing that is lost |
 //! | `refill` | SIGKILL of a node that holds much | clients of the others see no error while it is filled again |
+//! | `shape` | joins, drains, a dead node, other numbers of copies, restarts | nothing lost, no read goes back, planned changes show no error |
 //! | `bench` | nothing | measures, for docs/performance.md |
 //! | `compare` | nothing | measures one node beside other servers, for docs/performance.md |
 //!
@@ -29,6 +30,7 @@ mod queue;
 mod random;
 mod refill;
 mod report;
+mod shape;
 mod status;
 mod verify;
 
@@ -100,6 +102,8 @@ enum Command {
     Pause(pause::Flags),
     /// Kills and restarts a node that holds much data, and checks that the others' clients do not notice its filling.
     Refill(refill::Flags),
+    /// Changes the cluster's shape under a steady load, and measures what clients feel of it.
+    Shape(shape::Flags),
     /// Measures with redis-benchmark and prints a Markdown table.
     Bench(bench::Flags),
     /// Measures one node beside other servers, each on one processor: rates, memory or pauses.
@@ -151,6 +155,7 @@ fn main() -> ExitCode {
         Command::KillLoop(own) => kill_loop::run(&flags.common, own),
         Command::Pause(own) => pause::run(&flags.common, own),
         Command::Refill(own) => refill::run(&flags.common, own),
+        Command::Shape(own) => shape::run(&flags.common, own),
         Command::Bench(own) => bench::run(&flags.common, own),
         Command::Compare(own) => compare::run(&flags.common, own),
     };

@@ -14,6 +14,17 @@ pub(crate) struct Status {
     pub coordinator: Option<u16>,
     pub partitions: Partitions,
     pub nodes: Vec<Node>,
+    #[serde(default)]
+    pub moves: Moves,
+}
+
+/// What is on its way to where it should be.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Moves {
+    /// Copies.
+    pub left: u64,
+    /// Partitions.
+    pub handing_over: u64,
 }
 
 /// Counts of partitions by state.
@@ -32,6 +43,8 @@ pub(crate) struct Node {
     pub state: String,
     pub incarnation: u64,
     pub in_sync: u64,
+    #[serde(default)]
+    pub primaries: u64,
 }
 
 /// Who holds a partition: node ids, the primary first.

@@ -26,7 +26,7 @@ mod memory;
 mod pauses;
 mod rates;
 mod restart;
-mod section;
+pub(crate) mod section;
 mod servers;
 mod snapshots;
 mod stream;

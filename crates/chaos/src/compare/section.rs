@@ -16,13 +16,16 @@ pub(super) const RESTART: &str = "compare-restart";
 /// That of snapshots under load.
 pub(super) const SNAPSHOTS: &str = "compare-snapshots";
 
+/// That of changes of shape.
+pub(crate) const SHAPE: &str = "shape";
+
 /// Whether the file has the section.
-pub(super) fn check(path: &Path, name: &str) -> Result<(), Failure> {
+pub(crate) fn check(path: &Path, name: &str) -> Result<(), Failure> {
     replaced(&read(path)?, name, "").map(|_| ()).ok_or_else(|| missing(path, name))
 }
 
 /// Writes the section anew.
-pub(super) fn write(path: &Path, name: &str, text: &str) -> Result<(), Failure> {
+pub(crate) fn write(path: &Path, name: &str, text: &str) -> Result<(), Failure> {
     // Read now: others may have written in the meantime.
     let whole = replaced(&read(path)?, name, text).ok_or_else(|| missing(path, name))?;
     Ok(std::fs::write(path, whole)?)
