@@ -11,8 +11,8 @@
 //! A run is a function of its seed and the code: the same seed gives the same [`trace`], to the last message.
 //!
 //! ```text
-//! cargo run --release -p annulet-sim --bin sim -- --seeds 0..2000
-//! cargo run --release -p annulet-sim --bin sim -- --seed 17 --trace
+//! cargo run --profile campaign -p annulet-sim --bin sim -- --seeds 0..2000
+//! cargo run --profile campaign -p annulet-sim --bin sim -- --seed 17 --trace
 //! ```
 
 pub mod checks;

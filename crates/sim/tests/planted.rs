@@ -1,6 +1,6 @@
 //! The checks can fail: each bug that is planted in the machines is found within a bounded number of seeds.
 //!
-//! `cargo test --release -p annulet-sim --features planted --test planted -- --nocapture`
+//! `cargo test --profile campaign -p annulet-sim --features planted --test planted -- --nocapture`
 
 use sim::{Options, run};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -5,7 +5,7 @@
 //! was never appended, or was taken back; what an opening told of stays, and what it cut off never comes back.
 //!
 //! The bugs of `types::planted::LOG_BUGS` are found by it:
-//! `cargo test --release -p annulet-sim --features planted --test shard_log`
+//! `cargo test --profile campaign -p annulet-sim --features planted --test shard_log`
 
 use bytes::Bytes;
 use sim::disk::SimDisk;

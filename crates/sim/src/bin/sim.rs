@@ -43,7 +43,7 @@ fn arguments() -> Option<Arguments> {
 }
 
 fn replay(seed: u64) -> String {
-    format!("cargo run --release -p annulet-sim --bin sim -- --seed {seed} --trace")
+    format!("cargo run --profile campaign -p annulet-sim --bin sim -- --seed {seed} --trace")
 }
 
 fn report(failure: &Failure) {
