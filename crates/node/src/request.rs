@@ -73,8 +73,8 @@ impl Shard {
         answer
     }
 
-    /// Looks at a request that comes soon: finds its command and its partition, and fetches the index at its key into
-    /// the cache. What it found is given to [`Shard::request`].
+    /// Looks at a request that comes soon: finds its command and its partition, and fetches that partition into the
+    /// cache. What it found is given to [`Shard::request`].
     pub fn preview(&self, args: &[&[u8]]) -> Preview {
         let Some(command) = args.first().and_then(|name| command::lookup(name)) else {
             return Preview::default();
@@ -88,20 +88,21 @@ impl Shard {
         let id = partition_of_key(key, partitions);
         preview.partition = Some(id);
         if let Some(partition) = self.partitions.get(id) {
-            let hash = self.hasher.hash(key);
-            preview.hash = Some(hash);
-            partition.prefetch(hash);
+            partition.prefetch();
+            preview.hash = Some(self.hasher.hash(key));
         }
         preview
     }
 
-    /// Fetches a preview request's entry into the cache. By now its place in the index should be there.
-    pub fn prefetch(&self, preview: &Preview) {
-        if let (Some(id), Some(hash)) = (preview.partition, preview.hash)
-            && let Some(partition) = self.partitions.get(id)
-        {
-            partition.table().prefetch(hash);
-        }
+    /// Fetches the entries of requests that were looked at into the cache. Each step reads what the one before has fetched, so
+    /// all of them take one before the first takes the next.
+    pub fn prefetch<'r>(&self, previews: impl Iterator<Item = &'r Preview> + Clone) {
+        let keys = previews.filter_map(|preview| {
+            let partition = self.partitions.get(preview.partition?)?;
+            Some((partition.table(), preview.hash?))
+        });
+        keys.clone().for_each(|(table, hash)| table.prefetch_index(hash));
+        keys.for_each(|(table, hash)| table.prefetch(hash));
     }
 
     fn dispatch(

@@ -21,28 +21,30 @@ use types::{Incarnation, Instant, Lsn, NodeId, NodeSet, PartitionId};
 /// Between two proposals of the same change.
 const PROPOSE: Duration = Duration::from_millis(200);
 
+/// What every request asks stands at the beginning: see [`Partition`].
+#[repr(C)]
 pub(crate) struct Primary<W> {
     /// Whether the reign's tail is committed, so that requests may run.
     pub serving: bool,
     /// Whether it is to be handed over, so that none may run any more (rule 10).
     pub retiring: bool,
+    /// Whether records are kept at all: not where there is no other copy.
+    pub keeps_log: bool,
+    /// Whose acknowledgement a commit needs: the in-sync set, and a joiner that is being proposed.
+    pub required: NodeSet,
+    /// Under this epoch.
+    pub hand_over: Option<HandOver>,
+    /// Whether something happened that the copies have not been sent.
+    pub has_news: bool,
+    /// The in-sync set that the map shows.
+    pub in_sync: NodeSet,
+    min_in_sync: usize,
     /// No copy joins any more.
     takes_in_none: bool,
     /// The record that opened the reign: once it is committed, the tail is.
     pub align_to: Lsn,
-    /// Whose acknowledgement a commit needs: the in-sync set, and a joiner that is being proposed.
-    pub required: NodeSet,
-    /// The in-sync set that the map shows.
-    pub in_sync: NodeSet,
-    /// Whether records are kept at all: not where there is no other copy.
-    pub keeps_log: bool,
-    /// Whether something happened that the copies have not been sent.
-    pub has_news: bool,
     pub peers: BTreeMap<NodeId, Peer>,
-    min_in_sync: usize,
     pub proposal: Option<Proposal>,
-    /// Under this epoch.
-    pub hand_over: Option<HandOver>,
     last_session: u64,
     /// By lsn.
     waiting: VecDeque<(Lsn, W)>,

@@ -325,7 +325,7 @@ impl Connection {
                 request.preview = machine.preview(&args[request.args.clone()]);
             }
             if batch.requests.len() > 1 {
-                batch.requests.iter().for_each(|request| machine.prefetch(&request.preview));
+                machine.prefetch(batch.requests.iter().map(|request| &request.preview));
             }
             *requests -= batch.requests.len();
             for request in &batch.requests {

@@ -27,8 +27,8 @@ pub trait ShardMachine {
     ) -> Answer;
     /// Looks at a request that comes soon.
     fn preview(&self, args: &[&[u8]]) -> Preview;
-    /// Fetches what a preview request needs into the cache.
-    fn prefetch(&self, preview: &Preview);
+    /// Fetches what the requests that were looked at need into the cache.
+    fn prefetch<'r>(&self, previews: impl Iterator<Item = &'r Preview> + Clone);
     /// Which requests of clients have to wait just now.
     fn pause(&self, now: Instant) -> Pause;
     /// A connection is gone: what it waited for needs no reply.
@@ -124,8 +124,8 @@ impl ShardMachine for node::Shard {
         node::Shard::preview(self, args)
     }
 
-    fn prefetch(&self, preview: &Preview) {
-        node::Shard::prefetch(self, preview);
+    fn prefetch<'r>(&self, previews: impl Iterator<Item = &'r Preview> + Clone) {
+        node::Shard::prefetch(self, previews);
     }
 
     fn pause(&self, now: Instant) -> Pause {

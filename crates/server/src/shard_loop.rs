@@ -95,6 +95,8 @@ pub struct ShardLoop<M> {
     runnable: Vec<usize>,
     /// Connections that may have something to write.
     dirty: Vec<usize>,
+    /// Empty: takes the place of one of those two while that is gone through.
+    spare: Vec<usize>,
     scratch: Vec<u8>,
     /// Reads and writes for the clients, where there is one; otherwise epoll says when to.
     ring: Option<Ring>,
@@ -182,6 +184,7 @@ impl<M: ShardMachine> ShardLoop<M> {
             connections: Connections::default(),
             runnable: Vec::new(),
             dirty: Vec::new(),
+            spare: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
             ring: None,
             completions: Vec::new(),
@@ -478,7 +481,8 @@ impl<M: ShardMachine> ShardLoop<M> {
     }
 
     fn run_connections(&mut self) {
-        for at in std::mem::take(&mut self.runnable) {
+        let mut runnable = std::mem::replace(&mut self.runnable, std::mem::take(&mut self.spare));
+        for at in runnable.drain(..) {
             let place = &mut self.connections.places[at];
             place.is_runnable = false;
             let Some(connection) = &mut place.connection else { continue };
@@ -493,6 +497,7 @@ impl<M: ShardMachine> ShardLoop<M> {
                 self.touch(at);
             }
         }
+        self.spare = runnable;
     }
 
     /// Counts what is kept for a connection, and looks at the whole after each MiB.
@@ -673,7 +678,8 @@ impl<M: ShardMachine> ShardLoop<M> {
     }
 
     fn write_connections(&mut self, now: Instant) {
-        for at in std::mem::take(&mut self.dirty) {
+        let mut dirty = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare));
+        for at in dirty.drain(..) {
             let place = &mut self.connections.places[at];
             place.is_dirty = false;
             let Some(connection) = &mut place.connection else { continue };
@@ -704,6 +710,7 @@ impl<M: ShardMachine> ShardLoop<M> {
                 }
             }
         }
+        self.spare = dirty;
     }
 
     fn sweep(&mut self, now: Instant) {

@@ -138,7 +138,7 @@ impl ShardMachine for FakeShard {
     fn logged(&mut self, _: Instant, _: u64, _: u64) {}
     fn snapshot_piece_written(&mut self) {}
     fn snapshot_done(&mut self, _: types::PartitionId, _: bool) {}
-    fn prefetch(&self, _: &Preview) {}
+    fn prefetch<'r>(&self, _: impl Iterator<Item = &'r Preview> + Clone) {}
 
     fn pause(&self, _: Instant) -> Pause {
         Pause::Off

@@ -166,8 +166,9 @@ impl Undo {
 /// Where an undo stands: the record, and its number among the record's.
 type Place = (Lsn, usize);
 
-/// What the uncommitted records of a partition replaced.
+/// What the uncommitted records of a partition replaced. Whether there are any, which is asked for every request, stands first.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Uncommitted {
     records: VecDeque<Undone>,
     copies: Copies,
