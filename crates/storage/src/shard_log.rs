@@ -69,7 +69,7 @@ pub enum ShardLogError {
     /// Bytes that were durable have changed.
     #[error(
         "{path} is damaged at byte {offset}: it was written and synced, and no longer reads back. The disk may be \
-         failing. Do not edit the file. Move this node's data directory aside and let the node join anew",
+         failing. Do not edit the file",
         path = path.display()
     )]
     Rot {
@@ -81,7 +81,7 @@ pub enum ShardLogError {
     /// A part of the log is not there.
     #[error(
         "{directory} lacks the log's bytes from {from} to {to}: a file that starts with log- is gone, or was cut. \
-         Put it back if it was moved; otherwise move this node's data directory aside and let the node join anew",
+         Put it back if it was moved; otherwise move that directory aside, and the node fetches its copies anew from others",
         directory = directory.display()
     )]
     Missing {
