@@ -26,6 +26,8 @@ const HEARTBEAT_TICKS: usize = 5;
 const REPEAT: Duration = Duration::from_millis(100);
 /// Entries kept before the log is cut behind a snapshot of the map.
 const ENTRIES_MAX: usize = 2048;
+/// Bytes of frames before the control file is written anew: on a full disk it lives on the room that it holds in reserve.
+const BYTES_MAX: usize = 512 << 10;
 /// Entries kept behind a snapshot, so that a voter that lags a little needs none.
 const ENTRIES_BEHIND: u64 = 256;
 
@@ -98,6 +100,7 @@ pub struct Control {
     next_repeat: Instant,
     effects: ControlEffects,
     frames_kept: usize,
+    bytes_kept: usize,
     /// The coordinator thinks that this voter holds entries which it does not.
     forgot: bool,
     /// This node is about to stop, and orders no more.
@@ -144,6 +147,7 @@ impl Control {
             next_repeat: now,
             effects: ControlEffects::default(),
             frames_kept: 0,
+            bytes_kept: 0,
             forgot: false,
             leaving: false,
         }
@@ -634,8 +638,10 @@ impl Control {
     /// Cuts the log behind a snapshot of the map, and rewrites the control file with what still counts.
     fn compact(&mut self) {
         self.frames_kept += self.effects.frames.len();
+        self.bytes_kept += self.effects.frames.iter().map(Vec::len).sum::<usize>();
         let Some(raft) = &mut self.raft else { return };
-        if raft.store().kept() <= ENTRIES_MAX && self.frames_kept <= ENTRIES_MAX * 4 {
+        let is_short = raft.store().kept() <= ENTRIES_MAX && self.frames_kept <= ENTRIES_MAX * 4;
+        if is_short && self.bytes_kept <= BYTES_MAX {
             return;
         }
         let state = postcard::to_stdvec(self.map.as_ref()).unwrap_or_default();
@@ -663,7 +669,7 @@ impl Control {
         ];
         self.effects.frames.clear();
         self.effects.rewrite = Some(frames.iter().map(encode_frame).collect());
-        self.frames_kept = 0;
+        (self.frames_kept, self.bytes_kept) = (0, 0);
     }
 }
 

@@ -214,7 +214,7 @@ fn operations(mut input: Input<'_>) {
                 disk.fail_sync(true);
                 let failed = log.durable() < log.end() && log.sync().is_err();
                 disk.fail_sync(false);
-                assert_eq!(failed, log.has_failed());
+                assert_eq!(failed, matches!(log.sync(), Err(ShardLogError::Failed { .. })));
                 drop(log);
                 disk.end_process();
                 log = model.open(&disk);

@@ -21,6 +21,7 @@ mod heart_driver;
 mod host;
 mod last_writes;
 mod listing;
+mod log_begin;
 pub mod look;
 mod operate;
 mod partitions;

@@ -176,6 +176,8 @@ counters! {
     busy_since,
     /// 1 where the disk has no room.
     full,
+    /// 1 where even the room that the log holds in reserve is nearly used up.
+    used_up,
     /// Bytes written.
     bytes_written,
     /// Batches written.
@@ -230,6 +232,8 @@ counters! {
     map_version,
     /// The version of the map by which nobody waits for this node, which is about to stop; 0 before.
     left_at,
+    /// 1 where the control file could not get all of the room that it holds in reserve.
+    lacks_room,
 }
 
 counters! {
@@ -453,11 +457,24 @@ impl Published {
     /// Whether the disk has no room for a shard's log. Returns whether it had none before.
     pub fn set_disk_full(&self, shard: ShardId, full: bool) -> bool {
         let before = self.log(shard).full.swap(u64::from(full), Ordering::SeqCst) > 0;
+        if !full {
+            self.set_disk_used_up(shard, false);
+        }
         if before != full {
             let any = self.logs.iter().any(|log| log.full.load(Ordering::SeqCst) > 0);
             self.disk_full.store(any, Ordering::SeqCst);
         }
         before
+    }
+
+    /// Whether of the room that a shard's log holds in reserve only the last part is left.
+    pub fn set_disk_used_up(&self, shard: ShardId, used_up: bool) {
+        ShardCounters::set(&self.log(shard).used_up, u64::from(used_up));
+    }
+
+    /// Whether a shard's log can take only what it has to.
+    pub fn is_disk_used_up(&self, shard: ShardId) -> bool {
+        self.log(shard).used_up.load(Ordering::Relaxed) > 0
     }
 
     /// Whether the disk has no room for some shard's log.

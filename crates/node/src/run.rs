@@ -268,6 +268,10 @@ impl Shard {
         if grows && self.durability.logs() && published.is_disk_full() {
             return Some(CommandError::DiskFull);
         }
+        // What is left is for what has to be noted whatever comes.
+        if self.durability.logs() && published.is_disk_used_up(self.config.shard) {
+            return Some(CommandError::DiskFull);
+        }
         (!enough_in_sync).then_some(CommandError::NoReplicas)
     }
 

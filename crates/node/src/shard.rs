@@ -322,8 +322,17 @@ impl Shard {
     }
 
     /// A message from another shard.
-    pub fn message(&mut self, now: Instant, from: Sender, message: Message) {
+    pub fn message(&mut self, now: Instant, from: Sender, mut message: Message) {
         self.at(now);
+        if self.durability.logs() && self.config.published.is_disk_used_up(self.config.shard) {
+            // As if it were lost. A copy that can take nothing leaves the in-sync set, and what room there is stays for what it
+            // has to note: what it discards, and that it becomes primary.
+            match &mut message {
+                Message::Append(append) => append.records.clear(),
+                Message::Chunk(_) => return self.settle(),
+                _ => {}
+            }
+        }
         match message {
             Message::Forward(forward) => self.on_forward(from, forward),
             Message::Forwarded(forwarded) => self.on_forwarded(forwarded),
@@ -525,7 +534,7 @@ impl Shard {
             self.partitions.insert(partition);
         }
         self.outbox.log = copies.first;
-        self.snapshots = Snapshots::new(copies.needed_from, copies.log_end);
+        self.snapshots = Snapshots::new(copies.needed_from, copies.snapshots, copies.log_end);
     }
 
     /// Takes the entries that came together since the last call, in exchange for an empty buffer. They have to be put at the

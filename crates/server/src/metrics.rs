@@ -472,6 +472,20 @@ const METRICS: &[Metric] = &[
         |source| f64::from(u8::from(source.published.is_disk_full())),
     ),
     one(
+        "annulet_disk_used_up",
+        Gauge,
+        "0 or 1",
+        "Whether of what a shard's log holds in reserve only the last part is left, so that it takes only what it has to.",
+        |source| f64::from(u8::from(source.published.logs().iter().any(|log| load(&log.used_up) > 0.0))),
+    ),
+    one(
+        "annulet_control_lacks_room",
+        Gauge,
+        "0 or 1",
+        "Whether the control plane's file could not get all of the room that it holds in reserve for a full disk.",
+        published!(control.lacks_room),
+    ),
+    one(
         "annulet_snapshots_written_total",
         Counter,
         "snapshots",

@@ -264,6 +264,9 @@ impl World {
         if !self.nodes[node].disk_hurt {
             return Err(format!("node {} stops: {why}", node + 1));
         }
+        if why.contains(node::CONTROL_FILE) && why.contains("no storage space") {
+            return Err(format!("a full disk leaves the control plane of node {} no room: {why}", node + 1));
+        }
         self.trace.event(self.now, &[23, node as u64], || format!("node {} stops: {why}", node + 1));
         self.kill(node, Death::Killed);
         self.start_later(node);

@@ -38,16 +38,20 @@ pub enum Bug {
     DropsBeforeFilled,
     /// A primary serves on after it has released its partition to another (rule 10).
     ServesAfterRelease,
+    /// The control plane's file holds no room in reserve for a full disk (rule 16).
+    HoldsNoRoom,
     /// A shard's log does not sync its directory after it has made a segment.
     SkipsDirSync,
     /// A shard's log takes a failed sync for one that may be tried again.
     RetriesAfterFailedSync,
     /// A shard's log goes on before a torn tail without cutting it off.
     ResurrectsTail,
+    /// A start does not miss a snapshot that is gone with the log before it (rule 3).
+    MissesNoSnapshot,
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 16] = [
+pub const BUGS: [Bug; 17] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -64,6 +68,7 @@ pub const BUGS: [Bug; 16] = [
     Bug::SnapshotAhead,
     Bug::DropsBeforeFilled,
     Bug::ServesAfterRelease,
+    Bug::HoldsNoRoom,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.
