@@ -16,6 +16,7 @@
 mod account;
 mod collect;
 mod control_driver;
+mod crowd;
 mod forward;
 mod heart_driver;
 mod host;

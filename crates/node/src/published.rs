@@ -128,6 +128,20 @@ counters! {
     lag_sum,
     /// Records of its primaries that are not committed yet.
     uncommitted,
+    /// Bytes of them.
+    uncommitted_bytes,
+    /// Bytes of records that other nodes were sent and have not confirmed.
+    ahead_bytes,
+    /// Bytes of requests that were passed on and not answered.
+    forward_bytes,
+    /// Requests that wait until more of their partition is committed.
+    crowded,
+    /// The same, ever.
+    crowded_total,
+    /// Bytes that wait for its links.
+    link_bytes,
+    /// Times that what was to go over a link was dropped, since too much waited for that.
+    link_drops,
     /// Records that its logs keep.
     log_records,
     /// Bytes of them.

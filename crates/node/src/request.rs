@@ -15,7 +15,7 @@ use types::{Instant, PartitionId, Slot, partition_of_key, partition_of_slot, slo
 const PARKED_MAX: usize = 200_000;
 /// Once parked requests have made replies of so many bytes, the others wait for the next tick: a thousand requests for
 /// a large value must not be a thousand copies of it at once.
-const REPLY_BYTES_A_TURN: usize = 64 * 1024 * 1024;
+pub(crate) const REPLY_BYTES_A_TURN: usize = 64 * 1024 * 1024;
 
 /// What was found out of a request before it is run, by [`Shard::preview`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -214,8 +214,9 @@ impl Shard {
             _ if same_partition => self.on_one(id, task, sink),
             Over::One => Err(CommandError::CrossSlot),
             Over::Split(merge) => {
+                let crowd = self.crowd.count;
                 self.split(merge, &task);
-                Ok(Answer::Later)
+                Ok(if self.crowd.count > crowd { Answer::Alone } else { Answer::Later })
             }
         }
     }
@@ -233,6 +234,10 @@ impl Shard {
             self.start(id, task.kept());
             return Ok(Answer::Later);
         }
+        if self.crowd.count > 0 && self.crowd.is_ahead_of(id, &task) {
+            self.crowd_in(id, OwnedTask { alone: true, ..task.kept() });
+            return Ok(Answer::Alone);
+        }
         match self.run_here(id, &task, Some(sink)) {
             Outcome::Replied => Ok(Answer::Now),
             Outcome::Later => Ok(Answer::Later),
@@ -242,6 +247,10 @@ impl Shard {
                 }
                 self.start(id, task.kept());
                 Ok(Answer::Later)
+            }
+            Outcome::Crowded => {
+                self.crowd_in(id, OwnedTask { alone: true, ..task.kept() });
+                Ok(Answer::Alone)
             }
         }
     }
@@ -307,8 +316,13 @@ impl Shard {
     }
 
     fn run_or_park(&mut self, id: PartitionId, task: OwnedTask) {
-        if let Outcome::NotServing = task.with(|task| self.run_here(id, &task, None)) {
-            self.park(id, task);
+        if task.with(|task| self.crowd.is_ahead_of(id, &task)) {
+            return self.crowd_in(id, task);
+        }
+        match task.with(|task| self.run_here(id, &task, None)) {
+            Outcome::NotServing => self.park(id, task),
+            Outcome::Crowded => self.crowd_in(id, task),
+            Outcome::Replied | Outcome::Later => {}
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::account::{AtHand, slow_ns};
 use crate::collect::Collector;
+use crate::crowd::Crowd;
 use crate::forward::{Forwarding, Lane};
 use crate::last_writes::LastWrites;
 use crate::partitions::Partitions;
@@ -107,6 +108,14 @@ pub struct Shard {
     pub(crate) dirty: Vec<PartitionId>,
     /// Requests that wait for their partition to be served, in the order in which they came.
     pub(crate) parked: BTreeMap<PartitionId, VecDeque<Parked>>,
+    /// Those that wait for room in their partition.
+    pub(crate) crowd: Crowd,
+    /// Bytes of records that may be ordered and not committed.
+    pub(crate) uncommitted_bytes_max: usize,
+    /// Bytes of requests that may be under way at another node.
+    pub(crate) forward_ahead_bytes: usize,
+    /// Those that are, by node.
+    pub(crate) forwards_ahead: BTreeMap<NodeId, usize>,
     /// Requests passed on, by number.
     pub(crate) forwards: BTreeMap<u64, Forwarding>,
     /// Those of each partition, in order.
@@ -170,11 +179,12 @@ impl Shard {
             map: Arc::default(),
             snapshots_free: SNAPSHOTS_MAX,
             evict: Duration::from_millis(config.settings.evict_ms),
+            ahead_bytes_max: 0,
         };
         let hasher = Hasher::new(config.hash_seed);
         let slow_ns = slow_ns(&config.settings);
         let durability = Durability::of(&config.settings);
-        Shard {
+        let mut shard = Shard {
             context,
             partitions: Partitions::new(config.shard, config.shards),
             config,
@@ -214,7 +224,13 @@ impl Shard {
             restless: Vec::new(),
             restless_at: Instant(0),
             looked_at: Instant(0),
-        }
+            crowd: Crowd::default(),
+            uncommitted_bytes_max: 0,
+            forward_ahead_bytes: 0,
+            forwards_ahead: BTreeMap::new(),
+        };
+        shard.take_settings();
+        shard
     }
 
     /// Where to ask for figures of the process.
@@ -257,6 +273,7 @@ impl Shard {
     pub fn closed(&mut self, connection: u64) {
         self.last_writes.forget(connection);
         self.drop_collectors(connection);
+        self.crowd.forget(connection);
     }
 
     /// A newer cluster map.
@@ -374,6 +391,7 @@ impl Shard {
         }
         self.reply_bytes = 0;
         self.retry_parked();
+        self.retry_crowd();
         self.retry_forwards();
         self.tick_collectors();
         self.tick_snapshots(now);
@@ -388,6 +406,7 @@ impl Shard {
         }
         if now.since(self.looked_at) >= LOOK {
             self.looked_at = now;
+            self.count_ahead_anew();
             self.count_copies();
         }
     }
@@ -493,6 +512,9 @@ impl Shard {
                     // It may just have begun to serve.
                     self.retry_parked_of(id);
                 }
+                if self.crowd.count > 0 {
+                    self.retry_crowd_of(id);
+                }
             }
             if self.dirty.is_empty() {
                 self.dirty = dirty;
@@ -523,6 +545,14 @@ impl Shard {
             ShardCounters::add(&counters.hand_overs_begun, news.begun);
             ShardCounters::add(&counters.hand_overs_done, news.done);
             ShardCounters::add(&counters.hand_overs_given_up, news.given_up);
+        }
+    }
+
+    /// What was sent to nodes and not confirmed goes uncounted where a map no longer names them.
+    fn count_ahead_anew(&mut self) {
+        self.outbox.ahead.clear();
+        for partition in self.partitions.iter_mut() {
+            partition.count_ahead_anew(&mut self.outbox.ahead);
         }
     }
 
@@ -604,6 +634,13 @@ impl Shard {
         ShardCounters::set(&counters.backups, sums[4]);
         ShardCounters::set(&counters.last_lsn, sums[5]);
         let parked: usize = self.parked.values().map(VecDeque::len).sum();
-        ShardCounters::set(&counters.waiting, (parked + self.forwards.len() + self.collectors.len()) as u64);
+        ShardCounters::set(
+            &counters.waiting,
+            (parked + self.crowd.count + self.forwards.len() + self.collectors.len()) as u64,
+        );
+        ShardCounters::set(&counters.crowded, self.crowd.count as u64);
+        ShardCounters::set(&counters.uncommitted_bytes, self.outbox.log.uncommitted_bytes as u64);
+        ShardCounters::set(&counters.ahead_bytes, self.outbox.ahead.values().sum::<usize>() as u64);
+        ShardCounters::set(&counters.forward_bytes, self.forwards_ahead.values().sum::<usize>() as u64);
     }
 }

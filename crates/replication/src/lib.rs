@@ -33,6 +33,7 @@ pub use partition::{Partition, Ran, Standing};
 pub use requests::Seen;
 
 use placement::{ChangeKind, ClusterMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use types::{Epoch, Incarnation, Instant, NodeId, PartitionId, ShardId};
 
@@ -51,6 +52,8 @@ pub struct Context {
     pub snapshots_free: usize,
     /// How long a backup may hold up writes before its primary proposes to remove it.
     pub evict: std::time::Duration,
+    /// Bytes of records that the shard sends a node ahead of what that has confirmed.
+    pub ahead_bytes_max: usize,
 }
 
 impl Context {
@@ -99,6 +102,8 @@ pub struct Outbox<W> {
     pub log: LogTurn,
     /// What became of hand-overs.
     pub hand_overs: HandOvers,
+    /// Bytes of records that each node was sent and has not confirmed, over the shard's partitions.
+    pub ahead: BTreeMap<NodeId, usize>,
 }
 
 impl<W> Default for Outbox<W> {
@@ -109,6 +114,7 @@ impl<W> Default for Outbox<W> {
             released: Vec::new(),
             log: LogTurn::default(),
             hand_overs: HandOvers::default(),
+            ahead: BTreeMap::new(),
         }
     }
 }

@@ -55,6 +55,8 @@ pub struct LogTurn {
     pub tails: Vec<Tail>,
     /// Partitions with other entries among them.
     pub touched: Vec<PartitionId>,
+    /// Bytes of the records that the shard's partitions have ordered and not committed: not of the turn alone.
+    pub uncommitted_bytes: usize,
 }
 
 /// A record before anything of it is copied.

@@ -17,6 +17,8 @@ use types::{Epoch, Lsn, NodeId, PartitionId, Position, RequestId, Version};
 
 /// The log kept behind the commit lsn for copies that were away shortly, in bytes a partition.
 const RETAINED_BYTES: usize = 64 * 1024;
+/// A record's body of this many bytes and more is moved into the log rather than copied.
+const LARGE_BODY_BYTES: usize = 64 * 1024;
 /// The longest reply that is logged with its request's number, in bytes. A longer one is not repeated.
 const LOGGED_REPLY_BYTES_MAX: usize = 256;
 
@@ -81,6 +83,8 @@ pub struct Partition<W> {
     pub(crate) on_disk: bool,
     /// A copy that came back from its disk shows what counts only once this is committed.
     pub(crate) unsettled: Option<Lsn>,
+    /// What it has added to [`LogTurn::uncommitted_bytes`].
+    counted_bytes: usize,
 }
 
 impl<W> Partition<W> {
@@ -107,6 +111,7 @@ impl<W> Partition<W> {
             durable: Lsn(0),
             on_disk: false,
             unsettled: None,
+            counted_bytes: 0,
         }
     }
 
@@ -397,8 +402,13 @@ impl<W> Partition<W> {
             log.tail(Tail { partition: self.id, life: self.life, lsn: position.lsn });
             self.on_disk = true;
         }
+        let bytes = changes.body.len();
         if primary.keeps_log {
-            let body = Bytes::copy_from_slice(&changes.body);
+            let body = if bytes >= LARGE_BODY_BYTES {
+                Bytes::from(std::mem::take(&mut changes.body))
+            } else {
+                Bytes::copy_from_slice(&changes.body)
+            };
             self.log.append(Record { position, prev_epoch: prev.epoch, time_ms, request, body });
         } else {
             self.log.pass(position);
@@ -407,9 +417,25 @@ impl<W> Partition<W> {
             self.commit = position.lsn;
             self.uncommitted.commit(position.lsn);
         } else {
-            self.uncommitted.push(position.lsn, &mut changes.undo, changes.removed_any);
+            self.uncommitted.push(position.lsn, bytes, &mut changes.undo, changes.removed_any);
+            self.count_uncommitted(log);
         }
         position
+    }
+
+    /// Tells the shard how much of this partition is not committed.
+    pub(crate) fn count_uncommitted(&mut self, log: &mut LogTurn) {
+        let bytes = self.uncommitted.bytes();
+        let counted = std::mem::replace(&mut self.counted_bytes, bytes);
+        log.uncommitted_bytes = (log.uncommitted_bytes + bytes).saturating_sub(counted);
+    }
+
+    /// Whether so much of it is ordered and not committed that further writes have to wait. All partitions of a shard
+    /// together may have about `most` bytes: one of them a quarter of that, and once all have it, each its small share, so that
+    /// those whose copies keep up are never in the way of others.
+    pub fn is_crowded(&self, log: &LogTurn, most: usize) -> bool {
+        let bytes = self.uncommitted.bytes();
+        bytes > 0 && (bytes >= most / 4 || log.uncommitted_bytes >= most && bytes >= most / 1024)
     }
 
     /// The record that opens a reign: it makes the new epoch part of every copy's log.
@@ -571,6 +597,7 @@ impl<W> Partition<W> {
         let Role::Primary(primary) = &mut self.role else { return };
         out.released.extend(primary.take_waiters().map(|waiter| (waiter, Release::Deposed)));
         self.uncommitted.roll_back(self.commit, &mut self.table);
+        self.count_uncommitted(&mut out.log);
         self.role = Role::Backup(Backup::default());
     }
 
@@ -580,6 +607,7 @@ impl<W> Partition<W> {
             log.wipe(self.id);
         }
         self.forget();
+        self.count_uncommitted(log);
     }
 
     /// The same, where the disk has nothing of it, or is told otherwise.

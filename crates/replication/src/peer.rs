@@ -7,7 +7,7 @@ use crate::Outbox;
 use crate::message::{Append, AppendOutcome, Appended, Chunk, ChunkStored, Message, SnapshotEnd};
 use crate::requests::Requests;
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use storage::{Log, Record, Table, snapshot};
 use types::{Epoch, Incarnation, Instant, Lsn, NodeId, PartitionId, Position, ShardId, Version};
@@ -20,6 +20,11 @@ const RESEND_AT_FIRST: Duration = Duration::from_millis(20);
 const APPEND_BYTES_MAX: usize = 1024 * 1024;
 /// The most records that a copy may have been sent beyond what it said it holds.
 const AHEAD_MAX: u64 = 16 * 1024;
+/// What a partition may be ahead by where its shard as a whole is too far ahead of a node, in bytes: others' large values are not
+/// in the way of small ones.
+const AHEAD_BYTES_LITTLE: usize = 64 * 1024;
+/// What a slow line, and the disk behind it, take of records in a millisecond, in bytes: 32 MiB a second.
+const SLOW_BYTES_A_MS: usize = 32 * 1024;
 /// The size of a snapshot's piece, in bytes.
 const CHUNK_BYTES: usize = 128 * 1024;
 /// Pieces under way at once.
@@ -48,6 +53,11 @@ pub(crate) struct Peer {
     /// A snapshot was sent to it that counts only once this is committed.
     counts_from: Lsn,
     told_commit: Lsn,
+    /// Records that were sent to it and not confirmed: the last of each message, and bytes.
+    ahead: VecDeque<(Lsn, usize)>,
+    ahead_bytes: usize,
+    /// What of that counts in [`Outbox::ahead`].
+    counted_bytes: usize,
     /// When it last got further, or had nothing to get.
     progress_at: Instant,
     sent_at: Instant,
@@ -97,6 +107,7 @@ pub(crate) struct Sending<'a> {
     pub last_time_ms: u64,
     pub serving: bool,
     pub snapshot_allowed: bool,
+    pub ahead_bytes_max: usize,
     /// Whether the peer at hand counts for commits: such a one never gets a snapshot.
     pub required: bool,
     pub last_session: &'a mut u64,
@@ -117,6 +128,17 @@ impl Sending<'_> {
     }
 }
 
+impl Transfer {
+    /// A value is never cut, so that a piece with a large one is as large.
+    fn under_way_bytes(&self) -> usize {
+        self.under_way.iter().map(|chunk| chunk.payload.len()).sum()
+    }
+
+    fn has_room(&self) -> bool {
+        self.under_way.len() < CHUNKS_AHEAD && self.under_way_bytes() < CHUNKS_AHEAD * CHUNK_BYTES
+    }
+}
+
 impl Peer {
     pub fn new(now: Instant, incarnation: Incarnation, epoch: Epoch) -> Peer {
         Peer {
@@ -131,6 +153,9 @@ impl Peer {
             state: State::Probing,
             counts_from: Lsn(0),
             told_commit: Lsn(0),
+            ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            counted_bytes: 0,
             progress_at: now,
             sent_at: Instant(0),
             rewound_at: Instant(0),
@@ -146,6 +171,7 @@ impl Peer {
         self.lost &= in_sync;
         if !active {
             self.state = State::Probing;
+            self.confirmed(Lsn(u64::MAX));
             self.believed_from = epoch;
             (self.held, self.aligned) = (Lsn(0), Lsn(0));
         }
@@ -162,9 +188,50 @@ impl Peer {
             && self.held.min(commit) >= self.counts_from
     }
 
-    /// Whether it has stood still for too long with records to take.
+    /// Whether it has stood still for too long with records to take. It confirms records whole, so large ones take their time.
     pub fn holds_up(&self, now: Instant, last: Lsn, evict: Duration) -> bool {
-        self.held < last && now.since(self.progress_at) > evict
+        self.held < last && now.since(self.progress_at) > evict + self.takes()
+    }
+
+    /// How long what it was sent and has not confirmed may take on a slow line.
+    fn takes(&self) -> Duration {
+        let pieces = match &self.state {
+            State::Snapshot(transfer) => transfer.under_way_bytes(),
+            _ => 0,
+        };
+        Duration::from_millis(((self.ahead_bytes + pieces) / SLOW_BYTES_A_MS) as u64)
+    }
+
+    /// Adds what it was sent and has not confirmed to the shard's sum for its node.
+    pub fn count_ahead(&mut self, ahead: &mut BTreeMap<NodeId, usize>) {
+        let counted = std::mem::replace(&mut self.counted_bytes, self.ahead_bytes);
+        if counted != self.ahead_bytes {
+            let sum = ahead.entry(self.node).or_default();
+            *sum = (*sum + self.ahead_bytes).saturating_sub(counted);
+        }
+    }
+
+    /// The same, to a sum that is made anew.
+    pub fn count_ahead_anew(&mut self, ahead: &mut BTreeMap<NodeId, usize>) {
+        self.counted_bytes = 0;
+        self.count_ahead(ahead);
+    }
+
+    /// It has confirmed this, or what it was sent counts for nothing any more.
+    fn confirmed(&mut self, upto: Lsn) {
+        while let Some((_, bytes)) = self.ahead.pop_front_if(|(last, _)| *last <= upto) {
+            self.ahead_bytes -= bytes;
+        }
+    }
+
+    /// How many bytes of records it may be sent now; 0: none before it confirms some.
+    fn room(&self, most: usize, ahead: &BTreeMap<NodeId, usize>) -> usize {
+        let all = ahead.get(&self.node).copied().unwrap_or(0);
+        match self.ahead_bytes {
+            own if own < most / 4 && all < most => APPEND_BYTES_MAX,
+            0 => AHEAD_BYTES_LITTLE,
+            _ => 0,
+        }
     }
 
     /// Whether it has answered what was sent under this epoch, and streams.
@@ -196,6 +263,7 @@ impl Peer {
 
     /// What may have been lost is sent again, from what it is known to hold.
     fn send_again(&mut self) {
+        self.confirmed(Lsn(u64::MAX));
         match &mut self.state {
             State::Streaming { next } if self.held > Lsn(0) => *next = self.held.next(),
             State::Streaming { .. } => self.state = State::Probing,
@@ -224,15 +292,19 @@ impl Peer {
                     return;
                 };
                 let upto = Lsn(last.0.min(self.held.max(self.aligned).0 + AHEAD_MAX));
+                // Backpressure: what is not sent stands in the log, and goes once some of what was sent is confirmed.
+                let room = self.room(sending.ahead_bytes_max, &out.ahead);
                 let mut bytes = 0;
                 let fits = |record: &&Record| {
-                    let before = bytes;
-                    bytes += record.bytes();
-                    before < APPEND_BYTES_MAX
+                    let fits = bytes < room;
+                    bytes += if fits { record.bytes() } else { 0 };
+                    fits
                 };
                 let records: Vec<Record> = sending.log.range(next, upto).take_while(fits).cloned().collect();
                 let Some(end) = records.last().map(|record| record.position.lsn) else { return };
                 sending.more |= end < upto;
+                self.ahead.push_back((end, bytes));
+                self.ahead_bytes += bytes;
                 self.state = State::Streaming { next: end.next() };
                 self.told_commit = sending.commit;
                 let message = sending.append(prev, records);
@@ -257,7 +329,8 @@ impl Peer {
         }
         // While a reign begins, everything waits for the copies, which may just not have the map yet.
         let resend = if sending.serving { RESEND } else { RESEND_AT_FIRST };
-        let overdue = sending.now.since(self.sent_at) >= resend;
+        let takes = self.takes();
+        let overdue = sending.now.since(self.sent_at) >= resend + takes;
         match &mut self.state {
             State::Probing if overdue => self.probe(sending, out),
             State::Streaming { next } => {
@@ -296,7 +369,7 @@ impl Peer {
                 });
                 self.send_chunks(sending, out);
             }
-            State::Snapshot(_) if sending.now.since(self.progress_at) > GIVE_UP => {
+            State::Snapshot(_) if sending.now.since(self.progress_at) > GIVE_UP + takes => {
                 // It pins the log and a place among the transfers: let others go first.
                 self.retry_at = sending.now + GIVE_UP;
                 self.want_snapshot();
@@ -317,7 +390,7 @@ impl Peer {
         let State::Snapshot(transfer) = &mut self.state else { return };
         let mut cut = Vec::new();
         while let Some(cursor) = transfer.cursor
-            && transfer.under_way.len() < CHUNKS_AHEAD
+            && transfer.has_room()
         {
             let mut payload = Vec::new();
             transfer.cursor = snapshot::write_chunk(sending.table, cursor, CHUNK_BYTES, &mut payload);
@@ -359,6 +432,7 @@ impl Peer {
                 if lsn > self.held && lsn <= log.last().lsn {
                     self.held = lsn;
                     self.progress_at = now;
+                    self.confirmed(lsn);
                 }
                 match &mut self.state {
                     State::Streaming { next } => *next = (*next).max(self.held.next()),
@@ -378,6 +452,7 @@ impl Peer {
                 }
                 State::Streaming { .. } | State::Probing => {
                     self.rewound_at = now;
+                    self.confirmed(Lsn(u64::MAX));
                     match log.common_with(theirs) {
                         Some(shared) => {
                             self.aligned = shared.lsn;
@@ -412,6 +487,7 @@ impl Peer {
 
     fn want_snapshot(&mut self) {
         self.state = State::Wanting;
+        self.confirmed(Lsn(u64::MAX));
         if !self.in_sync {
             (self.held, self.aligned) = (Lsn(0), Lsn(0));
         }

@@ -254,6 +254,7 @@ impl<W> Partition<W> {
     /// The end of a turn: commits, answers, and sends what is new.
     pub fn flush(&mut self, context: &Context, out: &mut Outbox<W>) {
         self.commit_what_is_held();
+        self.count_uncommitted(&mut out.log);
         let (commit, own) = (self.commit, self.own_held());
         let Role::Primary(primary) = &mut self.role else { return };
         if context.leased() && primary.enough_in_sync() {
@@ -322,6 +323,14 @@ impl<W> Partition<W> {
         }
     }
 
+    /// Counts anew what was sent to other copies and not confirmed: peers go with the maps that no longer name them.
+    pub fn count_ahead_anew(&mut self, ahead: &mut BTreeMap<NodeId, usize>) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        for peer in primary.peers.values_mut() {
+            peer.count_ahead_anew(ahead);
+        }
+    }
+
     /// How many snapshots this copy is sending.
     pub fn snapshots_under_way(&self) -> usize {
         match &self.role {
@@ -350,6 +359,7 @@ impl<W> Partition<W> {
             last_time_ms: self.last_time_ms,
             serving: primary.serving,
             snapshot_allowed: context.snapshots_free > 0,
+            ahead_bytes_max: context.ahead_bytes_max,
             required: false,
             last_session: &mut primary.last_session,
             more: false,
@@ -360,7 +370,9 @@ impl<W> Partition<W> {
             }
             sending.required = primary.required.contains(node) || primary.in_sync.contains(node);
             peer.node = node;
+            peer.count_ahead(&mut out.ahead);
             send(peer, &mut sending, out);
+            peer.count_ahead(&mut out.ahead);
         }
         primary.has_news |= sending.more;
     }

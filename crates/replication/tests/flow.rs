@@ -94,6 +94,7 @@ impl World {
             map: self.map.clone(),
             snapshots_free: 8,
             evict: Duration::from_secs(2),
+            ahead_bytes_max: 16 << 20,
         }
     }
 

@@ -188,6 +188,11 @@ impl Connection {
         self.decoder = resp::Decoder::new();
     }
 
+    /// Bytes of the requests that wait to be run.
+    pub fn input_bytes(&self) -> usize {
+        self.input.len()
+    }
+
     /// Whether [`Connection::run`] has something to do now.
     pub fn is_runnable(&self) -> bool {
         (self.backlog || (self.readable && !self.read_closed))

@@ -11,6 +11,7 @@
 use crate::clock;
 use crate::mailbox::Post;
 use crate::snapshot_thread::SnapshotOrder;
+use crate::stats::allowance;
 use crate::threads::Mail;
 use node::recover::LogBegin;
 use node::{Published, ShardCounters, SnapshotJob};
@@ -62,6 +63,15 @@ enum Item {
     /// Entries, up to those of a turn.
     Turn(u64, Vec<u8>),
     Job(SnapshotJob),
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        match self {
+            Item::Turn(_, bytes) => bytes.len(),
+            Item::Job(_) => 0,
+        }
+    }
 }
 
 impl LogFeed {
@@ -143,7 +153,9 @@ impl<D: Disk> LogThread<D> {
         self.reserve();
         while self.wait(&mut items, synced_at) {
             if !items.is_empty() {
-                self.published.set_log_busy(self.shard, Some(clock::now()));
+                // A disk that has much to write is not one that stands still.
+                let bytes = items.iter().map(Item::bytes).sum();
+                self.published.set_log_busy(self.shard, Some(clock::now() + allowance(bytes)));
                 self.write(&mut items);
                 self.published.set_log_busy(self.shard, None);
             } else if self.full {

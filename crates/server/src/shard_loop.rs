@@ -304,6 +304,7 @@ impl<M: ShardMachine> ShardLoop<M> {
                 Completion::Received { buffer, result, more, .. } => {
                     ring.received(connection, more);
                     if let Some(buffer) = buffer {
+                        self.parts.stats.begin(now, connection.input_bytes());
                         connection.received(now, &mut self.parts.machine, ring.bytes(buffer));
                         now = now.max(connection.ran_at());
                         ring.give_back(buffer);
@@ -399,6 +400,7 @@ impl<M: ShardMachine> ShardLoop<M> {
                 Mail::Link(mail) => self.parts.links.mail(now, mail),
                 Mail::Client(stream, door) => self.welcome(now, stream, door),
                 Mail::Shard(from, messages) => {
+                    self.parts.stats.begin(now, messages.iter().map(passed_on_bytes).max().unwrap_or(0));
                     for message in messages {
                         self.parts.machine.message(now, from, message);
                     }
@@ -465,6 +467,7 @@ impl<M: ShardMachine> ShardLoop<M> {
     }
 
     fn read_links(&mut self) {
+        self.parts.stats.begin(self.woke_at, self.parts.links.input_bytes());
         let ShardParts { links, machine, .. } = &mut self.parts;
         links.read(&mut self.scratch, |now, identity, from, frame| match (from, frame) {
             (Endpoint::Shard(shard), Frame::Shard(messages)) => {
@@ -486,6 +489,7 @@ impl<M: ShardMachine> ShardLoop<M> {
             let place = &mut self.connections.places[at];
             place.is_runnable = false;
             let Some(connection) = &mut place.connection else { continue };
+            self.parts.stats.begin(self.woke_at, connection.input_bytes());
             if connection.run(&mut self.parts.machine, &mut self.scratch).is_err() {
                 self.close(at);
             } else {
@@ -599,6 +603,7 @@ impl<M: ShardMachine> ShardLoop<M> {
             self.look_at_buffers();
             self.parts.machine.tick(now);
             self.parts.links.tick(now);
+            self.parts.stats.links(self.parts.links.waiting_bytes(), self.parts.links.drops());
         }
         self.work.run(now, &mut self.parts.machine, &self.parts.freer);
         self.parts.machine.flush(now);
@@ -749,6 +754,14 @@ impl<M: ShardMachine> ShardLoop<M> {
                 self.touch(at);
             }
         }
+    }
+}
+
+/// Bytes of a request that was passed on.
+fn passed_on_bytes(message: &Message) -> usize {
+    match message {
+        Message::Forward(forward) => forward.args.iter().map(|arg| arg.len()).sum(),
+        _ => 0,
     }
 }
 

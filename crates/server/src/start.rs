@@ -341,7 +341,8 @@ where
     let make = |endpoint| -> io::Result<_> {
         let poll = Poll::new()?;
         let (post, mailbox) = mailbox(Waker::new(poll.registry(), WAKER)?);
-        let links = Links::new(endpoint, poll.registry().try_clone()?, dialer.clone());
+        let bytes_max = usize::try_from(settings.link_bytes_max.0).unwrap_or(usize::MAX);
+        let links = Links::new(endpoint, poll.registry().try_clone()?, dialer.clone(), bytes_max);
         Ok((post, Loop { poll, mailbox, links }))
     };
     let watch = "cannot watch sockets (epoll)";

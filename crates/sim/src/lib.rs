@@ -32,6 +32,8 @@ pub mod network;
 pub mod oracle;
 pub mod process;
 pub mod random;
+pub mod scale;
+pub mod scale_tables;
 mod shape;
 pub mod trace;
 pub mod world;

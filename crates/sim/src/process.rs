@@ -78,6 +78,17 @@ pub struct Start {
     pub kept: bool,
 }
 
+/// What a process' control plane has cost, where it was asked to be measured.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ControlCost {
+    /// Calls of it.
+    pub calls: u64,
+    /// All of them, in nanoseconds.
+    pub total_ns: u64,
+    /// The longest, in nanoseconds.
+    pub longest_ns: u64,
+}
+
 /// One copy of a partition, as the checks see it.
 #[derive(Clone, Copy)]
 pub struct Copy<'a> {
@@ -116,6 +127,9 @@ pub struct Process {
     snapshots_written: u64,
     sessions: BTreeMap<u64, Session>,
     effects: Vec<Effect>,
+    /// Real nanoseconds, for reports alone: nothing that a run does may follow from it.
+    stopwatch: Option<fn() -> u64>,
+    control_cost: ControlCost,
 }
 
 impl Process {
@@ -192,7 +206,35 @@ impl Process {
             snapshots_written: 0,
             sessions: BTreeMap::new(),
             effects: Vec::new(),
+            stopwatch: None,
+            control_cost: ControlCost::default(),
         })
+    }
+
+    /// Has the control plane's work measured by a clock that shows nanoseconds.
+    pub fn measure_control(&mut self, stopwatch: fn() -> u64) {
+        self.stopwatch = Some(stopwatch);
+    }
+
+    /// What the control plane has cost since the last call.
+    pub fn take_control_cost(&mut self) -> ControlCost {
+        std::mem::take(&mut self.control_cost)
+    }
+
+    fn control(&mut self, act: impl FnOnce(&mut ControlDriver<SimDisk>)) {
+        let Some(stopwatch) = self.stopwatch else { return act(&mut self.control) };
+        let began = stopwatch();
+        act(&mut self.control);
+        let took = stopwatch().saturating_sub(began);
+        let cost = &mut self.control_cost;
+        cost.calls += 1;
+        cost.total_ns += took;
+        cost.longest_ns = cost.longest_ns.max(took);
+    }
+
+    /// Whether this node is the coordinator.
+    pub fn is_coordinator(&self) -> bool {
+        self.control.is_coordinator()
     }
 
     /// Who it is.
@@ -222,7 +264,7 @@ impl Process {
             end_turn(shard, now);
             self.published.stamp(ShardId(at as u16), now);
         }
-        self.control.tick(now);
+        self.control(|control| control.tick(now));
         self.heart.tick(now, wall_ms);
         self.settle(now)
     }
@@ -237,7 +279,7 @@ impl Process {
     ) -> Result<(), String> {
         match envelope {
             Envelope::Beat(beat) => self.heart.beat(now, wall_ms, from, beat),
-            Envelope::Control(message) => self.control.message(now, from, message),
+            Envelope::Control(message) => self.control(|control| control.message(now, from, message)),
             Envelope::Shard(shard, to, message) => self.shard_message(now, from, shard, to, message),
         }
         self.settle(now)
@@ -444,7 +486,7 @@ impl Process {
             }
             for notice in std::mem::take(&mut self.heart.effects().notices) {
                 idle = false;
-                self.control.notice(now, notice);
+                self.control(|control| control.notice(now, notice));
             }
             for at in 0..self.shards.len() {
                 let effects = std::mem::take(self.shards[at].effects());
@@ -459,7 +501,7 @@ impl Process {
                 self.effects.extend(effects.replies.into_iter().map(|(t, reply)| Effect::Reply(t, reply)));
                 if !effects.changes.is_empty() {
                     idle = false;
-                    self.control.changes(now, effects.changes);
+                    self.control(|control| control.changes(now, effects.changes));
                 }
             }
             let effects = std::mem::take(self.control.effects());
@@ -482,7 +524,7 @@ impl Process {
             for (to, question, partitions) in effects.ask_tails {
                 idle = false;
                 let tails = self.shards.iter().flat_map(|shard| shard.tails(&partitions)).collect();
-                self.control.tails(now, to, question, tails);
+                self.control(|control| control.tails(now, to, question, tails));
             }
             if idle {
                 return Ok(());
@@ -500,6 +542,7 @@ impl Process {
                 map: shard.acting_map().clone(),
                 snapshots_free: 0,
                 evict: Duration::MAX,
+                ahead_bytes_max: 0,
             };
             shard.partitions().map(move |partition| Copy {
                 partition: usize::from(partition.id().0),

@@ -225,8 +225,9 @@ impl World {
         let keeping = if options.log_off { Keeping::OFF } else { drawn };
         let plan = Plan::draw(random.fork(), keeping);
         let mut shapes = Shapes::draw(seed);
+        let ahead = Ahead::draw(seed);
         let settings = (1..=MACHINES)
-            .map(|id| Arc::new(settings_of(id, copies, shards, keeping, shapes.replace_after)))
+            .map(|id| Arc::new(ahead.set(settings_of(id, copies, shards, keeping, shapes.replace_after))))
             .collect();
         let mut nodes: Vec<Node> = (0..NODES).map(|_| Node::new(Clock::draw(&mut random))).collect();
         nodes.extend((NODES..MACHINES).map(|_| Node::new(Clock::draw(&mut shapes.random))));
@@ -624,6 +625,29 @@ impl Node {
 fn seat(node: &Node, at: usize, now: Time) -> Option<Seat<'_>> {
     let process = node.process.as_ref()?;
     Some(Seat { node: at, process, now: node.clock.monotonic(now) })
+}
+
+/// What may be ordered, sent and passed on ahead of what is confirmed, in bytes: in some seeds no more than a few records, so that
+/// writes wait for room all the time.
+struct Ahead([u64; 3]);
+
+impl Ahead {
+    /// Drawn by itself, so that a seed has the same faults as before.
+    fn draw(seed: u64) -> Ahead {
+        let mut random = Random::new(seed ^ 0xb0d5_0000_0000_0000);
+        let tight = random.chance(400);
+        Ahead([(); 3].map(|()| if tight { random.pick(&[200, 800, 4000]) } else { 1 << 24 }))
+    }
+
+    fn set(&self, settings: Settings) -> Settings {
+        let [uncommitted, replication, forward] = self.0.map(ByteSize);
+        Settings {
+            uncommitted_bytes_max: uncommitted,
+            replication_ahead_bytes: replication,
+            forward_ahead_bytes: forward,
+            ..settings
+        }
+    }
 }
 
 fn settings_of(id: usize, copies: u64, shards: u16, keeping: Keeping, replace_after: u64) -> Settings {

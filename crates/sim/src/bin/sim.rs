@@ -1,11 +1,16 @@
-//! Runs seeds of the simulator: `sim --seed N [--trace]`, or `sim --seeds A..B [--jobs J]`.
+//! Runs seeds of the simulator: `sim --seed N [--trace]`, or `sim --seeds A..B [--jobs J]`; or clusters of growing sizes, to see what
+//! their work grows with: `sim --scale 5,10,20`.
 
-use sim::{Failure, Options, Summary, run};
+use rustix::time::{ClockId, clock_gettime};
+use sim::network::MS;
+use sim::scale_tables::tables;
+use sim::{Failure, Options, Summary, run, scale};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-const USAGE: &str = "usage: sim --seed N [--trace] | --seeds A..B [--jobs J] [--keep-going]";
+const USAGE: &str =
+    "usage: sim --seed N [--trace] | --seeds A..B [--jobs J] [--keep-going] | --scale NODES,NODES...";
 
 thread_local! {
     static SEED: Cell<u64> = const { Cell::new(0) };
@@ -83,7 +88,43 @@ fn show(seed: u64, summary: &Summary) {
     );
 }
 
+/// What this thread has had of the processor, in nanoseconds.
+fn processor_ns() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Runs clusters of these sizes, and prints what their work was. None: the sizes do not parse.
+fn scale(sizes: &str) -> Option<Result<(), String>> {
+    let sizes: Vec<usize> = sizes.split(',').map(|size| size.parse().ok()).collect::<Option<_>>()?;
+    let run = |coordinator_dies| -> Result<Vec<scale::Report>, String> {
+        let one = |&nodes: &usize| {
+            let report = scale::run(nodes, coordinator_dies, processor_ns)?;
+            let took: Vec<u64> = report.phases.iter().map(|figures| figures.took / MS).collect();
+            eprintln!("{nodes} nodes: {took:?} ms");
+            Ok(report)
+        };
+        sizes.iter().map(one).collect()
+    };
+    if sizes.iter().any(|nodes| !(3..=1000).contains(nodes)) {
+        return None;
+    }
+    let reports = run(false).and_then(|deaths| Ok((deaths, run(true)?)));
+    Some(reports.map(|(deaths, heads)| print!("{}", tables(&deaths, &heads))))
+}
+
 fn main() {
+    let words: Vec<String> = std::env::args().collect();
+    if let [_, word, sizes] = &words[..]
+        && word == "--scale"
+    {
+        match scale(sizes) {
+            Some(Ok(())) => return,
+            Some(Err(why)) => eprintln!("{why}"),
+            None => eprintln!("{USAGE}"),
+        }
+        std::process::exit(2);
+    }
     let Some(arguments) = arguments() else {
         eprintln!("{USAGE}");
         std::process::exit(2);
