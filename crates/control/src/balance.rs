@@ -230,42 +230,7 @@ fn plan(map: &ClusterMap) -> Vec<(PartitionId, NodeId)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use types::NodeSet;
-
-    fn set(nodes: &[u16]) -> NodeSet {
-        nodes.iter().copied().map(NodeId).collect()
-    }
-
-    /// Four nodes, and one partition on the first three, of which the first is primary.
-    fn cluster() -> ClusterMap {
-        let member = |id| Member {
-            id: NodeId(id),
-            incarnation: Incarnation(1),
-            directory: 1,
-            state: MemberState::Active,
-            shards: 1,
-            host: String::new(),
-            port: 0,
-            cluster_port: 0,
-            peer_port: 0,
-            weight: 1,
-            zone: String::new(),
-            draining: false,
-        };
-        let state = PartitionState {
-            epoch: Epoch(5),
-            primary_since: Epoch(3),
-            primary: Some(NodeId(1)),
-            in_sync: set(&[1, 2, 3]),
-            copies: set(&[1, 2, 3]),
-            ..PartitionState::default()
-        };
-        ClusterMap {
-            members: (1..=4).map(member).collect(),
-            partitions: vec![state],
-            ..ClusterMap::default()
-        }
-    }
+    use crate::small_map::{cluster, set};
 
     fn next(map: &ClusterMap, stopping: &[u16]) -> Option<u16> {
         let state = &map.partitions[0];
@@ -278,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_primary_whose_copy_goes_hands_over_once_all_that_stay_are_in_sync() {
-        let mut map = cluster();
+        let mut map = cluster(4);
         assert_eq!(next(&map, &[]), None, "nothing is to go");
         map.partitions[0].leaving = set(&[1]);
         assert_eq!(next(&map, &[]), Some(2));
@@ -292,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_node_that_drains_hands_over_to_one_that_does_not_and_has_the_least_to_do() {
-        let mut map = cluster();
+        let mut map = cluster(4);
         map.members[0].draining = true;
         assert_eq!(next(&map, &[]), Some(2));
         map.members[1].draining = true;

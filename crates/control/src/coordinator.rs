@@ -76,7 +76,8 @@ impl Coordinator {
         self.registrations.insert(registration.node, (registration, now));
     }
 
-    /// Nodes that are about to stop: nothing more is given to them.
+    /// Nodes that have said that they are about to stop, in this term: nothing more is given to them, though the map may not show
+    /// them as stopping yet.
     pub(crate) fn stopping(&self, map: &ClusterMap) -> BTreeSet<NodeId> {
         let is_current = |node, incarnation| map.member(node).is_some_and(|m| m.incarnation == incarnation);
         self.leaving.iter().filter(|&(&node, &inc)| is_current(node, inc)).map(|(&node, _)| node).collect()
@@ -160,7 +161,7 @@ pub fn tick(control: &mut Control, now: Instant) {
         control.coordinator.begin_term(term);
         control.coordinator.since = Some(now);
     }
-    if !control.is_settled() {
+    if !control.is_settled() || control.gives_lead() {
         return;
     }
     let mut commands = Vec::new();
@@ -244,7 +245,7 @@ fn reported_dead(control: &Control) -> BTreeMap<NodeId, Incarnation> {
     let majority = map.voters.len() / 2 + 1;
     let mut dead = BTreeMap::new();
     for (&node, voters) in &control.coordinator.reports {
-        let Some(member) = map.member(node).filter(|member| member.state == MemberState::Active) else {
+        let Some(member) = map.member(node).filter(|member| member.is_alive()) else {
             continue;
         };
         let stands = |&(&voter, &(incarnation, applied)): &(&NodeId, &(Incarnation, u64))| {

@@ -25,6 +25,9 @@ mod machine;
 pub mod message;
 mod moves;
 pub mod shape;
+#[cfg(test)]
+mod small_map;
+mod step_down;
 mod store;
 
 pub use command::Command;

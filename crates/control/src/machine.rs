@@ -9,7 +9,7 @@ use crate::frames::{FORMAT, Frame, Report, Restored, encode_frame};
 use crate::heart::{HeartInput, HeartNotice};
 use crate::message::{Change, Identity, MapChanges, Message, Order, Registration};
 use crate::store::LogStore;
-use placement::{ClusterMap, Member, MemberState};
+use placement::{ClusterMap, Member};
 use protobuf::Message as _;
 use raft::eraftpb::{Entry, Message as RaftMessage, MessageType};
 use raft::{RawNode, StateRole, Storage};
@@ -24,6 +24,8 @@ const TICK: Duration = Duration::from_millis(10);
 const HEARTBEAT_TICKS: usize = 5;
 /// Between two attempts of something that is repeated until it works.
 const REPEAT: Duration = Duration::from_millis(100);
+/// The same, of a node's word that it is about to stop.
+const LEAVE: Duration = Duration::from_millis(10);
 /// Entries kept before the log is cut behind a snapshot of the map.
 const ENTRIES_MAX: usize = 2048;
 /// Bytes of frames before the control file is written anew: on a full disk it lives on the room that it holds in reserve.
@@ -82,7 +84,7 @@ pub struct ControlEffects {
 pub struct Control {
     pub(crate) config: ControlConfig,
     pub(crate) map: Arc<ClusterMap>,
-    raft: Option<RawNode<LogStore>>,
+    pub(crate) raft: Option<RawNode<LogStore>>,
     pub(crate) coordinator: Coordinator,
     /// The term of the newest entry applied.
     pub(crate) applied_term: u64,
@@ -105,6 +107,9 @@ pub struct Control {
     forgot: bool,
     /// This node is about to stop, and orders no more.
     leaving: bool,
+    /// It does not lead any more, if it can be helped.
+    pub(crate) stepping_down: bool,
+    next_leave: Instant,
 }
 
 impl Control {
@@ -150,6 +155,8 @@ impl Control {
             bytes_kept: 0,
             forgot: false,
             leaving: false,
+            stepping_down: false,
+            next_leave: now,
         }
     }
 
@@ -198,7 +205,8 @@ impl Control {
     pub fn tick(&mut self, now: Instant) {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
-            if let Some(raft) = &mut self.raft {
+            let stands_for_none = self.stands_for_none();
+            if let Some(raft) = self.raft.as_mut().filter(|_| !stands_for_none) {
                 raft.tick();
             }
         }
@@ -206,14 +214,17 @@ impl Control {
             self.next_repeat = now + REPEAT;
             self.register(now);
             self.send_reports(now);
-            self.send_leave(now);
+            self.give_lead();
         }
+        self.send_leave(now);
         self.advance(now);
     }
 
     /// This node is about to stop: its shards have committed what they ordered and order no more.
     pub fn leave(&mut self, now: Instant) {
-        self.leaving = true;
+        if !std::mem::replace(&mut self.leaving, true) {
+            self.next_leave = now;
+        }
         self.send_leave(now);
         self.advance(now);
     }
@@ -224,7 +235,9 @@ impl Control {
     }
 
     fn send_leave(&mut self, now: Instant) {
-        if self.leaving && !self.has_left() {
+        // Requests wait for it, so it is said again soon: the coordinator may be too new to have heard it.
+        if self.leaving && !self.has_left() && now >= self.next_leave {
+            self.next_leave = now + LEAVE;
             self.tell_the_coordinator(now, Message::Leave(self.config.me.incarnation));
         }
     }
@@ -253,9 +266,7 @@ impl Control {
     pub fn heart(&mut self, now: Instant, notice: HeartNotice) {
         match notice {
             HeartNotice::Silent { node, incarnation, mark } => {
-                let alive = |member: &&Member| {
-                    member.incarnation == incarnation && member.state == MemberState::Active
-                };
+                let alive = |member: &&Member| member.incarnation == incarnation && member.is_alive();
                 if self.map.member(node).filter(alive).is_none() {
                     // Decided already: nothing will answer this one.
                     let cleared = vec![(node, mark)];
@@ -331,10 +342,12 @@ impl Control {
     /// Tells the voters that this node has started, until the map says so.
     fn register(&mut self, now: Instant) {
         let me = &self.config.me;
-        let known = self.map.member(me.node).is_some_and(|member| {
-            member.incarnation == me.incarnation && member.state == MemberState::Active
-        });
-        if known || self.is_removed() {
+        let known = self
+            .map
+            .member(me.node)
+            .is_some_and(|member| member.incarnation == me.incarnation && member.is_alive());
+        // Who is about to stop and is thought dead does not come back to life for that.
+        if known || self.is_removed() || self.leaving {
             return;
         }
         let registration = me.clone();
@@ -420,7 +433,7 @@ impl Control {
     }
 
     /// Takes in what has come, decides what follows from it, and takes that in.
-    fn advance(&mut self, now: Instant) {
+    pub(crate) fn advance(&mut self, now: Instant) {
         self.run_consensus();
         coordinator::tick(self, now);
         self.run_consensus();
@@ -578,7 +591,7 @@ impl Control {
             .members
             .iter()
             .chain(gone)
-            .filter(|member| member.state == MemberState::Active && member.id != self.config.me.node)
+            .filter(|member| member.is_alive() && member.id != self.config.me.node)
             .filter(|member| {
                 !self.map.voters.contains(&member.id) || !self.map.holds_vote(member.id, member.directory)
             })

@@ -215,6 +215,112 @@ fn a_dead_coordinator_costs_an_election_beside_the_grace() {
     assert!(took >= LEASE && took < Duration::from_millis(1000), "{took:?}");
 }
 
+/// The coordinator, and the two others.
+fn lead(group: &mut Group) -> (u16, [u16; 2]) {
+    let lead = group.node(1).control.coordinator().unwrap().0;
+    let others: Vec<u16> = (1..=3).filter(|&id| id != lead).collect();
+    (lead, [others[0], others[1]])
+}
+
+#[test]
+fn a_coordinator_that_stops_has_another_lead_before_it_ends() {
+    let mut group = Group::formed();
+    let (old, others) = lead(&mut group);
+    let (now, term) = (group.now, group.node(old).control.term());
+    group.node(old).control.step_down(now);
+    // Far less than an election takes to begin.
+    group.run_until("another node leads", Duration::from_millis(20), |group| {
+        group.node(old).control.has_stepped_down()
+            && others.iter().any(|&id| group.node(id).control.is_coordinator())
+    });
+    assert_eq!(group.node(old).control.term(), term + 1, "one election, which nobody contested");
+    let now = group.now;
+    group.node(old).control.leave(now);
+    group.run_until("its seats are passed on", Duration::from_millis(20), |group| {
+        group.node(old).control.has_left()
+    });
+    let now = group.now;
+    assert!(group.node(old).heart.lease_until() > now, "it serves what nobody else has");
+    // Even where it hears nobody it does not lead again.
+    group.run(Duration::from_secs(1));
+    for other in others {
+        group.cut.insert((other, old));
+    }
+    group.run(Duration::from_secs(2));
+    assert_eq!(group.node(others[0]).control.term(), term + 1, "nobody has stood for election");
+}
+
+#[test]
+fn a_lead_that_nobody_takes_over_is_kept_and_offered_again() {
+    let mut group = Group::formed();
+    let (old, [first, second]) = lead(&mut group);
+    // Both look alive, and neither hears it.
+    group.control_cut.extend([(old, first), (old, second)]);
+    let now = group.now;
+    group.node(old).control.step_down(now);
+    group.run(Duration::from_millis(50));
+    assert!(!group.node(old).control.has_stepped_down() && group.node(old).control.is_coordinator());
+    group.control_cut.clear();
+    group.run_until("another node leads", Duration::from_secs(2), |group| {
+        group.node(old).control.has_stepped_down()
+            && [first, second].iter().any(|&id| group.node(id).control.is_coordinator())
+    });
+}
+
+#[test]
+fn with_no_other_voter_alive_there_is_nobody_to_lead() {
+    let mut group = Group::formed();
+    let (old, others) = lead(&mut group);
+    for id in others {
+        let now = group.now;
+        group.node(id).control.leave(now);
+        group.run(Duration::from_millis(50));
+        assert_eq!(group.node(old).control.map().member(NodeId(id)).unwrap().state, MemberState::Stopping);
+    }
+    let now = group.now;
+    group.node(old).control.step_down(now);
+    assert!(group.node(old).control.has_stepped_down(), "both others are about to stop: it waits for nobody");
+}
+
+#[test]
+fn a_node_that_has_left_is_given_nothing_while_it_lives_and_is_welcome_when_it_starts_again() {
+    let mut group = Group::formed();
+    let (coordinator, [gone, other]) = lead(&mut group);
+    let now = group.now;
+    group.node(gone).control.leave(now);
+    group.run_until("it has left", Duration::from_millis(50), |group| group.node(gone).control.has_left());
+    let joins = |group: &mut Group| {
+        let now = group.now;
+        let map = group.node(other).control.map().clone();
+        let start = map.member(NodeId(gone)).unwrap().incarnation;
+        for (partition, state) in
+            map.each_partition().filter(|(_, state)| state.copies.contains(NodeId(gone)))
+        {
+            let primary = state.primary.unwrap();
+            let (node, kind) = (NodeId(gone), ChangeKind::Join);
+            let change = Change { partition, epoch: state.epoch, primary, node, incarnation: start, kind };
+            group.node(primary.0).control.changes(now, vec![change]);
+        }
+        group.run(Duration::from_millis(50));
+        let map = group.node(other).control.map().clone();
+        map.partitions.iter().filter(|state| state.in_sync.contains(NodeId(gone))).count()
+    };
+    assert_eq!(joins(&mut group), 0);
+    // Nor does another coordinator take it in, which has not heard its word.
+    let now = group.now;
+    group.node(coordinator).control.step_down(now);
+    group.run(Duration::from_millis(50));
+    assert_ne!(lead(&mut group).0, coordinator);
+    assert_eq!(joins(&mut group), 0);
+    let file = group.node(gone).file.clone();
+    let now = group.now;
+    group.nodes[usize::from(gone - 1)] = Some(start(gone, file, now));
+    group.run_until("it is back", Duration::from_secs(2), |group| {
+        group.node(other).control.map().is_active(NodeId(gone))
+    });
+    assert!(joins(&mut group) > 0, "its next start joins");
+}
+
 #[test]
 fn one_voter_that_hears_nothing_of_a_node_cannot_depose_it_and_grants_again_once_released() {
     let mut group = Group::formed();

@@ -227,6 +227,7 @@ impl<D: Disk> ControlDriver<D> {
         ShardCounters::set(&figures.is_coordinator, u64::from(self.control.is_coordinator()));
         ShardCounters::set(&figures.map_version, self.control.map().version);
         ShardCounters::set(&figures.lacks_room, u64::from(!self.has_room));
+        ShardCounters::set(&figures.stepped_down, u64::from(self.control.has_stepped_down()));
         if self.control.has_left() && figures.left_at.load(Ordering::Relaxed) == 0 {
             figures.left_at.store(self.control.map().version, Ordering::Release);
         }
@@ -321,6 +322,18 @@ impl<D: Disk> ControlDriver<D> {
     pub fn hand_over(&mut self, now: Instant, partition: PartitionId, heir: NodeId) {
         self.control.hand_over(now, partition, heir);
         self.settle();
+    }
+
+    /// This node is about to stop: another is to be the coordinator.
+    pub fn step_down(&mut self, now: Instant) {
+        self.control.step_down(now);
+        self.settle();
+        self.publish(now);
+    }
+
+    /// Whether another is, or nobody else can be.
+    pub fn has_stepped_down(&self) -> bool {
+        self.control.has_stepped_down()
     }
 
     /// This node is about to stop: its shards order no more.

@@ -244,6 +244,8 @@ counters! {
     coordinator_changes,
     /// The version of the newest map that this node knows.
     map_version,
+    /// 1 where this node is about to stop and is not the coordinator, or nobody else can be.
+    stepped_down,
     /// The version of the map by which nobody waits for this node, which is about to stop; 0 before.
     left_at,
     /// 1 where the control file could not get all of the room that it holds in reserve.

@@ -4,7 +4,7 @@ use crate::account::AtHand;
 use crate::host::NodeHost;
 use crate::published::ShardCounters;
 use crate::run::{Origin, Outcome, OwnedTask, Parked, Task};
-use crate::shard::{Answer, Shard, Ticket};
+use crate::shard::{Answer, SETTLING, SETTLING_PARTING, Shard, Ticket};
 use command::{
     Command, CommandError, Door, Flags, Handler, KeySpec, Over, Reply, Session, resolve, resolve_from,
 };
@@ -258,7 +258,7 @@ impl Shard {
     /// The redirection for a key of another node, at the door for cluster-aware clients (rule 19).
     fn moved(&self, id: PartitionId, task: &Task<'_>) -> Option<CommandError> {
         let (node, _, _) = self.primary_of(id).filter(|_| task.redirects)?;
-        if node == self.config.identity.node || self.moved_at.contains_key(&id) {
+        if node == self.config.identity.node || self.passes_on(id) {
             return None;
         }
         if task.is_stale_read() && self.has_backup(id) {
@@ -273,6 +273,12 @@ impl Shard {
             slot: slot.0,
             address: format!("{}:{}", member.host, member.cluster_port),
         })
+    }
+
+    /// Whether requests for this partition are passed on though another node's are redirected: it moved a moment ago.
+    fn passes_on(&self, id: PartitionId) -> bool {
+        let settling = if self.parting { SETTLING_PARTING } else { SETTLING };
+        self.moved_at.get(&id).is_some_and(|at| self.context.now.since(*at) < settling)
     }
 
     /// Whether this node, on whatever shard, holds an in-sync copy.

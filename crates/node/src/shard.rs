@@ -28,6 +28,8 @@ const SNAPSHOTS_MAX: usize = 8;
 /// For this long after a partition got another primary its requests are passed on also at the door for cluster-aware
 /// clients: nodes learn of it at different moments, and redirections could go round in circles.
 pub(crate) const SETTLING: Duration = Duration::from_secs(1);
+/// The same, where the node lets its clients go: as long as it takes until all nodes have the map.
+pub(crate) const SETTLING_PARTING: Duration = Duration::from_millis(100);
 /// How often a shard's figures are published.
 const COUNT: Duration = Duration::from_millis(100);
 /// Between two looks at the copies for the statistics.
@@ -144,6 +146,8 @@ pub struct Shard {
     pub(crate) durability: Durability,
     /// The node is about to stop.
     retiring: bool,
+    /// It has handed over, and lets its clients go.
+    pub(crate) parting: bool,
     /// Turns whose entries are on their way to the disk, oldest first: what they reach to, and what else they touch.
     undurable: VecDeque<(u64, Vec<Tail>, Vec<PartitionId>)>,
     pub(crate) snapshots: Snapshots,
@@ -210,6 +214,7 @@ impl Shard {
             hasher,
             durability,
             retiring: false,
+            parting: false,
             undurable: VecDeque::new(),
             snapshots: Snapshots::default(),
             table_bytes: 0,
@@ -445,6 +450,12 @@ impl Shard {
         for partition in self.partitions.iter_mut() {
             partition.retire();
         }
+    }
+
+    /// The node has handed over what others can take over, and lets its clients go. Cluster-aware ones are told where to go instead
+    /// sooner than usual.
+    pub fn part(&mut self) {
+        self.parting = true;
     }
 
     /// Does a little of what has to be done beside requests: a step of a request over all partitions, and a slice of

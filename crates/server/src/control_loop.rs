@@ -107,6 +107,7 @@ impl<M: ControlMachine> ControlLoop<M> {
                     }
                 }
                 Mail::Tails(to, question, tails) => self.gather(now, to, question, tails),
+                Mail::StepDown => self.machine.step_down(now),
                 Mail::Leave => self.machine.leave(now),
                 Mail::Stop => return false,
                 _ => debug_assert!(false, "a letter that is not for the control plane"),
@@ -165,8 +166,8 @@ impl<M: ControlMachine> ControlLoop<M> {
                     Ok(Place::Removed) if std::mem::replace(&mut self.removed, true) => {}
                     Ok(Place::Removed) => {
                         info!("this node holds nothing, and is no member of the cluster any more: it stops");
-                        // In order, as when an operator asks for it; there is nothing to hand over.
-                        let _ = kill_process(getpid(), Signal::INT);
+                        // In order, as when an operator asks for it: its clients are let go.
+                        let _ = kill_process(getpid(), Signal::TERM);
                     }
                     Err(why) => {
                         error!("the node stops: {why}");

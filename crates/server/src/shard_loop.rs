@@ -13,6 +13,7 @@ use crate::link::{Links, is_link};
 use crate::log_thread::LogFeed;
 use crate::machine::{Effects, ShardMachine};
 use crate::mailbox::Mailbox;
+use crate::parting::Parting;
 use crate::ring::{Completion, Ring};
 use crate::stats::ShardStats;
 use crate::threads::{Mail, Threads};
@@ -43,8 +44,6 @@ pub const SCRATCH_BYTES: usize = 64 * 1024;
 /// What is kept for a connection is not counted anew for so few bytes.
 const SMALL_WEIGHT: usize = 64 * 1024;
 const SWEEP: Duration = Duration::from_secs(1);
-/// How long a stopping shard waits for the replies that it owes.
-const STOP_GRACE: Duration = Duration::from_secs(1);
 const EVENTS: usize = 1024;
 /// After so many bytes more that clients have it keep, a shard looks at what all shards keep.
 const LOOK_EVERY_BYTES: u64 = 1024 * 1024;
@@ -120,7 +119,10 @@ pub struct ShardLoop<M> {
     /// When the last turn ended.
     ended_at: Instant,
     next_sweep: Instant,
-    stop_at: Option<Instant>,
+    /// Clients are let go, and all of them by then.
+    part_until: Option<Instant>,
+    parting: Parting,
+    stops: bool,
 }
 
 /// Connections by place. A place is used again under another generation, so that a late reply meets nobody.
@@ -200,7 +202,9 @@ impl<M: ShardMachine> ShardLoop<M> {
             woke_at: now,
             ended_at: now,
             next_sweep: now + SWEEP,
-            stop_at: None,
+            part_until: None,
+            parting: Parting::default(),
+            stops: false,
         }
     }
 
@@ -335,7 +339,7 @@ impl<M: ShardMachine> ShardLoop<M> {
     }
 
     fn is_stopped(&self) -> bool {
-        self.stop_at.is_some_and(|at| self.connections.count == 0 || clock::now() >= at)
+        self.stops && self.parting.is_over()
     }
 
     fn turn(&mut self, events: &Events) {
@@ -416,7 +420,8 @@ impl<M: ShardMachine> ShardLoop<M> {
                     self.parts.machine.snapshot_done(partition, written);
                 }
                 Mail::Retire => self.parts.machine.retire(now),
-                Mail::Stop => self.begin_stop(now),
+                Mail::Part(until) => self.begin_parting(until),
+                Mail::Stop => self.stops = true,
                 Mail::ClientOrder(from, number, order) => {
                     let answer = self.carry_out_order(now, None, &order);
                     if let Some(post) = self.parts.threads.post(Endpoint::Shard(from)) {
@@ -434,7 +439,7 @@ impl<M: ShardMachine> ShardLoop<M> {
     }
 
     fn welcome(&mut self, now: Instant, stream: std::net::TcpStream, door: Door) {
-        if self.stop_at.is_some() {
+        if self.part_until.is_some() {
             self.parts.clients.leave();
             return;
         }
@@ -604,6 +609,7 @@ impl<M: ShardMachine> ShardLoop<M> {
             self.parts.machine.tick(now);
             self.parts.links.tick(now);
             self.parts.stats.links(self.parts.links.waiting_bytes(), self.parts.links.drops());
+            self.go_on_parting(now);
         }
         self.work.run(now, &mut self.parts.machine, &self.parts.freer);
         self.parts.machine.flush(now);
@@ -689,6 +695,7 @@ impl<M: ShardMachine> ShardLoop<M> {
             place.is_dirty = false;
             let Some(connection) = &mut place.connection else { continue };
             let counts = connection.take_counts();
+            connection.part_with_reply(now);
             let alive = match &mut self.ring {
                 None => connection.write(now),
                 Some(ring) => ring.serve(connection),
@@ -703,6 +710,9 @@ impl<M: ShardMachine> ShardLoop<M> {
                 self.close(at);
             } else if connection.is_finished() {
                 let _ = connection.shut_down();
+                if self.part_until.is_some() {
+                    self.parting.keep(now, connection.stream());
+                }
                 self.close(at);
             } else {
                 if connection.is_runnable() && !place.is_runnable {
@@ -746,11 +756,30 @@ impl<M: ShardMachine> ShardLoop<M> {
         self.parts.stats.connections(self.connections.count);
     }
 
-    fn begin_stop(&mut self, now: Instant) {
-        self.stop_at = Some(now + STOP_GRACE);
+    /// The node stops: clients are let go.
+    fn begin_parting(&mut self, until: Instant) {
+        self.part_until = Some(until);
+        self.parts.machine.part();
+        for place in &mut self.connections.places {
+            if let Some(connection) = &mut place.connection {
+                connection.part();
+            }
+        }
+        // At once, where there is no patience.
+        self.next_tick = self.woke_at;
+    }
+
+    fn go_on_parting(&mut self, now: Instant) {
+        let Some(until) = self.part_until else { return };
+        self.parting.tick(now, &mut self.scratch);
         for at in 0..self.connections.places.len() {
-            if let Some(connection) = &mut self.connections.places[at].connection {
+            let Some(connection) = &mut self.connections.places[at].connection else { continue };
+            if now >= until {
                 connection.finish();
+            } else {
+                connection.part_if_quiet(now);
+            }
+            if connection.is_closing() {
                 self.touch(at);
             }
         }

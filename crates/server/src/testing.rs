@@ -132,6 +132,7 @@ impl ShardMachine for FakeShard {
         Preview::default()
     }
     fn retire(&mut self, _: Instant) {}
+    fn part(&mut self) {}
     fn take_log(&mut self, _: &mut Vec<u8>) -> Option<u64> {
         None
     }
@@ -228,6 +229,7 @@ pub struct FakeControl {
 }
 
 impl ControlMachine for FakeControl {
+    fn step_down(&mut self, _: Instant) {}
     fn leave(&mut self, _: Instant) {}
 
     fn tick(&mut self, _: Instant) {}

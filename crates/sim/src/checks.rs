@@ -8,6 +8,7 @@ pub mod leases;
 pub mod maps;
 pub mod moves;
 pub mod one_primary;
+pub mod stopping;
 pub mod tables;
 
 use crate::history::Time;
@@ -65,6 +66,7 @@ impl Checks {
         if let Some((before, after)) = &newer {
             leases::check(before, after, seats)?;
             self.moves.look(before, after)?;
+            stopping::check(before, after)?;
         }
         if shards {
             self.one_primary.look(&seat);

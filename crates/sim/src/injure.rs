@@ -16,6 +16,8 @@ const DISK_MAX: u64 = 6_000 * MS;
 const BLACKOUT_GAP: u64 = 4_000 * MS;
 /// So long after the last fault nothing follows from it any more.
 const CALM: u64 = 1_500 * MS;
+/// How long a node that stops waits at most for another coordinator.
+const STEP_DOWN_MAX: u64 = 1_000 * MS;
 /// Between two attempts to start a process whose disk is full or fails.
 const START_RETRY: u64 = 500 * MS;
 
@@ -196,7 +198,9 @@ impl World {
         self.trace.event(self.now, &[24, node as u64], || format!("node {} is told to stop", node + 1));
         let start = self.nodes[node].start;
         if patience > 0 {
-            self.at_node(node, true, |process, own, _| process.retire(own))?;
+            self.nodes[node].retires_at = self.now + STEP_DOWN_MAX.min(patience / 2);
+            self.nodes[node].led = self.nodes[node].process.as_ref().is_some_and(Process::is_coordinator);
+            self.at_node(node, true, |process, own, _| process.step_down(own))?;
         }
         self.schedule(self.now, Event::Mend(Mend::Stop(node, start, self.now + patience)));
         Ok(())
@@ -213,6 +217,13 @@ impl World {
             }
             self.start_later(node);
             return Ok(());
+        }
+        let is_late = self.now >= self.nodes[node].retires_at;
+        if self.nodes[node].process.as_ref().is_some_and(|process| is_late || process.has_stepped_down()) {
+            let gave = self.nodes[node].process.as_ref().is_some_and(|process| !process.is_coordinator());
+            self.leads_given += u64::from(std::mem::take(&mut self.nodes[node].led) && gave);
+            // Again and again does no harm.
+            self.at_node(node, true, |process, own, _| process.retire(own))?;
         }
         if self.nodes[node].process.as_ref().is_some_and(Process::is_retired) {
             self.at_node(node, true, |process, own, _| process.leave(own))?;

@@ -402,7 +402,23 @@ impl Process {
         self.snapshots_written
     }
 
-    /// It is to stop soon, and hands over what others can take over: first what is under way is committed.
+    /// It is to stop soon: first another node is to be the coordinator.
+    pub fn step_down(&mut self, now: Instant) -> Result<(), String> {
+        self.control.step_down(now);
+        self.settle(now)
+    }
+
+    /// Whether another is, or nobody else can be.
+    pub fn has_stepped_down(&self) -> bool {
+        self.control.has_stepped_down()
+    }
+
+    /// Whether it is the coordinator.
+    pub fn is_coordinator(&self) -> bool {
+        self.control.is_coordinator()
+    }
+
+    /// It hands over what others can take over: first what is under way is committed.
     pub fn retire(&mut self, now: Instant) -> Result<(), String> {
         for shard in &mut self.shards {
             shard.retire(now);

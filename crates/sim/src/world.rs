@@ -88,6 +88,8 @@ pub struct Summary {
     pub reigns: u64,
     /// How often a primary handed over to its heir.
     pub hand_overs: u64,
+    /// How often a coordinator that was told to stop had another node lead first.
+    pub leads_given: u64,
     /// Whether processes were killed though they held the last copy of something.
     pub reckless: bool,
     /// Partitions of which every copy was lost.
@@ -144,6 +146,9 @@ pub(crate) struct Node {
     pub power_lost: bool,
     /// Whether its last process ended in order.
     pub stopped: bool,
+    /// Told to stop: when it hands over even if it is still the coordinator, and whether it was.
+    pub retires_at: Time,
+    pub led: bool,
     /// Whether its last process began with all that the one before had acknowledged.
     pub whole: bool,
     /// Until when all that each shard has for its log was durable, as last seen.
@@ -200,6 +205,7 @@ pub struct World {
     settings: Vec<Arc<Settings>>,
     pub(crate) shards: u16,
     pub(crate) faults: usize,
+    pub(crate) leads_given: u64,
     /// What cuts hold back, by sender and receiver.
     pub(crate) held: BTreeMap<(usize, usize), Vec<Event>>,
     pub(crate) healed: bool,
@@ -271,6 +277,7 @@ impl World {
             settings,
             shards,
             faults: 0,
+            leads_given: 0,
             held: BTreeMap::new(),
             healed: false,
             mended: None,
@@ -610,6 +617,8 @@ impl Node {
             disk_takes: 0,
             power_lost: false,
             stopped: false,
+            retires_at: 0,
+            led: false,
             whole: true,
             synced_at: Vec::new(),
             process: None,

@@ -2,7 +2,7 @@
 //! given up that can be made again.
 //!
 //! `types::planted::Bug::MissesNoSnapshot` is found by it:
-//! `cargo test --release -p annulet-sim --features planted --test expected_snapshots`
+//! `cargo test --profile campaign -p annulet-sim --features planted --test expected_snapshots`
 
 use node::look::{self, Severity};
 use node::recover::{Opened, RecoverConfig, open_shard, shard_directory};

@@ -40,6 +40,8 @@ pub enum Bug {
     ServesAfterRelease,
     /// The control plane's file holds no room in reserve for a full disk (rule 16).
     HoldsNoRoom,
+    /// A node that is about to stop, and has handed over, is given seats again (rule 10).
+    GivesToStopping,
     /// A shard's log does not sync its directory after it has made a segment.
     SkipsDirSync,
     /// A shard's log takes a failed sync for one that may be tried again.
@@ -51,7 +53,7 @@ pub enum Bug {
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 17] = [
+pub const BUGS: [Bug; 18] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -69,6 +71,7 @@ pub const BUGS: [Bug; 17] = [
     Bug::DropsBeforeFilled,
     Bug::ServesAfterRelease,
     Bug::HoldsNoRoom,
+    Bug::GivesToStopping,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.

@@ -68,7 +68,7 @@ fn report(failure: &Failure) {
 
 fn show(seed: u64, summary: &Summary) {
     println!(
-        "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} faults, {} reigns, {} hand-overs, \
+        "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} faults, {} reigns, {} hand-overs and {} of the lead, \
          {} changes of shape with {} copies moved, \
          {} partitions lost, whole again after {} ms, hash {:016x}",
         summary.events,
@@ -80,6 +80,7 @@ fn show(seed: u64, summary: &Summary) {
         summary.faults,
         summary.reigns,
         summary.hand_overs,
+        summary.leads_given,
         summary.shapes,
         summary.moved,
         summary.lost,
