@@ -413,11 +413,6 @@ impl Process {
         self.control.has_stepped_down()
     }
 
-    /// Whether it is the coordinator.
-    pub fn is_coordinator(&self) -> bool {
-        self.control.is_coordinator()
-    }
-
     /// It hands over what others can take over: first what is under way is committed.
     pub fn retire(&mut self, now: Instant) -> Result<(), String> {
         for shard in &mut self.shards {
