@@ -14,7 +14,7 @@ use crate::command::{
 use crate::machine::Control;
 use crate::message::{Change, Message, Order, Registration};
 use crate::moves::{self, Moves};
-use placement::{ChangeKind, ClusterMap, MemberState, PlanNode};
+use placement::{ClusterMap, MemberState, PlanNode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use types::{Epoch, Incarnation, Instant, NodeId, PartitionId, Position};
@@ -47,7 +47,7 @@ pub struct Coordinator {
     pub(crate) orders: Vec<Order>,
     /// Where copies should be.
     pub(crate) moves: Moves,
-    /// Who is about to stop.
+    /// Who says that it is about to stop; the map shows it from the next entry on.
     leaving: BTreeMap<NodeId, Incarnation>,
     /// Which primaries are to hand over.
     pub(crate) balance: Balance,
@@ -74,13 +74,6 @@ impl Coordinator {
     /// A node says that it has started. Kept also while this node does not lead: it may soon.
     pub fn register(&mut self, now: Instant, registration: Registration) {
         self.registrations.insert(registration.node, (registration, now));
-    }
-
-    /// Nodes that have said that they are about to stop, in this term: nothing more is given to them, though the map may not show
-    /// them as stopping yet.
-    pub(crate) fn stopping(&self, map: &ClusterMap) -> BTreeSet<NodeId> {
-        let is_current = |node, incarnation| map.member(node).is_some_and(|m| m.incarnation == incarnation);
-        self.leaving.iter().filter(|&(&node, &inc)| is_current(node, inc)).map(|(&node, _)| node).collect()
     }
 
     fn begin_term(&mut self, term: u64) {
@@ -432,11 +425,5 @@ fn longest(tails: &BTreeMap<PartitionId, BTreeMap<NodeId, Position>>) -> Vec<(Pa
 fn change(control: &mut Control, commands: &mut Vec<Command>) {
     let map = control.map.clone();
     let changes = std::mem::take(&mut control.coordinator.changes);
-    // Who is about to stop is not taken in again, though it holds everything, and takes nothing over.
-    let stopping = control.coordinator.stopping(&map);
-    let gives = |c: &Change| matches!(c.kind, ChangeKind::Join | ChangeKind::Release);
-    let leaves = |c: &Change| gives(c) && stopping.contains(&c.node);
-    commands.extend(
-        changes.into_values().filter(|c| is_valid_change(&map, c) && !leaves(c)).map(Command::Change),
-    );
+    commands.extend(changes.into_values().filter(|c| is_valid_change(&map, c)).map(Command::Change));
 }

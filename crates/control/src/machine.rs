@@ -206,8 +206,11 @@ impl Control {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             let stands_for_none = self.stands_for_none();
-            if let Some(raft) = self.raft.as_mut().filter(|_| !stands_for_none) {
-                raft.tick();
+            match &mut self.raft {
+                // Time passes all the same: once the leader has been silent for long it votes for another.
+                Some(raft) if stands_for_none => raft.raft.election_elapsed += 1,
+                Some(raft) => _ = raft.tick(),
+                None => {}
             }
         }
         if now >= self.next_repeat {

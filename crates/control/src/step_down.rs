@@ -33,7 +33,7 @@ impl Control {
         self.raft.as_ref().is_some_and(|raft| raft.raft.lead_transferee.is_some())
     }
 
-    /// Whether its clock for elections stands still.
+    /// Whether it stands for election no more, though it votes.
     pub(crate) fn stands_for_none(&self) -> bool {
         self.stepping_down && !self.leads()
     }

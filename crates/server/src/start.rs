@@ -3,7 +3,6 @@
 use crate::address_book::AddressBook;
 use crate::buffers::ClientBuffers;
 use crate::client_ports::{ClientCount, ClientPorts, ClientPortsStop, listen};
-use crate::clock;
 use crate::control_loop::ControlLoop;
 use crate::data::{self, DataFile};
 use crate::directory::Directory;

@@ -28,8 +28,11 @@ impl Connection {
 
     /// Ends it with the reply that is about to be written, if it has nothing else to do.
     pub fn part_with_reply(&mut self, now: Instant) {
+        if !self.parts || self.output.unsent() == 0 {
+            return;
+        }
         let pipelines = self.pipelined_at.is_some_and(|at| now.since(at) < PIPELINES);
-        if self.parts && self.output.unsent() > 0 && !pipelines && self.is_at_rest() {
+        if !pipelines && self.is_at_rest() {
             // The reply's last segment waits for the end of the connection, to carry it along.
             let _ = set_tcp_cork(&self.stream, true);
             self.finish();
