@@ -1,7 +1,7 @@
 //! One node's copy of one partition: what it holds in every role, how the map changes its role, and how requests
 //! run on it.
 
-use crate::backup::Backup;
+use crate::backup::{Backup, InTransfer};
 use crate::log_turn::{NewRecord, Tail};
 use crate::message::{Message, Sender};
 use crate::primary::Primary;
@@ -77,6 +77,8 @@ pub struct Partition<W> {
     pub(crate) on_disk: bool,
     /// A copy that came back from its disk shows what counts only once this is committed.
     pub(crate) unsettled: Option<Lsn>,
+    /// The transfer that such a copy, or one that came back half filled, is of; until the map gives it a role.
+    pub(crate) came_back_in: Option<InTransfer>,
 }
 
 impl<W> Partition<W> {
@@ -103,6 +105,7 @@ impl<W> Partition<W> {
             durable: Lsn(0),
             on_disk: false,
             unsettled: None,
+            came_back_in: None,
         }
     }
 
@@ -218,7 +221,8 @@ impl<W> Partition<W> {
 
     /// Whether a snapshot is being taken in, or what it shows is not committed yet.
     pub fn is_incomplete(&self) -> bool {
-        self.unsettled.is_some() || matches!(&self.role, Role::Backup(backup) if !backup.is_complete())
+        let came_back_so = self.unsettled.is_some() || self.came_back_in.is_some();
+        came_back_so || matches!(&self.role, Role::Backup(backup) if !backup.is_complete())
     }
 
     /// What it can do with a request now.
@@ -539,9 +543,11 @@ impl<W> Partition<W> {
     }
 
     fn become_primary(&mut self, context: &Context, state: &PartitionState, log: &mut LogTurn) {
-        if let Role::Backup(backup) = &self.role
-            && backup.is_filling()
-        {
+        let is_filling = match &self.role {
+            Role::Backup(backup) => backup.is_filling(),
+            _ => self.came_back_in.take().is_some() && self.unsettled.is_none(),
+        };
+        if is_filling {
             // Only an operator's acceptance of loss promotes a copy that is half filled: nothing whole is left.
             self.wipe(log);
         }
@@ -585,6 +591,7 @@ impl<W> Partition<W> {
         self.life += 1;
         self.durable = Lsn(0);
         self.unsettled = None;
+        self.came_back_in = None;
         let hasher = self.table.hasher();
         self.table = Table::new(hasher);
         self.uncommitted = Uncommitted::default();
@@ -604,7 +611,7 @@ impl<W> Partition<W> {
             Message::Append(append) => self.on_append(from, append, out),
             Message::Chunk(chunk) => self.on_chunk(from, chunk, out),
             Message::Appended(appended) => self.on_appended(context, from, appended),
-            Message::ChunkStored(stored) => self.on_chunk_stored(context, from, stored),
+            Message::ChunkStored(stored) => self.on_chunk_stored(context, from, stored, out),
             // Requests are the node's.
             Message::Forward(_) | Message::Forwarded(_) => {}
         }

@@ -38,6 +38,12 @@ pub(crate) enum Mend {
     HurtDisk(usize),
 }
 
+/// Adds what a process has counted of transfers.
+pub(crate) fn add(transfers: &mut [u64; 2], process: Option<&Process>) {
+    let counted = process.map_or([0; 2], Process::transfers);
+    transfers.iter_mut().zip(counted).for_each(|(sum, more)| *sum += more);
+}
+
 impl World {
     /// One fault.
     pub(crate) fn injure(&mut self) -> Result<(), String> {
@@ -272,7 +278,7 @@ impl World {
 
     /// Whether every partition that a node holds in sync has another in-sync copy that runs; or whatever dies comes back with
     /// all that it had acknowledged.
-    fn may_kill(&self, node: usize, death: Death) -> bool {
+    pub(crate) fn may_kill(&self, node: usize, death: Death) -> bool {
         let id = NodeId(node as u16 + 1);
         let map = self.checks.maps.newest();
         if self.nodes[node].process.is_none() {
@@ -293,9 +299,10 @@ impl World {
             .all(|state| state.epoch.0 == 0 || state.in_sync.without(state.leaving).iter().any(runs))
     }
 
-    fn kill(&mut self, index: usize, death: Death) {
+    pub(crate) fn kill(&mut self, index: usize, death: Death) {
         let node = &mut self.nodes[index];
         let mut process = node.process.take();
+        add(&mut self.transfers, process.as_ref());
         node.inbox.clear();
         node.pauses = 0;
         match death {

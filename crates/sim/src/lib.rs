@@ -15,6 +15,7 @@
 //! cargo run --release -p annulet-sim --bin sim -- --seed 17 --trace
 //! ```
 
+mod breaks;
 pub mod checks;
 pub mod client;
 pub mod clock;

@@ -63,6 +63,8 @@ pub struct Start {
     pub settings: Arc<Settings>,
     /// How many shards it has.
     pub shards: u16,
+    /// How large the chunks of snapshots are that it sends, in bytes.
+    pub chunk_bytes: usize,
     /// Its disk.
     pub disk: SimDisk,
     /// Any random number.
@@ -121,7 +123,7 @@ pub struct Process {
 impl Process {
     /// Starts a process on what its disk has kept.
     pub fn start(start: Start) -> Result<Process, String> {
-        let Start { settings, shards, disk, seed, now, wall_ms, again, kept } = start;
+        let Start { settings, shards, chunk_bytes, disk, seed, now, wall_ms, again, kept } = start;
         let directory = Path::new(DIRECTORY);
         storage::Disk::create_dir_all(&disk, directory).map_err(|error| error.to_string())?;
         let published = Arc::new(Published::new(shards));
@@ -163,6 +165,7 @@ impl Process {
                     shard: ShardId(shard),
                     shards,
                     hash_seed: seed,
+                    chunk_bytes,
                     published: published.clone(),
                 })
             })
@@ -360,6 +363,16 @@ impl Process {
         self.snapshots_written
     }
 
+    /// How many transfers of snapshots its primaries have begun, and how many went on after a break.
+    pub fn transfers(&self) -> [u64; 2] {
+        let shards = self.published.shards();
+        let sum = |counter: fn(&node::ShardCounters) -> u64| shards.iter().map(counter).sum();
+        [
+            sum(|shard| shard.snapshots_begun.load(Ordering::Relaxed)),
+            sum(|shard| shard.snapshots_gone_on.load(Ordering::Relaxed)),
+        ]
+    }
+
     /// It is to stop soon, and hands over what others can take over: first what is under way is committed.
     pub fn retire(&mut self, now: Instant) -> Result<(), String> {
         for shard in &mut self.shards {
@@ -499,6 +512,7 @@ impl Process {
                 clock_ms: self.published.clock_ms(now),
                 map: shard.acting_map().clone(),
                 snapshots_free: 0,
+                chunk_bytes: 0,
                 evict: Duration::MAX,
             };
             shard.partitions().map(move |partition| Copy {

@@ -38,6 +38,8 @@ pub enum Bug {
     DropsBeforeFilled,
     /// A primary serves on after it has released its partition to another (rule 10).
     ServesAfterRelease,
+    /// A transfer goes on one chunk too far after a break (rule 9).
+    ResumesTooFar,
     /// A shard's log does not sync its directory after it has made a segment.
     SkipsDirSync,
     /// A shard's log takes a failed sync for one that may be tried again.
@@ -47,7 +49,7 @@ pub enum Bug {
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 16] = [
+pub const BUGS: [Bug; 17] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -64,6 +66,7 @@ pub const BUGS: [Bug; 16] = [
     Bug::SnapshotAhead,
     Bug::DropsBeforeFilled,
     Bug::ServesAfterRelease,
+    Bug::ResumesTooFar,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.

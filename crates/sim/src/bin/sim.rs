@@ -63,7 +63,7 @@ fn report(failure: &Failure) {
 
 fn show(seed: u64, summary: &Summary) {
     println!(
-        "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} faults, {} reigns, {} hand-overs, \
+        "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} transfers ({} gone on), {} faults, {} reigns, {} hand-overs, \
          {} changes of shape with {} copies moved, \
          {} partitions lost, whole again after {} ms, hash {:016x}",
         summary.events,
@@ -72,6 +72,8 @@ fn show(seed: u64, summary: &Summary) {
         summary.refused,
         summary.stale_reads,
         summary.snapshots,
+        summary.transfers,
+        summary.transfers_gone_on,
         summary.faults,
         summary.reigns,
         summary.hand_overs,
@@ -97,6 +99,7 @@ fn main() {
     let began = Instant::now();
     let (next, failed, stop) = (AtomicU64::new(arguments.first), AtomicU64::new(0), AtomicBool::new(false));
     let (operations, unknown, lost) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (transfers, gone_on) = (AtomicU64::new(0), AtomicU64::new(0));
     let one = arguments.end - arguments.first == 1;
     std::thread::scope(|scope| {
         for _ in 0..arguments.jobs {
@@ -111,6 +114,8 @@ fn main() {
                         Ok(summary) => {
                             operations.fetch_add(summary.operations as u64, Ordering::Relaxed);
                             unknown.fetch_add(summary.unknown as u64, Ordering::Relaxed);
+                            transfers.fetch_add(summary.transfers, Ordering::Relaxed);
+                            gone_on.fetch_add(summary.transfers_gone_on, Ordering::Relaxed);
                             lost.fetch_add(summary.lost as u64, Ordering::Relaxed);
                             if summary.lost > 0 && !summary.reckless {
                                 println!(
@@ -146,9 +151,11 @@ fn main() {
     if !one {
         let seeds = arguments.end - arguments.first;
         println!(
-            "{seeds} seeds, {failures} failed, {} operations, {} of unknown outcome, {} partitions lost, {:.1} s",
+            "{seeds} seeds, {failures} failed, {} operations, {} of unknown outcome, {} transfers of which {} went on after a break, {} partitions lost, {:.1} s",
             operations.load(Ordering::Relaxed),
             unknown.load(Ordering::Relaxed),
+            transfers.load(Ordering::Relaxed),
+            gone_on.load(Ordering::Relaxed),
             lost.load(Ordering::Relaxed),
             began.elapsed().as_secs_f64()
         );
