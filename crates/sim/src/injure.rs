@@ -83,7 +83,7 @@ impl World {
                 }
                 if self.may_kill(node, death) {
                     if death == Death::Stopped {
-                        return self.begin_stop(node, was_calm);
+                        return self.begin_stop(node);
                     }
                     self.kill(node, death);
                     self.start_later(node);
@@ -188,15 +188,10 @@ impl World {
     }
 
     /// A node is told to stop: it hands over what others can take over, for as long as it has patience.
-    fn begin_stop(&mut self, node: usize, was_calm: bool) -> Result<(), String> {
+    fn begin_stop(&mut self, node: usize) -> Result<(), String> {
         let mut patience = self.plan.random().pick(&[0, 50, 2000]) * MS;
         if !self.keeping.logs() {
             // It may hold the last copy of something when it has waited, and could not be let go.
-            patience = 0;
-        }
-        if self.keeping.is_late() && !was_calm {
-            // Not looked into: its seat may be handed over to a machine that has lost power a moment ago, of which no voter
-            // knows yet, and whose log lacks its end.
             patience = 0;
         }
         self.trace.event(self.now, &[24, node as u64], || format!("node {} is told to stop", node + 1));
