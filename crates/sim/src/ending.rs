@@ -196,7 +196,6 @@ impl World {
             moved: self.checks.moves.gone,
             reigns: map.partitions.iter().map(|state| state.primary_since.0).sum(),
             hand_overs: self.checks.maps.hand_overs,
-            reckless: self.plan.reckless,
             lost: (0..map.partitions.len()).filter(|&partition| self.is_lost(partition)).count(),
             mended: self.mended.unwrap_or(0),
         })

@@ -335,6 +335,7 @@ impl World {
         self.restless_at = self.now;
         match mend {
             Mend::Quality(links) => {
+                self.links_mended_at = self.now;
                 for (from, to) in links {
                     let link = self.network.link(from, to);
                     (link.late, link.loss, link.twice) = (0, 0, 0);
@@ -342,6 +343,7 @@ impl World {
                 Ok(())
             }
             Mend::Cut(links, cut) => {
+                self.links_mended_at = self.now;
                 for (from, to) in links {
                     let cuts = &mut self.network.link(from, to).cuts;
                     if let Some(at) = cuts.iter().position(|&other| other == cut) {
@@ -421,6 +423,7 @@ impl World {
     /// Everything is well again, at once.
     pub(crate) fn heal(&mut self) -> Result<(), String> {
         self.network.heal();
+        self.links_mended_at = self.now;
         for (from, to) in (0..MACHINES).flat_map(|from| (0..MACHINES).map(move |to| (from, to))) {
             self.let_go(from, to);
         }

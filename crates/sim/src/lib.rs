@@ -29,6 +29,7 @@ mod injure;
 pub mod linearizability;
 pub mod log_thread;
 pub mod losses;
+mod lost;
 pub mod network;
 pub mod oracle;
 pub mod process;

@@ -93,8 +93,6 @@ pub struct Summary {
     pub reigns: u64,
     /// How often a primary handed over to its heir.
     pub hand_overs: u64,
-    /// Whether processes were killed though they held the last copy of something.
-    pub reckless: bool,
     /// Partitions of which every copy was lost.
     pub lost: usize,
     /// How long the cluster took to be whole again, in nanoseconds.
@@ -203,6 +201,8 @@ pub struct World {
     chunk_bytes: usize,
     /// When something last went wrong, or was mended.
     pub(crate) restless_at: Time,
+    /// When a link between nodes was last mended.
+    pub(crate) links_mended_at: Time,
     /// Since when a node is in sync for a partition.
     pub(crate) joined_at: BTreeMap<(usize, usize), Time>,
     pub(crate) random: Random,
@@ -277,6 +277,7 @@ impl World {
             transfers: [0; 2],
             chunk_bytes: draw_chunk_bytes(seed),
             restless_at: 0,
+            links_mended_at: 0,
             joined_at: BTreeMap::new(),
             random,
             settings,
@@ -408,12 +409,15 @@ impl World {
         let now = self.now;
         self.checks.committed.now = now;
         let seats: [Option<Seat<'_>>; MACHINES] = std::array::from_fn(|at| seat(&self.nodes[at], at, now));
-        let version = self.checks.maps.newest().version;
+        let before = self.checks.maps.newest().clone();
         self.checks.after(index, data, &seats)?;
-        if self.keeping.lossy && self.checks.maps.newest().version != version {
+        if self.checks.maps.newest().version == before.version {
+            return Ok(());
+        }
+        if self.keeping.lossy {
             self.note_members();
         }
-        Ok(())
+        self.check_lost(&before)
     }
 
     fn effect(&mut self, index: usize, effect: Effect) {

@@ -117,12 +117,6 @@ fn main() {
                             transfers.fetch_add(summary.transfers, Ordering::Relaxed);
                             gone_on.fetch_add(summary.transfers_gone_on, Ordering::Relaxed);
                             lost.fetch_add(summary.lost as u64, Ordering::Relaxed);
-                            if summary.lost > 0 && !summary.reckless {
-                                println!(
-                                    "seed {seed}: {} partitions lost, though no kill was reckless",
-                                    summary.lost
-                                );
-                            }
                             if one {
                                 show(seed, &summary);
                             }
