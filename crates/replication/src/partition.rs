@@ -516,12 +516,13 @@ impl<W> Partition<W> {
         }
         let is_primary = state.primary == Some(self.me);
         let same_reign = state.primary_since == self.primary_since;
+        let has_skipped = state.epoch.0 > self.map_epoch.0 + 1;
         self.epoch = state.epoch;
         self.map_epoch = state.epoch;
         self.forced_since = self.forced_since.max(state.forced_since);
         match (&mut self.role, is_primary) {
             (Role::Primary(primary), true) if same_reign => {
-                primary.on_map(context, self.id, self.me, state);
+                primary.on_map(context, self.id, self.me, state, has_skipped);
                 out.hand_overs.begun += u64::from(primary.is_handing_over());
             }
             (_, true) => {

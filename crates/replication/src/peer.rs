@@ -140,14 +140,14 @@ impl Peer {
         Peer { broken, counts_from, ..Peer::new(now, incarnation, epoch) }
     }
 
-    pub fn on_map(&mut self, now: Instant, epoch: Epoch, shard: ShardId, in_sync: bool, active: bool) {
+    pub fn on_map(&mut self, now: Instant, epoch: Epoch, shard: ShardId, in_sync: bool, was_there: bool) {
         self.shard = shard;
         self.in_sync = in_sync;
         self.lost &= in_sync;
         if in_sync {
             self.broken = None;
         }
-        if !active {
+        if !was_there {
             self.break_off(now);
             self.believed_from = epoch;
             (self.held, self.aligned) = (Lsn(0), Lsn(0));

@@ -79,12 +79,20 @@ impl<W> Primary<W> {
             waiting_quorum: VecDeque::new(),
             waiting_own: VecDeque::new(),
         };
-        primary.on_map(context, id, me, state);
+        primary.on_map(context, id, me, state, false);
         primary
     }
 
-    /// A map under which the reign goes on. A newer epoch settles what was proposed under the older one (rule 2).
-    pub fn on_map(&mut self, context: &Context, id: PartitionId, me: NodeId, state: &PartitionState) {
+    /// A map under which the reign goes on. A newer epoch settles what was proposed under the older one (rule 2). `has_skipped`:
+    /// others came between, so that a copy that is not in sync may have been dropped and taken back, empty.
+    pub fn on_map(
+        &mut self,
+        context: &Context,
+        id: PartitionId,
+        me: NodeId,
+        state: &PartitionState,
+        has_skipped: bool,
+    ) {
         assert!(state.in_sync.contains(me), "only an in-sync copy is ever made primary");
         self.in_sync = state.in_sync;
         self.required = state.in_sync;
@@ -107,9 +115,9 @@ impl<W> Primary<W> {
                 let earlier = std::mem::replace(peer, new);
                 *peer = earlier.restarted(context.now, member.incarnation, state.epoch);
             }
-            let active = context.map.is_active(node);
             let in_sync = state.in_sync.contains(node);
-            peer.on_map(context.now, state.epoch, member.shard_of(id), in_sync, active);
+            let was_there = context.map.is_active(node) && (in_sync || !has_skipped);
+            peer.on_map(context.now, state.epoch, member.shard_of(id), in_sync, was_there);
         }
     }
 
