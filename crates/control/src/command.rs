@@ -428,7 +428,7 @@ fn accept_loss(map: &mut ClusterMap, promote: &[(PartitionId, NodeId)]) {
 }
 
 /// Whether others hold what a node holds of a partition, so that it may go.
-fn may_leave(map: &ClusterMap, state: &PartitionState, node: NodeId) -> bool {
+pub(crate) fn may_leave(map: &ClusterMap, state: &PartitionState, node: NodeId) -> bool {
     state.in_sync.contains(node) && state.in_sync.iter().any(|other| other != node && map.is_active(other))
 }
 

@@ -8,9 +8,8 @@
 //! Nothing here outlives the term: a new coordinator hears again whatever still matters, because everyone repeats.
 
 use crate::balance::{self, Balance};
-use crate::command::{
-    Command, has_left, is_doubtful as is_doubtful_partition, is_lost, is_news, is_valid_change,
-};
+use crate::command::{Command, is_doubtful as is_doubtful_partition, is_lost, is_news, is_valid_change};
+use crate::leave;
 use crate::machine::Control;
 use crate::message::{Change, Message, Order, Registration};
 use crate::moves::{self, Moves};
@@ -48,7 +47,7 @@ pub struct Coordinator {
     /// Where copies should be.
     pub(crate) moves: Moves,
     /// Who says that it is about to stop; the map shows it from the next entry on.
-    leaving: BTreeMap<NodeId, Incarnation>,
+    pub(crate) leaving: BTreeMap<NodeId, Incarnation>,
     /// Which primaries are to hand over.
     pub(crate) balance: Balance,
     /// Since when somebody is reported who reports others, or is this very node.
@@ -56,17 +55,20 @@ pub struct Coordinator {
     asked: Option<Question>,
     asked_lost: Option<Question>,
     asked_doubtful: Option<Question>,
+    pub(crate) asked_heirs: Option<Question>,
     last_question: u64,
 }
 
 /// An open question for the possible primaries of partitions that lose theirs.
-struct Question {
+pub(crate) struct Question {
     id: u64,
-    dead: BTreeMap<NodeId, Incarnation>,
-    candidates: BTreeSet<NodeId>,
-    /// Those that have answered.
-    answered: BTreeSet<NodeId>,
-    deadline: Instant,
+    /// Who is dead, or leaves.
+    pub(crate) dead: BTreeMap<NodeId, Incarnation>,
+    /// Those that have not answered.
+    pub(crate) candidates: BTreeSet<NodeId>,
+    /// Those that have.
+    pub(crate) answered: BTreeSet<NodeId>,
+    pub(crate) deadline: Instant,
     tails: BTreeMap<PartitionId, BTreeMap<NodeId, Position>>,
 }
 
@@ -125,7 +127,8 @@ pub fn message(control: &mut Control, now: Instant, from: NodeId, message: Messa
                 .asked
                 .iter_mut()
                 .chain(&mut coordinator.asked_lost)
-                .chain(&mut coordinator.asked_doubtful);
+                .chain(&mut coordinator.asked_doubtful)
+                .chain(&mut coordinator.asked_heirs);
             for asked in open.filter(|asked| asked.id == question) {
                 asked.candidates.remove(&from);
                 asked.answered.insert(from);
@@ -166,12 +169,7 @@ pub fn tick(control: &mut Control, now: Instant) {
         dismiss(control, &mut commands);
         bury(control, now, &mut commands);
         change(control, &mut commands);
-        let leaving = control.coordinator.leaving.clone();
-        let leaving = leaving.into_iter().filter(|&(node, incarnation)| {
-            !has_left(&control.map, node)
-                && control.map.member(node).is_some_and(|member| member.incarnation == incarnation)
-        });
-        commands.extend(leaving.map(|(node, incarnation)| Command::Leave { node, incarnation }));
+        leave::tick(control, now, &mut commands);
         accept_loss(control, now, &mut commands);
         recover(control, now, &mut commands);
         balance::tick(control, now, &mut commands);
@@ -310,7 +308,7 @@ fn ask(control: &mut Control, now: Instant, dead: BTreeMap<NodeId, Incarnation>)
     false
 }
 
-fn put_question(
+pub(crate) fn put_question(
     control: &mut Control,
     now: Instant,
     dead: BTreeMap<NodeId, Incarnation>,

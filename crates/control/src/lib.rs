@@ -21,6 +21,7 @@ pub mod coordinator;
 mod frames;
 mod hand_over;
 mod heart;
+mod leave;
 mod machine;
 pub mod message;
 mod moves;

@@ -260,6 +260,9 @@ impl Control {
             Message::AskTails { question, partitions } => {
                 self.effects.ask_tails.push((from.node, question, partitions));
             }
+            // Another start than the map shows does not hold what the map says, and another's word for it does not count.
+            Message::Tails { .. }
+                if self.map.member(from.node).is_none_or(|m| m.incarnation != from.incarnation) => {}
             other => coordinator::message(self, now, from.node, other),
         }
         self.advance(now);

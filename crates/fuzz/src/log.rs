@@ -150,6 +150,9 @@ fn encode(entry: &LogEntry, out: &mut Vec<u8>) {
         LogEntry::Truncate { partition, after } => log_entry::put_truncate(out, *partition, *after),
         LogEntry::Wipe { partition } => log_entry::put_wipe(out, *partition),
         LogEntry::Chunk { partition, payload } => log_entry::put_chunk(out, *partition, payload),
+        LogEntry::Session { partition, reign, session, next } => {
+            log_entry::put_session(out, *partition, *reign, *session, *next);
+        }
         LogEntry::Filled { partition, end } => log_entry::put_filled(out, *partition, end),
     }
 }

@@ -150,6 +150,10 @@ counters! {
     snapshots,
     /// Snapshots that they have begun to send, ever.
     snapshots_begun,
+    /// Those that broke off and went on where they had stopped, ever.
+    snapshots_gone_on,
+    /// Those that came to their end, ever.
+    snapshots_done,
     /// Its primaries that were told to hand over, ever.
     hand_overs_begun,
     /// Those that did.

@@ -14,7 +14,7 @@ use crate::snapshots::{SnapshotJob, Snapshots};
 use command::{ClientOrder, Pause, Reply};
 use control::{Change, Identity};
 use placement::{ClusterMap, PartitionState};
-use replication::{Context, Durability, HandOvers, Message, Outbox, Partition, Sender, Tail};
+use replication::{Context, Durability, HandOvers, Message, Outbox, Partition, Sender, Tail, Transfers};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -93,6 +93,8 @@ pub struct ShardConfig {
     pub shards: u16,
     /// Drawn at random, and secret: keys come from strangers.
     pub hash_seed: u64,
+    /// How large the chunks of snapshots are that it sends, in bytes: [`replication::CHUNK_BYTES`].
+    pub chunk_bytes: usize,
     /// What the node's threads tell each other.
     pub published: Arc<Published>,
 }
@@ -182,6 +184,7 @@ impl Shard {
             clock_ms: None,
             map: Arc::default(),
             snapshots_free: SNAPSHOTS_MAX,
+            chunk_bytes: config.chunk_bytes,
             evict: Duration::from_millis(config.settings.evict_ms),
             ahead_bytes_max: 0,
         };
@@ -435,7 +438,6 @@ impl Shard {
             partition.tick(&self.context, &mut self.outbox);
             partition.give_up(|waiter| waiter.is_over(now), &mut self.outbox);
             let begun = partition.snapshots_under_way().saturating_sub(before);
-            ShardCounters::add(&self.config.published.shard(self.config.shard).snapshots_begun, begun as u64);
             free = free.saturating_sub(begun);
         }
         self.context.snapshots_free = 0;
@@ -538,6 +540,7 @@ impl Shard {
         }
         self.effects.messages.append(&mut self.outbox.messages);
         self.count_hand_overs();
+        self.count_transfers();
         let primary = self.config.identity.node;
         self.effects.changes.extend(self.outbox.changes.drain(..).map(|change| Change {
             partition: change.partition,
@@ -564,6 +567,16 @@ impl Shard {
         self.outbox.ahead.clear();
         for partition in self.partitions.iter_mut() {
             partition.count_ahead_anew(&mut self.outbox.ahead);
+        }
+    }
+
+    fn count_transfers(&mut self) {
+        let news = std::mem::take(&mut self.outbox.transfers);
+        if news != Transfers::default() {
+            let counters = self.counters();
+            ShardCounters::add(&counters.snapshots_begun, news.begun);
+            ShardCounters::add(&counters.snapshots_gone_on, news.gone_on);
+            ShardCounters::add(&counters.snapshots_done, news.done);
         }
     }
 

@@ -115,6 +115,11 @@ impl LogTurn {
         self.touch(partition);
     }
 
+    pub(crate) fn session(&mut self, partition: PartitionId, reign: Epoch, session: u64, next: u32) {
+        log_entry::put_session(&mut self.bytes, partition, reign, session, next);
+        self.touch(partition);
+    }
+
     fn touch(&mut self, partition: PartitionId) {
         if self.touched.last() != Some(&partition) {
             self.touched.push(partition);

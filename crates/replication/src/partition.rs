@@ -1,7 +1,7 @@
 //! One node's copy of one partition: what it holds in every role, how the map changes its role, and how requests
 //! run on it.
 
-use crate::backup::Backup;
+use crate::backup::{Backup, InTransfer};
 use crate::log_turn::{NewRecord, Tail};
 use crate::message::{Message, Sender};
 use crate::primary::Primary;
@@ -85,6 +85,8 @@ pub struct Partition<W> {
     pub(crate) unsettled: Option<Lsn>,
     /// What it has added to [`LogTurn::uncommitted_bytes`].
     counted_bytes: usize,
+    /// The transfer that such a copy, or one that came back half filled, is of; until the map gives it a role.
+    pub(crate) came_back_in: Option<InTransfer>,
 }
 
 impl<W> Partition<W> {
@@ -112,6 +114,7 @@ impl<W> Partition<W> {
             on_disk: false,
             unsettled: None,
             counted_bytes: 0,
+            came_back_in: None,
         }
     }
 
@@ -225,7 +228,8 @@ impl<W> Partition<W> {
 
     /// Whether a snapshot is being taken in, or what it shows is not committed yet.
     pub fn is_incomplete(&self) -> bool {
-        self.unsettled.is_some() || matches!(&self.role, Role::Backup(backup) if !backup.is_complete())
+        let came_back_so = self.unsettled.is_some() || self.came_back_in.is_some();
+        came_back_so || matches!(&self.role, Role::Backup(backup) if !backup.is_complete())
     }
 
     /// What it can do with a request now.
@@ -540,12 +544,13 @@ impl<W> Partition<W> {
         }
         let is_primary = state.primary == Some(self.me);
         let same_reign = state.primary_since == self.primary_since;
+        let has_skipped = state.epoch.0 > self.map_epoch.0 + 1;
         self.epoch = state.epoch;
         self.map_epoch = state.epoch;
         self.forced_since = self.forced_since.max(state.forced_since);
         match (&mut self.role, is_primary) {
             (Role::Primary(primary), true) if same_reign => {
-                primary.on_map(context, self.id, self.me, state);
+                primary.on_map(context, self.id, self.me, state, has_skipped);
                 out.hand_overs.begun += u64::from(primary.is_handing_over());
             }
             (_, true) => {
@@ -567,9 +572,11 @@ impl<W> Partition<W> {
     }
 
     fn become_primary(&mut self, context: &Context, state: &PartitionState, log: &mut LogTurn) {
-        if let Role::Backup(backup) = &self.role
-            && backup.is_filling()
-        {
+        let is_filling = match &self.role {
+            Role::Backup(backup) => backup.is_filling(),
+            _ => self.came_back_in.take().is_some() && self.unsettled.is_none(),
+        };
+        if is_filling {
             // Only an operator's acceptance of loss promotes a copy that is half filled: nothing whole is left.
             self.wipe(log);
         }
@@ -615,6 +622,7 @@ impl<W> Partition<W> {
         self.life += 1;
         self.durable = Lsn(0);
         self.unsettled = None;
+        self.came_back_in = None;
         let hasher = self.table.hasher();
         self.table = Table::new(hasher);
         self.uncommitted = Uncommitted::default();
@@ -634,7 +642,7 @@ impl<W> Partition<W> {
             Message::Append(append) => self.on_append(from, append, out),
             Message::Chunk(chunk) => self.on_chunk(from, chunk, out),
             Message::Appended(appended) => self.on_appended(context, from, appended),
-            Message::ChunkStored(stored) => self.on_chunk_stored(context, from, stored),
+            Message::ChunkStored(stored) => self.on_chunk_stored(context, from, stored, out),
             // Requests are the node's.
             Message::Forward(_) | Message::Forwarded(_) => {}
         }

@@ -81,12 +81,20 @@ impl<W> Primary<W> {
             waiting_quorum: VecDeque::new(),
             waiting_own: VecDeque::new(),
         };
-        primary.on_map(context, id, me, state);
+        primary.on_map(context, id, me, state, false);
         primary
     }
 
-    /// A map under which the reign goes on. A newer epoch settles what was proposed under the older one (rule 2).
-    pub fn on_map(&mut self, context: &Context, id: PartitionId, me: NodeId, state: &PartitionState) {
+    /// A map under which the reign goes on. A newer epoch settles what was proposed under the older one (rule 2). `has_skipped`:
+    /// others came between, so that a copy that is not in sync may have been dropped and taken back, empty.
+    pub fn on_map(
+        &mut self,
+        context: &Context,
+        id: PartitionId,
+        me: NodeId,
+        state: &PartitionState,
+        has_skipped: bool,
+    ) {
         assert!(state.in_sync.contains(me), "only an in-sync copy is ever made primary");
         self.in_sync = state.in_sync;
         self.required = state.in_sync;
@@ -105,11 +113,13 @@ impl<W> Primary<W> {
                 .entry(node)
                 .or_insert_with(|| Peer::new(context.now, member.incarnation, state.epoch));
             if peer.incarnation != member.incarnation {
-                // Another start of the node: nothing that the earlier one said holds.
-                *peer = Peer::new(context.now, member.incarnation, state.epoch);
+                let new = Peer::new(context.now, member.incarnation, state.epoch);
+                let earlier = std::mem::replace(peer, new);
+                *peer = earlier.restarted(context.now, member.incarnation, state.epoch);
             }
-            let active = context.map.is_active(node);
-            peer.on_map(state.epoch, member.shard_of(id), state.in_sync.contains(node), active);
+            let in_sync = state.in_sync.contains(node);
+            let was_there = context.map.is_active(node) && (in_sync || !has_skipped);
+            peer.on_map(context.now, state.epoch, member.shard_of(id), in_sync, was_there);
         }
     }
 
@@ -278,6 +288,9 @@ impl<W> Partition<W> {
         self.propose(context, out);
         self.send_to_peers(context, out, |peer, sending, out| peer.tick(sending, out));
         let Role::Primary(primary) = &mut self.role else { return };
+        for peer in primary.peers.values_mut() {
+            peer.let_go_of_broken(context.now, &self.log, &self.table);
+        }
         let free = primary.peers.values().filter_map(Peer::needs_log_from).min();
         let upto = free.map_or(Lsn(u64::MAX), |from| Lsn(from.0.saturating_sub(1)));
         self.trim_log(upto);
@@ -360,6 +373,7 @@ impl<W> Partition<W> {
             serving: primary.serving,
             snapshot_allowed: context.snapshots_free > 0,
             ahead_bytes_max: context.ahead_bytes_max,
+            chunk_bytes: context.chunk_bytes,
             required: false,
             last_session: &mut primary.last_session,
             more: false,
@@ -391,12 +405,18 @@ impl<W> Partition<W> {
         }
     }
 
-    pub(crate) fn on_chunk_stored(&mut self, context: &Context, from: Sender, stored: ChunkStored) {
+    pub(crate) fn on_chunk_stored(
+        &mut self,
+        context: &Context,
+        from: Sender,
+        stored: ChunkStored,
+        out: &mut Outbox<W>,
+    ) {
         let since = self.primary_since;
         let Role::Primary(primary) = &mut self.role else { return };
         let Some(peer) = primary.peers.get_mut(&from.node) else { return };
         if peer.incarnation == from.incarnation && stored.epoch >= since {
-            peer.on_chunk_stored(context.now, stored);
+            out.transfers.done += u64::from(peer.on_chunk_stored(context.now, stored));
             primary.has_news = true;
         }
     }

@@ -449,6 +449,20 @@ const METRICS: &[Metric] = &[
         sum!(snapshots_begun),
     ),
     one(
+        "annulet_snapshots_gone_on_total",
+        Counter,
+        "snapshots",
+        "How often one that had broken off on its way went on where it had stopped.",
+        sum!(snapshots_gone_on),
+    ),
+    one(
+        "annulet_snapshots_done_total",
+        Counter,
+        "snapshots",
+        "Snapshots that this node sent to their end.",
+        sum!(snapshots_done),
+    ),
+    one(
         "annulet_hand_overs_begun_total",
         Counter,
         "hand-overs",

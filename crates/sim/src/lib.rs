@@ -15,6 +15,7 @@
 //! cargo run --profile campaign -p annulet-sim --bin sim -- --seed 17 --trace
 //! ```
 
+mod breaks;
 pub mod checks;
 pub mod client;
 pub mod clock;
@@ -28,6 +29,7 @@ mod injure;
 pub mod linearizability;
 pub mod log_thread;
 pub mod losses;
+mod lost;
 pub mod network;
 pub mod oracle;
 pub mod process;

@@ -63,6 +63,8 @@ pub struct Start {
     pub settings: Arc<Settings>,
     /// How many shards it has.
     pub shards: u16,
+    /// How large the chunks of snapshots are that it sends, in bytes.
+    pub chunk_bytes: usize,
     /// Its disk.
     pub disk: SimDisk,
     /// Any random number.
@@ -135,7 +137,7 @@ pub struct Process {
 impl Process {
     /// Starts a process on what its disk has kept.
     pub fn start(start: Start) -> Result<Process, String> {
-        let Start { settings, shards, disk, seed, now, wall_ms, again, kept } = start;
+        let Start { settings, shards, chunk_bytes, disk, seed, now, wall_ms, again, kept } = start;
         let directory = Path::new(DIRECTORY);
         storage::Disk::create_dir_all(&disk, directory).map_err(|error| error.to_string())?;
         let published = Arc::new(Published::new(shards));
@@ -177,6 +179,7 @@ impl Process {
                     shard: ShardId(shard),
                     shards,
                     hash_seed: seed,
+                    chunk_bytes,
                     published: published.clone(),
                 })
             })
@@ -402,6 +405,16 @@ impl Process {
         self.snapshots_written
     }
 
+    /// How many transfers of snapshots its primaries have begun, and how many went on after a break.
+    pub fn transfers(&self) -> [u64; 2] {
+        let shards = self.published.shards();
+        let sum = |counter: fn(&node::ShardCounters) -> u64| shards.iter().map(counter).sum();
+        [
+            sum(|shard| shard.snapshots_begun.load(Ordering::Relaxed)),
+            sum(|shard| shard.snapshots_gone_on.load(Ordering::Relaxed)),
+        ]
+    }
+
     /// It is to stop soon: first another node is to be the coordinator.
     pub fn step_down(&mut self, now: Instant) -> Result<(), String> {
         self.control.step_down(now);
@@ -552,6 +565,7 @@ impl Process {
                 clock_ms: self.published.clock_ms(now),
                 map: shard.acting_map().clone(),
                 snapshots_free: 0,
+                chunk_bytes: 0,
                 evict: Duration::MAX,
                 ahead_bytes_max: 0,
             };

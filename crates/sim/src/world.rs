@@ -5,6 +5,7 @@
 //! [`MENDING`] every partition that has a copy left serves, with all its copies in sync, and every key can be read.
 //! At the end the clients' history has to be linearizable ([`crate::linearizability`]).
 
+use crate::breaks::{Breaks, is_chunk};
 use crate::checks::{Checks, Seat, tables};
 use crate::client::{Client, StaleRead, Unique};
 use crate::clock::Clock;
@@ -78,6 +79,10 @@ pub struct Summary {
     pub stale_reads: usize,
     /// Snapshots of partitions that were written to disks.
     pub snapshots: u64,
+    /// Transfers of snapshots between nodes that were begun.
+    pub transfers: u64,
+    /// Those that went on after a break.
+    pub transfers_gone_on: u64,
     /// Faults.
     pub faults: usize,
     /// Nodes that joined, and orders of operators.
@@ -90,8 +95,6 @@ pub struct Summary {
     pub hand_overs: u64,
     /// How often a coordinator that was told to stop had another node lead first.
     pub leads_given: u64,
-    /// Whether processes were killed though they held the last copy of something.
-    pub reckless: bool,
     /// Partitions of which every copy was lost.
     pub lost: usize,
     /// How long the cluster took to be whole again, in nanoseconds.
@@ -193,12 +196,18 @@ pub struct World {
     pub(crate) plan: Plan,
     pub(crate) hand_overs: HandOvers,
     pub(crate) shapes: Shapes,
+    pub(crate) breaks: Breaks,
     pub(crate) keeping: Keeping,
     pub(crate) blackout_at: Time,
     /// Snapshots written to disks.
     pub(crate) snapshots: u64,
+    /// Transfers that processes which are gone had begun, and gone on with.
+    pub(crate) transfers: [u64; 2],
+    chunk_bytes: usize,
     /// When something last went wrong, or was mended.
     pub(crate) restless_at: Time,
+    /// When a link between nodes was last mended.
+    pub(crate) links_mended_at: Time,
     /// Since when a node is in sync for a partition.
     pub(crate) joined_at: BTreeMap<(usize, usize), Time>,
     pub(crate) random: Random,
@@ -268,10 +277,14 @@ impl World {
             plan,
             hand_overs: HandOvers::draw(seed),
             shapes,
+            breaks: Breaks::draw(seed),
             keeping,
             blackout_at: 0,
             snapshots: 0,
+            transfers: [0; 2],
+            chunk_bytes: draw_chunk_bytes(seed),
             restless_at: 0,
+            links_mended_at: 0,
             joined_at: BTreeMap::new(),
             random,
             settings,
@@ -331,6 +344,7 @@ impl World {
         let start = Start {
             settings: self.settings[index].clone(),
             shards: self.shards,
+            chunk_bytes: self.chunk_bytes,
             disk: node.disk.clone(),
             seed,
             now: own,
@@ -403,12 +417,15 @@ impl World {
         let now = self.now;
         self.checks.committed.now = now;
         let seats: [Option<Seat<'_>>; MACHINES] = std::array::from_fn(|at| seat(&self.nodes[at], at, now));
-        let version = self.checks.maps.newest().version;
+        let before = self.checks.maps.newest().clone();
         self.checks.after(index, data, &seats)?;
-        if self.keeping.lossy && self.checks.maps.newest().version != version {
+        if self.checks.maps.newest().version == before.version {
+            return Ok(());
+        }
+        if self.keeping.lossy {
             self.note_members();
         }
-        Ok(())
+        self.check_lost(&before)
     }
 
     fn effect(&mut self, index: usize, effect: Effect) {
@@ -504,7 +521,9 @@ impl World {
                     format!("node {} -> node {}: {}", from.node, to + 1, brief(&envelope))
                 });
                 let data = matches!(envelope, Envelope::Shard(..));
-                self.at_node(to, data, |process, own, wall| process.message(own, wall, from, envelope))
+                let is_chunk = is_chunk(&envelope);
+                self.at_node(to, data, |process, own, wall| process.message(own, wall, from, envelope))?;
+                if is_chunk { self.break_transfer(usize::from(from.node.0) - 1, to) } else { Ok(()) }
             }
             Event::Local { node, start, .. } => {
                 let Some(Event::Local { from, to, message, .. }) = self.arrive(node, start, event) else {
@@ -657,6 +676,11 @@ impl Ahead {
             ..settings
         }
     }
+}
+
+/// Small ones, so that a transfer has many, in most runs. The draw is of its own: a seed has the same faults with every size.
+fn draw_chunk_bytes(seed: u64) -> usize {
+    Random::new(seed ^ 0x71c4_0000_0000_0000).pick(&[1, 1, 1024, replication::CHUNK_BYTES])
 }
 
 fn settings_of(id: usize, copies: u64, shards: u16, keeping: Keeping, replace_after: u64) -> Settings {

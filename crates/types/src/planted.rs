@@ -42,6 +42,8 @@ pub enum Bug {
     HoldsNoRoom,
     /// A node that is about to stop, and has handed over, is given seats again (rule 10).
     GivesToStopping,
+    /// A transfer goes on one chunk too far after a break (rule 9).
+    ResumesTooFar,
     /// A shard's log does not sync its directory after it has made a segment.
     SkipsDirSync,
     /// A shard's log takes a failed sync for one that may be tried again.
@@ -53,7 +55,7 @@ pub enum Bug {
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 18] = [
+pub const BUGS: [Bug; 19] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -72,6 +74,7 @@ pub const BUGS: [Bug; 18] = [
     Bug::ServesAfterRelease,
     Bug::HoldsNoRoom,
     Bug::GivesToStopping,
+    Bug::ResumesTooFar,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.

@@ -68,7 +68,7 @@ fn report(failure: &Failure) {
 
 fn show(seed: u64, summary: &Summary) {
     println!(
-        "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} faults, {} reigns, {} hand-overs and {} of the lead, \
+        "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} transfers ({} gone on), {} faults, {} reigns, {} hand-overs and {} of the lead, \
          {} changes of shape with {} copies moved, \
          {} partitions lost, whole again after {} ms, hash {:016x}",
         summary.events,
@@ -77,6 +77,8 @@ fn show(seed: u64, summary: &Summary) {
         summary.refused,
         summary.stale_reads,
         summary.snapshots,
+        summary.transfers,
+        summary.transfers_gone_on,
         summary.faults,
         summary.reigns,
         summary.hand_overs,
@@ -139,6 +141,7 @@ fn main() {
     let began = Instant::now();
     let (next, failed, stop) = (AtomicU64::new(arguments.first), AtomicU64::new(0), AtomicBool::new(false));
     let (operations, unknown, lost) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (transfers, gone_on) = (AtomicU64::new(0), AtomicU64::new(0));
     let one = arguments.end - arguments.first == 1;
     std::thread::scope(|scope| {
         for _ in 0..arguments.jobs {
@@ -153,13 +156,9 @@ fn main() {
                         Ok(summary) => {
                             operations.fetch_add(summary.operations as u64, Ordering::Relaxed);
                             unknown.fetch_add(summary.unknown as u64, Ordering::Relaxed);
+                            transfers.fetch_add(summary.transfers, Ordering::Relaxed);
+                            gone_on.fetch_add(summary.transfers_gone_on, Ordering::Relaxed);
                             lost.fetch_add(summary.lost as u64, Ordering::Relaxed);
-                            if summary.lost > 0 && !summary.reckless {
-                                println!(
-                                    "seed {seed}: {} partitions lost, though no kill was reckless",
-                                    summary.lost
-                                );
-                            }
                             if one {
                                 show(seed, &summary);
                             }
@@ -188,9 +187,11 @@ fn main() {
     if !one {
         let seeds = arguments.end - arguments.first;
         println!(
-            "{seeds} seeds, {failures} failed, {} operations, {} of unknown outcome, {} partitions lost, {:.1} s",
+            "{seeds} seeds, {failures} failed, {} operations, {} of unknown outcome, {} transfers of which {} went on after a break, {} partitions lost, {:.1} s",
             operations.load(Ordering::Relaxed),
             unknown.load(Ordering::Relaxed),
+            transfers.load(Ordering::Relaxed),
+            gone_on.load(Ordering::Relaxed),
             lost.load(Ordering::Relaxed),
             began.elapsed().as_secs_f64()
         );
