@@ -58,6 +58,7 @@ impl Primary {
             clock_ms: Some(1),
             map: Arc::new(map),
             snapshots_free: 8,
+            chunk_bytes: replication::CHUNK_BYTES,
             evict: Duration::from_secs(2),
             ahead_bytes_max: AHEAD,
         };

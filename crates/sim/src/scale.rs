@@ -174,6 +174,7 @@ impl Cluster {
                 ..Settings::default()
             };
             let mut process = Process::start(Start {
+                chunk_bytes: replication::CHUNK_BYTES,
                 settings: Arc::new(settings),
                 shards: SHARDS,
                 disk: SimDisk::new(),

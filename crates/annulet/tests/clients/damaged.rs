@@ -259,7 +259,7 @@ fn rot_on_the_only_node_leaves_the_other_shards_serving() {
 /// Asks for snapshots of everything, and waits until they are on disk and the log before them is released.
 fn save(nodes: &ServedNodes, id: u16) {
     let mut client = nodes.client(id);
-    say(&mut client, "BGSAVE");
+    say(&mut client, "BGSAVE").expect("it saves");
     until("it is saved", || {
         let info: String = redis::cmd("INFO").arg("persistence").query(&mut client).expect("it answers");
         info.contains("rdb_bgsave_in_progress:0")

@@ -36,6 +36,7 @@ impl Test {
         published.set_clock_offset_ms(1_700_000_000_000);
         let identity = Identity { node: NodeId(1), incarnation: Incarnation(1), directory: 1 };
         let mut shard = Shard::new(ShardConfig {
+            chunk_bytes: replication::CHUNK_BYTES,
             settings: SharedSettings::new(settings.clone()).reader(),
             identity,
             shard: ShardId(0),
