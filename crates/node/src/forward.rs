@@ -411,7 +411,10 @@ impl Shard {
         let due: Vec<u64> =
             self.forwards.iter().filter(|(_, f)| now >= f.send_at).map(|(&sequence, _)| sequence).collect();
         for sequence in due {
-            self.send_forward(sequence);
+            // It may have gone along with one before it.
+            if self.forwards.get(&sequence).is_some_and(|forwarding| now >= forwarding.send_at) {
+                self.send_forward(sequence);
+            }
         }
         self.refusals.retain(|_, (_, until)| now < *until);
     }
