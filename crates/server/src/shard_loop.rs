@@ -4,6 +4,8 @@
 //! is long ([`work`]); let the machine flush; carry out its effects; write to each client once and to each link once.
 //! Nothing here blocks but the wait.
 
+mod connections;
+
 use crate::buffers::ClientBuffers;
 use crate::client_ports::ClientCount;
 use crate::clients::Orders;
@@ -19,6 +21,7 @@ use crate::stats::ShardStats;
 use crate::threads::{Mail, Threads};
 use crate::work::{self, Work};
 use command::{ClientAnswer, ClientOrder, Door, Pause, Reply, Session};
+use connections::{Connections, Place};
 use control::message::Identity;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -123,58 +126,6 @@ pub struct ShardLoop<M> {
     part_until: Option<Instant>,
     parting: Parting,
     stops: bool,
-}
-
-/// Connections by place. A place is used again under another generation, so that a late reply meets nobody.
-#[derive(Default)]
-struct Connections {
-    places: Vec<Place>,
-    free: Vec<usize>,
-    count: usize,
-}
-
-#[derive(Default)]
-struct Place {
-    generation: u64,
-    connection: Option<Box<Connection>>,
-    /// Its weight, as it counts in `ShardLoop::kept`.
-    weight: usize,
-    /// In `ShardLoop::runnable` and `ShardLoop::dirty`.
-    is_runnable: bool,
-    is_dirty: bool,
-}
-
-const PLACE_BITS: u32 = 24;
-
-impl Connections {
-    /// A free place and the key of the connection that it is for.
-    fn reserve(&mut self) -> (usize, u64) {
-        let at = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place::default());
-            self.places.len() - 1
-        });
-        (at, self.places[at].generation << PLACE_BITS | at as u64)
-    }
-
-    fn put(&mut self, at: usize, connection: Connection) {
-        self.places[at].connection = Some(Box::new(connection));
-        self.count += 1;
-    }
-
-    fn take(&mut self, at: usize) -> Option<Box<Connection>> {
-        let connection = self.places[at].connection.take()?;
-        self.places[at].generation += 1;
-        self.free.push(at);
-        self.count -= 1;
-        Some(connection)
-    }
-
-    /// The place of a connection that may be gone.
-    fn place_of(&self, key: u64) -> Option<usize> {
-        let at = (key & ((1 << PLACE_BITS) - 1)) as usize;
-        let connection = self.places.get(at)?.connection.as_ref()?;
-        (connection.key == key).then_some(at)
-    }
 }
 
 impl<M: ShardMachine> ShardLoop<M> {
