@@ -16,7 +16,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use storage::{Disk, Journal, JournalError};
 use thiserror::Error;
-use types::planted::{self, Bug};
 use types::settings::Settings;
 use types::{Incarnation, Instant, NodeId, PartitionId, Position};
 
@@ -137,8 +136,7 @@ impl<D: Disk> ControlDriver<D> {
         now: Instant,
     ) -> Result<ControlDriver<D>, ControlDriverError> {
         let path = directory.join(FILE);
-        let room_bytes = if planted::is(Bug::HoldsNoRoom) { 0 } else { ROOM_BYTES };
-        let (mut journal, frames) = Journal::open_with_room(disk, &path, room_bytes)?;
+        let (mut journal, frames) = Journal::open_with_room(disk, &path, ROOM_BYTES)?;
         let restored = control::restore(&frames)
             .map_err(|why| ControlDriverError::Content { file: path.display().to_string(), why })?;
         let settings = &config.settings;
