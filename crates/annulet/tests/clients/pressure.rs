@@ -63,7 +63,7 @@ fn a_value_of_100_mb_is_written_while_others_are_served() {
 /// of it is bounded, and all that was acknowledged is there.
 #[test]
 fn writes_wait_for_a_slow_copy_and_others_are_served() {
-    let ahead = ["--uncommitted-bytes-max", "4mb", "--replication-ahead-bytes", "2mb"];
+    let ahead = ["--uncommitted-bytes-max", "1mb", "--replication-ahead-bytes", "1mb"];
     let settings: Vec<&str> = ahead.into_iter().chain(PATIENT).collect();
     let cluster = LocalCluster::start(&settings);
     let slow = Pid::from_raw(cluster.node_pid(3)).unwrap();
@@ -72,7 +72,7 @@ fn writes_wait_for_a_slow_copy_and_others_are_served() {
         while_another_counts(&cluster, connect(cluster.port, 2), || {
             let stop = AtomicBool::new(false);
             std::thread::scope(|scope| {
-                for writer in 0..4 {
+                for writer in 0..8 {
                     let (stop, value, cluster) = (&stop, &value, &cluster);
                     scope.spawn(move || {
                         let mut client = connect(cluster.ports()[writer % 2], 2);
@@ -98,10 +98,10 @@ fn writes_wait_for_a_slow_copy_and_others_are_served() {
             });
         });
     });
-    // 16 MiB of values in two copies, and what is on its way.
+    // 32 MiB of values in two copies, and what is on its way.
     assert!(grown < 400 * MIB, "a node took {grown} bytes more");
     assert_eq!(sum(&cluster, "annulet_link_drops_total"), 0.0);
-    for key in (0..4).flat_map(|writer| (0..64).map(move |at| format!("slow:{writer}:{at}"))) {
+    for key in (0..8).flat_map(|writer| (0..64).map(move |at| format!("slow:{writer}:{at}"))) {
         let back: Vec<u8> = redis::cmd("GET").arg(&key).query(&mut connect(cluster.port, 2)).unwrap();
         assert!(back == value, "{key}");
     }
