@@ -112,6 +112,9 @@ impl<W> Primary<W> {
                 .peers
                 .entry(node)
                 .or_insert_with(|| Peer::new(context.now, member.incarnation, state.epoch));
+            if planted::is(Bug::BelievesOldIncarnation) {
+                peer.incarnation = member.incarnation;
+            }
             if peer.incarnation != member.incarnation {
                 let new = Peer::new(context.now, member.incarnation, state.epoch);
                 let earlier = std::mem::replace(peer, new);

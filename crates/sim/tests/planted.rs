@@ -7,13 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use types::planted::{BUGS, Bug, plant};
 
 /// Seeds that a bug may survive.
-fn seeds_max(bug: Bug) -> u64 {
-    match bug {
-        // Its window is the time between a late answer and the next one.
-        Bug::BelievesOldIncarnation => 4000,
-        _ => 1500,
-    }
-}
+const SEEDS_MAX: u64 = 1500;
 
 /// Whether a bug shows only where a process that restarts has lost what it held.
 fn needs_log_off(bug: Bug) -> bool {
@@ -23,7 +17,7 @@ fn needs_log_off(bug: Bug) -> bool {
 /// The first seed that finds a bug, and what it says.
 fn found_by(bug: Bug) -> Option<(u64, String)> {
     plant(Some(bug));
-    let found = (0..seeds_max(bug)).find_map(|seed| {
+    let found = (0..SEEDS_MAX).find_map(|seed| {
         let options = Options { log_off: needs_log_off(bug), ..Options::default() };
         match catch_unwind(AssertUnwindSafe(|| run(seed, options))) {
             Ok(Ok(_)) => None,
@@ -53,7 +47,7 @@ fn every_planted_bug_is_found() {
                             false
                         }
                         None => {
-                            println!("{bug:?}: NOT found in {} seeds", seeds_max(*bug));
+                            println!("{bug:?}: NOT found in {SEEDS_MAX} seeds");
                             true
                         }
                     };
