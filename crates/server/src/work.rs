@@ -21,6 +21,9 @@ pub type Freer = mpsc::Sender<Vec<garbage::Large>>;
 
 /// What the free thread does, until the last [`Freer`] is gone.
 pub fn free_large(queue: &mpsc::Receiver<Vec<garbage::Large>>) {
+    // Nobody waits for it, and where it shares a processor with a shard's thread the system would otherwise let it run for
+    // milliseconds at a time. Linux gives each thread its own niceness. Where it is refused, freeing only disturbs more.
+    let _ = rustix::process::nice(19);
     while let Ok(large) = queue.recv() {
         drop(large);
     }

@@ -271,6 +271,12 @@ impl Server<'_> {
         Ok(ticks_of(self.process)? as f64 / super::machine::tick_rate())
     }
 
+    /// The clock of the processor time that its threads have taken.
+    pub fn processor_clock(&self) -> Result<nix::time::ClockId, Failure> {
+        nix::time::ClockId::pid_cpu_clock_id(nix::unistd::Pid::from_raw(self.process as i32))
+            .map_err(|error| format!("the processor time of {} cannot be read: {error}", self.name).into())
+    }
+
     /// Its resident memory now and at its greatest, in bytes.
     pub(super) fn resident(&self) -> Result<(u64, u64), Failure> {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.process))?;
