@@ -1,5 +1,6 @@
 //! One blocking connection to whichever of several addresses answers.
 
+use crate::pipeline::{self, Replies, Requests};
 use command::{CommandError, Reply};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -104,6 +105,27 @@ impl Connection {
         self.exchange(args)
     }
 
+    /// Lets go of a connection that the server has closed while nothing was under way, so that the next request goes to
+    /// the next address instead of into the void, where its outcome would be unknown. Says whether that was so.
+    pub fn drop_if_closed(&mut self) -> bool {
+        let is_closed = self.open.as_ref().is_some_and(Open::is_closed);
+        if is_closed {
+            self.fail_over();
+        }
+        is_closed
+    }
+
+    /// Gives the connection away to send many requests before their replies are read. It does not come back by itself.
+    pub fn into_pipeline(mut self) -> Result<(Requests, Replies), ClientError> {
+        self.ensure_open()?;
+        let Some(open) = self.open.take() else {
+            return Err(ClientError::Unreachable { failures: Vec::new() });
+        };
+        let address = self.address().to_owned();
+        pipeline::split(open.stream, open.input, self.options.request_timeout)
+            .map_err(|error| ClientError::Unreachable { failures: vec![(address, error)] })
+    }
+
     fn ensure_open(&mut self) -> Result<(), ClientError> {
         if self.open.is_some() {
             return Ok(());
@@ -192,6 +214,19 @@ impl From<io::Error> for Broken {
 }
 
 impl Open {
+    /// Whether the other side has closed it. Looks, and takes nothing.
+    fn is_closed(&self) -> bool {
+        if self.stream.set_nonblocking(true).is_err() {
+            return true;
+        }
+        let seen = self.stream.peek(&mut [0]);
+        let is_closed = match seen {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        };
+        self.stream.set_nonblocking(false).is_err() || is_closed
+    }
+
     fn exchange<A: AsRef<[u8]>>(
         &mut self,
         args: &[A],
@@ -228,7 +263,7 @@ impl Open {
 }
 
 /// The system says "resource temporarily unavailable" for a timeout; this says what it is.
-fn timed_out(error: io::Error, after: Duration) -> io::Error {
+pub(crate) fn timed_out(error: io::Error, after: Duration) -> io::Error {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             io::Error::new(io::ErrorKind::TimedOut, format!("no reply within {} ms", after.as_millis()))
@@ -322,6 +357,32 @@ mod tests {
         assert!(!error.is_unsent());
         assert!(error.to_string().starts_with("outcome unknown"), "{error}");
         assert_eq!(connection.request(&["INCR", "a"]).unwrap(), Reply::Integer(2));
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn a_connection_that_was_closed_while_idle_is_seen_before_a_request_goes_into_it() {
+        let (address, server) = server(vec![vec!["%0\r\n"], vec!["%0\r\n", ":1\r\n"]]);
+        let mut connection = Connection::connect(&[address], quick()).unwrap();
+        // The server has closed the first connection; the end comes when it comes.
+        while !connection.drop_if_closed() {
+            std::thread::yield_now();
+        }
+        assert_eq!(connection.request(&["INCR", "a"]).unwrap(), Reply::Integer(1));
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn many_requests_go_before_the_first_reply_is_read() {
+        let (address, server) = server(vec![vec!["%0\r\n", "+OK\r\n$3\r\nab", "c\r\n-ERR no\r\n"]]);
+        let (mut requests, mut replies) =
+            Connection::connect(&[address], quick()).unwrap().into_pipeline().unwrap();
+        requests.write_all(b"one").unwrap();
+        assert_eq!(replies.read().unwrap(), Reply::ok());
+        requests.write_all(b"two").unwrap();
+        assert_eq!(replies.read().unwrap(), Reply::bulk("abc"));
+        assert!(matches!(replies.read().unwrap(), Reply::Error(_)));
+        assert!(replies.read().unwrap_err().to_string().contains("closed the connection"));
         server.join().unwrap();
     }
 

@@ -5,9 +5,11 @@
 //!
 //! A request is sent once. What broke before it was sent is told apart from what broke afterwards
 //! ([`ClientError::is_unsent`]): only the first may be sent again, and the caller decides. Routing by the cluster map,
-//! pools and retries are to come.
+//! pools and retries are to come. [`Connection::into_pipeline`] splits it for bulk loads: many requests before their replies.
 
 pub mod connection;
+pub mod pipeline;
 
 pub use command::Reply;
 pub use connection::{ClientError, Connection, Options};
+pub use pipeline::{Replies, Requests};
