@@ -5,6 +5,7 @@ use crate::table::{help_of, run_subcommand};
 use crate::{
     Categories, ClusterOrder, Command, CommandError, Flags, Handler, Host, Reply, Session, SessionFn,
 };
+use types::slot_of_key;
 
 const FLAGS: Flags = Flags::ADMIN.with(Flags::LOADING).with(Flags::STALE);
 const CATEGORIES: Categories = Categories::ADMIN.with(Categories::SLOW).with(Categories::DANGEROUS);
@@ -42,6 +43,16 @@ pub(crate) const COMMAND: Command = Command {
         },
         row("help", "The subcommands.", |_, _, _| Ok(help_of("annulet"))),
         Command {
+            syntax: "key",
+            arity: 3,
+            complexity: "O(N), N the number of partitions",
+            ..row(
+                "holders",
+                "Which nodes hold a key: its slot, partition, primary, and backups that are in sync.",
+                holders,
+            )
+        },
+        Command {
             syntax: "node-id",
             arity: 3,
             ..row(
@@ -73,6 +84,23 @@ fn drain(_: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'
 
 fn remove(_: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'static>, CommandError> {
     give(host, ClusterOrder::Remove(node_id(args[2])?))
+}
+
+/// By number; the primary is null where nobody serves the key.
+fn holders(_: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<Reply<'static>, CommandError> {
+    let slot = slot_of_key(args[2]).0;
+    let view = host.cluster();
+    let partition = view.ranges.iter().position(|range| (range.first..=range.last).contains(&slot));
+    let range = partition.map(|at| &view.ranges[at]);
+    let number = |id: &u16| Reply::Integer(i64::from(*id));
+    let primary = range.and_then(|range| range.primary.as_ref()).map_or(Reply::Null, number);
+    let backups = range.map_or(&[][..], |range| &range.backups).iter().map(number);
+    Ok(Reply::Map(vec![
+        (Reply::bulk("slot"), Reply::Integer(i64::from(slot))),
+        (Reply::bulk("partition"), partition.map_or(Reply::Null, Reply::count)),
+        (Reply::bulk("primary"), primary),
+        (Reply::bulk("backups"), Reply::Array(backups.collect())),
+    ]))
 }
 
 fn node_id(arg: &[u8]) -> Result<u16, CommandError> {
@@ -126,6 +154,16 @@ mod tests {
             ("", "annulet remove 0", "(error) ERR '0' is no node id: ANNULET STATUS lists them"),
             ("", "annulet remove 3", "OK"),
             ("", "annulet remove 1", "(error) ERR it is alive"),
+            (
+                "",
+                "annulet holders b",
+                "{'slot': (integer) 3300, 'partition': (integer) 0, 'primary': (integer) 1, 'backups': [(integer) 2]}",
+            ),
+            (
+                "",
+                "annulet holders a",
+                "{'slot': (integer) 15495, 'partition': (integer) 3, 'primary': (nil), 'backups': [(integer) 3]}",
+            ),
             ("", "annulet nonsense", "(error) ERR unknown subcommand 'nonsense'. Try ANNULET HELP."),
         ]);
     }
