@@ -124,7 +124,8 @@ fn serve() -> Command {
                 .long("config")
                 .value_name("FILE")
                 .help("TOML file of settings; flags win over it")
-                .value_parser(value_parser!(std::path::PathBuf)),
+                .value_parser(value_parser!(std::path::PathBuf))
+                .value_hint(ValueHint::FilePath),
         )
         .arg(
             Arg::new("die-with-parent")
@@ -303,7 +304,7 @@ fn cli() -> Command {
         .about("Run one command, or a shell")
         .long_about(CLI)
         .args(connection())
-        .arg(json("Print replies as JSON"))
+        .arg(json("Print replies as JSON, one value a line"))
         .arg(
             Arg::new("raw")
                 .long("raw")
@@ -312,9 +313,18 @@ fn cli() -> Command {
                 .conflicts_with("json"),
         )
         .arg(
+            Arg::new("pipe")
+                .long("pipe")
+                .value_name("FILE")
+                .help("Load a file of commands (RESP, or one a line) at full speed; - is standard input")
+                .value_parser(value_parser!(std::ffi::OsString))
+                .value_hint(ValueHint::FilePath)
+                .conflicts_with_all(["command", "raw"]),
+        )
+        .arg(
             Arg::new("command")
                 .value_name("COMMAND")
-                .help("A command and its arguments; without, a shell")
+                .help("A command and its arguments; without, a shell (`help` lists the commands)")
                 .num_args(0..)
                 .trailing_var_arg(true)
                 .allow_hyphen_values(true)
@@ -326,8 +336,14 @@ fn json(help: &'static str) -> Arg {
     Arg::new("json").long("json").help(help).action(ArgAction::SetTrue)
 }
 
-fn connection() -> [Arg; 3] {
+fn connection() -> [Arg; 4] {
     [
+        Arg::new("addresses")
+            .long("nodes")
+            .value_name("HOST[:PORT],...")
+            .help("Nodes to try in turn: the next one goes on where one does not answer")
+            .value_delimiter(',')
+            .conflicts_with("host"),
         Arg::new("host")
             .long("host")
             .value_name("HOST[:PORT]")
@@ -362,9 +378,11 @@ const PORT: u16 = 7001;
 /// How to reach a node, from the flags of [`connection`].
 pub(crate) fn target(matches: &ArgMatches) -> Target {
     let port = matches.get_one::<u16>("port").copied().unwrap_or(PORT);
-    let hosts: Vec<String> = matches
-        .get_many::<String>("host")
-        .map_or_else(|| vec!["127.0.0.1".to_owned()], |hosts| hosts.cloned().collect());
+    let hosts: Vec<String> =
+        matches.get_many::<String>("addresses").or_else(|| matches.get_many::<String>("host")).map_or_else(
+            || vec!["127.0.0.1".to_owned()],
+            |hosts| hosts.map(|host| host.trim().to_owned()).collect(),
+        );
     let given = matches.get_one::<String>("password").cloned();
     let password = given.or_else(|| std::env::var("ANNULET_PASSWORD").ok()).filter(|text| !text.is_empty());
     Target { addresses: hosts.iter().map(|host| address(host, port)).collect(), password }
@@ -530,15 +548,39 @@ Examples:
   annulet dump annulet-data/node-1 --snapshots";
 
 const CLI: &str = "\
-Runs one command and prints its reply, as redis-cli does. The exit code is 0, or 1 where there was nothing (nil), or 2 for \
-an error. Without a command: a shell, or, where standard input is not a terminal, a command a line. \
-PUT and DELETE are understood as SET and DEL.
+Runs one command and prints its reply as redis-cli does. Without a command: a shell with history, completion (Tab) and hints, or, \
+where standard input is not a terminal, a command a line. Every Redis command that Annulet has works; PUT and DELETE are SET and DEL.
+
+Beside these the shell has words of its own, in any case:
+  STATUS                  the nodes, and whether all data is served and how safe it is
+  SERVERS, LIST_NODES     the nodes with their ports and roles; their addresses
+  STATS [node]            what nodes have done since they started; one node in full
+  KEYS [node | pattern]   all keys; those whose primary is on a node; those that a pattern fits
+  GET_NODES_FOR_KEY key   which nodes hold a key
+  HELP [command]          every command; what one takes and does
+
+The exit code is 0, or 1 where there was nothing (nil), or 2 for an error; of a script, 2 where any command failed. --json prints one \
+JSON value a line, bytes that are not UTF-8 quoted and escaped; an error is {\"error\": ...}. Colours are for terminals, and off where \
+NO_COLOR is set.
+
+With --nodes the next node goes on where one breaks off: commands that only read are asked again, a write that was under way is \
+answered \"outcome unknown\".
+
+--pipe FILE loads a file of any size over one connection without waiting for each reply: RESP requests where its first byte is *, \
+otherwise a command a line. The first errors are shown with their line; the exit code is 2 where any command failed. Only commands \
+of the cluster, not the shell's own words.
+
+History is kept in ~/.annulet_history, or where ANNULET_HISTORY says; empty: nowhere.
 
 Examples:
+  annulet cli
   annulet cli put user:1 Alice
-  annulet cli get user:1
   annulet cli --port 7002 incrby visits -5
-  echo 'set a 1' | annulet cli";
+  annulet cli --nodes 10.0.0.1,10.0.0.2,10.0.0.3 get user:1
+  annulet cli --json mget user:1 user:2
+  echo 'set a 1' | annulet cli
+  annulet cli --pipe commands.txt
+  generate | annulet cli --pipe -";
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,6 @@ mod cluster;
 mod config;
 mod dump;
 mod flags;
-mod format;
 mod nodes;
 mod operate;
 mod quoting;

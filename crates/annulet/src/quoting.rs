@@ -11,8 +11,8 @@ use thiserror::Error;
 pub(crate) struct Unbalanced;
 
 /// The arguments of a line.
-pub(crate) fn split(line: &str) -> Result<Vec<Vec<u8>>, Unbalanced> {
-    let mut rest = line.as_bytes();
+pub(crate) fn split(line: impl AsRef<[u8]>) -> Result<Vec<Vec<u8>>, Unbalanced> {
+    let mut rest = line.as_ref();
     let mut words = Vec::new();
     loop {
         rest = rest.trim_ascii_start();
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn what_is_quoted_reads_back() {
         let all: Vec<u8> = (0..=255).collect();
-        assert_eq!(split(&quote(&all)).unwrap(), [all]);
+        assert_eq!(split(quote(&all)).unwrap(), [all]);
         assert_eq!(quote(b"a\"b\x00"), r#""a\"b\x00""#);
     }
 }

@@ -90,17 +90,8 @@ pub(crate) struct Node {
 impl Status {
     /// Asks a node. The JSON is returned beside what it says.
     pub(crate) fn ask(connection: &mut Connection) -> Result<(Status, String), Failure> {
-        let text = match connection.request(&["ANNULET", "STATUS"])? {
-            Reply::Bulk(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Reply::Verbatim(text) => text,
-            Reply::Simple(text) => text.into_owned(),
-            Reply::Error(error) => {
-                return Err(format!("{} answers: {error}", connection.address()).into());
-            }
-            _ => return Err(not_annulet(connection.address())),
-        };
-        let status = serde_json::from_str(&text).map_err(|_| not_annulet(connection.address()))?;
-        Ok((status, text))
+        let answer = connection.request(&["ANNULET", "STATUS"])?;
+        read(answer, connection.address())
     }
 
     /// Whether something needs attention: data at risk, not served, or lost.
@@ -229,6 +220,19 @@ impl Status {
     }
 }
 
+/// What a node's answer to `ANNULET STATUS` says, and the JSON that it is.
+pub(crate) fn read(answer: Reply<'static>, address: &str) -> Result<(Status, String), Failure> {
+    let text = match answer {
+        Reply::Bulk(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Reply::Verbatim(text) => text,
+        Reply::Simple(text) => text.into_owned(),
+        Reply::Error(error) => return Err(format!("{address} answers: {error}").into()),
+        _ => return Err(not_annulet(address)),
+    };
+    let status = serde_json::from_str(&text).map_err(|_| not_annulet(address))?;
+    Ok((status, text))
+}
+
 fn not_annulet(address: &str) -> Failure {
     format!("{address} is no Annulet node: its answer to ANNULET STATUS makes no sense").into()
 }
@@ -279,9 +283,14 @@ fn watch(matches: &ArgMatches) -> Result<ExitCode, Failure> {
 
 /// A connection to the node that the flags name.
 pub(crate) fn connect(matches: &ArgMatches) -> Result<Connection, Failure> {
-    const { assert!(FAILED == 2, "the help of `status` and `cli` says so") };
     let target = flags::target(matches);
-    let options = Options { password: target.password, ..Options::default() };
+    let options = Options { password: target.password.clone(), ..Options::default() };
+    connect_to(&target, options)
+}
+
+/// The same, with options of one's own.
+pub(crate) fn connect_to(target: &flags::Target, options: Options) -> Result<Connection, Failure> {
+    const { assert!(FAILED == 2, "the help of `status` and `cli` says so") };
     Connection::connect(&target.addresses, options).map_err(|error| {
         let advice = match &error {
             client::ClientError::Unreachable { .. } => {

@@ -17,8 +17,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("wire", &["types", "command", "replication", "control", "storage", "placement"]),
     ("server", &["types", "storage", "command", "placement", "replication", "control", "node", "wire"]),
     ("client", &["types", "command", "placement", "wire"]),
-    // Its look into data directories shows entries and findings.
-    ("annulet", &["server", "client", "types", "command", "node", "storage"]),
+    // Its look into data directories shows entries and findings; its shell reads files of requests.
+    ("annulet", &["server", "client", "types", "command", "node", "storage", "wire"]),
     // It looks at the product from outside.
     ("chaos", &["types", "client"]),
     ("fuzz", &["types", "storage", "command", "wire", "sim"]),

@@ -5,6 +5,7 @@
 //! The others' programs have to be there: `pip install redis==5.2.1` (or ANNULET_TEST_PYTHON names an interpreter that
 //! has it) and `apt install redis-tools`; [`conformance`] needs redis-server; node.rs and redis_py_suite.rs say what they need.
 
+mod bulk_load;
 mod cluster_aware;
 mod conformance;
 mod damaged;

@@ -1,5 +1,6 @@
 //! Replies as text: like redis-cli for people, raw, or JSON.
 
+use super::paint::Paint;
 use crate::quoting::quote;
 use client::Reply;
 use command::List;
@@ -8,8 +9,8 @@ use serde_json::Value;
 /// How replies are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
-    /// `"value"`, `(integer) 1`, `(nil)`, numbered lists.
-    Readable,
+    /// `"value"`, `(integer) 1`, `(nil)`, numbered lists, in colours or without.
+    Readable(Paint),
     /// Values as they are, one a line.
     Raw,
     /// One JSON value a line.
@@ -19,7 +20,7 @@ pub(crate) enum Style {
 /// A reply as bytes to print, with a newline at the end.
 pub(crate) fn reply(reply: &Reply<'_>, style: Style) -> Vec<u8> {
     let mut out = match style {
-        Style::Readable => readable(reply, 0).into_bytes(),
+        Style::Readable(paint) => readable(reply, 0, paint).into_bytes(),
         Style::Raw => {
             let mut out = Vec::new();
             raw(reply, &mut out);
@@ -33,28 +34,31 @@ pub(crate) fn reply(reply: &Reply<'_>, style: Style) -> Vec<u8> {
     out
 }
 
-fn readable(reply: &Reply<'_>, indent: usize) -> String {
+fn readable(reply: &Reply<'_>, indent: usize, paint: Paint) -> String {
+    let inner = |item: &Reply<'_>, indent| readable(item, indent, paint);
     match reply {
         Reply::Simple(text) => text.to_string(),
-        Reply::Error(error) => format!("(error) {error}"),
-        Reply::Integer(value) => format!("(integer) {value}"),
-        Reply::Bulk(bytes) => quote(bytes),
-        Reply::Null | Reply::NullArray => "(nil)".to_owned(),
-        Reply::Double(value) => format!("(double) {value}"),
-        Reply::Boolean(value) => format!("({value})"),
-        Reply::Verbatim(text) => text.trim_end_matches('\n').to_owned(),
-        Reply::List(list) => readable(&as_array(list), indent),
-        Reply::Array(items) if items.is_empty() => "(empty array)".to_owned(),
-        Reply::Set(items) if items.is_empty() => "(empty set)".to_owned(),
-        Reply::Map(pairs) if pairs.is_empty() => "(empty hash)".to_owned(),
-        Reply::Array(items) => numbered(items.iter(), items.len(), ')', indent, readable),
-        Reply::Set(items) => numbered(items.iter(), items.len(), '~', indent, readable),
-        Reply::Map(pairs) => numbered(pairs.iter(), pairs.len(), '#', indent, |(key, value), indent| {
-            let (key, shown) = (readable(key, indent), readable(value, indent));
-            // A value of several items starts on a line of its own, where its key starts.
-            let gap = if has_items(value) { format!("\n{}", " ".repeat(indent)) } else { String::new() };
-            format!("{key} => {gap}{shown}")
-        }),
+        Reply::Error(error) => paint.error(&format!("(error) {error}")),
+        Reply::Integer(value) => format!("{} {}", paint.dim("(integer)"), paint.number(&value.to_string())),
+        Reply::Bulk(bytes) => paint.text(&quote(bytes)),
+        Reply::Null | Reply::NullArray => paint.dim("(nil)"),
+        Reply::Double(value) => format!("{} {}", paint.dim("(double)"), paint.number(&value.to_string())),
+        Reply::Boolean(value) => paint.number(&format!("({value})")),
+        Reply::Verbatim(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
+        Reply::List(list) => readable(&as_array(list), indent, paint),
+        Reply::Array(items) if items.is_empty() => paint.dim("(empty array)"),
+        Reply::Set(items) if items.is_empty() => paint.dim("(empty set)"),
+        Reply::Map(pairs) if pairs.is_empty() => paint.dim("(empty hash)"),
+        Reply::Array(items) => numbered(items.iter(), items.len(), (')', indent, paint), inner),
+        Reply::Set(items) => numbered(items.iter(), items.len(), ('~', indent, paint), inner),
+        Reply::Map(pairs) => {
+            numbered(pairs.iter(), pairs.len(), ('#', indent, paint), |(key, value), indent| {
+                let (key, shown) = (inner(key, indent), inner(value, indent));
+                // A value of several items starts on a line of its own, where its key starts.
+                let gap = if has_items(value) { format!("\n{}", " ".repeat(indent)) } else { String::new() };
+                format!("{key} => {gap}{shown}")
+            })
+        }
     }
 }
 
@@ -75,13 +79,13 @@ fn has_items(reply: &Reply<'_>) -> bool {
 fn numbered<T>(
     items: impl Iterator<Item = T>,
     count: usize,
-    mark: char,
-    indent: usize,
+    (mark, indent, paint): (char, usize, Paint),
     show: impl Fn(T, usize) -> String,
 ) -> String {
     let width = count.to_string().len();
     let inner = indent + width + 2;
-    let lines = items.enumerate().map(|(at, item)| format!("{:>width$}{mark} {}", at + 1, show(item, inner)));
+    let number = |at: usize| paint.dim(&format!("{:>width$}{mark}", at + 1));
+    let lines = items.enumerate().map(|(at, item)| format!("{} {}", number(at), show(item, inner)));
     lines.collect::<Vec<_>>().join(&format!("\n{}", " ".repeat(indent)))
 }
 
@@ -155,7 +159,7 @@ mod tests {
 
     #[test]
     fn replies_look_as_in_redis_cli() {
-        let readable = |value: &Reply<'_>| shown(value, Style::Readable);
+        let readable = |value: &Reply<'_>| shown(value, Style::Readable(Paint::Plain));
         assert_eq!(readable(&Reply::ok()), "OK\n");
         assert_eq!(readable(&Reply::Integer(1)), "(integer) 1\n");
         assert_eq!(readable(&Reply::Null), "(nil)\n");
@@ -173,6 +177,21 @@ mod tests {
         ]);
         assert_eq!(readable(&map), "1# \"k\" => (true)\n2# \"l\" => \n   1) (double) 1.5\n   2) (nil)\n");
         assert_eq!(readable(&Reply::Verbatim("one\ntwo\n".into())), "one\ntwo\n");
+    }
+
+    #[test]
+    fn colours_change_no_character() {
+        let map = Reply::Map(vec![(bulk("k"), nested()), (bulk("e"), Reply::Error(CommandError::Syntax))]);
+        for reply in [nested(), map, Reply::Array(vec![]), Reply::Double(0.5)] {
+            let coloured = shown(&reply, Style::Readable(Paint::Colours));
+            assert!(coloured.contains("\x1b["), "{coloured}");
+            let pieces = coloured.split('\x1b').map(|piece| match piece.strip_prefix('[') {
+                Some(code) => code.split_once('m').map_or("", |(_, text)| text),
+                None => piece,
+            });
+            let plain: String = pieces.collect();
+            assert_eq!(plain, shown(&reply, Style::Readable(Paint::Plain)));
+        }
     }
 
     #[test]
