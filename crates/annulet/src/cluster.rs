@@ -281,7 +281,7 @@ impl Cluster {
 }
 
 /// Writes a file that only its owner may read.
-fn write_private(path: &Path, text: &str) -> Result<(), ClusterError> {
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), ClusterError> {
     OpenOptions::new()
         .create(true)
         .truncate(true)

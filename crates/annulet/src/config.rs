@@ -31,15 +31,19 @@ pub(crate) enum ConfigError {
 
 /// The settings that a file and flags make, checked also against each other.
 pub(crate) fn settings(file: Option<&Path>, flags: &Given) -> Result<Settings, ConfigError> {
+    match file {
+        Some(path) => settings_over(path, read(path)?, flags),
+        None => settings_over(Path::new(""), Given::new(), flags),
+    }
+}
+
+/// The settings that flags make over those that a file gave.
+pub(crate) fn settings_over(path: &Path, file: Given, flags: &Given) -> Result<Settings, ConfigError> {
     let mut settings = Settings::default();
     let mut is_given = flags.iter().any(|(name, _)| *name == "node_id");
-    if let Some(path) = file {
-        for (name, value) in read(path)? {
-            is_given |= name == "node_id";
-            settings
-                .set(name, &value)
-                .map_err(|error| ConfigError::InFile { path: path.to_owned(), error })?;
-        }
+    for (name, value) in file {
+        is_given |= name == "node_id";
+        settings.set(name, &value).map_err(|error| ConfigError::InFile { path: path.to_owned(), error })?;
     }
     for (name, value) in flags {
         settings.set(name, value).map_err(|error| ConfigError::InFlag { name, error })?;

@@ -128,6 +128,24 @@ fn serve() -> Command {
                 .value_hint(ValueHint::FilePath),
         )
         .arg(
+            Arg::new("cluster")
+                .long("cluster")
+                .value_name("FILE")
+                .help("TOML or JSON file of a whole fixed cluster, the same on every machine; flags win over it")
+                .value_parser(value_parser!(std::path::PathBuf))
+                .value_hint(ValueHint::FilePath)
+                .requires("node")
+                .conflicts_with_all(["config", "node_id", "nodes", "join"]),
+        )
+        .arg(
+            Arg::new("node")
+                .long("node")
+                .value_name("ID")
+                .help("Which of the cluster file's nodes this is")
+                .value_parser(value_parser!(u16).range(1..=9999))
+                .requires("cluster"),
+        )
+        .arg(
             Arg::new("die-with-parent")
                 .long("die-with-parent")
                 .value_name("PID")
@@ -437,6 +455,19 @@ Examples:
   annulet serve                                one node alone, on 127.0.0.1:7001 (metrics: http://127.0.0.1:7301/metrics)
   annulet serve --config /etc/annulet.toml     the same names as the flags, with underscores
   annulet serve --config FILE --log-level debug
+
+A fixed cluster from one file, which every machine has (docs/cluster-file.md), as TOML or as JSON with the same keys:
+  copies = 2
+  requirepass = \"a long secret\"
+  join_secret = \"64 hex digits: openssl rand -hex 32\"
+  [[nodes]]
+  id = 1
+  host = \"10.0.0.1\"
+  [[nodes]]
+  id = 2
+  host = \"10.0.0.2\"
+and on the machine of node 2
+  annulet serve --cluster cluster.toml --node 2
 
 A new node for a cluster that runs: copy join.secret from any node's data directory into the new one's, and
   annulet serve --join 10.0.0.1:7201 --bind 10.0.0.4 --requirepass SECRET --dir /var/lib/annulet

@@ -6,6 +6,7 @@
 mod accept_loss;
 mod check;
 mod cluster;
+mod cluster_file;
 mod config;
 mod dump;
 mod flags;

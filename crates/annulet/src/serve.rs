@@ -1,5 +1,6 @@
 //! `annulet serve`: one node, until it is told to stop.
 
+use crate::cluster_file::ClusterFile;
 use crate::{Failure, config, flags};
 use clap::ArgMatches;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
@@ -8,16 +9,29 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
+use types::settings::Settings;
 
 pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
-    let file = matches.get_one::<PathBuf>("config");
-    let settings = config::settings(file.map(PathBuf::as_path), &flags::given_settings(matches, &[]))?;
+    let settings = settings(matches)?;
     if let Some(&parent) = matches.get_one::<i32>("die-with-parent") {
         die_with(parent)?;
     }
     log_to_stderr(settings.log_level.as_str())?;
     server::run(settings)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
+    let flags = flags::given_settings(matches, &[]);
+    let Some(path) = matches.get_one::<PathBuf>("cluster") else {
+        let file = matches.get_one::<PathBuf>("config");
+        return Ok(config::settings(file.map(PathBuf::as_path), &flags)?);
+    };
+    let cluster = ClusterFile::read(path)?;
+    let id = matches.get_one::<u16>("node").copied().unwrap_or_default();
+    let settings = config::settings_over(path, cluster.node_settings(id)?, &flags)?;
+    cluster.leave_secret(&settings.directory())?;
+    Ok(settings)
 }
 
 fn log_to_stderr(level: &str) -> Result<(), Failure> {

@@ -7,6 +7,7 @@
 
 mod bulk_load;
 mod cluster_aware;
+mod cluster_file;
 mod conformance;
 mod damaged;
 mod durable;
