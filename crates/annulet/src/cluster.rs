@@ -20,6 +20,8 @@ use types::settings::Settings;
 
 /// From one kind of port to the next.
 const PORT_STEP: u16 = 100;
+/// How many ports that are taken are named.
+const PORTS_SHOWN: usize = 4;
 /// The file in a node's directory that stands beside its logs.
 const LOGS_FILE: &str = "data.journal";
 
@@ -222,13 +224,31 @@ impl Cluster {
         given
     }
 
-    /// Says which ports are taken, all at once.
+    /// Says which ports are taken, all at once, and where there would be room.
     pub(crate) fn check_ports(&self) -> Result<(), ClusterError> {
+        let mut ports = self.taken_ports(self.shape.port)?;
+        if ports.is_empty() {
+            return Ok(());
+        }
+        if let Some(more) = ports.len().checked_sub(PORTS_SHOWN).filter(|more| *more > 0) {
+            ports.truncate(PORTS_SHOWN);
+            ports.push(format!("{more} more"));
+        }
+        let usual = Settings::default().port;
+        let above = (1..60).filter_map(|step: u16| self.shape.port.checked_add(step * 1000));
+        let others = above.chain((0..50).map(|step| usual + step * 1000)).filter(|port| *port < 64_000);
+        let is_free = |port: &u16| self.taken_ports(*port).is_ok_and(|taken| taken.is_empty());
+        let suggestion = { others }.find(is_free).unwrap_or(usual);
+        Err(ClusterError::InUse { ports, suggestion })
+    }
+
+    /// Which of its ports are taken, were `base` the first of them.
+    fn taken_ports(&self, base: u16) -> Result<Vec<String>, ClusterError> {
         let host = self.common_value("bind").unwrap_or("127.0.0.1");
         let mut ports = Vec::new();
         for id in self.ids() {
             for (offset, what) in [(0, "clients"), (1, "cluster-aware clients"), (2, "peers"), (3, "HTTP")] {
-                let port = self.port(id) + offset * PORT_STEP;
+                let port = base + (id - 1) + offset * PORT_STEP;
                 match TcpListener::bind((host, port)) {
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -240,8 +260,7 @@ impl Cluster {
                 }
             }
         }
-        let suggestion = if self.shape.port < 60_000 { self.shape.port + 1000 } else { 7001 };
-        if ports.is_empty() { Ok(()) } else { Err(ClusterError::InUse { ports, suggestion }) }
+        Ok(ports)
     }
 
     /// Writes what the nodes need: directories, settings, the join secret; last of all the shape.
@@ -374,9 +393,12 @@ mod tests {
         let cluster = scratch.open(Asked { nodes: Some(1), port: Some(port), ..Asked::default() });
         // The system may give a port so high that the peers' does not fit.
         let Ok(cluster) = cluster else { return };
-        let error = cluster.check_ports().unwrap_err().to_string();
+        let error = cluster.check_ports().unwrap_err();
+        let ClusterError::InUse { suggestion, .. } = error else { panic!("{error}") };
+        assert!(suggestion != port && cluster.taken_ports(suggestion).is_ok());
+        let error = error.to_string();
         assert!(error.contains(&format!("port {port} (node 1, for clients)")), "{error}");
-        assert!(error.contains("--port"), "{error}");
+        assert!(error.contains(&format!("--port (say --port {suggestion})")), "{error}");
     }
 
     #[test]

@@ -8,8 +8,10 @@ mod check;
 mod cluster;
 mod cluster_file;
 mod config;
+mod demo;
 mod dump;
 mod flags;
+mod launch;
 mod nodes;
 mod operate;
 mod quoting;
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
     let outcome = match matches.subcommand() {
         Some(("serve", matches)) => serve::run(matches),
         Some(("up", matches)) => up::run(matches),
+        Some(("demo", matches)) => demo::run(matches),
         Some(("status", matches)) => status::run(matches),
         Some(("node", matches)) => operate::node(matches),
         Some(("set", matches)) => operate::set(matches),

@@ -94,6 +94,14 @@ impl Nodes {
         Ok(false)
     }
 
+    /// Kills one node without a word, as a crash would, and does not wait for its end: the caller does. None where it does not run.
+    pub(crate) fn kill(&mut self, id: u16) -> io::Result<Option<Child>> {
+        let Some(at) = self.running.iter().position(|node| node.id == id) else { return Ok(None) };
+        let mut node = self.running.remove(at);
+        node.child.kill()?;
+        Ok(Some(node.child))
+    }
+
     /// The nodes that run.
     pub(crate) fn ids(&self) -> Vec<u16> {
         self.running.iter().map(|node| node.id).collect()

@@ -10,6 +10,7 @@ mod cluster_aware;
 mod cluster_file;
 mod conformance;
 mod damaged;
+mod demo;
 mod durable;
 mod elastic;
 mod failover;
