@@ -8,6 +8,7 @@ pub mod health;
 pub mod router;
 
 use crate::client_ports::ClientCount;
+use crate::desk::Desk;
 use crate::metrics::Source;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -47,6 +48,8 @@ pub struct HttpState {
     pub figures: Arc<dyn Fn() -> ServerFigures + Send + Sync>,
     /// The node's clients.
     pub clients: Arc<ClientCount>,
+    /// Where commands are run.
+    pub desk: Desk,
 }
 
 impl HttpState {

@@ -26,6 +26,7 @@ pub mod clock;
 pub mod connection;
 pub mod control_loop;
 pub mod data;
+pub mod desk;
 pub mod directory;
 pub mod disk;
 pub mod heart_loop;

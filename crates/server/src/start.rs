@@ -5,6 +5,7 @@ use crate::buffers::ClientBuffers;
 use crate::client_ports::{ClientCount, ClientPorts, ClientPortsStop, listen};
 use crate::control_loop::ControlLoop;
 use crate::data::{self, DataFile};
+use crate::desk::Desk;
 use crate::directory::Directory;
 use crate::disk::RealDisk;
 use crate::heart_loop::HeartLoop;
@@ -382,6 +383,7 @@ where
             settings: shared.clone(),
             figures: machines.figures,
             clients: count.clone(),
+            desk: Desk::new(threads.clone()),
         };
         runtime.spawn(http::serve(watched(http)?, state));
     }
