@@ -257,6 +257,9 @@ impl<W> Partition<W> {
 
     /// Whether and how this partition has done a forwarded request (rule 17).
     pub fn seen(&self, id: RequestId) -> Seen {
+        if planted::is(Bug::RunsAgain) {
+            return Seen::Never;
+        }
         self.requests.seen(id)
     }
 
@@ -345,9 +348,7 @@ impl<W> Partition<W> {
         let request = request
             .map(|(id, reply)| (id, if reply.len() > LOGGED_REPLY_BYTES_MAX { Bytes::new() } else { reply }));
         if changes.is_empty() {
-            if let Some((id, reply)) = request
-                && !planted::is(Bug::RunsAgain)
-            {
+            if let Some((id, reply)) = request {
                 self.requests.add_unchanged(id, wait, now_ms, reply);
             }
             return Ran { written: None, wait };

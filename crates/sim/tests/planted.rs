@@ -13,13 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use types::planted::{BUGS, Bug, plant};
 
 /// Seeds that a bug may survive.
-fn seeds_max(bug: Bug) -> u64 {
-    match bug {
-        // It shows only where a forwarded request that changed nothing is sent again.
-        Bug::RunsAgain => 4000,
-        _ => 1500,
-    }
-}
+const SEEDS_MAX: u64 = 1500;
 
 /// Whether a bug shows only where a process that restarts has lost what it held.
 fn needs_log_off(bug: Bug) -> bool {
@@ -34,7 +28,7 @@ fn found_by(bug: Bug) -> Option<(u64, String)> {
     let from_0 = std::env::var_os("PLANTED_FROM_0").is_some();
     let last = LAST_FOUND_BY.iter().filter(|(found, _)| *found == bug && !from_0).map(|(_, seed)| *seed);
     plant(Some(bug));
-    let found = last.chain(0..seeds_max(bug)).find_map(|seed| {
+    let found = last.chain(0..SEEDS_MAX).find_map(|seed| {
         let options = Options { log_off: needs_log_off(bug), ..Options::default() };
         match catch_unwind(AssertUnwindSafe(|| run(seed, options))) {
             Ok(Ok(_)) => None,
@@ -61,7 +55,7 @@ fn every_planted_bug_is_found() {
                     println!("{bug:?}: found by seed {seed}: {what}");
                 }
                 None => {
-                    println!("{bug:?}: NOT found in {} seeds", seeds_max(bug));
+                    println!("{bug:?}: NOT found in {SEEDS_MAX} seeds");
                     missed.lock().expect("nobody panics with it").push(bug);
                 }
             }

@@ -32,7 +32,7 @@ pub enum Bug {
     AcknowledgesUnsynced,
     /// A snapshot on disk claims to hold one record more than it shows.
     SnapshotAhead,
-    /// A forwarded write that changed nothing is run again when it comes again (rule 17).
+    /// A forwarded write is run again when it comes again (rule 17).
     RunsAgain,
     /// A copy that is to leave goes before the one that takes its place is in sync (rule 11).
     DropsBeforeFilled,
