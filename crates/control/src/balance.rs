@@ -251,6 +251,8 @@ mod tests {
             weight: 1,
             zone: String::new(),
             draining: false,
+            level: types::Level::FIRST,
+            build: String::new(),
         };
         let state = PartitionState {
             epoch: Epoch(5),

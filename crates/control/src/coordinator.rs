@@ -11,6 +11,7 @@ use crate::balance::{self, Balance};
 use crate::command::{
     Command, has_left, is_doubtful as is_doubtful_partition, is_lost, is_news, is_valid_change,
 };
+use crate::levels::Builds;
 use crate::machine::Control;
 use crate::message::{Change, Message, Order, Registration};
 use crate::moves::{self, Moves};
@@ -38,6 +39,8 @@ pub struct Coordinator {
     since: Option<Instant>,
     /// Who says that it has started, and when it last said so.
     registrations: BTreeMap<NodeId, (Registration, Instant)>,
+    /// What starts of nodes have told of their builds. That holds in any term.
+    builds: Builds,
     changes: BTreeMap<PartitionId, Change>,
     /// By node: the voters that report it, in which incarnation, and what they had applied when they said so.
     reports: BTreeMap<NodeId, BTreeMap<NodeId, (Incarnation, u64)>>,
@@ -73,6 +76,7 @@ struct Question {
 impl Coordinator {
     /// A node says that it has started. Kept also while this node does not lead: it may soon.
     pub fn register(&mut self, now: Instant, registration: Registration) {
+        self.builds.hear(&registration);
         self.registrations.insert(registration.node, (registration, now));
     }
 
@@ -84,8 +88,8 @@ impl Coordinator {
 
     fn begin_term(&mut self, term: u64) {
         let registrations = std::mem::take(&mut self.registrations);
-        *self =
-            Coordinator { term, registrations, last_question: self.last_question, ..Coordinator::default() };
+        let (builds, last_question) = (std::mem::take(&mut self.builds), self.last_question);
+        *self = Coordinator { term, registrations, builds, last_question, ..Coordinator::default() };
     }
 }
 
@@ -183,6 +187,13 @@ pub fn tick(control: &mut Control, now: Instant) {
         balance::tick(control, now, &mut commands);
         // Last: whatever else changes a partition in this entry makes its move void.
         moves::tick(control, now, &mut commands);
+    }
+    let level = control.map.level;
+    commands.retain(|command| command.needs() <= level);
+    if commands.is_empty() {
+        // Alone in its entry, which an older build would not read: whatever else stood there would be lost to it.
+        let map = control.map.clone();
+        commands.extend(control.coordinator.builds.raise(&map));
     }
     if !commands.is_empty() && !control.propose(&commands) {
         control.coordinator.begin_term(term);

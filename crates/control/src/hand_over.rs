@@ -66,6 +66,8 @@ mod tests {
             weight: 1,
             zone: String::new(),
             draining: false,
+            level: types::Level::FIRST,
+            build: String::new(),
         };
         let state = PartitionState {
             epoch: Epoch(5),
@@ -165,6 +167,8 @@ mod tests {
                 peer_port: 0,
                 weight: 1,
                 zone: String::new(),
+                level: types::Level::HIGHEST,
+                build: String::new(),
             })
         };
         let leave = |node: u16| Command::Leave { node: NodeId(node), incarnation: Incarnation(1) };

@@ -5,7 +5,8 @@
 
 use crate::command::{Answered, Command, apply, has_left};
 use crate::coordinator::{self, Coordinator};
-use crate::frames::{FORMAT, Frame, Report, Restored, encode_frame};
+use crate::format::{decode_entry, decode_map, encode_entry, encode_map};
+use crate::frames::{Frame, Report, Restored, encode_frame};
 use crate::heart::{HeartInput, HeartNotice};
 use crate::message::{Change, Identity, MapChanges, Message, Order, Registration};
 use crate::store::LogStore;
@@ -16,7 +17,7 @@ use raft::{RawNode, StateRole, Storage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use types::{Incarnation, Instant, NodeId, PartitionId, Position};
+use types::{Incarnation, Instant, Level, NodeId, PartitionId, Position};
 
 /// The consensus library's clock ticks this often.
 const TICK: Duration = Duration::from_millis(10);
@@ -24,6 +25,8 @@ const TICK: Duration = Duration::from_millis(10);
 const HEARTBEAT_TICKS: usize = 5;
 /// Between two attempts of something that is repeated until it works.
 const REPEAT: Duration = Duration::from_millis(100);
+/// Between two words to the coordinator of what this node's build has, while the cluster's level is below it.
+const LEVEL_REPEAT: Duration = Duration::from_secs(1);
 /// Entries kept before the log is cut behind a snapshot of the map.
 const ENTRIES_MAX: usize = 2048;
 /// Entries kept behind a snapshot, so that a voter that lags a little needs none.
@@ -102,6 +105,11 @@ pub struct Control {
     forgot: bool,
     /// This node is about to stop, and orders no more.
     leaving: bool,
+    /// The level of the cluster that the file tells of.
+    level: Level,
+    next_level: Instant,
+    /// A newer build has written an entry or a snapshot that this one does not know.
+    outgrown: bool,
 }
 
 impl Control {
@@ -115,7 +123,7 @@ impl Control {
             let mut store = LogStore::new(config.voters.iter().map(|voter| u64::from(voter.0)).collect());
             if let Some(snapshot) = &restored.snapshot {
                 store.install(snapshot);
-                map = postcard::from_bytes(&snapshot.data).unwrap_or_default();
+                map = decode_map(&snapshot.data).unwrap_or_default();
                 applied_index = snapshot.get_metadata().index;
                 applied_term = snapshot.get_metadata().term;
             }
@@ -146,6 +154,9 @@ impl Control {
             frames_kept: 0,
             forgot: false,
             leaving: false,
+            level: restored.started.level,
+            next_level: now,
+            outgrown: false,
         }
     }
 
@@ -172,6 +183,21 @@ impl Control {
     pub fn lost_its_vote(&self) -> bool {
         let me = &self.config.me;
         self.forgot || self.raft.is_some() && !self.map.holds_vote(me.node, me.directory)
+    }
+
+    /// The cluster's feature level, as far as this node has ever known: also before it knows a map.
+    pub fn level(&self) -> Level {
+        self.level.max(self.map.level)
+    }
+
+    /// The highest feature level that this node's build has.
+    pub fn highest_level(&self) -> Level {
+        self.config.me.level
+    }
+
+    /// Whether the cluster uses what this node's build does not have: it must not go on.
+    pub fn is_outgrown(&self) -> bool {
+        self.outgrown || self.level() > self.config.me.level
     }
 
     /// Whether this node is the coordinator, and up to date with what earlier ones decided.
@@ -201,6 +227,7 @@ impl Control {
         if now >= self.next_repeat {
             self.next_repeat = now + REPEAT;
             self.register(now);
+            self.tell_level(now);
             self.send_reports(now);
             self.send_leave(now);
         }
@@ -345,6 +372,17 @@ impl Control {
         }
     }
 
+    /// Tells the coordinator what this node's build has, for as long as the cluster does not use it: its registration may have gone
+    /// to another one, or over a link that has no levels.
+    fn tell_level(&mut self, now: Instant) {
+        if now < self.next_level || self.map.level >= self.config.me.level || self.is_removed() {
+            return;
+        }
+        self.next_level = now + LEVEL_REPEAT;
+        let registration = self.config.me.clone();
+        self.tell_the_coordinator(now, Message::Register(registration));
+    }
+
     /// Whether the cluster has removed this start of the node: it holds nothing any more, and may stop.
     pub fn is_removed(&self) -> bool {
         let me = &self.config.me;
@@ -373,15 +411,15 @@ impl Control {
 
     fn save_reports(&mut self) {
         let reports = self.reports.iter().map(|(&node, &report)| (node, report)).collect();
-        self.effects.frames.push(encode_frame(&Frame::Reports(reports)));
+        self.effects.frames.push(encode_frame(self.level(), &Frame::Reports(reports)));
         self.effects.sync = true;
     }
 
-    /// Puts commands into the group's log. False where this node is not the leader any more.
+    /// Puts commands into the group's log. False where this node is not the leader any more, or the cluster's level has no form for
+    /// one of them.
     pub(crate) fn propose(&mut self, commands: &[Command]) -> bool {
         let Some(raft) = &mut self.raft else { return false };
-        let mut data = vec![FORMAT];
-        data.extend(postcard::to_stdvec(commands).unwrap_or_default());
+        let Some(data) = encode_entry(self.map.level, commands) else { return false };
         raft.propose(Vec::new(), data).is_ok()
     }
 
@@ -434,8 +472,9 @@ impl Control {
                 if !ready.snapshot().is_empty() {
                     let snapshot = ready.snapshot().clone();
                     raft.mut_store().install(&snapshot);
-                    if let Ok(map) = postcard::from_bytes::<ClusterMap>(&snapshot.data) {
-                        self.map = Arc::new(map);
+                    match decode_map(&snapshot.data) {
+                        Some(map) => self.map = Arc::new(map),
+                        None => self.outgrown = true,
                     }
                     self.applied_index = snapshot.get_metadata().index;
                     self.applied_term = snapshot.get_metadata().term;
@@ -443,7 +482,7 @@ impl Control {
                     // What the snapshot skips may have answered any report.
                     cleared_by_term = true;
                     let bytes = snapshot.write_to_bytes().unwrap_or_default();
-                    self.effects.frames.push(encode_frame(&Frame::Snapshot(bytes)));
+                    self.effects.frames.push(encode_frame(self.level(), &Frame::Snapshot(bytes)));
                 }
                 let committed = ready.take_committed_entries();
                 self.apply_entries(&committed, &mut answered);
@@ -454,13 +493,13 @@ impl Control {
                         .iter()
                         .map(|entry| entry.write_to_bytes().unwrap_or_default())
                         .collect();
-                    self.effects.frames.push(encode_frame(&Frame::Entries(entries)));
+                    self.effects.frames.push(encode_frame(self.level(), &Frame::Entries(entries)));
                 }
                 self.effects.sync |= ready.must_sync();
                 if let Some(hard_state) = ready.hs() {
                     raft.mut_store().set_hard_state(hard_state.clone());
                     let bytes = hard_state.write_to_bytes().unwrap_or_default();
-                    self.effects.frames.push(encode_frame(&Frame::HardState(bytes)));
+                    self.effects.frames.push(encode_frame(self.level(), &Frame::HardState(bytes)));
                 }
                 self.queue_raft(ready.take_persisted_messages());
                 let mut light = raft.advance(ready);
@@ -475,6 +514,7 @@ impl Control {
             self.raft = Some(raft);
             self.compact();
         }
+        self.note_level();
         self.settle_reports(&answered, cleared_by_term, &before);
         self.tell_coordinator();
         if !Arc::ptr_eq(&before, &self.map) {
@@ -500,17 +540,18 @@ impl Control {
             if entry.index <= self.applied_index {
                 continue;
             }
-            if let Some((&FORMAT, rest)) = entry.data.split_first()
-                && let Ok(commands) = postcard::from_bytes::<Vec<Command>>(rest)
-            {
-                let first = answered.len();
-                for command in &commands {
-                    apply(&mut map, command, answered);
-                }
-                for answer in &mut answered[first..] {
-                    answer.at = entry.index;
-                    self.answers.insert((answer.voter, answer.node), entry.index);
-                }
+            let Some(commands) = decode_entry(&entry.data) else {
+                // Who leaves out what others apply has another map than they.
+                self.outgrown = true;
+                break;
+            };
+            let first = answered.len();
+            for command in &commands {
+                apply(&mut map, command, answered);
+            }
+            for answer in &mut answered[first..] {
+                answer.at = entry.index;
+                self.answers.insert((answer.voter, answer.node), entry.index);
             }
             map.version = entry.index;
             (self.applied_index, self.applied_term) = (entry.index, entry.term);
@@ -606,6 +647,7 @@ impl Control {
             return;
         }
         let mut map = ClusterMap::clone(&self.map);
+        map.level = changes.level;
         (map.copies, map.min_in_sync) = (changes.copies, changes.min_in_sync);
         map.members.retain(|member| !changes.gone.contains(&member.id));
         for member in changes.members {
@@ -627,8 +669,18 @@ impl Control {
 
     fn map_moved(&mut self, map: ClusterMap) {
         self.map = Arc::new(map);
+        self.note_level();
         self.effects.map = Some(self.map.clone());
         self.effects.to_heart.push(HeartInput::Applied { map: self.map.clone(), cleared: Vec::new() });
+    }
+
+    /// The cluster's level has risen: the file says so, before this node does anything by it, and is no older build's any more.
+    fn note_level(&mut self) {
+        if self.map.level > self.level && !self.is_outgrown() {
+            self.level = self.map.level;
+            self.effects.frames.push(encode_frame(self.level, &Frame::Level(self.level)));
+            self.effects.sync = true;
+        }
     }
 
     /// Cuts the log behind a snapshot of the map, and rewrites the control file with what still counts.
@@ -638,7 +690,7 @@ impl Control {
         if raft.store().kept() <= ENTRIES_MAX && self.frames_kept <= ENTRIES_MAX * 4 {
             return;
         }
-        let state = postcard::to_stdvec(self.map.as_ref()).unwrap_or_default();
+        let state = encode_map(&self.map);
         raft.mut_store().compact(
             self.applied_index,
             state,
@@ -648,7 +700,7 @@ impl Control {
         let snapshot = store.latest_snapshot();
         let entries = store.entries_after(snapshot.get_metadata().index);
         let me = &self.config.me;
-        let frames = [
+        let mut frames = vec![
             Frame::Start {
                 incarnation: me.incarnation,
                 directory: me.directory,
@@ -661,8 +713,11 @@ impl Control {
             Frame::HardState(store.hard_state().write_to_bytes().unwrap_or_default()),
             Frame::Reports(self.reports.iter().map(|(&node, &report)| (node, report)).collect()),
         ];
+        if self.level > Level::FIRST {
+            frames.push(Frame::Level(self.level));
+        }
         self.effects.frames.clear();
-        self.effects.rewrite = Some(frames.iter().map(encode_frame).collect());
+        self.effects.rewrite = Some(frames.iter().map(|frame| encode_frame(self.level, frame)).collect());
         self.frames_kept = 0;
     }
 }
@@ -680,6 +735,7 @@ fn difference(before: &ClusterMap, after: &ClusterMap) -> MapChanges {
     MapChanges {
         from: before.version,
         to: after.version,
+        level: after.level,
         copies: after.copies,
         min_in_sync: after.min_in_sync,
         members,

@@ -1,13 +1,15 @@
 //! The cluster map: nodes, partitions, epochs, primaries and in-sync sets, as one versioned value.
 
 use serde::{Deserialize, Serialize};
-use types::{Epoch, Incarnation, NodeId, NodeSet, PartitionId, ShardId};
+use types::{Epoch, Incarnation, Level, NodeId, NodeSet, PartitionId, ShardId};
 
 /// The map that a node acts on. Its version is the place of the last applied entry in the control plane's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterMap {
     /// Grows with every applied change. 0: nothing is known yet.
     pub version: u64,
+    /// What all members' builds have: nothing is written that needs more. It never goes down.
+    pub level: Level,
     /// The cluster's id, 40 hex digits.
     pub cluster_id: String,
     /// How many copies each partition should have.
@@ -55,6 +57,10 @@ pub struct Member {
     pub zone: String,
     /// An operator has it emptied, to be removed.
     pub draining: bool,
+    /// The highest feature level of the build that its newest start runs. Not told before the cluster is at level 2: then the first.
+    pub level: Level,
+    /// That build's version. Empty: not told.
+    pub build: String,
 }
 
 /// What the control plane knows of a node's life.

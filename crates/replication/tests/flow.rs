@@ -65,6 +65,8 @@ impl World {
             weight: 1,
             zone: String::new(),
             draining: false,
+            level: types::Level::FIRST,
+            build: String::new(),
         };
         let map = ClusterMap {
             version: 1,

@@ -341,7 +341,8 @@ where
     let make = |endpoint| -> io::Result<_> {
         let poll = Poll::new()?;
         let (post, mailbox) = mailbox(Waker::new(poll.registry(), WAKER)?);
-        let links = Links::new(endpoint, poll.registry().try_clone()?, dialer.clone());
+        let links =
+            Links::new(endpoint, poll.registry().try_clone()?, dialer.clone(), machines.published.clone());
         Ok((post, Loop { poll, mailbox, links }))
     };
     let watch = "cannot watch sockets (epoll)";
@@ -386,7 +387,8 @@ where
     }
     let identities: Vec<_> =
         (0..shards).map(|shard| secret.file_identity(identity.node, ShardId(shard))).collect();
-    let membership = Arc::new(Membership { identity, secret, book: book.clone() });
+    let membership =
+        Arc::new(Membership { identity, secret, book: book.clone(), published: published.clone() });
     runtime.spawn(peers::run(membership, threads.clone(), peers, requests));
 
     let Loop { poll, mailbox, links } = control;

@@ -148,6 +148,7 @@ impl Process {
             wall_ms,
             seed,
             kept,
+            level: types::Level::HIGHEST,
         };
         let control =
             ControlDriver::open(disk.clone(), directory, config, now).map_err(|error| error.to_string())?;

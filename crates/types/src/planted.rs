@@ -38,6 +38,8 @@ pub enum Bug {
     DropsBeforeFilled,
     /// A primary serves on after it has released its partition to another (rule 10).
     ServesAfterRelease,
+    /// The cluster's feature level rises before all members have it.
+    RaisesEarly,
     /// A shard's log does not sync its directory after it has made a segment.
     SkipsDirSync,
     /// A shard's log takes a failed sync for one that may be tried again.
