@@ -10,7 +10,7 @@ use crate::world::{
 };
 use command::{Door, Reply};
 use placement::PlanNode;
-use types::partition_of_key;
+use types::{Level, partition_of_key};
 
 /// By then the cluster has formed, where nothing goes wrong.
 const FORMED: Time = 1_500 * MS;
@@ -68,6 +68,13 @@ impl World {
             if !serves {
                 return Some(format!("partition {id} is not served: {state:?}"));
             }
+        }
+        if map.level < Level::HIGHEST {
+            return Some(format!(
+                "all nodes have feature level {}, and the cluster is at {}",
+                Level::HIGHEST,
+                map.level
+            ));
         }
         if let Some(ailment) = self.wrong_shape() {
             return Some(ailment);
@@ -185,6 +192,7 @@ impl World {
             refused: count(Outcome::Refused),
             stale_reads: self.stale_reads.len(),
             snapshots: self.snapshots,
+            upgrades: self.upgrades.done,
             faults: self.faults,
             shapes: self.shapes.done,
             moved: self.checks.moves.gone,
@@ -209,7 +217,7 @@ impl World {
             Outcome::Answered(_) => false,
         };
         match self.history.operations().iter().find(harmed) {
-            Some(operation) if self.plan.kinds.is_empty() => {
+            Some(operation) if self.plan.kinds.is_empty() && self.upgrades.done == 0 => {
                 Err(format!("nothing went wrong, and yet {operation:?}"))
             }
             _ => Ok(()),

@@ -164,7 +164,7 @@ impl World {
     }
 
     /// Whether all is well, and has been for a while.
-    fn is_calm(&mut self) -> bool {
+    pub(crate) fn is_calm(&mut self) -> bool {
         let all_run = self.nodes.iter().filter(|node| node.start > 0).all(|node| {
             node.process.is_some() && node.pauses == 0 && node.disk_takes == 0 && !node.disk_hurt
         });
@@ -182,7 +182,7 @@ impl World {
     }
 
     /// A node is told to stop: it hands over what others can take over, for as long as it has patience.
-    fn begin_stop(&mut self, node: usize, was_calm: bool) -> Result<(), String> {
+    pub(crate) fn begin_stop(&mut self, node: usize, was_calm: bool) -> Result<(), String> {
         let mut patience = self.plan.random().pick(&[0, 50, 2000]) * MS;
         if !self.keeping.logs() {
             // It may hold the last copy of something when it has waited, and could not be let go.
@@ -261,7 +261,7 @@ impl World {
 
     /// A process stops because its disk refuses. It is started again, and stops again until the disk is well.
     pub(crate) fn stops(&mut self, node: usize, why: &str) -> Result<(), String> {
-        if !self.nodes[node].disk_hurt {
+        if !self.nodes[node].disk_hurt && !self.is_left_behind(node) {
             return Err(format!("node {} stops: {why}", node + 1));
         }
         self.trace.event(self.now, &[23, node as u64], || format!("node {} stops: {why}", node + 1));
@@ -293,7 +293,7 @@ impl World {
             .all(|state| state.epoch.0 == 0 || state.in_sync.without(state.leaving).iter().any(runs))
     }
 
-    fn kill(&mut self, index: usize, death: Death) {
+    pub(crate) fn kill(&mut self, index: usize, death: Death) {
         let node = &mut self.nodes[index];
         let mut process = node.process.take();
         node.inbox.clear();
@@ -433,6 +433,7 @@ impl World {
                 self.nodes[node].pauses = 0;
                 self.wake(node)?;
             }
+            self.upgrade_at_once(node)?;
         }
         Ok(())
     }

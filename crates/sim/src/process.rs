@@ -21,7 +21,7 @@ use std::time::Duration;
 use storage::{Log, ShardLogOptions, Table};
 use types::settings::{Fsync, LogMode, ReadLevel, Settings};
 use types::shared_settings::SharedSettings;
-use types::{Instant, NodeId, PartitionId, ShardId};
+use types::{Instant, Level, NodeId, PartitionId, ShardId};
 
 /// Where a node keeps its control file.
 const DIRECTORY: &str = "data";
@@ -76,6 +76,8 @@ pub struct Start {
     /// Whether nothing of what the one before had handed to the system can be lost: the machine has not stopped since, or the
     /// process had ended in order.
     pub kept: bool,
+    /// The highest feature level that its build has.
+    pub level: Level,
 }
 
 /// One copy of a partition, as the checks see it.
@@ -107,6 +109,7 @@ pub struct Copy<'a> {
 pub struct Process {
     identity: Identity,
     settings: Arc<Settings>,
+    level: Level,
     control: ControlDriver<SimDisk>,
     heart: HeartDriver,
     shards: Vec<Shard>,
@@ -121,7 +124,7 @@ pub struct Process {
 impl Process {
     /// Starts a process on what its disk has kept.
     pub fn start(start: Start) -> Result<Process, String> {
-        let Start { settings, shards, disk, seed, now, wall_ms, again, kept } = start;
+        let Start { settings, shards, disk, seed, now, wall_ms, again, kept, level } = start;
         let directory = Path::new(DIRECTORY);
         storage::Disk::create_dir_all(&disk, directory).map_err(|error| error.to_string())?;
         let published = Arc::new(Published::new(shards));
@@ -148,7 +151,7 @@ impl Process {
             wall_ms,
             seed,
             kept,
-            level: types::Level::HIGHEST,
+            level,
         };
         let control =
             ControlDriver::open(disk.clone(), directory, config, now).map_err(|error| error.to_string())?;
@@ -185,6 +188,7 @@ impl Process {
         Ok(Process {
             identity,
             settings,
+            level,
             control,
             heart,
             shards: machines,
@@ -199,6 +203,16 @@ impl Process {
     /// Who it is.
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// The highest feature level that its build has.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// The cluster's feature level, as far as it knows.
+    pub fn cluster_level(&self) -> Level {
+        self.published.level()
     }
 
     /// The map that its control plane knows.

@@ -18,6 +18,7 @@ use crate::process::{Effect, Envelope, Process, Start};
 use crate::random::Random;
 use crate::shape::Shapes;
 use crate::trace::{Trace, digest};
+use crate::upgrades::Upgrades;
 use command::{Door, Reply};
 use control::Identity;
 use node::Ticket;
@@ -26,7 +27,7 @@ use replication::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use types::settings::{ByteSize, Settings};
-use types::{NodeId, ShardId};
+use types::{Level, NodeId, ShardId};
 
 /// Nodes that the cluster is made of.
 pub(crate) const NODES: usize = 3;
@@ -78,6 +79,8 @@ pub struct Summary {
     pub stale_reads: usize,
     /// Snapshots of partitions that were written to disks.
     pub snapshots: u64,
+    /// Nodes that were upgraded.
+    pub upgrades: usize,
     /// Faults.
     pub faults: usize,
     /// Nodes that joined, and orders of operators.
@@ -126,6 +129,7 @@ pub(crate) enum Event {
     Fault,
     Shape,
     HandOver,
+    Upgrade,
     Mend(crate::injure::Mend),
     Tables,
     Heal,
@@ -149,6 +153,8 @@ pub(crate) struct Node {
     /// Until when all that each shard has for its log was durable, as last seen.
     pub synced_at: Vec<Time>,
     pub process: Option<Process>,
+    /// The level of the build that it started with last, or is to start with next.
+    pub build: Option<Level>,
     /// Counts its processes.
     pub start: u64,
     /// How many pauses hold it.
@@ -188,6 +194,7 @@ pub struct World {
     pub(crate) plan: Plan,
     pub(crate) hand_overs: HandOvers,
     pub(crate) shapes: Shapes,
+    pub(crate) upgrades: Upgrades,
     pub(crate) keeping: Keeping,
     pub(crate) blackout_at: Time,
     /// Snapshots written to disks.
@@ -261,6 +268,7 @@ impl World {
             plan,
             hand_overs: HandOvers::draw(seed),
             shapes,
+            upgrades: Upgrades::draw(seed, keeping.logs()),
             keeping,
             blackout_at: 0,
             snapshots: 0,
@@ -302,6 +310,9 @@ impl World {
         if let Some(at) = self.shapes.next_at(0) {
             self.schedule(at, Event::Shape);
         }
+        if let Some(at) = self.upgrades.next_at(0) {
+            self.schedule(at, Event::Upgrade);
+        }
         self.schedule(TABLES, Event::Tables);
         self.schedule(FAULTS_END, Event::Heal);
         while !self.done {
@@ -318,6 +329,7 @@ impl World {
     pub(crate) fn start(&mut self, index: usize) -> Result<(), String> {
         let seed = self.random.draw();
         let now = self.now;
+        let level = self.level_to_start(index);
         let node = &mut self.nodes[index];
         let (own, wall) = (node.clock.monotonic(now), node.clock.wall_ms(now));
         let start = Start {
@@ -329,6 +341,7 @@ impl World {
             wall_ms: wall,
             again: node.start > 0,
             kept: node.stopped || !node.power_lost,
+            level,
         };
         let process =
             Process::start(start).map_err(|why| format!("node {} does not start: {why}", index + 1))?;
@@ -337,11 +350,12 @@ impl World {
         node.synced_at = vec![now; usize::from(self.shards)];
         let incarnation = process.identity().incarnation.0;
         node.process = Some(process);
+        node.build = Some(level);
         node.start += 1;
         node.awake_since = now;
         let start = node.start;
         self.trace.event(now, &[1, index as u64, incarnation], || {
-            format!("node {} starts as {incarnation}", index + 1)
+            format!("node {} starts as {incarnation}, with level {level}", index + 1)
         });
         let first = now + self.random.between(0, TICK);
         self.schedule(first, Event::Tick { node: index, start });
@@ -445,9 +459,7 @@ impl World {
     fn send(&mut self, from: usize, to: usize, envelope: Envelope) {
         let Some(process) = &self.nodes[from].process else { return };
         let identity = process.identity();
-        if self.nodes[to].process.is_none() {
-            return;
-        }
+        let Some(envelope) = self.as_spoken(from, to, envelope) else { return };
         // A client's request is passed on once; everything else stands coming twice.
         let once = matches!(&envelope, Envelope::Shard(_, _, Message::Forward(_)));
         let start = self.nodes[to].start;
@@ -573,6 +585,7 @@ impl World {
                 Ok(())
             }
             Event::HandOver => self.order_hand_over(),
+            Event::Upgrade => self.upgrade(),
             Event::Shape => self.change_shape(),
             Event::Mend(mend) => self.mend(mend),
             Event::Tables => {
@@ -612,6 +625,7 @@ impl Node {
             whole: true,
             synced_at: Vec::new(),
             process: None,
+            build: None,
             start: 0,
             pauses: 0,
             inbox: Vec::new(),

@@ -49,7 +49,7 @@ pub enum Bug {
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 16] = [
+pub const BUGS: [Bug; 17] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -66,6 +66,7 @@ pub const BUGS: [Bug; 16] = [
     Bug::SnapshotAhead,
     Bug::DropsBeforeFilled,
     Bug::ServesAfterRelease,
+    Bug::RaisesEarly,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.
