@@ -14,7 +14,7 @@
 //! The grace is counted from the voter's own start too, and from when it last woke: a voter that slept knows nothing.
 
 use crate::message::{Beat, Identity};
-use placement::{ClusterMap, MemberState};
+use placement::ClusterMap;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -382,9 +382,7 @@ impl Heart {
     ) -> Beat {
         let (map_version, coordinator) = (self.map.version, self.coordinator);
         let known = self.map.member(from.node).is_some_and(|member| {
-            member.incarnation == from.incarnation
-                && member.directory == from.directory
-                && member.state == MemberState::Active
+            member.incarnation == from.incarnation && member.directory == from.directory && member.is_alive()
         });
         if let Some(&(incarnation, _)) = self.reported.get(&from.node)
             && incarnation == from.incarnation
@@ -407,7 +405,7 @@ impl Heart {
     }
 
     fn look_for_silence(&mut self, now: Instant) {
-        for member in self.map.members.iter().filter(|member| member.state == MemberState::Active) {
+        for member in self.map.members.iter().filter(|member| member.is_alive()) {
             if self.reported.contains_key(&member.id) {
                 continue;
             }
@@ -433,6 +431,6 @@ impl Heart {
             }
         }
         let map = &self.map;
-        self.listeners.retain(|node, _| map.is_active(*node));
+        self.listeners.retain(|node, _| map.is_alive(*node));
     }
 }

@@ -8,12 +8,18 @@
 //! a word on why (room `server`).
 
 use crate::command::Command;
-use crate::message::Registration;
+use crate::frames::{Frame, encode_frame};
+use crate::machine::Control;
+use crate::message::{Message, Registration};
 use placement::{ClusterMap, MemberState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use types::planted::{self, Bug};
-use types::{Incarnation, Level, NodeId};
+use types::{Incarnation, Instant, Level, NodeId};
+
+/// Between two words to the coordinator of what this node's build has, while the cluster's level is below it.
+const LEVEL_REPEAT: Duration = Duration::from_secs(1);
 
 /// What a start of a node has told of its build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +94,43 @@ pub(crate) fn apply(map: &mut ClusterMap, command: &Command) {
 /// Whether a node with this build may be a member.
 pub(crate) fn is_enough(map: &ClusterMap, registration: &Registration) -> bool {
     registration.level >= map.level
+}
+
+impl Control {
+    /// The cluster's feature level, as far as this node has ever known: also before it knows a map.
+    pub fn level(&self) -> Level {
+        self.level.max(self.map.level)
+    }
+
+    /// The highest feature level that this node's build has.
+    pub fn highest_level(&self) -> Level {
+        self.config.me.level
+    }
+
+    /// Whether the cluster uses what this node's build does not have: it must not go on.
+    pub fn is_outgrown(&self) -> bool {
+        self.outgrown || self.level() > self.config.me.level
+    }
+
+    /// Tells the coordinator what this node's build has, for as long as the cluster does not use it: its registration may have gone
+    /// to another one, or over a link that has no levels.
+    pub(crate) fn tell_level(&mut self, now: Instant) {
+        if now < self.next_level || self.map.level >= self.config.me.level || self.is_removed() {
+            return;
+        }
+        self.next_level = now + LEVEL_REPEAT;
+        let registration = self.config.me.clone();
+        self.tell_the_coordinator(now, Message::Register(registration));
+    }
+
+    /// The cluster's level has risen: the file says so, before this node does anything by it, and is no older build's any more.
+    pub(crate) fn note_level(&mut self) {
+        if self.map.level > self.level && !self.is_outgrown() {
+            self.level = self.map.level;
+            self.effects.frames.push(encode_frame(self.level, &Frame::Level(self.level)));
+            self.effects.sync = true;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -25,11 +25,15 @@ pub mod format_1;
 mod frames;
 mod hand_over;
 mod heart;
+mod leave;
 mod levels;
 mod machine;
 pub mod message;
 mod moves;
 pub mod shape;
+#[cfg(test)]
+mod small_map;
+mod step_down;
 mod store;
 
 pub use command::Command;

@@ -10,7 +10,7 @@ use crate::frames::{Frame, Report, Restored, encode_frame};
 use crate::heart::{HeartInput, HeartNotice};
 use crate::message::{Change, Identity, MapChanges, Message, Order, Registration};
 use crate::store::LogStore;
-use placement::{ClusterMap, Member, MemberState};
+use placement::{ClusterMap, Member};
 use protobuf::Message as _;
 use raft::eraftpb::{Entry, Message as RaftMessage, MessageType};
 use raft::{RawNode, StateRole, Storage};
@@ -25,10 +25,12 @@ const TICK: Duration = Duration::from_millis(10);
 const HEARTBEAT_TICKS: usize = 5;
 /// Between two attempts of something that is repeated until it works.
 const REPEAT: Duration = Duration::from_millis(100);
-/// Between two words to the coordinator of what this node's build has, while the cluster's level is below it.
-const LEVEL_REPEAT: Duration = Duration::from_secs(1);
+/// The same, of a node's word that it is about to stop.
+const LEAVE: Duration = Duration::from_millis(10);
 /// Entries kept before the log is cut behind a snapshot of the map.
 const ENTRIES_MAX: usize = 2048;
+/// Bytes of frames before the control file is written anew: on a full disk it lives on the room that it holds in reserve.
+const BYTES_MAX: usize = 512 << 10;
 /// Entries kept behind a snapshot, so that a voter that lags a little needs none.
 const ENTRIES_BEHIND: u64 = 256;
 
@@ -83,7 +85,7 @@ pub struct ControlEffects {
 pub struct Control {
     pub(crate) config: ControlConfig,
     pub(crate) map: Arc<ClusterMap>,
-    raft: Option<RawNode<LogStore>>,
+    pub(crate) raft: Option<RawNode<LogStore>>,
     pub(crate) coordinator: Coordinator,
     /// The term of the newest entry applied.
     pub(crate) applied_term: u64,
@@ -99,17 +101,21 @@ pub struct Control {
     known_coordinator: Option<NodeId>,
     next_tick: Instant,
     next_repeat: Instant,
-    effects: ControlEffects,
+    pub(crate) effects: ControlEffects,
     frames_kept: usize,
+    bytes_kept: usize,
     /// The coordinator thinks that this voter holds entries which it does not.
     forgot: bool,
     /// This node is about to stop, and orders no more.
     leaving: bool,
+    /// It does not lead any more, if it can be helped.
+    pub(crate) stepping_down: bool,
+    next_leave: Instant,
     /// The level of the cluster that the file tells of.
-    level: Level,
-    next_level: Instant,
+    pub(crate) level: Level,
+    pub(crate) next_level: Instant,
     /// A newer build has written an entry or a snapshot that this one does not know.
-    outgrown: bool,
+    pub(crate) outgrown: bool,
 }
 
 impl Control {
@@ -152,8 +158,11 @@ impl Control {
             next_repeat: now,
             effects: ControlEffects::default(),
             frames_kept: 0,
+            bytes_kept: 0,
             forgot: false,
             leaving: false,
+            stepping_down: false,
+            next_leave: now,
             level: restored.started.level,
             next_level: now,
             outgrown: false,
@@ -185,21 +194,6 @@ impl Control {
         self.forgot || self.raft.is_some() && !self.map.holds_vote(me.node, me.directory)
     }
 
-    /// The cluster's feature level, as far as this node has ever known: also before it knows a map.
-    pub fn level(&self) -> Level {
-        self.level.max(self.map.level)
-    }
-
-    /// The highest feature level that this node's build has.
-    pub fn highest_level(&self) -> Level {
-        self.config.me.level
-    }
-
-    /// Whether the cluster uses what this node's build does not have: it must not go on.
-    pub fn is_outgrown(&self) -> bool {
-        self.outgrown || self.level() > self.config.me.level
-    }
-
     /// Whether this node is the coordinator, and up to date with what earlier ones decided.
     pub fn is_coordinator(&self) -> bool {
         self.raft
@@ -220,8 +214,12 @@ impl Control {
     pub fn tick(&mut self, now: Instant) {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
-            if let Some(raft) = &mut self.raft {
-                raft.tick();
+            let stands_for_none = self.stands_for_none();
+            match &mut self.raft {
+                // Time passes all the same: once the leader has been silent for long it votes for another.
+                Some(raft) if stands_for_none => raft.raft.election_elapsed += 1,
+                Some(raft) => _ = raft.tick(),
+                None => {}
             }
         }
         if now >= self.next_repeat {
@@ -229,14 +227,17 @@ impl Control {
             self.register(now);
             self.tell_level(now);
             self.send_reports(now);
-            self.send_leave(now);
+            self.give_lead();
         }
+        self.send_leave(now);
         self.advance(now);
     }
 
     /// This node is about to stop: its shards have committed what they ordered and order no more.
     pub fn leave(&mut self, now: Instant) {
-        self.leaving = true;
+        if !std::mem::replace(&mut self.leaving, true) {
+            self.next_leave = now;
+        }
         self.send_leave(now);
         self.advance(now);
     }
@@ -247,7 +248,11 @@ impl Control {
     }
 
     fn send_leave(&mut self, now: Instant) {
-        if self.leaving && !self.has_left() {
+        // Requests wait for it, so it is said again soon: the coordinator may be too new to have heard it. Where the map does not
+        // show it, the coordinator is all who knows.
+        let is_known = self.map.has(Level::STOPPING) && self.has_left();
+        if self.leaving && !is_known && now >= self.next_leave {
+            self.next_leave = now + LEAVE;
             self.tell_the_coordinator(now, Message::Leave(self.config.me.incarnation));
         }
     }
@@ -267,6 +272,9 @@ impl Control {
             Message::AskTails { question, partitions } => {
                 self.effects.ask_tails.push((from.node, question, partitions));
             }
+            // Another start than the map shows does not hold what the map says, and another's word for it does not count.
+            Message::Tails { .. }
+                if self.map.member(from.node).is_none_or(|m| m.incarnation != from.incarnation) => {}
             other => coordinator::message(self, now, from.node, other),
         }
         self.advance(now);
@@ -276,9 +284,7 @@ impl Control {
     pub fn heart(&mut self, now: Instant, notice: HeartNotice) {
         match notice {
             HeartNotice::Silent { node, incarnation, mark } => {
-                let alive = |member: &&Member| {
-                    member.incarnation == incarnation && member.state == MemberState::Active
-                };
+                let alive = |member: &&Member| member.incarnation == incarnation && member.is_alive();
                 if self.map.member(node).filter(alive).is_none() {
                     // Decided already: nothing will answer this one.
                     let cleared = vec![(node, mark)];
@@ -343,7 +349,7 @@ impl Control {
         self.advance(now);
     }
 
-    fn tell_the_coordinator(&mut self, now: Instant, message: Message) {
+    pub(crate) fn tell_the_coordinator(&mut self, now: Instant, message: Message) {
         match self.coordinator() {
             Some(node) if node == self.config.me.node => coordinator::message(self, now, node, message),
             Some(node) => self.send(node, message),
@@ -354,10 +360,12 @@ impl Control {
     /// Tells the voters that this node has started, until the map says so.
     fn register(&mut self, now: Instant) {
         let me = &self.config.me;
-        let known = self.map.member(me.node).is_some_and(|member| {
-            member.incarnation == me.incarnation && member.state == MemberState::Active
-        });
-        if known || self.is_removed() {
+        let known = self
+            .map
+            .member(me.node)
+            .is_some_and(|member| member.incarnation == me.incarnation && member.is_alive());
+        // Who is about to stop and is thought dead does not come back to life for that.
+        if known || self.is_removed() || self.leaving {
             return;
         }
         let registration = me.clone();
@@ -370,17 +378,6 @@ impl Control {
                 self.send(voter, Message::Register(registration.clone()));
             }
         }
-    }
-
-    /// Tells the coordinator what this node's build has, for as long as the cluster does not use it: its registration may have gone
-    /// to another one, or over a link that has no levels.
-    fn tell_level(&mut self, now: Instant) {
-        if now < self.next_level || self.map.level >= self.config.me.level || self.is_removed() {
-            return;
-        }
-        self.next_level = now + LEVEL_REPEAT;
-        let registration = self.config.me.clone();
-        self.tell_the_coordinator(now, Message::Register(registration));
     }
 
     /// Whether the cluster has removed this start of the node: it holds nothing any more, and may stop.
@@ -454,7 +451,7 @@ impl Control {
     }
 
     /// Takes in what has come, decides what follows from it, and takes that in.
-    fn advance(&mut self, now: Instant) {
+    pub(crate) fn advance(&mut self, now: Instant) {
         self.run_consensus();
         coordinator::tick(self, now);
         self.run_consensus();
@@ -615,7 +612,7 @@ impl Control {
             .members
             .iter()
             .chain(gone)
-            .filter(|member| member.state == MemberState::Active && member.id != self.config.me.node)
+            .filter(|member| member.is_alive() && member.id != self.config.me.node)
             .filter(|member| {
                 !self.map.voters.contains(&member.id) || !self.map.holds_vote(member.id, member.directory)
             })
@@ -674,20 +671,13 @@ impl Control {
         self.effects.to_heart.push(HeartInput::Applied { map: self.map.clone(), cleared: Vec::new() });
     }
 
-    /// The cluster's level has risen: the file says so, before this node does anything by it, and is no older build's any more.
-    fn note_level(&mut self) {
-        if self.map.level > self.level && !self.is_outgrown() {
-            self.level = self.map.level;
-            self.effects.frames.push(encode_frame(self.level, &Frame::Level(self.level)));
-            self.effects.sync = true;
-        }
-    }
-
     /// Cuts the log behind a snapshot of the map, and rewrites the control file with what still counts.
     fn compact(&mut self) {
         self.frames_kept += self.effects.frames.len();
+        self.bytes_kept += self.effects.frames.iter().map(Vec::len).sum::<usize>();
         let Some(raft) = &mut self.raft else { return };
-        if raft.store().kept() <= ENTRIES_MAX && self.frames_kept <= ENTRIES_MAX * 4 {
+        let is_short = raft.store().kept() <= ENTRIES_MAX && self.frames_kept <= ENTRIES_MAX * 4;
+        if is_short && self.bytes_kept <= BYTES_MAX {
             return;
         }
         let state = encode_map(&self.map);
@@ -718,7 +708,7 @@ impl Control {
         }
         self.effects.frames.clear();
         self.effects.rewrite = Some(frames.iter().map(|frame| encode_frame(self.level, frame)).collect());
-        self.frames_kept = 0;
+        (self.frames_kept, self.bytes_kept) = (0, 0);
     }
 }
 

@@ -9,6 +9,7 @@ pub mod levels;
 pub mod maps;
 pub mod moves;
 pub mod one_primary;
+pub mod stopping;
 pub mod tables;
 
 use crate::history::Time;
@@ -67,6 +68,7 @@ impl Checks {
             leases::check(before, after, seats)?;
             levels::check(before, after, seats)?;
             self.moves.look(before, after)?;
+            stopping::check(before, after)?;
         }
         if shards {
             self.one_primary.look(&seat);

@@ -7,6 +7,7 @@
 //!
 //! Not in runs that keep nothing on disk: there a restart may lose the last copy.
 
+use crate::checks::levels;
 use crate::faults::Death;
 use crate::history::Time;
 use crate::network::MS;
@@ -14,6 +15,7 @@ use crate::process::Envelope;
 use crate::random::Random;
 use crate::world::{Event, MACHINES, World};
 use control::format_1;
+use std::collections::BTreeSet;
 use types::Level;
 
 /// When the first node may be upgraded: the cluster has formed.
@@ -25,6 +27,10 @@ pub(crate) struct Upgrades {
     gap: Option<Time>,
     /// Nodes that have been upgraded so far.
     pub done: usize,
+    /// Whether nodes of two builds ran at once.
+    pub mixed: bool,
+    /// Whether the feature level rose before all was healed.
+    pub raised: bool,
     random: Random,
 }
 
@@ -33,7 +39,7 @@ impl Upgrades {
     pub fn draw(seed: u64, keeps_logs: bool) -> Upgrades {
         let mut random = Random::new(seed ^ 0x0b5e_0000_0000_0000);
         let gap = random.chance(400).then(|| random.pick(&[1500, 4000, 9000]) * MS);
-        Upgrades { gap: gap.filter(|_| keeps_logs), done: 0, random }
+        Upgrades { gap: gap.filter(|_| keeps_logs), done: 0, mixed: false, raised: false, random }
     }
 
     /// When the next one comes, after one at `now`.
@@ -62,6 +68,21 @@ impl World {
         if is_old { Level::FIRST } else { Level::HIGHEST }
     }
 
+    /// A node has started.
+    pub(crate) fn note_builds(&mut self) {
+        let levels: BTreeSet<Level> = self
+            .nodes
+            .iter()
+            .filter_map(|node| node.process.as_ref().map(|process| process.level()))
+            .collect();
+        self.upgrades.mixed |= levels.len() > 1;
+    }
+
+    /// All is about to be healed.
+    pub(crate) fn note_level(&mut self) {
+        self.upgrades.raised = self.upgrades.mixed && self.checks.maps.newest().level > Level::FIRST;
+    }
+
     /// A node is stopped in order, to be started on the new build.
     pub(crate) fn upgrade(&mut self) -> Result<(), String> {
         if self.healed {
@@ -79,8 +100,7 @@ impl World {
         self.upgrades.done += 1;
         self.faults += 1;
         self.restless_at = self.now;
-        let was_calm = self.is_calm();
-        self.begin_stop(node, was_calm)
+        self.begin_stop(node)
     }
 
     /// At the end nobody runs an older build any more.
@@ -111,6 +131,12 @@ impl World {
             }
             envelope => Some(envelope),
         }
+    }
+
+    /// A message that comes must be one that the build knows.
+    pub(crate) fn check_spoken(&self, to: usize, envelope: &Envelope) -> Result<(), String> {
+        let Some(process) = &self.nodes[to].process else { return Ok(()) };
+        levels::check_message(process.level(), envelope).map_err(|why| format!("node {}: {why}", to + 1))
     }
 
     /// Whether a process stops because the cluster has gone on without its build.

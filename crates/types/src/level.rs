@@ -21,6 +21,10 @@ impl Level {
     pub const FIRST: Level = Level(1);
     /// The map and the registrations tell of levels and builds; entries and control files of format 4 hold them.
     pub const BUILDS: Level = Level(2);
+    /// The map shows who is about to stop.
+    pub const STOPPING: Level = Level(2);
+    /// A snapshot on its way to another copy goes on after a break, and shards' logs say which one chunks are of.
+    pub const TRANSFERS_GO_ON: Level = Level(2);
     /// The highest that this build has.
     pub const HIGHEST: Level = Level::BUILDS;
 }

@@ -38,18 +38,26 @@ pub enum Bug {
     DropsBeforeFilled,
     /// A primary serves on after it has released its partition to another (rule 10).
     ServesAfterRelease,
+    /// A node that is about to stop, and has handed over, is given seats again (rule 10).
+    GivesToStopping,
+    /// A transfer goes on one chunk too far after a break (rule 9).
+    ResumesTooFar,
     /// The cluster's feature level rises before all members have it.
     RaisesEarly,
+    /// What comes with a feature level is used before the cluster has it.
+    UsesEarly,
     /// A shard's log does not sync its directory after it has made a segment.
     SkipsDirSync,
     /// A shard's log takes a failed sync for one that may be tried again.
     RetriesAfterFailedSync,
     /// A shard's log goes on before a torn tail without cutting it off.
     ResurrectsTail,
+    /// A start does not miss a snapshot that is gone with the log before it (rule 3).
+    MissesNoSnapshot,
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 17] = [
+pub const BUGS: [Bug; 20] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -66,7 +74,10 @@ pub const BUGS: [Bug; 17] = [
     Bug::SnapshotAhead,
     Bug::DropsBeforeFilled,
     Bug::ServesAfterRelease,
+    Bug::GivesToStopping,
+    Bug::ResumesTooFar,
     Bug::RaisesEarly,
+    Bug::UsesEarly,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.
