@@ -486,7 +486,8 @@ fn leave(map: &mut ClusterMap, node: NodeId, incarnation: Incarnation) {
         let mut state = map.partitions[at];
         // Also where it is not in sync: its joining may be under way, and must become void.
         let has_no_seat = state.copies.contains(node) && !state.in_sync.contains(node);
-        if !may_leave(map, &state, node) && !(is_shown && has_no_seat) || state.epoch == Epoch(0) {
+        let goes = may_leave(map, &state, node) || is_shown && has_no_seat;
+        if !goes || state.epoch == Epoch(0) {
             continue;
         }
         state.epoch = state.epoch.next();

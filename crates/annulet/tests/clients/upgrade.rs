@@ -175,7 +175,10 @@ fn upgrade_from_the_build_of_the_format_before() {
     nodes.stop([2]);
     nodes.run_build(Some(&old));
     let said = nodes.refused(2);
-    assert!(said.contains("the control file has format 4; this version knows 3"), "{said}");
+    // It reads the shards' logs first, and may find there already what it does not know.
+    let why =
+        ["the control file has format 4; this version knows 3", "holds what this program does not know"];
+    assert!(why.iter().any(|why| said.contains(why)), "{said}");
     let joiner = nodes.start_joining();
     let status = nodes.wait_end(joiner);
     let said = nodes.said(joiner);
