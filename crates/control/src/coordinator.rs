@@ -10,6 +10,7 @@
 use crate::balance::{self, Balance};
 use crate::command::{Command, is_doubtful as is_doubtful_partition, is_lost, is_news, is_valid_change};
 use crate::leave;
+use crate::levels::Builds;
 use crate::machine::Control;
 use crate::message::{Change, Message, Order, Registration};
 use crate::moves::{self, Moves};
@@ -37,6 +38,8 @@ pub struct Coordinator {
     since: Option<Instant>,
     /// Who says that it has started, and when it last said so.
     registrations: BTreeMap<NodeId, (Registration, Instant)>,
+    /// What starts of nodes have told of their builds. That holds in any term.
+    builds: Builds,
     changes: BTreeMap<PartitionId, Change>,
     /// By node: the voters that report it, in which incarnation, and what they had applied when they said so.
     reports: BTreeMap<NodeId, BTreeMap<NodeId, (Incarnation, u64)>>,
@@ -75,13 +78,14 @@ pub(crate) struct Question {
 impl Coordinator {
     /// A node says that it has started. Kept also while this node does not lead: it may soon.
     pub fn register(&mut self, now: Instant, registration: Registration) {
+        self.builds.hear(&registration);
         self.registrations.insert(registration.node, (registration, now));
     }
 
     fn begin_term(&mut self, term: u64) {
         let registrations = std::mem::take(&mut self.registrations);
-        *self =
-            Coordinator { term, registrations, last_question: self.last_question, ..Coordinator::default() };
+        let (builds, last_question) = (std::mem::take(&mut self.builds), self.last_question);
+        *self = Coordinator { term, registrations, builds, last_question, ..Coordinator::default() };
     }
 }
 
@@ -175,6 +179,13 @@ pub fn tick(control: &mut Control, now: Instant) {
         balance::tick(control, now, &mut commands);
         // Last: whatever else changes a partition in this entry makes its move void.
         moves::tick(control, now, &mut commands);
+    }
+    let level = control.map.level;
+    commands.retain(|command| command.needs() <= level);
+    if commands.is_empty() {
+        // Alone in its entry, which an older build would not read: whatever else stood there would be lost to it.
+        let map = control.map.clone();
+        commands.extend(control.coordinator.builds.raise(&map));
     }
     if !commands.is_empty() && !control.propose(&commands) {
         control.coordinator.begin_term(term);
@@ -421,7 +432,7 @@ fn longest(tails: &BTreeMap<PartitionId, BTreeMap<NodeId, Position>>) -> Vec<(Pa
 }
 
 fn change(control: &mut Control, commands: &mut Vec<Command>) {
-    let map = control.map.clone();
+    let map = leave::shown(control);
     let changes = std::mem::take(&mut control.coordinator.changes);
     commands.extend(changes.into_values().filter(|c| is_valid_change(&map, c)).map(Command::Change));
 }

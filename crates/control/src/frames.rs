@@ -1,15 +1,18 @@
 //! What a node's control file holds, as frames: the start of a node, and what its part of the consensus must not forget.
+//!
+//! Each frame begins with its version. As long as the cluster is at feature level 1 frames are of format 3, which builds of that level
+//! read, so that a node can go back to the build that it came from. From level 2 on they are of format 4, and say how far the
+//! cluster has come: an older build does not start on them.
 
+use crate::format::{self, decode_map};
+use crate::format_1;
 use crate::message::Kept;
 use protobuf::Message as _;
 use raft::eraftpb::{Entry, HardState, Snapshot};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use thiserror::Error;
-use types::{Incarnation, NodeId, PartitionId};
-
-/// The version of frames and entries on disk.
-pub(crate) const FORMAT: u8 = 3;
+use types::{Incarnation, Level, NodeId, PartitionId};
 
 /// Why a control file could not be read back.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -23,10 +26,25 @@ pub enum RestoreError {
         at: usize,
     },
     /// A frame has a format that this version does not know.
-    #[error("the control file has format {found}; this version knows {FORMAT}")]
+    #[error(
+        "the control file has format {found}; this version knows {} and {}: start the build that wrote it, or a newer one",
+        format_1::FORMAT,
+        format::FORMAT
+    )]
     Format {
         /// The format found.
         found: u8,
+    },
+    /// The cluster uses what this build does not have.
+    #[error(
+        "the cluster that this node is of has come to feature level {found}, and this build has {highest}: start the build that ran \
+         here last, or a newer one"
+    )]
+    Level {
+        /// The cluster's level, as this node last knew it.
+        found: Level,
+        /// The highest that this build has.
+        highest: Level,
     },
 }
 
@@ -45,6 +63,8 @@ pub struct Started {
     pub kept_since: Incarnation,
     /// But for these partitions, and which start found it so.
     pub lost: Vec<(PartitionId, Incarnation)>,
+    /// The highest level of the cluster that this node has known.
+    pub level: Level,
 }
 
 /// A frame of the control file.
@@ -61,6 +81,8 @@ pub(crate) enum Frame {
     Entries(Vec<Vec<u8>>),
     Snapshot(Vec<u8>),
     Reports(Vec<(NodeId, Report)>),
+    /// The cluster has come to this level. From format 4 on.
+    Level(Level),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,15 +96,18 @@ pub(crate) struct Report {
     pub mark: u64,
 }
 
-pub(crate) fn encode_frame(frame: &Frame) -> Vec<u8> {
-    let mut bytes = vec![FORMAT];
+/// The bytes of a frame, in the format of the cluster's level.
+pub(crate) fn encode_frame(level: Level, frame: &Frame) -> Vec<u8> {
+    let mut bytes = vec![format::format_at(level)];
     bytes.extend(postcard::to_stdvec(frame).unwrap_or_default());
     bytes
 }
 
 fn decode_frame(at: usize, bytes: &[u8]) -> Result<Frame, RestoreError> {
     match bytes.split_first() {
-        Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|_| RestoreError::Frame { at }),
+        Some((&(format_1::FORMAT | format::FORMAT), rest)) => {
+            postcard::from_bytes(rest).map_err(|_| RestoreError::Frame { at })
+        }
         Some((&found, _)) => Err(RestoreError::Format { found }),
         None => Err(RestoreError::Frame { at }),
     }
@@ -126,8 +151,12 @@ pub fn restore(frames: &[Vec<u8>]) -> Result<Restored, RestoreError> {
                 let snapshot = Snapshot::parse_from_bytes(&bytes).map_err(|_| broken)?;
                 let index = snapshot.get_metadata().index;
                 restored.entries.retain(|kept| kept.index > index);
+                if let Some(map) = decode_map(&snapshot.data) {
+                    restored.started.level = restored.started.level.max(map.level);
+                }
                 restored.snapshot = Some(snapshot);
             }
+            Frame::Level(level) => restored.started.level = restored.started.level.max(level),
             Frame::Reports(reports) => {
                 // Marks are the heart's own, which starts anew.
                 restored.reports =
@@ -140,8 +169,15 @@ pub fn restore(frames: &[Vec<u8>]) -> Result<Restored, RestoreError> {
     Ok(restored)
 }
 
-/// The frame that issues an incarnation to a data directory: durable before the node says a word.
-pub fn start_frame(incarnation: Incarnation, directory: u64, rejoins: bool, kept: &Kept) -> Vec<u8> {
+/// The frame that issues an incarnation to a data directory: durable before the node says a word. `level`: the cluster's, as the file
+/// says ([`Started::level`]).
+pub fn start_frame(
+    level: Level,
+    incarnation: Incarnation,
+    directory: u64,
+    rejoins: bool,
+    kept: &Kept,
+) -> Vec<u8> {
     let (kept_since, lost) = (kept.since, kept.lost.clone());
-    encode_frame(&Frame::Start { incarnation, directory, rejoins, kept_since, lost })
+    encode_frame(level, &Frame::Start { incarnation, directory, rejoins, kept_since, lost })
 }

@@ -5,7 +5,8 @@
 
 use crate::command::{Answered, Command, apply, has_left};
 use crate::coordinator::{self, Coordinator};
-use crate::frames::{FORMAT, Frame, Report, Restored, encode_frame};
+use crate::format::{decode_entry, decode_map, encode_entry, encode_map};
+use crate::frames::{Frame, Report, Restored, encode_frame};
 use crate::heart::{HeartInput, HeartNotice};
 use crate::message::{Change, Identity, MapChanges, Message, Order, Registration};
 use crate::store::LogStore;
@@ -16,7 +17,7 @@ use raft::{RawNode, StateRole, Storage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use types::{Incarnation, Instant, NodeId, PartitionId, Position};
+use types::{Incarnation, Instant, Level, NodeId, PartitionId, Position};
 
 /// The consensus library's clock ticks this often.
 const TICK: Duration = Duration::from_millis(10);
@@ -100,7 +101,7 @@ pub struct Control {
     known_coordinator: Option<NodeId>,
     next_tick: Instant,
     next_repeat: Instant,
-    effects: ControlEffects,
+    pub(crate) effects: ControlEffects,
     frames_kept: usize,
     bytes_kept: usize,
     /// The coordinator thinks that this voter holds entries which it does not.
@@ -110,6 +111,11 @@ pub struct Control {
     /// It does not lead any more, if it can be helped.
     pub(crate) stepping_down: bool,
     next_leave: Instant,
+    /// The level of the cluster that the file tells of.
+    pub(crate) level: Level,
+    pub(crate) next_level: Instant,
+    /// A newer build has written an entry or a snapshot that this one does not know.
+    pub(crate) outgrown: bool,
 }
 
 impl Control {
@@ -123,7 +129,7 @@ impl Control {
             let mut store = LogStore::new(config.voters.iter().map(|voter| u64::from(voter.0)).collect());
             if let Some(snapshot) = &restored.snapshot {
                 store.install(snapshot);
-                map = postcard::from_bytes(&snapshot.data).unwrap_or_default();
+                map = decode_map(&snapshot.data).unwrap_or_default();
                 applied_index = snapshot.get_metadata().index;
                 applied_term = snapshot.get_metadata().term;
             }
@@ -157,6 +163,9 @@ impl Control {
             leaving: false,
             stepping_down: false,
             next_leave: now,
+            level: restored.started.level,
+            next_level: now,
+            outgrown: false,
         }
     }
 
@@ -216,6 +225,7 @@ impl Control {
         if now >= self.next_repeat {
             self.next_repeat = now + REPEAT;
             self.register(now);
+            self.tell_level(now);
             self.send_reports(now);
             self.give_lead();
         }
@@ -238,8 +248,10 @@ impl Control {
     }
 
     fn send_leave(&mut self, now: Instant) {
-        // Requests wait for it, so it is said again soon: the coordinator may be too new to have heard it.
-        if self.leaving && !self.has_left() && now >= self.next_leave {
+        // Requests wait for it, so it is said again soon: the coordinator may be too new to have heard it. Where the map does not
+        // show it, the coordinator is all who knows.
+        let is_known = self.map.has(Level::STOPPING) && self.has_left();
+        if self.leaving && !is_known && now >= self.next_leave {
             self.next_leave = now + LEAVE;
             self.tell_the_coordinator(now, Message::Leave(self.config.me.incarnation));
         }
@@ -337,7 +349,7 @@ impl Control {
         self.advance(now);
     }
 
-    fn tell_the_coordinator(&mut self, now: Instant, message: Message) {
+    pub(crate) fn tell_the_coordinator(&mut self, now: Instant, message: Message) {
         match self.coordinator() {
             Some(node) if node == self.config.me.node => coordinator::message(self, now, node, message),
             Some(node) => self.send(node, message),
@@ -396,15 +408,15 @@ impl Control {
 
     fn save_reports(&mut self) {
         let reports = self.reports.iter().map(|(&node, &report)| (node, report)).collect();
-        self.effects.frames.push(encode_frame(&Frame::Reports(reports)));
+        self.effects.frames.push(encode_frame(self.level(), &Frame::Reports(reports)));
         self.effects.sync = true;
     }
 
-    /// Puts commands into the group's log. False where this node is not the leader any more.
+    /// Puts commands into the group's log. False where this node is not the leader any more, or the cluster's level has no form for
+    /// one of them.
     pub(crate) fn propose(&mut self, commands: &[Command]) -> bool {
         let Some(raft) = &mut self.raft else { return false };
-        let mut data = vec![FORMAT];
-        data.extend(postcard::to_stdvec(commands).unwrap_or_default());
+        let Some(data) = encode_entry(self.map.level, commands) else { return false };
         raft.propose(Vec::new(), data).is_ok()
     }
 
@@ -457,8 +469,9 @@ impl Control {
                 if !ready.snapshot().is_empty() {
                     let snapshot = ready.snapshot().clone();
                     raft.mut_store().install(&snapshot);
-                    if let Ok(map) = postcard::from_bytes::<ClusterMap>(&snapshot.data) {
-                        self.map = Arc::new(map);
+                    match decode_map(&snapshot.data) {
+                        Some(map) => self.map = Arc::new(map),
+                        None => self.outgrown = true,
                     }
                     self.applied_index = snapshot.get_metadata().index;
                     self.applied_term = snapshot.get_metadata().term;
@@ -466,7 +479,7 @@ impl Control {
                     // What the snapshot skips may have answered any report.
                     cleared_by_term = true;
                     let bytes = snapshot.write_to_bytes().unwrap_or_default();
-                    self.effects.frames.push(encode_frame(&Frame::Snapshot(bytes)));
+                    self.effects.frames.push(encode_frame(self.level(), &Frame::Snapshot(bytes)));
                 }
                 let committed = ready.take_committed_entries();
                 self.apply_entries(&committed, &mut answered);
@@ -477,13 +490,13 @@ impl Control {
                         .iter()
                         .map(|entry| entry.write_to_bytes().unwrap_or_default())
                         .collect();
-                    self.effects.frames.push(encode_frame(&Frame::Entries(entries)));
+                    self.effects.frames.push(encode_frame(self.level(), &Frame::Entries(entries)));
                 }
                 self.effects.sync |= ready.must_sync();
                 if let Some(hard_state) = ready.hs() {
                     raft.mut_store().set_hard_state(hard_state.clone());
                     let bytes = hard_state.write_to_bytes().unwrap_or_default();
-                    self.effects.frames.push(encode_frame(&Frame::HardState(bytes)));
+                    self.effects.frames.push(encode_frame(self.level(), &Frame::HardState(bytes)));
                 }
                 self.queue_raft(ready.take_persisted_messages());
                 let mut light = raft.advance(ready);
@@ -498,6 +511,7 @@ impl Control {
             self.raft = Some(raft);
             self.compact();
         }
+        self.note_level();
         self.settle_reports(&answered, cleared_by_term, &before);
         self.tell_coordinator();
         if !Arc::ptr_eq(&before, &self.map) {
@@ -523,17 +537,18 @@ impl Control {
             if entry.index <= self.applied_index {
                 continue;
             }
-            if let Some((&FORMAT, rest)) = entry.data.split_first()
-                && let Ok(commands) = postcard::from_bytes::<Vec<Command>>(rest)
-            {
-                let first = answered.len();
-                for command in &commands {
-                    apply(&mut map, command, answered);
-                }
-                for answer in &mut answered[first..] {
-                    answer.at = entry.index;
-                    self.answers.insert((answer.voter, answer.node), entry.index);
-                }
+            let Some(commands) = decode_entry(&entry.data) else {
+                // Who leaves out what others apply has another map than they.
+                self.outgrown = true;
+                break;
+            };
+            let first = answered.len();
+            for command in &commands {
+                apply(&mut map, command, answered);
+            }
+            for answer in &mut answered[first..] {
+                answer.at = entry.index;
+                self.answers.insert((answer.voter, answer.node), entry.index);
             }
             map.version = entry.index;
             (self.applied_index, self.applied_term) = (entry.index, entry.term);
@@ -629,6 +644,7 @@ impl Control {
             return;
         }
         let mut map = ClusterMap::clone(&self.map);
+        map.level = changes.level;
         (map.copies, map.min_in_sync) = (changes.copies, changes.min_in_sync);
         map.members.retain(|member| !changes.gone.contains(&member.id));
         for member in changes.members {
@@ -650,6 +666,7 @@ impl Control {
 
     fn map_moved(&mut self, map: ClusterMap) {
         self.map = Arc::new(map);
+        self.note_level();
         self.effects.map = Some(self.map.clone());
         self.effects.to_heart.push(HeartInput::Applied { map: self.map.clone(), cleared: Vec::new() });
     }
@@ -663,7 +680,7 @@ impl Control {
         if is_short && self.bytes_kept <= BYTES_MAX {
             return;
         }
-        let state = postcard::to_stdvec(self.map.as_ref()).unwrap_or_default();
+        let state = encode_map(&self.map);
         raft.mut_store().compact(
             self.applied_index,
             state,
@@ -673,7 +690,7 @@ impl Control {
         let snapshot = store.latest_snapshot();
         let entries = store.entries_after(snapshot.get_metadata().index);
         let me = &self.config.me;
-        let frames = [
+        let mut frames = vec![
             Frame::Start {
                 incarnation: me.incarnation,
                 directory: me.directory,
@@ -686,8 +703,11 @@ impl Control {
             Frame::HardState(store.hard_state().write_to_bytes().unwrap_or_default()),
             Frame::Reports(self.reports.iter().map(|(&node, &report)| (node, report)).collect()),
         ];
+        if self.level > Level::FIRST {
+            frames.push(Frame::Level(self.level));
+        }
         self.effects.frames.clear();
-        self.effects.rewrite = Some(frames.iter().map(encode_frame).collect());
+        self.effects.rewrite = Some(frames.iter().map(|frame| encode_frame(self.level, frame)).collect());
         (self.frames_kept, self.bytes_kept) = (0, 0);
     }
 }
@@ -705,6 +725,7 @@ fn difference(before: &ClusterMap, after: &ClusterMap) -> MapChanges {
     MapChanges {
         from: before.version,
         to: after.version,
+        level: after.level,
         copies: after.copies,
         min_in_sync: after.min_in_sync,
         members,

@@ -4,7 +4,7 @@
 
 use placement::{ChangeKind, ClusterMap, PartitionState};
 use serde::{Deserialize, Serialize};
-use types::{Epoch, Incarnation, NodeId, PartitionId, Position};
+use types::{Epoch, Incarnation, Level, NodeId, PartitionId, Position};
 
 /// Who sent a message, as the transport has proved it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +22,8 @@ pub struct Identity {
 pub enum Message {
     /// A message of the consensus library, in its own encoding.
     Raft(Vec<u8>),
-    /// Node to voters: I have started. Repeated until the map says so.
+    /// Node to voters: I have started. Repeated until the map says so; and to the coordinator, from time to time, while the cluster's
+    /// level is below what the node has.
     Register(Registration),
     /// Primary to coordinator: change in-sync sets, or hand over. Repeated until the map shows a newer epoch.
     Propose(Vec<Change>),
@@ -100,6 +101,8 @@ pub struct MapChanges {
     pub from: u64,
     /// The version that it makes.
     pub to: u64,
+    /// The cluster's level.
+    pub level: Level,
     /// Copies of each partition.
     pub copies: u16,
     /// Fewest in-sync copies that take writes.
@@ -143,6 +146,10 @@ pub struct Registration {
     pub weight: u16,
     /// Copies of a partition are kept in different zones where there are enough of them. Empty: a zone of its own.
     pub zone: String,
+    /// The highest feature level of its build. Not told over a link that has none: then the first.
+    pub level: Level,
+    /// Its build's version. Empty: not told.
+    pub build: String,
 }
 
 /// What a node's logs have kept of what it held before it started.

@@ -11,7 +11,7 @@ use crate::message::{Order, Registration};
 use placement::{ClusterMap, Member, MemberState, PartitionState};
 use serde::{Deserialize, Serialize};
 use types::planted::{self, Bug};
-use types::{Epoch, Incarnation, NodeId, NodeSet, PartitionId};
+use types::{Epoch, Incarnation, Level, NodeId, NodeSet, PartitionId};
 
 /// The greatest number of a node, as the setting `node_id` has it.
 const NODE_MAX: NodeId = NodeId(9999);
@@ -46,6 +46,8 @@ pub fn unheard_of(id: NodeId) -> Member {
         weight: 1,
         zone: String::new(),
         draining: false,
+        level: Level::FIRST,
+        build: String::new(),
     }
 }
 

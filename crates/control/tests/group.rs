@@ -8,7 +8,7 @@ use control::{
 use placement::{ChangeKind, MemberState};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use types::{Incarnation, Instant, NodeId, PartitionId, Position};
+use types::{Incarnation, Instant, Level, NodeId, PartitionId, Position};
 
 const STEP: Duration = Duration::from_millis(5);
 const LEASE: Duration = Duration::from_millis(350);
@@ -46,14 +46,27 @@ fn registration(me: Identity) -> Registration {
         peer_port: 7200 + me.node.0,
         weight: 1,
         zone: String::new(),
+        level: Level::HIGHEST,
+        build: String::new(),
     }
 }
 
-fn start(id: u16, mut file: Vec<Vec<u8>>, now: Instant) -> Node {
+fn start(id: u16, file: Vec<Vec<u8>>, now: Instant) -> Node {
+    start_build(id, file, now, Level::HIGHEST)
+}
+
+/// Starts a node whose build has this level.
+fn start_build(id: u16, mut file: Vec<Vec<u8>>, now: Instant, level: Level) -> Node {
     let restored = restore(&file).expect("own frames");
     let incarnation = Incarnation(restored.started.incarnation.0 + 1);
     let me = Identity { node: NodeId(id), incarnation, directory: u64::from(id) * 11 };
-    file.push(start_frame(incarnation, me.directory, false, &Kept::nothing(incarnation)));
+    file.push(start_frame(
+        restored.started.level,
+        incarnation,
+        me.directory,
+        false,
+        &Kept::nothing(incarnation),
+    ));
     let voters: Vec<NodeId> = (1..=3).map(NodeId).collect();
     let heart = Heart::new(
         HeartConfig {
@@ -68,7 +81,7 @@ fn start(id: u16, mut file: Vec<Vec<u8>>, now: Instant) -> Node {
         now,
     );
     let config = ControlConfig {
-        me: registration(me),
+        me: Registration { level, ..registration(me) },
         listed: voters.clone(),
         voters,
         rejoins: false,
@@ -152,13 +165,19 @@ impl Group {
     }
 
     fn formed() -> Group {
-        let mut group = Group::new();
+        Group::new().form()
+    }
+
+    fn form(self) -> Group {
+        let mut group = self;
         group.run_until("a cluster forms", Duration::from_secs(5), |group| {
+            let level = (1..=3).map(|id| group.node(id).control.highest_level()).min();
             (1..=3).all(|id| {
                 let now = group.now;
                 let node = group.node(id);
                 let map = node.control.map();
-                map.partitions.len() == 16
+                Some(map.level) == level
+                    && map.partitions.len() == 16
                     && map.partitions.iter().all(|state| state.in_sync.len() == 2)
                     && node.heart.lease_until() > now
             })
@@ -293,6 +312,22 @@ fn with_no_other_voter_alive_there_is_nobody_to_lead() {
     assert!(group.node(old).control.has_stepped_down(), "both others are about to stop: it waits for nobody");
 }
 
+/// Has the primaries propose that all copies of a node join, and returns of how many partitions it is in sync then.
+fn seats_after_joining(group: &mut Group, gone: u16, other: u16) -> usize {
+    let now = group.now;
+    let map = group.node(other).control.map().clone();
+    let start = map.member(NodeId(gone)).unwrap().incarnation;
+    for (partition, state) in map.each_partition().filter(|(_, state)| state.copies.contains(NodeId(gone))) {
+        let primary = state.primary.unwrap();
+        let (node, kind) = (NodeId(gone), ChangeKind::Join);
+        let change = Change { partition, epoch: state.epoch, primary, node, incarnation: start, kind };
+        group.node(primary.0).control.changes(now, vec![change]);
+    }
+    group.run(Duration::from_millis(50));
+    let map = group.node(other).control.map().clone();
+    map.partitions.iter().filter(|state| state.in_sync.contains(NodeId(gone))).count()
+}
+
 #[test]
 fn a_node_that_has_left_is_given_nothing_while_it_lives_and_is_welcome_when_it_starts_again() {
     let mut group = Group::formed();
@@ -300,22 +335,7 @@ fn a_node_that_has_left_is_given_nothing_while_it_lives_and_is_welcome_when_it_s
     let now = group.now;
     group.node(gone).control.leave(now);
     group.run_until("it has left", Duration::from_millis(50), |group| group.node(gone).control.has_left());
-    let joins = |group: &mut Group| {
-        let now = group.now;
-        let map = group.node(other).control.map().clone();
-        let start = map.member(NodeId(gone)).unwrap().incarnation;
-        for (partition, state) in
-            map.each_partition().filter(|(_, state)| state.copies.contains(NodeId(gone)))
-        {
-            let primary = state.primary.unwrap();
-            let (node, kind) = (NodeId(gone), ChangeKind::Join);
-            let change = Change { partition, epoch: state.epoch, primary, node, incarnation: start, kind };
-            group.node(primary.0).control.changes(now, vec![change]);
-        }
-        group.run(Duration::from_millis(50));
-        let map = group.node(other).control.map().clone();
-        map.partitions.iter().filter(|state| state.in_sync.contains(NodeId(gone))).count()
-    };
+    let joins = |group: &mut Group| seats_after_joining(group, gone, other);
     assert_eq!(joins(&mut group), 0);
     // Nor does another coordinator take it in, which has not heard its word.
     let now = group.now;
@@ -330,6 +350,29 @@ fn a_node_that_has_left_is_given_nothing_while_it_lives_and_is_welcome_when_it_s
         group.node(other).control.map().is_active(NodeId(gone))
     });
     assert!(joins(&mut group) > 0, "its next start joins");
+}
+
+#[test]
+fn beside_an_older_build_a_node_that_stops_is_let_go_and_given_nothing() {
+    let mut group = Group::new();
+    let now = group.now;
+    group.nodes[2] = Some(start_build(3, vec![], now, Level::FIRST));
+    let mut group = group.form();
+    let (coordinator, [gone, other]) = lead(&mut group);
+    let now = group.now;
+    group.node(gone).control.leave(now);
+    group.run_until("it has left", Duration::from_millis(50), |group| group.node(gone).control.has_left());
+    assert!(group.node(other).control.map().is_active(NodeId(gone)), "an older build has no word for it");
+    assert_eq!(seats_after_joining(&mut group, gone, other), 0);
+    let now = group.now;
+    group.node(coordinator).control.step_down(now);
+    group.run(Duration::from_millis(50));
+    assert_ne!(lead(&mut group).0, coordinator);
+    assert_eq!(
+        seats_after_joining(&mut group, gone, other),
+        0,
+        "another coordinator has heard its word, too"
+    );
 }
 
 #[test]
@@ -625,4 +668,67 @@ fn a_voter_that_lost_its_directory_is_none_and_says_so() {
     group.nodes[usize::from(coordinator - 1)] = None;
     group.run(Duration::from_secs(3));
     assert!(!group.node(other).control.is_coordinator(), "elected with a forgotten vote");
+}
+
+/// The format of a control file's frames, and of entries in the group's log.
+const FORMATS: [u8; 2] = [3, 4];
+
+#[test]
+fn the_level_rises_with_the_last_build_and_files_are_the_older_ones_until_then() {
+    let mut group = Group::new();
+    let now = group.now;
+    group.nodes = (1..=3).map(|id| Some(start_build(id, vec![], now, Level::FIRST))).collect();
+    let mut group = group.form();
+    let restart = |group: &mut Group, id: u16, level| {
+        let (file, now) = (group.node(id).file.clone(), group.now);
+        group.nodes[usize::from(id - 1)] = Some(start_build(id, file, now, level));
+        group.run_until("it is back", Duration::from_secs(3), |group| {
+            let incarnation = group.node(id).me.incarnation;
+            (1..=3).all(|at| {
+                group.node(at).control.map().member(NodeId(id)).is_some_and(|m| m.incarnation == incarnation)
+            })
+        });
+        group.run(Duration::from_secs(3));
+    };
+    let levels = |group: &mut Group| [1, 2, 3].map(|id| group.node(id).control.map().level);
+    let formats = |group: &mut Group, id: u16| -> BTreeSet<u8> {
+        group.node(id).file.iter().map(|frame| frame[0]).collect()
+    };
+    // There and back again, and on.
+    for (id, level) in [(1, Level::HIGHEST), (1, Level::FIRST), (2, Level::HIGHEST), (1, Level::HIGHEST)] {
+        restart(&mut group, id, level);
+        assert_eq!(levels(&mut group), [Level::FIRST; 3]);
+        for id in 1..=3 {
+            assert_eq!(formats(&mut group, id), [FORMATS[0]].into(), "node {id}");
+        }
+    }
+    restart(&mut group, 3, Level::HIGHEST);
+    assert_eq!(levels(&mut group), [Level::HIGHEST; 3]);
+    for id in 1..=3 {
+        assert_eq!(formats(&mut group, id), FORMATS.into(), "node {id}");
+        let file = group.node(id).file.clone();
+        assert_eq!(restore(&file).unwrap().started.level, Level::HIGHEST);
+        assert_eq!(group.node(id).control.map().member(NodeId(id)).unwrap().level, Level::HIGHEST);
+    }
+    // A later start writes as the file says, before it knows a map.
+    restart(&mut group, 2, Level::HIGHEST);
+    assert_eq!(group.node(2).control.level(), Level::HIGHEST);
+}
+
+#[test]
+fn a_member_that_is_away_holds_the_level_down() {
+    let mut group = Group::new();
+    let now = group.now;
+    group.nodes[2] = Some(start_build(3, vec![], now, Level::FIRST));
+    let mut group = group.form();
+    let file = group.node(3).file.clone();
+    group.nodes[2] = None;
+    group.run(Duration::from_secs(5));
+    assert_eq!(group.node(1).control.map().member(NodeId(3)).unwrap().state, MemberState::Failed);
+    assert_eq!(group.node(1).control.map().level, Level::FIRST);
+    let now = group.now;
+    group.nodes[2] = Some(start(3, file, now));
+    group.run_until("the level rises", Duration::from_secs(3), |group| {
+        (1..=3).all(|id| group.node(id).control.map().level == Level::HIGHEST)
+    });
 }

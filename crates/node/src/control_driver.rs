@@ -17,7 +17,7 @@ use std::time::Duration;
 use storage::{Disk, Journal, JournalError};
 use thiserror::Error;
 use types::settings::Settings;
-use types::{Incarnation, Instant, NodeId, PartitionId, Position};
+use types::{Incarnation, Instant, Level, NodeId, PartitionId, Position};
 
 /// The control file's name in the data directory.
 pub const FILE: &str = "control.journal";
@@ -30,6 +30,9 @@ pub(crate) const ROT_ADVICE: &str = "Where other nodes of the cluster run, move 
 const ROOM_BYTES: u64 = 2 << 20;
 /// Between two attempts to get that room back.
 const ROOM_RETRY: Duration = Duration::from_secs(1);
+
+/// This build's version, as it is told to other nodes.
+pub const BUILD: &str = env!("CARGO_PKG_VERSION");
 
 /// Why a control driver cannot start or go on.
 #[derive(Debug, Error)]
@@ -81,6 +84,8 @@ pub struct ControlDriverConfig {
     pub seed: u64,
     /// What this node's logs have kept.
     pub kept: KeptLogs,
+    /// The highest feature level that this node's build has.
+    pub level: Level,
 }
 
 /// What a node's logs have kept since its last start, as reading them back has shown.
@@ -139,6 +144,12 @@ impl<D: Disk> ControlDriver<D> {
         let (mut journal, frames) = Journal::open_with_room(disk, &path, ROOM_BYTES)?;
         let restored = control::restore(&frames)
             .map_err(|why| ControlDriverError::Content { file: path.display().to_string(), why })?;
+        let level = restored.started.level;
+        if level > config.level {
+            let (found, highest, file) = (level, config.level, path.display().to_string());
+            let why = control::RestoreError::Level { found, highest };
+            return Err(ControlDriverError::Content { file, why });
+        }
         let settings = &config.settings;
         let is_new = restored.started.incarnation == Incarnation(0);
         let incarnation = if is_new { config.wall_ms.max(1) } else { restored.started.incarnation.0 + 1 };
@@ -158,7 +169,8 @@ impl<D: Disk> ControlDriver<D> {
             log: config.kept.any,
             lost: lost.into_iter().collect(),
         };
-        journal.append(&control::start_frame(identity.incarnation, identity.directory, rejoins, &kept))?;
+        let (incarnation, number) = (identity.incarnation, identity.directory);
+        journal.append(&control::start_frame(level, incarnation, number, rejoins, &kept))?;
         journal.sync()?;
         let listed: Vec<NodeId> = settings.listed_nodes()?.iter().map(|node| NodeId(node.id)).collect();
         let voters: Vec<NodeId> = settings.voter_ids()?.into_iter().map(NodeId).collect();
@@ -178,6 +190,8 @@ impl<D: Disk> ControlDriver<D> {
                 peer_port: settings.peer_port,
                 weight: settings.weight,
                 zone: settings.zone.as_str().to_owned(),
+                level: config.level,
+                build: BUILD.to_owned(),
             },
             listed,
             voters,
@@ -207,6 +221,7 @@ impl<D: Disk> ControlDriver<D> {
 
     /// Where to tell the node's other threads how it fares.
     pub fn publish_to(&mut self, published: Arc<Published>) {
+        ShardCounters::set(&published.control.level, u64::from(self.control.level().0));
         self.published = Some(published);
     }
 
@@ -224,6 +239,7 @@ impl<D: Disk> ControlDriver<D> {
         }
         ShardCounters::set(&figures.is_coordinator, u64::from(self.control.is_coordinator()));
         ShardCounters::set(&figures.map_version, self.control.map().version);
+        ShardCounters::set(&figures.level, u64::from(self.control.level().0));
         ShardCounters::set(&figures.lacks_room, u64::from(!self.has_room));
         ShardCounters::set(&figures.stepped_down, u64::from(self.control.has_stepped_down()));
         if self.control.has_left() && figures.left_at.load(Ordering::Relaxed) == 0 {
@@ -369,6 +385,14 @@ impl<D: Disk> ControlDriver<D> {
         .and_then(|()| self.append(&effects.frames, effects.sync));
         if let Err(error) = saved {
             self.effects.failed = Some(error.to_string());
+            return;
+        }
+        if self.control.is_outgrown() {
+            self.effects.failed = Some(format!(
+                "the cluster has come to feature level {}, and this build has {}: start a newer build here",
+                self.control.level(),
+                self.control.highest_level()
+            ));
             return;
         }
         if self.control.lost_its_vote() {

@@ -6,6 +6,7 @@
 //! the figures.
 
 mod change;
+pub mod format_1;
 pub mod map;
 pub mod plan;
 pub mod progress;

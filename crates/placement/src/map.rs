@@ -2,13 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 use types::planted::{self, Bug};
-use types::{Epoch, Incarnation, NodeId, NodeSet, PartitionId, ShardId};
+use types::{Epoch, Incarnation, Level, NodeId, NodeSet, PartitionId, ShardId};
 
 /// The map that a node acts on. Its version is the place of the last applied entry in the control plane's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterMap {
     /// Grows with every applied change. 0: nothing is known yet.
     pub version: u64,
+    /// What all members' builds have: nothing is written that needs more. It never goes down.
+    pub level: Level,
     /// The cluster's id, 40 hex digits.
     pub cluster_id: String,
     /// How many copies each partition should have.
@@ -56,6 +58,10 @@ pub struct Member {
     pub zone: String,
     /// An operator has it emptied, to be removed.
     pub draining: bool,
+    /// The highest feature level of the build that its newest start runs. Not told before the cluster is at level 2: then the first.
+    pub level: Level,
+    /// That build's version. Empty: not told.
+    pub build: String,
 }
 
 /// What the control plane knows of a node's life.
@@ -69,6 +75,7 @@ pub enum MemberState {
     /// Found dead after the grace.
     Failed,
     /// Alive and granted leases, and about to end in order: it serves what nobody else has, and is given nothing any more (rule 10).
+    /// From [`Level::STOPPING`] on.
     Stopping,
 }
 
@@ -129,6 +136,11 @@ impl ClusterMap {
             [state.copies, state.in_sync, state.doubtful].iter().any(|set| set.contains(id))
         };
         !self.partitions.iter().any(has)
+    }
+
+    /// Whether the cluster uses what comes with a feature level: all members know it. Whoever makes something new asks this first.
+    pub fn has(&self, level: Level) -> bool {
+        self.level >= level || planted::is(Bug::UsesEarly)
     }
 
     /// Whether a node is registered, alive, and here to stay: only such a one is given anything.

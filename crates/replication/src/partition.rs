@@ -641,7 +641,7 @@ impl<W> Partition<W> {
     pub fn on_message(&mut self, context: &Context, from: Sender, message: Message, out: &mut Outbox<W>) {
         match message {
             Message::Append(append) => self.on_append(from, append, out),
-            Message::Chunk(chunk) => self.on_chunk(from, chunk, out),
+            Message::Chunk(chunk) => self.on_chunk(context, from, chunk, out),
             Message::Appended(appended) => self.on_appended(context, from, appended),
             Message::ChunkStored(stored) => self.on_chunk_stored(context, from, stored, out),
             // Requests are the node's.

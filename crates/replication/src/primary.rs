@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use types::planted::{self, Bug};
 use types::settings::WriteLevel;
-use types::{Incarnation, Instant, Lsn, NodeId, NodeSet, PartitionId};
+use types::{Incarnation, Instant, Level, Lsn, NodeId, NodeSet, PartitionId};
 
 /// Between two proposals of the same change.
 const PROPOSE: Duration = Duration::from_millis(200);
@@ -377,6 +377,7 @@ impl<W> Partition<W> {
             snapshot_allowed: context.snapshots_free > 0,
             ahead_bytes_max: context.ahead_bytes_max,
             chunk_bytes: context.chunk_bytes,
+            transfers_go_on: context.map.has(Level::TRANSFERS_GO_ON),
             required: false,
             last_session: &mut primary.last_session,
             more: false,

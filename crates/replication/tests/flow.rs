@@ -17,6 +17,7 @@
 //! | `away NODE`, `back NODE` | the map shows the node dead, or alive, under a new epoch |
 //! | `tick MS` | time passes at every node |
 //! | `restart NODE` | a new start, another incarnation: empty, or with what its log has kept |
+//! | `level NUMBER` | the cluster's feature level from the next map on |
 //! | `logs NODE` | it begins anew, with a log on disk |
 //! | `down NODE`, `up NODE` | frozen: takes no maps, messages or ticks |
 //! | `blind NODE`, `sees NODE` | takes no maps, until it takes the newest |
@@ -34,7 +35,7 @@ use std::time::Duration;
 use storage::log_entry::entries;
 use storage::{Changes, Footprint, Hasher, Value};
 use types::settings::WriteLevel;
-use types::{Incarnation, Instant, NodeId, NodeSet, PartitionId, RequestId, ShardId};
+use types::{Incarnation, Instant, Level, NodeId, NodeSet, PartitionId, RequestId, ShardId};
 
 struct Node {
     partition: Partition<String>,
@@ -89,9 +90,12 @@ impl World {
             weight: 1,
             zone: String::new(),
             draining: false,
+            level: Level::HIGHEST,
+            build: String::new(),
         };
         let map = ClusterMap {
             version: 1,
+            level: Level::HIGHEST,
             copies: 2,
             min_in_sync: 1,
             members: (1..=3).map(member).collect(),
@@ -225,6 +229,10 @@ impl World {
             "logs" => {
                 let node = self.nodes.get_mut(&id()).expect("a node");
                 node.partition = recovered(id(), node.disk.insert(Vec::new()));
+            }
+            "level" => {
+                let level = Level(words[1].parse().expect("a level"));
+                self.map = Arc::new(ClusterMap { level, ..ClusterMap::clone(&self.map) });
             }
             "blind" => self.nodes.get_mut(&id()).expect("a node").blind = true,
             "sees" => {
@@ -483,6 +491,7 @@ scripts!(
     a_deposed_primary_returns,
     a_copy_is_filled,
     a_transfer_goes_on,
+    a_transfer_begins_anew_beside_older_builds,
     three_copies_align,
     a_loss_is_accepted,
     lost_messages,

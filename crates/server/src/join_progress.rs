@@ -99,6 +99,8 @@ mod tests {
             weight: 1,
             zone: String::new(),
             draining: false,
+            level: types::Level::FIRST,
+            build: String::new(),
         };
         let map = |member| ClusterMap { version: 1, members: vec![member], ..ClusterMap::default() };
         progress.map(Instant(0), &ClusterMap::default()).unwrap();

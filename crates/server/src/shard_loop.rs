@@ -626,8 +626,8 @@ impl<M: ShardMachine> ShardLoop<M> {
                 send_local(threads, from, to, messages);
                 continue;
             }
-            links.queue(now, node, Endpoint::Shard(to), |out| {
-                let too_large = encode_shard(messages, out);
+            links.queue(now, node, Endpoint::Shard(to), |format, out| {
+                let too_large = encode_shard(format, messages, out);
                 if too_large > 0 {
                     error!(node = node.0, too_large, "messages that no frame can hold");
                 }

@@ -5,6 +5,7 @@ pub mod acknowledged;
 pub mod committed;
 pub mod growth;
 pub mod leases;
+pub mod levels;
 pub mod maps;
 pub mod moves;
 pub mod one_primary;
@@ -65,6 +66,7 @@ impl Checks {
         let newer = self.maps.look(&seat)?;
         if let Some((before, after)) = &newer {
             leases::check(before, after, seats)?;
+            levels::check(before, after, seats)?;
             self.moves.look(before, after)?;
             stopping::check(before, after)?;
         }

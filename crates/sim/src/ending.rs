@@ -11,7 +11,7 @@ use crate::world::{
 };
 use command::{Door, Reply};
 use placement::PlanNode;
-use types::partition_of_key;
+use types::{Level, partition_of_key};
 
 /// By then the cluster has formed, where nothing goes wrong.
 const FORMED: Time = 1_500 * MS;
@@ -69,6 +69,13 @@ impl World {
             if !serves {
                 return Some(format!("partition {id} is not served: {state:?}"));
             }
+        }
+        if map.level < Level::HIGHEST {
+            return Some(format!(
+                "all nodes have feature level {}, and the cluster is at {}",
+                Level::HIGHEST,
+                map.level
+            ));
         }
         if let Some(ailment) = self.wrong_shape() {
             return Some(ailment);
@@ -191,6 +198,9 @@ impl World {
             snapshots: self.snapshots,
             transfers,
             transfers_gone_on,
+            upgrades: self.upgrades.done,
+            mixed: self.upgrades.mixed,
+            raised: self.upgrades.raised,
             faults: self.faults,
             shapes: self.shapes.done,
             moved: self.checks.moves.gone,
@@ -215,7 +225,7 @@ impl World {
             Outcome::Answered(_) => false,
         };
         match self.history.operations().iter().find(harmed) {
-            Some(operation) if self.plan.kinds.is_empty() => {
+            Some(operation) if self.plan.kinds.is_empty() && self.upgrades.done == 0 => {
                 Err(format!("nothing went wrong, and yet {operation:?}"))
             }
             _ => Ok(()),

@@ -3,6 +3,7 @@
 //! What the server's threads hand each other by queue leaves here as [`Effect`]s, so that the world can take its time
 //! with them: messages between the shards of one node, and maps on their way to the shards.
 
+use crate::checks::levels;
 use crate::disk::SimDisk;
 use crate::log_thread::{Done, LogThread, Place, SEGMENT_BYTES, SnapshotNews, Work};
 use command::{Door, Reply, Session};
@@ -21,7 +22,7 @@ use std::time::Duration;
 use storage::{Log, ShardLogOptions, Table};
 use types::settings::{Fsync, LogMode, ReadLevel, Settings};
 use types::shared_settings::SharedSettings;
-use types::{Instant, NodeId, PartitionId, ShardId};
+use types::{Instant, Level, NodeId, PartitionId, ShardId};
 
 /// Where a node keeps its control file.
 const DIRECTORY: &str = "data";
@@ -78,6 +79,8 @@ pub struct Start {
     /// Whether nothing of what the one before had handed to the system can be lost: the machine has not stopped since, or the
     /// process had ended in order.
     pub kept: bool,
+    /// The highest feature level that its build has.
+    pub level: Level,
 }
 
 /// What a process' control plane has cost, where it was asked to be measured.
@@ -120,6 +123,7 @@ pub struct Copy<'a> {
 pub struct Process {
     identity: Identity,
     settings: Arc<Settings>,
+    level: Level,
     control: ControlDriver<SimDisk>,
     heart: HeartDriver,
     shards: Vec<Shard>,
@@ -137,7 +141,7 @@ pub struct Process {
 impl Process {
     /// Starts a process on what its disk has kept.
     pub fn start(start: Start) -> Result<Process, String> {
-        let Start { settings, shards, chunk_bytes, disk, seed, now, wall_ms, again, kept } = start;
+        let Start { settings, shards, chunk_bytes, disk, seed, now, wall_ms, again, kept, level } = start;
         let directory = Path::new(DIRECTORY);
         storage::Disk::create_dir_all(&disk, directory).map_err(|error| error.to_string())?;
         let published = Arc::new(Published::new(shards));
@@ -151,6 +155,7 @@ impl Process {
                 if let Some((partition, why)) = open.lost.first() {
                     return Err(format!("{partition:?} cannot be used: {why}"));
                 }
+                levels::check_log(level, &disk, directory, &config)?;
                 opened.push(open);
             }
             kept.whole |= again && settings.fsync == Fsync::Always;
@@ -164,6 +169,7 @@ impl Process {
             wall_ms,
             seed,
             kept,
+            level,
         };
         let control =
             ControlDriver::open(disk.clone(), directory, config, now).map_err(|error| error.to_string())?;
@@ -201,6 +207,7 @@ impl Process {
         Ok(Process {
             identity,
             settings,
+            level,
             control,
             heart,
             shards: machines,
@@ -243,6 +250,16 @@ impl Process {
     /// Who it is.
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// The highest feature level that its build has.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// The cluster's feature level, as far as it knows.
+    pub fn cluster_level(&self) -> Level {
+        self.published.level()
     }
 
     /// The map that its control plane knows.

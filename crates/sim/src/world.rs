@@ -19,6 +19,7 @@ use crate::process::{Effect, Envelope, Process, Start};
 use crate::random::Random;
 use crate::shape::Shapes;
 use crate::trace::{Trace, digest};
+use crate::upgrades::Upgrades;
 use command::{Door, Reply};
 use control::Identity;
 use node::Ticket;
@@ -27,7 +28,7 @@ use replication::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use types::settings::{ByteSize, Settings};
-use types::{NodeId, ShardId};
+use types::{Level, NodeId, ShardId};
 
 /// Nodes that the cluster is made of.
 pub(crate) const NODES: usize = 3;
@@ -83,6 +84,12 @@ pub struct Summary {
     pub transfers: u64,
     /// Those that went on after a break.
     pub transfers_gone_on: u64,
+    /// Nodes that were upgraded.
+    pub upgrades: usize,
+    /// Whether nodes of two builds ran at once.
+    pub mixed: bool,
+    /// Whether the feature level rose after that, while faults went on.
+    pub raised: bool,
     /// Faults.
     pub faults: usize,
     /// Nodes that joined, and orders of operators.
@@ -131,6 +138,7 @@ pub(crate) enum Event {
     Fault,
     Shape,
     HandOver,
+    Upgrade,
     Mend(crate::injure::Mend),
     Tables,
     Heal,
@@ -157,6 +165,8 @@ pub(crate) struct Node {
     /// Until when all that each shard has for its log was durable, as last seen.
     pub synced_at: Vec<Time>,
     pub process: Option<Process>,
+    /// The level of the build that it started with last, or is to start with next.
+    pub build: Option<Level>,
     /// Counts its processes.
     pub start: u64,
     /// How many pauses hold it.
@@ -197,6 +207,7 @@ pub struct World {
     pub(crate) hand_overs: HandOvers,
     pub(crate) shapes: Shapes,
     pub(crate) breaks: Breaks,
+    pub(crate) upgrades: Upgrades,
     pub(crate) keeping: Keeping,
     pub(crate) blackout_at: Time,
     /// Snapshots written to disks.
@@ -278,6 +289,7 @@ impl World {
             hand_overs: HandOvers::draw(seed),
             shapes,
             breaks: Breaks::draw(seed),
+            upgrades: Upgrades::draw(seed, keeping.logs()),
             keeping,
             blackout_at: 0,
             snapshots: 0,
@@ -323,6 +335,9 @@ impl World {
         if let Some(at) = self.shapes.next_at(0) {
             self.schedule(at, Event::Shape);
         }
+        if let Some(at) = self.upgrades.next_at(0) {
+            self.schedule(at, Event::Upgrade);
+        }
         self.schedule(TABLES, Event::Tables);
         self.schedule(FAULTS_END, Event::Heal);
         while !self.done {
@@ -339,6 +354,7 @@ impl World {
     pub(crate) fn start(&mut self, index: usize) -> Result<(), String> {
         let seed = self.random.draw();
         let now = self.now;
+        let level = self.level_to_start(index);
         let node = &mut self.nodes[index];
         let (own, wall) = (node.clock.monotonic(now), node.clock.wall_ms(now));
         let start = Start {
@@ -351,6 +367,7 @@ impl World {
             wall_ms: wall,
             again: node.start > 0,
             kept: node.stopped || !node.power_lost,
+            level,
         };
         let process =
             Process::start(start).map_err(|why| format!("node {} does not start: {why}", index + 1))?;
@@ -359,14 +376,16 @@ impl World {
         node.synced_at = vec![now; usize::from(self.shards)];
         let incarnation = process.identity().incarnation.0;
         node.process = Some(process);
+        node.build = Some(level);
         node.start += 1;
         node.awake_since = now;
         let start = node.start;
         self.trace.event(now, &[1, index as u64, incarnation], || {
-            format!("node {} starts as {incarnation}", index + 1)
+            format!("node {} starts as {incarnation}, with level {level}", index + 1)
         });
         let first = now + self.random.between(0, TICK);
         self.schedule(first, Event::Tick { node: index, start });
+        self.note_builds();
         Ok(())
     }
 
@@ -470,9 +489,7 @@ impl World {
     fn send(&mut self, from: usize, to: usize, envelope: Envelope) {
         let Some(process) = &self.nodes[from].process else { return };
         let identity = process.identity();
-        if self.nodes[to].process.is_none() {
-            return;
-        }
+        let Some(envelope) = self.as_spoken(from, to, envelope) else { return };
         // A client's request is passed on once; everything else stands coming twice.
         let once = matches!(&envelope, Envelope::Shard(_, _, Message::Forward(_)));
         let start = self.nodes[to].start;
@@ -521,6 +538,7 @@ impl World {
                     format!("node {} -> node {}: {}", from.node, to + 1, brief(&envelope))
                 });
                 let data = matches!(envelope, Envelope::Shard(..));
+                self.check_spoken(to, &envelope)?;
                 let is_chunk = is_chunk(&envelope);
                 self.at_node(to, data, |process, own, wall| process.message(own, wall, from, envelope))?;
                 if is_chunk { self.break_transfer(usize::from(from.node.0) - 1, to) } else { Ok(()) }
@@ -600,6 +618,7 @@ impl World {
                 Ok(())
             }
             Event::HandOver => self.order_hand_over(),
+            Event::Upgrade => self.upgrade(),
             Event::Shape => self.change_shape(),
             Event::Mend(mend) => self.mend(mend),
             Event::Tables => {
@@ -641,6 +660,7 @@ impl Node {
             whole: true,
             synced_at: Vec::new(),
             process: None,
+            build: None,
             start: 0,
             pauses: 0,
             inbox: Vec::new(),

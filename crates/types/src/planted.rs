@@ -42,6 +42,10 @@ pub enum Bug {
     GivesToStopping,
     /// A transfer goes on one chunk too far after a break (rule 9).
     ResumesTooFar,
+    /// The cluster's feature level rises before all members have it.
+    RaisesEarly,
+    /// What comes with a feature level is used before the cluster has it.
+    UsesEarly,
     /// A shard's log does not sync its directory after it has made a segment.
     SkipsDirSync,
     /// A shard's log takes a failed sync for one that may be tried again.
@@ -53,7 +57,7 @@ pub enum Bug {
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 18] = [
+pub const BUGS: [Bug; 20] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -72,6 +76,8 @@ pub const BUGS: [Bug; 18] = [
     Bug::ServesAfterRelease,
     Bug::GivesToStopping,
     Bug::ResumesTooFar,
+    Bug::RaisesEarly,
+    Bug::UsesEarly,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.

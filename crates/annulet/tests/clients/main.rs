@@ -29,4 +29,5 @@ mod script;
 mod served_nodes;
 mod shell;
 mod typed;
+mod upgrade;
 mod written;
