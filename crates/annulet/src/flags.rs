@@ -58,12 +58,14 @@ pub(crate) fn given_settings(matches: &ArgMatches, except: &[&str]) -> Given {
 
 fn setting_flags(except: &'static [&'static str]) -> impl Iterator<Item = Arg> {
     SETTINGS.iter().filter(move |setting| !except.contains(&setting.name)).map(|setting| {
-        Arg::new(setting.name)
+        let flag = Arg::new(setting.name)
             .long(flag_name(setting.name))
             .value_name(if is_number(setting) { "N" } else { "TEXT" })
             .help(setting_help(setting))
             .help_heading("Settings")
-            .allow_hyphen_values(true)
+            .allow_hyphen_values(true);
+        // The flag alone says yes.
+        if setting.name == "witness" { flag.num_args(0..=1).default_missing_value("yes") } else { flag }
     })
 }
 
@@ -439,8 +441,7 @@ Examples:
 const DRAIN: &str = "\
 Moves every copy off a node, a few at a time, and then removes it from the cluster; its process ends by itself. It serves until the \
 end, and clients see no errors; point those that connect to it at other nodes first. The others need room for its data, and there have \
-to be as many of them as `copies` says. --undo lets it stay after all and fills it again. The first nodes of a cluster are its \
-voters, which can be emptied but not removed.
+to be as many of them as `copies` says. If it votes, another node does so in its place. --undo lets it stay after all and fills it again.
 
 Examples:
   annulet node drain 4 --wait
@@ -556,7 +557,7 @@ mod tests {
         let help = serve.render_long_help().to_string().replace('\n', " ");
         let squeezed = help.split_whitespace().collect::<Vec<_>>().join(" ");
         for setting in SETTINGS {
-            assert!(squeezed.contains(&format!("--{} <", flag_name(setting.name))), "{}", setting.name);
+            assert!(squeezed.contains(&format!("--{} ", flag_name(setting.name))), "{}", setting.name);
             assert!(squeezed.contains(&setting_help(setting)), "{}", setting.name);
         }
         assert!(!help.contains("die-with-parent"));

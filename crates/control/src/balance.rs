@@ -251,6 +251,7 @@ mod tests {
             weight: 1,
             zone: String::new(),
             draining: false,
+            witness: false,
         };
         let state = PartitionState {
             epoch: Epoch(5),

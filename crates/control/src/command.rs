@@ -6,7 +6,7 @@
 use crate::hand_over::{drop_void_heir, hand_over, is_valid_release};
 use crate::message::{Change, Registration};
 use crate::shape::{self, Move};
-use placement::{ChangeKind, ClusterMap, Member, MemberState, PartitionState};
+use placement::{ChangeKind, ClusterMap, Member, MemberState, PartitionState, Seat};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use types::planted::{self, Bug};
@@ -173,6 +173,7 @@ fn create(
     map.copies = copies;
     map.min_in_sync = min_in_sync;
     map.voters = voters.to_vec();
+    map.seats = voters.iter().map(|&node| Seat { node, ..Seat::default() }).collect();
     map.members = members.iter().map(|&id| shape::unheard_of(id)).collect();
     map.members.sort_by_key(|member| member.id);
     map.partitions = placement
@@ -210,10 +211,9 @@ fn up(map: &mut ClusterMap, registration: &Registration) -> bool {
     shape::join(map, node);
     let Some(member) = map.member_mut(node) else { return false };
     let restarted = later_start(member, registration);
-    let seat_is_free =
-        map.voters.contains(&node) && map.voter_directories.iter().all(|&(voter, _)| voter != node);
-    if seat_is_free && registration.votes {
-        map.voter_directories.push((node, registration.directory));
+    let seat = map.seats.iter_mut().find(|seat| seat.node == node);
+    if let Some(seat) = seat.filter(|seat| seat.directory == 0 && registration.votes) {
+        seat.directory = registration.directory;
     }
     let Some(member) = map.member_mut(node) else { return false };
     let (before, draining) = (member.incarnation, member.draining);
@@ -230,6 +230,7 @@ fn up(map: &mut ClusterMap, registration: &Registration) -> bool {
         weight: registration.weight,
         zone: registration.zone.clone(),
         draining,
+        witness: registration.witness,
     };
     if restarted {
         // The start proves that the incarnation before it is over: the data directory is one process's alone. Its seats
@@ -519,6 +520,7 @@ mod tests {
             peer_port: 3,
             weight: 1,
             zone: String::new(),
+            witness: false,
         }
     }
 

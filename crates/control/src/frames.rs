@@ -1,15 +1,16 @@
 //! What a node's control file holds, as frames: the start of a node, and what its part of the consensus must not forget.
 
 use crate::message::Kept;
+use placement::ClusterMap;
 use protobuf::Message as _;
-use raft::eraftpb::{Entry, HardState, Snapshot};
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use thiserror::Error;
 use types::{Incarnation, NodeId, PartitionId};
 
 /// The version of frames and entries on disk.
-pub(crate) const FORMAT: u8 = 3;
+pub(crate) const FORMAT: u8 = 4;
 
 /// Why a control file could not be read back.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -57,6 +58,14 @@ pub(crate) enum Frame {
         kept_since: Incarnation,
         lost: Vec<(PartitionId, Incarnation)>,
     },
+    /// The node's seat in the consensus group, as its member's number (0: it has none), and who was in the group when it began to be
+    /// one. What frames before this one say of a seat is over.
+    Seat {
+        id: u64,
+        group: Vec<u8>,
+    },
+    /// The map, where the node has no seat: so that it finds the voters when it starts again.
+    Map(Vec<u8>),
     HardState(Vec<u8>),
     Entries(Vec<Vec<u8>>),
     Snapshot(Vec<u8>),
@@ -93,6 +102,9 @@ fn decode_frame(at: usize, bytes: &[u8]) -> Result<Frame, RestoreError> {
 pub struct Restored {
     /// Of the node itself.
     pub started: Started,
+    /// None: nothing was ever said of a seat.
+    pub(crate) seat: Option<(u64, ConfState)>,
+    pub(crate) map: Option<ClusterMap>,
     pub(crate) hard_state: HardState,
     pub(crate) entries: Vec<Entry>,
     pub(crate) snapshot: Option<Snapshot>,
@@ -111,6 +123,18 @@ pub fn restore(frames: &[Vec<u8>]) -> Result<Restored, RestoreError> {
                 restored.started.incarnation = incarnation;
                 restored.started.directory = directory;
                 restored.started.rejoins = rejoins;
+            }
+            Frame::Seat { id, group } => {
+                let group = ConfState::parse_from_bytes(&group).map_err(|_| broken)?;
+                restored = Restored {
+                    started: restored.started,
+                    map: restored.map,
+                    seat: Some((id, group)),
+                    ..Restored::default()
+                };
+            }
+            Frame::Map(bytes) => {
+                restored.map = Some(postcard::from_bytes(&bytes).map_err(|_| broken)?);
             }
             Frame::HardState(bytes) => {
                 restored.hard_state = HardState::parse_from_bytes(&bytes).map_err(|_| broken)?;

@@ -66,6 +66,7 @@ mod tests {
             weight: 1,
             zone: String::new(),
             draining: false,
+            witness: false,
         };
         let state = PartitionState {
             epoch: Epoch(5),
@@ -165,6 +166,7 @@ mod tests {
                 peer_port: 0,
                 weight: 1,
                 zone: String::new(),
+                witness: false,
             })
         };
         let leave = |node: u16| Command::Leave { node: NodeId(node), incarnation: Incarnation(1) };

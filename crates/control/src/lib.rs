@@ -10,7 +10,7 @@
 //!   in the group's log; applying one ([`command::apply`]) is a pure function of the map.
 //!
 //! The cluster's shape (who is a member, where copies belong) changes by [`shape`]; what is due of it the coordinator
-//! plans in `moves`.
+//! plans in `moves`. Who votes changes by [`voters`], one step after another, each an entry of the group's own log ([`seats`]).
 //!
 //! What this room leaves out: files (it yields frames to be made durable, and takes them back at start), sockets,
 //! clocks, and everything about keys.
@@ -18,14 +18,17 @@
 mod balance;
 pub mod command;
 pub mod coordinator;
+mod follow;
 mod frames;
 mod hand_over;
 mod heart;
 mod machine;
 pub mod message;
 mod moves;
+pub mod seats;
 pub mod shape;
 mod store;
+pub mod voters;
 
 pub use command::Command;
 pub use frames::{RestoreError, Restored, Started, restore, start_frame};

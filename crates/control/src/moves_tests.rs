@@ -33,6 +33,7 @@ fn registration(node: NodeId, incarnation: u64) -> Registration {
         peer_port: 3,
         weight: 1,
         zone: String::new(),
+        witness: false,
     }
 }
 

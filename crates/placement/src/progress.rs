@@ -142,6 +142,7 @@ mod tests {
             weight: 1,
             zone: String::new(),
             draining: false,
+            witness: false,
         }
     }
 

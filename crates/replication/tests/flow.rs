@@ -65,6 +65,7 @@ impl World {
             weight: 1,
             zone: String::new(),
             draining: false,
+            witness: false,
         };
         let map = ClusterMap {
             version: 1,

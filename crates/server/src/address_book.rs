@@ -150,6 +150,7 @@ mod tests {
             weight: 1,
             zone: String::new(),
             draining: false,
+            witness: false,
         }
     }
 

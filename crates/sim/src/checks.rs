@@ -9,6 +9,7 @@ pub mod maps;
 pub mod moves;
 pub mod one_primary;
 pub mod tables;
+pub mod voters;
 
 use crate::history::Time;
 use crate::process::Process;
@@ -37,6 +38,8 @@ pub struct Checks {
     pub growth: growth::Growth,
     /// Copies that go.
     pub moves: moves::Moves,
+    /// Who votes.
+    pub voters: voters::Voters,
 }
 
 impl Checks {
@@ -48,6 +51,7 @@ impl Checks {
             committed: committed::CommittedLogs::new(nodes, partitions),
             growth: growth::Growth::new(nodes, partitions),
             moves: moves::Moves::default(),
+            voters: voters::Voters::default(),
         }
     }
 
@@ -65,6 +69,7 @@ impl Checks {
         if let Some((before, after)) = &newer {
             leases::check(before, after, seats)?;
             self.moves.look(before, after)?;
+            self.voters.look(before, after)?;
         }
         if shards {
             self.one_primary.look(&seat);

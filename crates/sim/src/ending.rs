@@ -5,6 +5,7 @@ use crate::client::{Client, STEP, key_name};
 use crate::history::{Answer, Call, Operation, Outcome, Time};
 use crate::linearizability;
 use crate::network::MS;
+use crate::shape::may_hold;
 use crate::world::{
     Event, FAULTS_END, KEYS, LAST_CLIENT, LastReader, MENDING, NODES, PARTITIONS, Summary, World,
 };
@@ -69,7 +70,7 @@ impl World {
                 return Some(format!("partition {id} is not served: {state:?}"));
             }
         }
-        if let Some(ailment) = self.wrong_shape() {
+        if let Some(ailment) = self.wrong_shape().or_else(|| self.wrong_voters()) {
             return Some(ailment);
         }
         if let Some(uneven) = self.unevenness() {
@@ -92,7 +93,7 @@ impl World {
         let nodes: Vec<PlanNode> = map
             .members
             .iter()
-            .filter(|m| !m.draining)
+            .filter(|member| may_hold(member))
             .map(|m| PlanNode { id: m.id, weight: 1, zone: None })
             .collect();
         let current: Vec<_> = map.partitions.iter().map(|state| (state.primary, state.copies)).collect();
@@ -188,6 +189,7 @@ impl World {
             faults: self.faults,
             shapes: self.shapes.done,
             moved: self.checks.moves.gone,
+            voters_changed: self.checks.voters.changes,
             reigns: map.partitions.iter().map(|state| state.primary_since.0).sum(),
             hand_overs: self.checks.maps.hand_overs,
             reckless: self.plan.reckless,

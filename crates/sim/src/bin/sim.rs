@@ -64,7 +64,7 @@ fn report(failure: &Failure) {
 fn show(seed: u64, summary: &Summary) {
     println!(
         "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} faults, {} reigns, {} hand-overs, \
-         {} changes of shape with {} copies moved, \
+         {} changes of shape with {} copies moved, {} changes of the voters, \
          {} partitions lost, whole again after {} ms, hash {:016x}",
         summary.events,
         summary.operations,
@@ -77,6 +77,7 @@ fn show(seed: u64, summary: &Summary) {
         summary.hand_overs,
         summary.shapes,
         summary.moved,
+        summary.voters_changed,
         summary.lost,
         summary.mended / 1_000_000,
         summary.hash
