@@ -10,8 +10,18 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use types::settings::{SETTINGS, Setting};
 
 /// Settings that `annulet up` decides for each of its nodes.
-pub(crate) const DECIDED_BY_UP: &[&str] =
-    &["node_id", "nodes", "join", "dir", "announce", "port", "cluster_port", "peer_port", "http_port"];
+pub(crate) const DECIDED_BY_UP: &[&str] = &[
+    "node_id",
+    "nodes",
+    "join",
+    "dir",
+    "announce",
+    "port",
+    "cluster_port",
+    "peer_port",
+    "http_port",
+    "witness",
+];
 
 /// The whole command line.
 pub(crate) fn command() -> Command {
@@ -62,10 +72,12 @@ fn setting_flags(except: &'static [&'static str]) -> impl Iterator<Item = Arg> {
             .long(flag_name(setting.name))
             .value_name(if is_number(setting) { "N" } else { "TEXT" })
             .help(setting_help(setting))
-            .help_heading("Settings")
-            .allow_hyphen_values(true);
-        // The flag alone says yes.
-        if setting.name == "witness" { flag.num_args(0..=1).default_missing_value("yes") } else { flag }
+            .help_heading("Settings");
+        match setting.name {
+            // The flag alone says yes, and what follows may be another flag.
+            "witness" => flag.num_args(0..=1).default_missing_value("yes"),
+            _ => flag.allow_hyphen_values(true),
+        }
     })
 }
 
@@ -570,6 +582,12 @@ mod tests {
         let (_, serve) = matches.subcommand().unwrap();
         let expected: Given = vec![("copies", "3".into()), ("write_level", "one".into())];
         assert_eq!(given_settings(serve, &[]), expected);
+        let witness = |line: &str| {
+            let (_, serve) = parse(line).remove_subcommand().unwrap();
+            given_settings(&serve, &[]).into_iter().find(|(name, _)| *name == "witness").map(|given| given.1)
+        };
+        assert_eq!(witness("annulet serve --witness --copies 3"), Some("yes".to_owned()));
+        assert_eq!(witness("annulet serve --copies 3 --witness no"), Some("no".to_owned()));
         let matches = parse("annulet up 5 --port 8001 --copies 3");
         let (_, up) = matches.subcommand().unwrap();
         assert_eq!(given_settings(up, DECIDED_BY_UP), vec![("copies", "3".to_owned())]);

@@ -158,8 +158,9 @@ pub(crate) fn has_caught_up(raft: &RawNode<LogStore>, id: u64) -> bool {
     let last = raft.raft.raft_log.last_index();
     id == raft.raft.id
         || raft.raft.prs().get(id).is_some_and(|progress| {
-            let is_close = progress.matched + BEHIND_MAX >= last;
-            progress.state == ProgressState::Replicate && progress.recent_active && is_close
+            // Where nothing new is decided, the library goes on probing one that has taken in a snapshot and has all.
+            let is_close = progress.matched > 0 && progress.matched + BEHIND_MAX >= last;
+            progress.state != ProgressState::Snapshot && progress.recent_active && is_close
         })
 }
 

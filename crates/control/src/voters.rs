@@ -18,6 +18,8 @@ use types::{Incarnation, Instant, NodeId};
 
 /// So long a node has to have been alive before it becomes a voter: who has just started may stop again.
 const STEADY: Duration = Duration::from_secs(1);
+/// Between two attempts to make another voter the coordinator.
+const TRANSFER: Duration = Duration::from_secs(2);
 /// Between two looks at the map.
 const LOOK: Duration = Duration::from_millis(50);
 /// So long a learner may take. Beyond that another is tried, where there is one; and this one again after a while.
@@ -32,6 +34,7 @@ pub(crate) struct Voters {
     /// When each node that has a seat and does not vote last had all of the log, or got the seat.
     learning: BTreeMap<NodeId, Instant>,
     looked_at: Option<Instant>,
+    transferred_at: Option<Instant>,
 }
 
 /// Makes the next step. True where one was made: then nothing else is decided now.
@@ -49,7 +52,16 @@ pub(crate) fn tick(control: &mut Control, now: Instant) -> bool {
     let roster = voters.roster(now, &map, control.config.voters_max, control.config.replace_voter_after);
     let wanted = wanted(&map, &roster);
     let step = step(&map, &wanted, control.config.me.node, &caught_up);
-    step.is_some_and(|step| control.take_step(&step))
+    let Some(step) = step else { return false };
+    if matches!(step, Step::Transfer(_)) {
+        // Meanwhile nothing is decided: where the other does not take over, this one has its time first.
+        let transferred_at = &mut control.coordinator.voters.transferred_at;
+        if transferred_at.is_some_and(|at| now.since(at) < TRANSFER) {
+            return false;
+        }
+        *transferred_at = Some(now);
+    }
+    control.take_step(&step)
 }
 
 /// Who may vote, and how many are to.
@@ -158,6 +170,10 @@ pub fn wanted(map: &ClusterMap, roster: &Roster) -> Vec<NodeId> {
         left.retain(|member| member.id != next.id);
         *zones.entry(zone(next)).or_default() += 1;
         wanted.push(next.id);
+    }
+    // An even number would need as many of them as one more does.
+    if wanted.len().is_multiple_of(2) {
+        wanted.pop();
     }
     wanted.sort_unstable();
     wanted
