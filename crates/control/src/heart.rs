@@ -429,8 +429,7 @@ impl Heart {
         let acted = self.acted_version;
         let sets = self.voters.front().map_or(&[][..], |(_, sets)| sets);
         let mut lease_until = if sets.is_empty() { Instant(0) } else { Instant(u64::MAX) };
-        let counted = if planted::is(Bug::CountsOneSetOfVoters) { &sets[..1] } else { sets };
-        for set in counted {
+        for set in sets {
             let mut sent: Vec<Instant> = set
                 .iter()
                 .filter_map(|voter| self.grants.get(voter))

@@ -39,9 +39,8 @@ pub enum Bug {
     /// A primary serves on after it has released its partition to another (rule 10).
     ServesAfterRelease,
     /// A voter reports at once whom it has not heard since the voters changed, and what was reported before still counts (rule 6).
+    /// Not among [`BUGS`] yet: nobody has run the simulator with it.
     NewVotersReportAtOnce,
-    /// A node counts the grants of the new voters alone while the voters are being changed (rule 6).
-    CountsOneSetOfVoters,
     /// A shard's log does not sync its directory after it has made a segment.
     SkipsDirSync,
     /// A shard's log takes a failed sync for one that may be tried again.
@@ -51,7 +50,7 @@ pub enum Bug {
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 18] = [
+pub const BUGS: [Bug; 16] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -68,8 +67,6 @@ pub const BUGS: [Bug; 18] = [
     Bug::SnapshotAhead,
     Bug::DropsBeforeFilled,
     Bug::ServesAfterRelease,
-    Bug::NewVotersReportAtOnce,
-    Bug::CountsOneSetOfVoters,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.
