@@ -121,6 +121,9 @@ fn put_entry(line: &mut String, entry: &LogEntry, values: bool) {
                 Err(corrupt) => write!(line, "chunk partition {partition} {bytes} bytes, {corrupt}"),
             }
         }
+        LogEntry::Session { reign, session, next, .. } => {
+            write!(line, "session partition {partition} reign {reign} session {session} from chunk {next} on")
+        }
         LogEntry::Filled { end, .. } => {
             let _ = write!(line, "filled partition {partition} ");
             put_end(line, end);
@@ -295,5 +298,7 @@ mod tests {
             "truncate partition 7 after lsn 4"
         );
         assert_eq!(line_of(&LogEntry::Wipe { partition }, false), "wipe partition 7");
+        let session = LogEntry::Session { partition, reign: Epoch(3), session: 2, next: 6 };
+        assert_eq!(line_of(&session, false), "session partition 7 reign 3 session 2 from chunk 6 on");
     }
 }

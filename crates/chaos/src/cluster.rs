@@ -218,6 +218,16 @@ impl Cluster {
         Ok(at)
     }
 
+    /// Resident bytes of a node's process.
+    pub(crate) fn resident_bytes(&self, id: u16) -> Result<u64, Failure> {
+        let running = self.processes.running();
+        let child = running.get(&id).ok_or_else(|| format!("node {id} does not run"))?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        kib.map(|kib| kib << 10).ok_or_else(|| format!("node {id} tells no resident memory").into())
+    }
+
     /// What a node says of the cluster.
     pub(crate) fn status(&self, id: u16) -> Result<Status, Failure> {
         Status::ask(&mut status::connect(self.plain_port(id), ASK)?)

@@ -10,6 +10,7 @@
 //! | `pause` | SIGSTOP, then SIGCONT | the woken node serves no stale read and acknowledges nothing that is lost |
 //! | `refill` | SIGKILL of a node that holds much | clients of the others see no error while it is filled again |
 //! | `shape` | joins, drains, a dead node, other numbers of copies, restarts | nothing lost, no read goes back, planned changes show no error |
+//! | `pressure` | clients that ask for too much, a node that is slow | others are served, and memory is bounded |
 //! | `bench` | nothing | measures, for docs/performance.md |
 //! | `compare` | nothing | measures one node beside other servers, for docs/performance.md |
 //!
@@ -24,6 +25,7 @@ mod kill;
 mod kill_loop;
 mod load;
 mod pause;
+mod pressure;
 mod probe;
 mod processes;
 mod queue;
@@ -104,6 +106,8 @@ enum Command {
     Refill(refill::Flags),
     /// Changes the cluster's shape under a steady load, and measures what clients feel of it.
     Shape(shape::Flags),
+    /// Asks for too much, and watches clients that ask for little and the nodes' memory.
+    Pressure(pressure::Flags),
     /// Measures with redis-benchmark and prints a Markdown table.
     Bench(bench::Flags),
     /// Measures one node beside other servers, each on one processor: rates, memory or pauses.
@@ -156,6 +160,7 @@ fn main() -> ExitCode {
         Command::Pause(own) => pause::run(&flags.common, own),
         Command::Refill(own) => refill::run(&flags.common, own),
         Command::Shape(own) => shape::run(&flags.common, own),
+        Command::Pressure(own) => pressure::run(&flags.common, own),
         Command::Bench(own) => bench::run(&flags.common, own),
         Command::Compare(own) => compare::run(&flags.common, own),
     };

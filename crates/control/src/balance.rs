@@ -13,7 +13,7 @@ use crate::command::Command;
 use crate::hand_over::may_inherit;
 use crate::machine::Control;
 use placement::{ClusterMap, Member, MemberState, PartitionState, PlanNode, even_primaries};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use types::{Epoch, Incarnation, Instant, NodeId, PartitionId};
 
@@ -120,20 +120,18 @@ impl Load {
 /// Orders the hand-overs that are due.
 pub fn tick(control: &mut Control, now: Instant, commands: &mut Vec<Command>) {
     let map = control.map.clone();
-    let stopping = control.coordinator.stopping(&map);
     let balance = &mut control.coordinator.balance;
     let mut orders: Vec<(PartitionId, Epoch, NodeId)> = Vec::new();
     for (partition, heir) in std::mem::take(&mut balance.asked) {
         if let Some(state) = map.partition(partition)
             && may_inherit(&map, state, heir)
-            && !stopping.contains(&heir)
         {
             orders.push((partition, state.epoch, heir));
         }
     }
     if balance.even_at != map.version && balance.look_at.is_none_or(|at| now >= at) {
         balance.look_at = Some(now + LOOK);
-        look(balance, now, &map, &stopping, &mut orders);
+        look(balance, now, &map, &mut orders);
     }
     if !orders.is_empty() {
         commands.push(Command::HandOver { orders });
@@ -144,7 +142,6 @@ fn look(
     balance: &mut Balance,
     now: Instant,
     map: &ClusterMap,
-    stopping: &BTreeSet<NodeId>,
     orders: &mut Vec<(PartitionId, Epoch, NodeId)>,
 ) {
     balance.ordered.retain(|_, at| now.since(*at) < RETRY);
@@ -156,7 +153,7 @@ fn look(
         if state.heir.is_some() || !balance.may_try(now, partition) {
             continue;
         }
-        let Some((primary, heir)) = successor(map, state, stopping, &load) else { continue };
+        let Some((primary, heir)) = successor(map, state, &load) else { continue };
         if load.has_room(primary, heir) {
             load.begin(primary, heir);
             *load.primaries.entry(heir).or_default() += 1;
@@ -164,7 +161,7 @@ fn look(
             orders.push((partition, state.epoch, heir));
         }
     }
-    if !calm || !load.whole || !stopping.is_empty() {
+    if !calm || !load.whole {
         return;
     }
     if balance.planned.is_empty() && load.under_way == 0 && balance.plan_at.is_none_or(|at| now >= at) {
@@ -197,19 +194,13 @@ fn has_to_go(map: &ClusterMap, state: &PartitionState) -> bool {
 
 /// The primary that has to go, and who takes over: of the copies that stay the one whose node has the fewest primaries. Nobody before
 /// they all are in sync: a change of primaries begins the filling of a copy anew.
-fn successor(
-    map: &ClusterMap,
-    state: &PartitionState,
-    stopping: &BTreeSet<NodeId>,
-    load: &Load,
-) -> Option<(NodeId, NodeId)> {
+fn successor(map: &ClusterMap, state: &PartitionState, load: &Load) -> Option<(NodeId, NodeId)> {
     let primary = state.primary?;
     let others = || state.copies.iter().filter(|&node| node != primary && !state.leaving.contains(node));
     if !others().all(|node| state.in_sync.contains(node) && map.is_active(node)) {
         return None;
     }
-    let stays =
-        |node: &NodeId| !stopping.contains(node) && map.member(*node).is_some_and(|member| !member.draining);
+    let stays = |node: &NodeId| map.member(*node).is_some_and(|member| !member.draining);
     let heir = others().filter(stays).min_by_key(|&node| (load.primaries_of(node), node))?;
     may_inherit(map, state, heir).then_some((primary, heir))
 }
@@ -230,79 +221,44 @@ fn plan(map: &ClusterMap) -> Vec<(PartitionId, NodeId)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use types::NodeSet;
+    use crate::small_map::{cluster, set};
 
-    fn set(nodes: &[u16]) -> NodeSet {
-        nodes.iter().copied().map(NodeId).collect()
-    }
-
-    /// Four nodes, and one partition on the first three, of which the first is primary.
-    fn cluster() -> ClusterMap {
-        let member = |id| Member {
-            id: NodeId(id),
-            incarnation: Incarnation(1),
-            directory: 1,
-            state: MemberState::Active,
-            shards: 1,
-            host: String::new(),
-            port: 0,
-            cluster_port: 0,
-            peer_port: 0,
-            weight: 1,
-            zone: String::new(),
-            draining: false,
-            witness: false,
-        };
-        let state = PartitionState {
-            epoch: Epoch(5),
-            primary_since: Epoch(3),
-            primary: Some(NodeId(1)),
-            in_sync: set(&[1, 2, 3]),
-            copies: set(&[1, 2, 3]),
-            ..PartitionState::default()
-        };
-        ClusterMap {
-            members: (1..=4).map(member).collect(),
-            partitions: vec![state],
-            ..ClusterMap::default()
-        }
-    }
-
-    fn next(map: &ClusterMap, stopping: &[u16]) -> Option<u16> {
+    fn next(map: &ClusterMap) -> Option<u16> {
         let state = &map.partitions[0];
         if !has_to_go(map, state) {
             return None;
         }
-        let stopping = stopping.iter().copied().map(NodeId).collect();
-        successor(map, state, &stopping, &Load::of(map)).map(|(_, heir)| heir.0)
+        successor(map, state, &Load::of(map)).map(|(_, heir)| heir.0)
     }
 
     #[test]
     fn a_primary_whose_copy_goes_hands_over_once_all_that_stay_are_in_sync() {
-        let mut map = cluster();
-        assert_eq!(next(&map, &[]), None, "nothing is to go");
+        let mut map = cluster(4);
+        assert_eq!(next(&map), None, "nothing is to go");
         map.partitions[0].leaving = set(&[1]);
-        assert_eq!(next(&map, &[]), Some(2));
-        assert_eq!(next(&map, &[2]), Some(3), "who stops takes nothing over");
+        assert_eq!(next(&map), Some(2));
+        map.members[1].state = MemberState::Stopping;
+        assert_eq!(next(&map), None, "a copy that stays is about to stop");
+        map.members[1].state = MemberState::Active;
         map.partitions[0].copies = set(&[1, 2, 3, 4]);
-        assert_eq!(next(&map, &[]), None, "the new copy is being filled by this primary");
+        assert_eq!(next(&map), None, "the new copy is being filled by this primary");
         map.partitions[0].in_sync = set(&[1, 2, 3, 4]);
         map.partitions[0].leaving = set(&[1, 2, 3]);
-        assert_eq!(next(&map, &[]), Some(4));
+        assert_eq!(next(&map), Some(4));
     }
 
     #[test]
     fn a_node_that_drains_hands_over_to_one_that_does_not_and_has_the_least_to_do() {
-        let mut map = cluster();
+        let mut map = cluster(4);
         map.members[0].draining = true;
-        assert_eq!(next(&map, &[]), Some(2));
+        assert_eq!(next(&map), Some(2));
         map.members[1].draining = true;
-        assert_eq!(next(&map, &[]), Some(3));
+        assert_eq!(next(&map), Some(3));
         map.members[1].draining = false;
         let other = PartitionState { primary: Some(NodeId(2)), ..map.partitions[0] };
         map.partitions.push(other);
-        assert_eq!(next(&map, &[]), Some(3), "node 2 is primary of another");
+        assert_eq!(next(&map), Some(3), "node 2 is primary of another");
         map.members[2].state = MemberState::Failed;
-        assert_eq!(next(&map, &[]), None, "a copy that stays is away");
+        assert_eq!(next(&map), None, "a copy that stays is away");
     }
 }

@@ -188,7 +188,7 @@ fn create(
 /// A later start on the same directory, whose lock proves that the earlier one is over; or on another directory, which
 /// proves nothing, once the earlier one is known to be dead.
 fn later_start(member: &Member, registration: &Registration) -> bool {
-    let proves = registration.directory == member.directory || member.state != MemberState::Active;
+    let proves = registration.directory == member.directory || !member.is_alive();
     registration.incarnation > member.incarnation && proves
 }
 
@@ -199,7 +199,7 @@ pub fn is_news(map: &ClusterMap, registration: &Registration) -> bool {
         later_start(member, registration)
             || (registration.incarnation == member.incarnation
                 && registration.directory == member.directory
-                && member.state != MemberState::Active)
+                && !member.is_alive())
     })
 }
 
@@ -305,9 +305,7 @@ fn down(map: &mut ClusterMap, nodes: &[(NodeId, Incarnation)], promote: &[(Parti
     let dead: Vec<NodeId> = nodes
         .iter()
         .filter(|(node, incarnation)| {
-            map.member(*node).is_some_and(|member| {
-                member.incarnation == *incarnation && member.state == MemberState::Active
-            })
+            map.member(*node).is_some_and(|member| member.incarnation == *incarnation && member.is_alive())
         })
         .map(|(node, _)| *node)
         .collect();
@@ -370,7 +368,7 @@ pub fn is_valid_change(map: &ClusterMap, change: &Change) -> bool {
             ChangeKind::Leave => true,
             ChangeKind::Join => {
                 member.incarnation == change.incarnation
-                    && member.state == MemberState::Active
+                    && map.is_active(change.node)
                     && state.copies.contains(change.node)
                     && !state.in_sync.contains(change.node)
             }
@@ -431,19 +429,24 @@ fn accept_loss(map: &mut ClusterMap, promote: &[(PartitionId, NodeId)]) {
 }
 
 /// Whether others hold what a node holds of a partition, so that it may go.
-fn may_leave(map: &ClusterMap, state: &PartitionState, node: NodeId) -> bool {
+pub(crate) fn may_leave(map: &ClusterMap, state: &PartitionState, node: NodeId) -> bool {
     state.in_sync.contains(node) && state.in_sync.iter().any(|other| other != node && map.is_active(other))
 }
 
-/// Whether nothing waits for a node that is about to stop, but what nobody else has.
+/// Whether the map shows that a node is about to stop, and nothing waits for it but what nobody else has.
 pub fn has_left(map: &ClusterMap, node: NodeId) -> bool {
-    !map.partitions.iter().any(|state| may_leave(map, state, node))
+    map.member(node).is_none_or(|member| member.state != MemberState::Active)
+        && !map.partitions.iter().any(|state| may_leave(map, state, node))
 }
 
-/// Rule 10: the node has committed its tails and orders no more, so its word is the release.
+/// Rule 10: the node has committed its tails and orders no more, so its word is the release. From here on it is given nothing: were
+/// its copies taken in again, which hold everything, writes would wait for them once it has ended, until it is found dead.
 fn leave(map: &mut ClusterMap, node: NodeId, incarnation: Incarnation) {
-    if map.member(node).is_none_or(|member| member.incarnation != incarnation) {
+    let Some(member) = map.member_mut(node).filter(|member| member.incarnation == incarnation) else {
         return;
+    };
+    if member.state == MemberState::Active {
+        member.state = MemberState::Stopping;
     }
     let mut primaries: BTreeMap<NodeId, usize> = BTreeMap::new();
     for primary in map.partitions.iter().filter_map(|state| state.primary) {
@@ -451,9 +454,13 @@ fn leave(map: &mut ClusterMap, node: NodeId, incarnation: Incarnation) {
     }
     for at in 0..map.partitions.len() {
         let mut state = map.partitions[at];
-        if !may_leave(map, &state, node) {
+        let has_seat = state.in_sync.contains(node);
+        if !may_leave(map, &state, node) && (has_seat || !state.copies.contains(node))
+            || state.epoch == Epoch(0)
+        {
             continue;
         }
+        // Also where it was not in sync: its joining may be under way, and must become void.
         state.epoch = state.epoch.next();
         state.in_sync.remove(node);
         if state.primary == Some(node) {

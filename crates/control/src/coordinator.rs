@@ -8,14 +8,13 @@
 //! Nothing here outlives the term: a new coordinator hears again whatever still matters, because everyone repeats.
 
 use crate::balance::{self, Balance};
-use crate::command::{
-    Command, has_left, is_doubtful as is_doubtful_partition, is_lost, is_news, is_valid_change,
-};
+use crate::command::{Command, is_doubtful as is_doubtful_partition, is_lost, is_news, is_valid_change};
+use crate::leave;
 use crate::machine::Control;
 use crate::message::{Change, Message, Order, Registration};
 use crate::moves::{self, Moves};
 use crate::voters::{self, Voters};
-use placement::{ChangeKind, ClusterMap, MemberState, PlanNode};
+use placement::{ClusterMap, MemberState, PlanNode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use types::{Epoch, Incarnation, Instant, NodeId, PartitionId, Position};
@@ -50,8 +49,8 @@ pub struct Coordinator {
     pub(crate) moves: Moves,
     /// Who should vote.
     pub(crate) voters: Voters,
-    /// Who is about to stop.
-    leaving: BTreeMap<NodeId, Incarnation>,
+    /// Who says that it is about to stop; the map shows it from the next entry on.
+    pub(crate) leaving: BTreeMap<NodeId, Incarnation>,
     /// Which primaries are to hand over.
     pub(crate) balance: Balance,
     /// Since when somebody is reported who reports others, or is this very node.
@@ -59,17 +58,20 @@ pub struct Coordinator {
     asked: Option<Question>,
     asked_lost: Option<Question>,
     asked_doubtful: Option<Question>,
+    pub(crate) asked_heirs: Option<Question>,
     last_question: u64,
 }
 
 /// An open question for the possible primaries of partitions that lose theirs.
-struct Question {
+pub(crate) struct Question {
     id: u64,
-    dead: BTreeMap<NodeId, Incarnation>,
-    candidates: BTreeSet<NodeId>,
-    /// Those that have answered.
-    answered: BTreeSet<NodeId>,
-    deadline: Instant,
+    /// Who is dead, or leaves.
+    pub(crate) dead: BTreeMap<NodeId, Incarnation>,
+    /// Those that have not answered.
+    pub(crate) candidates: BTreeSet<NodeId>,
+    /// Those that have.
+    pub(crate) answered: BTreeSet<NodeId>,
+    pub(crate) deadline: Instant,
     tails: BTreeMap<PartitionId, BTreeMap<NodeId, Position>>,
 }
 
@@ -77,12 +79,6 @@ impl Coordinator {
     /// A node says that it has started. Kept also while this node does not lead: it may soon.
     pub fn register(&mut self, now: Instant, registration: Registration) {
         self.registrations.insert(registration.node, (registration, now));
-    }
-
-    /// Nodes that are about to stop: nothing more is given to them.
-    pub(crate) fn stopping(&self, map: &ClusterMap) -> BTreeSet<NodeId> {
-        let is_current = |node, incarnation| map.member(node).is_some_and(|m| m.incarnation == incarnation);
-        self.leaving.iter().filter(|&(&node, &inc)| is_current(node, inc)).map(|(&node, _)| node).collect()
     }
 
     fn begin_term(&mut self, term: u64) {
@@ -134,7 +130,8 @@ pub fn message(control: &mut Control, now: Instant, from: NodeId, message: Messa
                 .asked
                 .iter_mut()
                 .chain(&mut coordinator.asked_lost)
-                .chain(&mut coordinator.asked_doubtful);
+                .chain(&mut coordinator.asked_doubtful)
+                .chain(&mut coordinator.asked_heirs);
             for asked in open.filter(|asked| asked.id == question) {
                 asked.candidates.remove(&from);
                 asked.answered.insert(from);
@@ -164,7 +161,7 @@ pub fn tick(control: &mut Control, now: Instant) {
         control.coordinator.since = Some(now);
     }
     // While another voter is being made the coordinator, the log takes nothing in.
-    if !control.is_settled() || control.is_transferring() {
+    if !control.is_settled() || control.gives_lead() {
         return;
     }
     if !control.map.members.is_empty() && voters::tick(control, now) {
@@ -179,12 +176,7 @@ pub fn tick(control: &mut Control, now: Instant) {
         dismiss(control, &mut commands);
         bury(control, now, &mut commands);
         change(control, &mut commands);
-        let leaving = control.coordinator.leaving.clone();
-        let leaving = leaving.into_iter().filter(|&(node, incarnation)| {
-            !has_left(&control.map, node)
-                && control.map.member(node).is_some_and(|member| member.incarnation == incarnation)
-        });
-        commands.extend(leaving.map(|(node, incarnation)| Command::Leave { node, incarnation }));
+        leave::tick(control, now, &mut commands);
         accept_loss(control, now, &mut commands);
         recover(control, now, &mut commands);
         balance::tick(control, now, &mut commands);
@@ -250,7 +242,7 @@ fn reported_dead(control: &Control) -> BTreeMap<NodeId, Incarnation> {
     let map = &control.map;
     let mut dead = BTreeMap::new();
     for (&node, voters) in &control.coordinator.reports {
-        let Some(member) = map.member(node).filter(|member| member.state == MemberState::Active) else {
+        let Some(member) = map.member(node).filter(|member| member.is_alive()) else {
             continue;
         };
         let stands = |voter: NodeId| {
@@ -324,7 +316,7 @@ fn ask(control: &mut Control, now: Instant, dead: BTreeMap<NodeId, Incarnation>)
     false
 }
 
-fn put_question(
+pub(crate) fn put_question(
     control: &mut Control,
     now: Instant,
     dead: BTreeMap<NodeId, Incarnation>,
@@ -439,11 +431,5 @@ fn longest(tails: &BTreeMap<PartitionId, BTreeMap<NodeId, Position>>) -> Vec<(Pa
 fn change(control: &mut Control, commands: &mut Vec<Command>) {
     let map = control.map.clone();
     let changes = std::mem::take(&mut control.coordinator.changes);
-    // Who is about to stop is not taken in again, though it holds everything, and takes nothing over.
-    let stopping = control.coordinator.stopping(&map);
-    let gives = |c: &Change| matches!(c.kind, ChangeKind::Join | ChangeKind::Release);
-    let leaves = |c: &Change| gives(c) && stopping.contains(&c.node);
-    commands.extend(
-        changes.into_values().filter(|c| is_valid_change(&map, c) && !leaves(c)).map(Command::Change),
-    );
+    commands.extend(changes.into_values().filter(|c| is_valid_change(&map, c)).map(Command::Change));
 }

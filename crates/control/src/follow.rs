@@ -5,7 +5,7 @@ use crate::frames::{Frame, encode_frame};
 use crate::heart::HeartInput;
 use crate::machine::Control;
 use crate::message::{MapChanges, Message};
-use placement::{ClusterMap, MemberState};
+use placement::ClusterMap;
 use std::sync::Arc;
 use std::time::Duration;
 use types::{Instant, NodeId};
@@ -43,7 +43,7 @@ impl Control {
             .members
             .iter()
             .chain(gone)
-            .filter(|member| member.state == MemberState::Active && member.id != self.config.me.node)
+            .filter(|member| member.is_alive() && member.id != self.config.me.node)
             .filter(|member| {
                 !self.map.is_voter(member.id) || !self.map.holds_vote(member.id, member.directory)
             })
@@ -115,6 +115,7 @@ impl Control {
         self.effects.frames.clear();
         self.effects.rewrite = Some(frames.iter().map(encode_frame).collect());
         self.effects.sync = true;
+        self.begin_to_count_frames();
     }
 }
 

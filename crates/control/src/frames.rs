@@ -58,6 +58,10 @@ pub(crate) enum Frame {
         kept_since: Incarnation,
         lost: Vec<(PartitionId, Incarnation)>,
     },
+    HardState(Vec<u8>),
+    Entries(Vec<Vec<u8>>),
+    Snapshot(Vec<u8>),
+    Reports(Vec<(NodeId, Report)>),
     /// The node's seat in the consensus group, as its member's number (0: it has none), and who was in the group when it began to be
     /// one. What frames before this one say of a seat is over.
     Seat {
@@ -66,10 +70,6 @@ pub(crate) enum Frame {
     },
     /// The map, where the node has no seat: so that it finds the voters when it starts again.
     Map(Vec<u8>),
-    HardState(Vec<u8>),
-    Entries(Vec<Vec<u8>>),
-    Snapshot(Vec<u8>),
-    Reports(Vec<(NodeId, Report)>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

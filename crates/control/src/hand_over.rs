@@ -44,44 +44,9 @@ mod tests {
     use super::*;
     use crate::command::{Command, apply};
     use crate::message::{Change, Kept, Registration};
-    use placement::{ChangeKind, Member, MemberState};
-    use types::{Incarnation, NodeSet};
-
-    fn set(nodes: &[u16]) -> NodeSet {
-        nodes.iter().copied().map(NodeId).collect()
-    }
-
-    /// Three nodes, and one partition with copies on all of them.
-    fn cluster() -> ClusterMap {
-        let member = |id| Member {
-            id: NodeId(id),
-            incarnation: Incarnation(1),
-            directory: 1,
-            state: MemberState::Active,
-            shards: 1,
-            host: String::new(),
-            port: 0,
-            cluster_port: 0,
-            peer_port: 0,
-            weight: 1,
-            zone: String::new(),
-            draining: false,
-            witness: false,
-        };
-        let state = PartitionState {
-            epoch: Epoch(5),
-            primary_since: Epoch(3),
-            primary: Some(NodeId(1)),
-            in_sync: set(&[1, 2, 3]),
-            copies: set(&[1, 2, 3]),
-            ..PartitionState::default()
-        };
-        ClusterMap {
-            members: (1..=3).map(member).collect(),
-            partitions: vec![state],
-            ..ClusterMap::default()
-        }
-    }
+    use crate::small_map::{cluster, set};
+    use placement::{ChangeKind, MemberState};
+    use types::Incarnation;
 
     fn run(map: &mut ClusterMap, command: Command) -> PartitionState {
         apply(map, &command, &mut Vec::new());
@@ -105,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_release_makes_the_heir_primary_and_the_old_primary_keeps_its_seat() {
-        let mut map = cluster();
+        let mut map = cluster(3);
         let state = run(&mut map, order(5, 2));
         assert_eq!((state.epoch, state.heir, state.primary_since), (Epoch(6), Some(NodeId(2)), Epoch(3)));
         let state = run(&mut map, change(6, 2, ChangeKind::Release));
@@ -115,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_primary_may_keep_its_partition_and_then_no_release_counts() {
-        let mut map = cluster();
+        let mut map = cluster(3);
         run(&mut map, order(5, 2));
         let kept = run(&mut map, change(6, 2, ChangeKind::Keep));
         assert_eq!((kept.primary, kept.heir), (Some(NodeId(1)), None));
@@ -132,7 +97,7 @@ mod tests {
             let before = map.partitions[0];
             assert_eq!(run(map, command), before, "{why}");
         };
-        let mut map = cluster();
+        let mut map = cluster(3);
         refused(&mut map, order(4, 2), "another epoch");
         refused(&mut map, order(5, 1), "the primary itself");
         refused(&mut map, order(5, 9), "nobody");
@@ -140,7 +105,7 @@ mod tests {
         refused(&mut map, order(5, 2), "dead");
         map.partitions[0].leaving = set(&[3]);
         refused(&mut map, order(5, 3), "about to go");
-        let mut map = cluster();
+        let mut map = cluster(3);
         map.partitions[0].in_sync = set(&[1, 3]);
         refused(&mut map, order(5, 2), "not in sync");
         map.partitions[0].primary = None;
@@ -173,7 +138,7 @@ mod tests {
         let heir_gone = [down(2), restart(2, false), leave(2), change(6, 2, ChangeKind::Leave)];
         let primary_gone = [down(1), restart(1, true), restart(1, false), leave(1)];
         for command in heir_gone.into_iter().chain(primary_gone) {
-            let mut map = cluster();
+            let mut map = cluster(3);
             run(&mut map, order(5, 2));
             let state = run(&mut map, command.clone());
             assert!(state.epoch > Epoch(6) && state.heir.is_none(), "{command:?}: {state:?}");
@@ -181,7 +146,7 @@ mod tests {
             assert_eq!(after, state, "a late release after {command:?}");
         }
         // A third copy's fate is none of the heir's business, but the epoch is newer.
-        let mut map = cluster();
+        let mut map = cluster(3);
         run(&mut map, order(5, 2));
         let state = run(&mut map, down(3));
         assert_eq!((state.heir, state.epoch), (Some(NodeId(2)), Epoch(7)));
@@ -189,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_node_that_stops_goes_on_to_hand_over_to_the_heir() {
-        let mut map = cluster();
+        let mut map = cluster(3);
         run(&mut map, order(5, 3));
         let state = run(&mut map, Command::Leave { node: NodeId(1), incarnation: Incarnation(1) });
         assert_eq!((state.primary, state.in_sync), (Some(NodeId(3)), set(&[2, 3])));

@@ -19,7 +19,7 @@
 //! A node without a seat grants nothing and answers so: who asks it has an old map, and learns that there is a newer one.
 
 use crate::message::{Beat, Identity};
-use placement::{ClusterMap, MemberState, Seat};
+use placement::{ClusterMap, Seat};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -470,9 +470,7 @@ impl Heart {
     ) -> Beat {
         let (map_version, coordinator) = (self.map.version, self.coordinator);
         let known = self.map.member(from.node).is_some_and(|member| {
-            member.incarnation == from.incarnation
-                && member.directory == from.directory
-                && member.state == MemberState::Active
+            member.incarnation == from.incarnation && member.directory == from.directory && member.is_alive()
         });
         if let Some(&(incarnation, _)) = self.reported.get(&from.node)
             && incarnation == from.incarnation
@@ -495,7 +493,7 @@ impl Heart {
     }
 
     fn look_for_silence(&mut self, now: Instant) {
-        for member in self.map.members.iter().filter(|member| member.state == MemberState::Active) {
+        for member in self.map.members.iter().filter(|member| member.is_alive()) {
             if self.reported.contains_key(&member.id) {
                 continue;
             }
@@ -523,7 +521,7 @@ impl Heart {
             }
         }
         let map = &self.map;
-        self.listeners.retain(|node, _| map.is_active(*node));
+        self.listeners.retain(|node, _| map.is_alive(*node));
     }
 }
 

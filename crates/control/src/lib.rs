@@ -22,11 +22,15 @@ mod follow;
 mod frames;
 mod hand_over;
 mod heart;
+mod leave;
 mod machine;
 pub mod message;
 mod moves;
 pub mod seats;
 pub mod shape;
+#[cfg(test)]
+mod small_map;
+mod step_down;
 mod store;
 pub mod voters;
 

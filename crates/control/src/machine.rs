@@ -10,7 +10,7 @@ use crate::heart::{HeartInput, HeartNotice};
 use crate::message::{Change, Identity, Message, Order, Registration};
 use crate::seats::{self, Step, TICK};
 use crate::store::LogStore;
-use placement::{ClusterMap, Member, MemberState, Seat};
+use placement::{ClusterMap, Member, Seat};
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, Message as RaftMessage, MessageType};
 use raft::{RawNode, StateRole, Storage};
@@ -24,8 +24,12 @@ use types::{Incarnation, Instant, NodeId, PartitionId, Position};
 const REPEAT: Duration = Duration::from_millis(100);
 /// A snapshot of the map that has not arrived by then is sent again.
 const SNAPSHOT_REPEAT: Duration = Duration::from_millis(500);
+/// The same, of a node's word that it is about to stop.
+const LEAVE: Duration = Duration::from_millis(10);
 /// Entries kept before the log is cut behind a snapshot of the map.
 const ENTRIES_MAX: usize = 2048;
+/// Bytes of frames before the control file is written anew: on a full disk it lives on the room that it holds in reserve.
+const BYTES_MAX: usize = 512 << 10;
 /// Entries kept behind a snapshot, so that a voter that lags a little needs none.
 const ENTRIES_BEHIND: u64 = 256;
 
@@ -113,10 +117,14 @@ pub struct Control {
     pub(crate) moved_at: (Instant, u64),
     /// The voters of the map that a node without a seat keeps on disk, by since when they are.
     pub(crate) kept_voters_since: u64,
+    bytes_kept: usize,
     /// The coordinator thinks that this voter holds entries which it does not.
     forgot: bool,
     /// This node is about to stop, and orders no more.
     leaving: bool,
+    /// It does not lead any more, if it can be helped.
+    pub(crate) stepping_down: bool,
+    next_leave: Instant,
 }
 
 impl Control {
@@ -173,8 +181,11 @@ impl Control {
             effects,
             frames_kept: 0,
             moved_at: (now, 0),
+            bytes_kept: 0,
             forgot: false,
             leaving: false,
+            stepping_down: false,
+            next_leave: now,
         }
     }
 
@@ -216,11 +227,6 @@ impl Control {
             && self.state.version == self.map.version
     }
 
-    /// Whether this coordinator is just now making another voter the coordinator.
-    pub(crate) fn is_transferring(&self) -> bool {
-        self.raft.as_ref().is_some_and(|raft| raft.raft.lead_transferee.is_some())
-    }
-
     /// The consensus' term; 0 on a node that does not vote.
     pub fn term(&self) -> u64 {
         self.raft.as_ref().map_or(0, |raft| raft.raft.term)
@@ -234,20 +240,25 @@ impl Control {
     pub fn tick(&mut self, now: Instant) {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
-            if let Some(raft) = &mut self.raft {
-                raft.tick();
+            let stands_for_none = self.stands_for_none();
+            match &mut self.raft {
+                // Time passes all the same: once the leader has been silent for long it votes for another.
+                Some(raft) if stands_for_none => raft.raft.election_elapsed += 1,
+                Some(raft) => _ = raft.tick(),
+                None => {}
             }
         }
         if now >= self.next_repeat {
             self.next_repeat = now + REPEAT;
             self.register(now);
             self.send_reports(now);
-            self.send_leave(now);
+            self.give_lead();
         }
         if now >= self.next_snapshots {
             self.next_snapshots = now + SNAPSHOT_REPEAT;
             self.send_snapshots_again();
         }
+        self.send_leave(now);
         self.advance(now);
     }
 
@@ -262,7 +273,9 @@ impl Control {
 
     /// This node is about to stop: its shards have committed what they ordered and order no more.
     pub fn leave(&mut self, now: Instant) {
-        self.leaving = true;
+        if !std::mem::replace(&mut self.leaving, true) {
+            self.next_leave = now;
+        }
         self.send_leave(now);
         self.advance(now);
     }
@@ -273,7 +286,9 @@ impl Control {
     }
 
     fn send_leave(&mut self, now: Instant) {
-        if self.leaving && !self.has_left() {
+        // Requests wait for it, so it is said again soon: the coordinator may be too new to have heard it.
+        if self.leaving && !self.has_left() && now >= self.next_leave {
+            self.next_leave = now + LEAVE;
             self.tell_the_coordinator(now, Message::Leave(self.config.me.incarnation));
         }
     }
@@ -295,6 +310,9 @@ impl Control {
             }
             // What a voter says, only the holder of its seat can.
             Message::Report { .. } if !self.map.holds_vote(from.node, from.directory) => {}
+            // Another start than the map shows does not hold what the map says, and another's word for it does not count.
+            Message::Tails { .. }
+                if self.map.member(from.node).is_none_or(|m| m.incarnation != from.incarnation) => {}
             other => coordinator::message(self, now, from.node, other),
         }
         self.advance(now);
@@ -304,9 +322,7 @@ impl Control {
     pub fn heart(&mut self, now: Instant, notice: HeartNotice) {
         match notice {
             HeartNotice::Silent { node, incarnation, mark, voters_since } => {
-                let alive = |member: &&Member| {
-                    member.incarnation == incarnation && member.state == MemberState::Active
-                };
+                let alive = |member: &&Member| member.incarnation == incarnation && member.is_alive();
                 if self.map.member(node).filter(alive).is_none() || voters_since < self.map.voters_since {
                     // Decided already, or of a time with other voters: nothing will answer this one.
                     let cleared = vec![(node, mark)];
@@ -377,10 +393,12 @@ impl Control {
     /// Tells the voters that this node has started, until the map says so.
     fn register(&mut self, now: Instant) {
         let me = &self.config.me;
-        let known = self.map.member(me.node).is_some_and(|member| {
-            member.incarnation == me.incarnation && member.state == MemberState::Active
-        });
-        if known || self.is_removed() {
+        let known = self
+            .map
+            .member(me.node)
+            .is_some_and(|member| member.incarnation == me.incarnation && member.is_alive());
+        // Who is about to stop and is thought dead does not come back to life for that.
+        if known || self.is_removed() || self.leaving {
             return;
         }
         let registration = me.clone();
@@ -486,7 +504,7 @@ impl Control {
     }
 
     /// Takes in what has come, decides what follows from it, and takes that in.
-    fn advance(&mut self, now: Instant) {
+    pub(crate) fn advance(&mut self, now: Instant) {
         self.run_consensus();
         coordinator::tick(self, now);
         self.run_consensus();
@@ -700,8 +718,10 @@ impl Control {
     /// Cuts the log behind a snapshot of the map, and rewrites the control file with what still counts.
     fn compact(&mut self) {
         self.frames_kept += self.effects.frames.len();
+        self.bytes_kept += self.effects.frames.iter().map(Vec::len).sum::<usize>();
         let Some(raft) = &mut self.raft else { return };
-        if raft.store().kept() <= ENTRIES_MAX && self.frames_kept <= ENTRIES_MAX * 4 {
+        let is_short = raft.store().kept() <= ENTRIES_MAX && self.frames_kept <= ENTRIES_MAX * 4;
+        if is_short && self.bytes_kept <= BYTES_MAX {
             return;
         }
         let state = postcard::to_stdvec(self.state.as_ref()).unwrap_or_default();
@@ -727,7 +747,12 @@ impl Control {
         ];
         self.effects.frames.clear();
         self.effects.rewrite = Some(frames.iter().map(encode_frame).collect());
-        self.frames_kept = 0;
+        self.begin_to_count_frames();
+    }
+
+    /// The control file has just been written anew.
+    pub(crate) fn begin_to_count_frames(&mut self) {
+        (self.frames_kept, self.bytes_kept) = (0, 0);
     }
 
     pub(crate) fn start_frame(&self) -> Frame {

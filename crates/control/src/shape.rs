@@ -114,7 +114,7 @@ pub fn droppable(map: &ClusterMap, state: &PartitionState) -> NodeSet {
     if filled && !state.leaving.contains(primary) {
         return state.leaving;
     }
-    let dead = |node: &NodeId| !state.in_sync.contains(*node) && !map.is_active(*node);
+    let dead = |node: &NodeId| !state.in_sync.contains(*node) && !map.is_alive(*node);
     state.leaving.iter().filter(dead).collect()
 }
 
@@ -150,7 +150,7 @@ pub fn remove(map: &mut ClusterMap, node: NodeId) {
     let is_empty = map.is_empty_node(node);
     let votes = map.seat(node).is_some();
     let Some(member) = map.member_mut(node) else { return };
-    if member.state == MemberState::Active && !member.draining {
+    if member.is_alive() && !member.draining {
         return;
     }
     member.draining = true;
@@ -186,7 +186,7 @@ pub fn refusal(map: &ClusterMap, order: Order) -> Option<String> {
     match order {
         Order::Drain { node, .. } => known(node),
         Order::Remove(node) => known(node).or_else(|| {
-            let alive = map.member(node).is_some_and(|m| m.state == MemberState::Active && !m.draining);
+            let alive = map.member(node).is_some_and(|m| m.is_alive() && !m.draining);
             alive.then(|| format!("node {node} is alive: drain it, and it is removed when it is empty"))
         }),
         Order::Copies(copies) if !(1..=COPIES_MAX).contains(&copies) => {

@@ -204,7 +204,12 @@ impl World {
             assert!(!stale, "a stale read changed something");
             self.log.push(self.changes.body.clone());
             let lsn = Lsn(self.log.len() as u64);
-            self.uncommitted.push(lsn, &mut self.changes.undo, self.changes.removed_any);
+            self.uncommitted.push(
+                lsn,
+                self.changes.body.len(),
+                &mut self.changes.undo,
+                self.changes.removed_any,
+            );
         }
         result
     }

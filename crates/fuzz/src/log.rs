@@ -150,6 +150,9 @@ fn encode(entry: &LogEntry, out: &mut Vec<u8>) {
         LogEntry::Truncate { partition, after } => log_entry::put_truncate(out, *partition, *after),
         LogEntry::Wipe { partition } => log_entry::put_wipe(out, *partition),
         LogEntry::Chunk { partition, payload } => log_entry::put_chunk(out, *partition, payload),
+        LogEntry::Session { partition, reign, session, next } => {
+            log_entry::put_session(out, *partition, *reign, *session, *next);
+        }
         LogEntry::Filled { partition, end } => log_entry::put_filled(out, *partition, end),
     }
 }
@@ -214,7 +217,7 @@ fn operations(mut input: Input<'_>) {
                 disk.fail_sync(true);
                 let failed = log.durable() < log.end() && log.sync().is_err();
                 disk.fail_sync(false);
-                assert_eq!(failed, log.has_failed());
+                assert_eq!(failed, matches!(log.sync(), Err(ShardLogError::Failed { .. })));
                 drop(log);
                 disk.end_process();
                 log = model.open(&disk);

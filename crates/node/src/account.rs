@@ -9,7 +9,7 @@ use crate::shard::Shard;
 use command::{Command, CommandError, Session, SlowRequest, place_of};
 use replication::Standing;
 use types::ShardId;
-use types::settings::{Settings, YesNo};
+use types::settings::{ByteSize, Settings, YesNo};
 
 /// The request that a shard was last given, for the statistics.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +23,10 @@ pub(crate) struct AtHand {
 /// From how many nanoseconds on a request is slow.
 pub(crate) fn slow_ns(settings: &Settings) -> u64 {
     u64::try_from(settings.slowlog_log_slower_than).map_or(u64::MAX, |us| us.saturating_mul(1000))
+}
+
+fn bytes(size: ByteSize) -> usize {
+    usize::try_from(size.0).unwrap_or(usize::MAX)
 }
 
 /// Whether an error says that the request was refused where it would have run.
@@ -48,6 +52,9 @@ impl Shard {
     pub(crate) fn take_settings(&mut self) {
         self.slow_ns = slow_ns(&self.config.settings);
         self.context.evict = std::time::Duration::from_millis(self.config.settings.evict_ms);
+        self.context.ahead_bytes_max = bytes(self.config.settings.replication_ahead_bytes);
+        self.uncommitted_bytes_max = bytes(self.config.settings.uncommitted_bytes_max);
+        self.forward_ahead_bytes = bytes(self.config.settings.forward_ahead_bytes);
     }
 
     /// The place in the command table of the request that [`Shard::request`] was last given; `usize::MAX` where it was

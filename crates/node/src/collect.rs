@@ -238,6 +238,7 @@ impl Shard {
         };
         self.forwards.values().any(|forwarding| earlier(&forwarding.task.origin))
             || self.parked.values().flatten().any(|task| earlier(&task.origin))
+            || self.crowd.tasks().any(|task| earlier(&task.origin))
             || self.collectors.values().any(|collector| earlier(&collector.origin()))
             || self.partitions.iter().flat_map(Partition::waiters).any(|waiter| earlier(&waiter.origin))
     }

@@ -21,13 +21,28 @@ use types::{Incarnation, Instant, NodeId, PartitionId, Position};
 
 /// The control file's name in the data directory.
 pub const FILE: &str = "control.journal";
+/// What to do where it has rotted.
+pub(crate) const ROT_ADVICE: &str = "Where other nodes of the cluster run, move this one file aside and start the node again, if it votes with --join HOST:PORT (a \
+     running node's peer address): it keeps its data, and takes from the others what it missed. A node that is the whole cluster \
+     needs its data directory back from a backup";
+/// Room that it holds in reserve: for writing it anew, and half of it at least for going on. Control rewrites it before it
+/// has grown by a quarter of that.
+const ROOM_BYTES: u64 = 2 << 20;
+/// Between two attempts to get that room back.
+const ROOM_RETRY: Duration = Duration::from_secs(1);
 
 /// Why a control driver cannot start or go on.
 #[derive(Debug, Error)]
 pub enum ControlDriverError {
     /// The file cannot be read, written or synced.
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Journal(JournalError),
+    /// Bytes of the file that were durable have changed.
+    #[error("{source}. {ROT_ADVICE}")]
+    Rot {
+        /// Which file, and where.
+        source: JournalError,
+    },
     /// The file's content is not understood.
     #[error("{file}: {why}")]
     Content {
@@ -39,6 +54,15 @@ pub enum ControlDriverError {
     /// The settings do not fit together.
     #[error(transparent)]
     Settings(#[from] types::settings::SettingError),
+}
+
+impl From<JournalError> for ControlDriverError {
+    fn from(error: JournalError) -> ControlDriverError {
+        match error {
+            source @ JournalError::Rot { .. } => ControlDriverError::Rot { source },
+            error => ControlDriverError::Journal(error),
+        }
+    }
 }
 
 /// What a control driver is opened with.
@@ -81,6 +105,8 @@ pub struct DriverEffects {
     pub to_heart: Vec<HeartInput>,
     /// The shards are to say how far their logs of these partitions reach: who asks, the question, which.
     pub ask_tails: Vec<(NodeId, u64, Vec<PartitionId>)>,
+    /// Whether the file holds the room again that it keeps in reserve, or does not any more.
+    pub room: Option<bool>,
     /// The node must stop, and say why: its disk failed, or it is not who it was.
     pub failed: Option<String>,
 }
@@ -89,6 +115,9 @@ pub struct DriverEffects {
 pub struct ControlDriver<D: Disk> {
     control: Control,
     journal: Journal<D>,
+    /// Whether that was last known to hold its room, and when it was last looked at.
+    has_room: bool,
+    room_asked: Instant,
     identity: Identity,
     reported: Vec<(NodeId, Incarnation)>,
     votes: bool,
@@ -107,7 +136,7 @@ impl<D: Disk> ControlDriver<D> {
         now: Instant,
     ) -> Result<ControlDriver<D>, ControlDriverError> {
         let path = directory.join(FILE);
-        let (mut journal, frames) = Journal::open(disk, &path)?;
+        let (mut journal, frames) = Journal::open_with_room(disk, &path, ROOM_BYTES)?;
         let restored = control::restore(&frames)
             .map_err(|why| ControlDriverError::Content { file: path.display().to_string(), why })?;
         let settings = &config.settings;
@@ -169,6 +198,8 @@ impl<D: Disk> ControlDriver<D> {
         Ok(ControlDriver {
             control,
             journal,
+            has_room: true,
+            room_asked: now,
             identity,
             reported,
             votes,
@@ -197,6 +228,8 @@ impl<D: Disk> ControlDriver<D> {
         }
         ShardCounters::set(&figures.is_coordinator, u64::from(self.control.is_coordinator()));
         ShardCounters::set(&figures.map_version, self.control.map().version);
+        ShardCounters::set(&figures.lacks_room, u64::from(!self.has_room));
+        ShardCounters::set(&figures.stepped_down, u64::from(self.control.has_stepped_down()));
         if self.control.has_left() && figures.left_at.load(Ordering::Relaxed) == 0 {
             figures.left_at.store(self.control.map().version, Ordering::Release);
         }
@@ -242,7 +275,20 @@ impl<D: Disk> ControlDriver<D> {
     pub fn tick(&mut self, now: Instant) {
         self.control.tick(now);
         self.settle();
+        self.look_at_room(now);
         self.publish(now);
+    }
+
+    /// Says when the file has lost the room that it holds in reserve, and asks for it again now and then.
+    fn look_at_room(&mut self, now: Instant) {
+        if self.has_room && self.journal.holds_room() || now.since(self.room_asked) < ROOM_RETRY {
+            return;
+        }
+        self.room_asked = now;
+        let has_room = self.journal.hold_room();
+        if has_room != std::mem::replace(&mut self.has_room, has_room) {
+            self.effects.room = Some(has_room);
+        }
     }
 
     /// A message from another node's control plane.
@@ -281,6 +327,18 @@ impl<D: Disk> ControlDriver<D> {
         self.settle();
     }
 
+    /// This node is about to stop: another is to be the coordinator.
+    pub fn step_down(&mut self, now: Instant) {
+        self.control.step_down(now);
+        self.settle();
+        self.publish(now);
+    }
+
+    /// Whether another is, or nobody else can be.
+    pub fn has_stepped_down(&self) -> bool {
+        self.control.has_stepped_down()
+    }
+
     /// This node is about to stop: its shards order no more.
     pub fn leave(&mut self, now: Instant) {
         self.control.leave(now);
@@ -306,7 +364,11 @@ impl<D: Disk> ControlDriver<D> {
             return;
         }
         let saved = match &effects.rewrite {
-            Some(frames) => self.journal.rewrite(frames),
+            Some(frames) => match self.journal.rewrite(frames) {
+                // Its room went to others. Behind what is there the same frames say the same.
+                Err(error) if error.is_full() => self.append(frames, true),
+                done => done,
+            },
             None => Ok(()),
         }
         .and_then(|()| self.append(&effects.frames, effects.sync));

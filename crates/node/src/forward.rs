@@ -20,7 +20,11 @@ use types::{Epoch, Instant, NodeId, PartitionId, RequestId, ShardId};
 
 /// After this long without an answer a request is sent again.
 const RESEND: Duration = Duration::from_millis(500);
-/// After a refusal, the wait before the next try.
+/// How often that is doubled.
+const RESEND_DOUBLINGS_MAX: u32 = 2;
+/// What a slow line, and the node behind it, take of passed-on requests in a millisecond, in bytes: 32 MiB a second.
+const SLOW_BYTES_A_MS: usize = 32 * 1024;
+/// After a refusal, or where too much is under way, the wait before the next try.
 const RETRY: Duration = Duration::from_millis(10);
 
 /// For how long a primary refuses what a forwarder sent behind a refused request.
@@ -58,6 +62,12 @@ pub(crate) struct Forwarding {
     send_at: Instant,
     /// Whether an earlier sending may have been ordered.
     uncertain: bool,
+    /// Where its bytes count as under way, and how many they are.
+    ahead: Option<(NodeId, usize)>,
+    /// Too much was under way when it should have been sent: only for that its lane stands.
+    waits_for_room: bool,
+    /// How often it was sent to where it belongs now without an answer.
+    sendings: u32,
 }
 
 impl Shard {
@@ -103,8 +113,17 @@ impl Shard {
         let sequence = self.next_forward;
         self.next_forward += 1;
         crate::published::ShardCounters::add(&self.counters().forwarded, 1);
-        let forwarding =
-            Forwarding { task, partition: id, own_copy, to: None, send_at: Instant(0), uncertain: false };
+        let forwarding = Forwarding {
+            task,
+            partition: id,
+            own_copy,
+            to: None,
+            send_at: Instant(0),
+            uncertain: false,
+            ahead: None,
+            waits_for_room: false,
+            sendings: 0,
+        };
         self.forwards.insert(sequence, forwarding);
         if !own_copy {
             self.lanes.entry(id).or_default().open.insert(sequence);
@@ -120,12 +139,14 @@ impl Shard {
         }
         if let Some(forwarding) = self.forwards.get_mut(&sequence) {
             forwarding.send_at = send_at;
+            forwarding.sendings = 0;
         }
     }
 
     /// A request is done with. What was held back for it goes on.
     fn close_forward(&mut self, sequence: u64) -> Option<Forwarding> {
         let forwarding = self.forwards.remove(&sequence)?;
+        self.count_forward_out(forwarding.ahead);
         let id = forwarding.partition;
         let Some(lane) = self.lanes.get_mut(&id) else { return Some(forwarding) };
         lane.open.remove(&sequence);
@@ -178,9 +199,19 @@ impl Shard {
         if self.is_mine(node, shard) && !own_copy {
             return self.run_own_forward(sequence, id);
         }
+        let Some(forwarding) = self.forwards.get(&sequence) else { return };
+        let had_waited = forwarding.waits_for_room;
+        if !self.count_forward_in(sequence, node) {
+            return self.stall(partition, sequence, now + RETRY);
+        }
+        let ahead = self.forwards_ahead.get(&node).copied().unwrap_or(0);
         let Some(forwarding) = self.forwards.get_mut(&sequence) else { return };
-        forwarding.to = Some((node, shard, primary_since));
-        forwarding.send_at = now + RESEND;
+        let target = Some((node, shard, primary_since));
+        forwarding.sendings = if forwarding.to == target { forwarding.sendings + 1 } else { 1 };
+        forwarding.to = target;
+        let doublings = (forwarding.sendings - 1).min(RESEND_DOUBLINGS_MAX);
+        let takes = Duration::from_millis((ahead / SLOW_BYTES_A_MS) as u64);
+        forwarding.send_at = now + RESEND * (1 << doublings) + takes;
         forwarding.uncertain = true;
         let task = &forwarding.task;
         let forward = Forward {
@@ -192,6 +223,49 @@ impl Shard {
             args: task.args.clone(),
         };
         self.effects.messages.push((node, shard, Message::Forward(forward)));
+        if had_waited {
+            self.lane_goes_on(partition, sequence);
+        }
+    }
+
+    /// What had to wait for room was sent: those behind it follow, as far as there is more.
+    fn lane_goes_on(&mut self, id: PartitionId, sequence: u64) {
+        let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.stalled_at == Some(sequence)) else {
+            return;
+        };
+        lane.stalled_at = None;
+        for next in lane.open.range(sequence + 1..).copied().collect::<Vec<_>>() {
+            self.send_forward(next);
+            if self.lanes.get(&id).is_none_or(|lane| lane.stalled_at.is_some()) {
+                break;
+            }
+        }
+    }
+
+    /// Counts a request's bytes as under way at a node. False: too many are, and it has to wait for answers (backpressure).
+    fn count_forward_in(&mut self, sequence: u64, node: NodeId) -> bool {
+        let Some(forwarding) = self.forwards.get_mut(&sequence) else { return false };
+        forwarding.waits_for_room = false;
+        if forwarding.ahead.is_some_and(|(other, _)| other == node) {
+            return true;
+        }
+        let bytes = forwarding.task.args.iter().map(bytes::Bytes::len).sum();
+        let ahead = self.forwards_ahead.get(&node).copied().unwrap_or(0);
+        if ahead > 0 && ahead + bytes > self.forward_ahead_bytes {
+            forwarding.waits_for_room = true;
+            return false;
+        }
+        let before = forwarding.ahead.replace((node, bytes));
+        self.count_forward_out(before);
+        *self.forwards_ahead.entry(node).or_default() += bytes;
+        true
+    }
+
+    fn count_forward_out(&mut self, counted: Option<(NodeId, usize)>) {
+        let Some((node, bytes)) = counted else { return };
+        if let Some(ahead) = self.forwards_ahead.get_mut(&node) {
+            *ahead -= bytes;
+        }
     }
 
     /// A partition moved to this very shard while a request for it was under way elsewhere.
@@ -201,7 +275,9 @@ impl Shard {
         // Logged under its number where it was sent before: the reply may be in the log already.
         task.request = forwarding.uncertain.then_some(id);
         match task.with(|task| self.run_here(partition, &task, None)) {
-            Outcome::NotServing => self.stall(partition, sequence, self.context.now + RETRY),
+            Outcome::NotServing | Outcome::Crowded => {
+                self.stall(partition, sequence, self.context.now + RETRY);
+            }
             Outcome::Replied | Outcome::Later => {
                 self.close_forward(sequence);
             }
@@ -259,14 +335,21 @@ impl Shard {
             deadline: self.context.now + self.config.settings.request_timeout(),
             redirects: false,
         };
-        if let Outcome::NotServing = self.run_here(partition, &task, None) {
-            self.refuse(lane, forward.id.sequence);
-            self.send_outcome(from.node, from.shard, forward.id, reign, ForwardOutcome::NotOrdered);
+        if self.crowd.is_ahead_of(partition, &task) {
+            return self.crowd_in(partition, task.kept());
+        }
+        match self.run_here(partition, &task, None) {
+            Outcome::Replied | Outcome::Later => {}
+            Outcome::Crowded => self.crowd_in(partition, task.kept()),
+            Outcome::NotServing => {
+                self.refuse(lane, forward.id.sequence);
+                self.send_outcome(from.node, from.shard, forward.id, reign, ForwardOutcome::NotOrdered);
+            }
         }
     }
 
     /// Remembers a refused request, so that what its forwarder had sent behind it does not overtake it.
-    fn refuse(&mut self, lane: (PartitionId, NodeId, ShardId), sequence: u64) {
+    pub(crate) fn refuse(&mut self, lane: (PartitionId, NodeId, ShardId), sequence: u64) {
         self.refusals.insert(lane, (sequence, self.context.now + REFUSAL));
     }
 
@@ -328,7 +411,10 @@ impl Shard {
         let due: Vec<u64> =
             self.forwards.iter().filter(|(_, f)| now >= f.send_at).map(|(&sequence, _)| sequence).collect();
         for sequence in due {
-            self.send_forward(sequence);
+            // It may have gone along with one before it.
+            if self.forwards.get(&sequence).is_some_and(|forwarding| now >= forwarding.send_at) {
+                self.send_forward(sequence);
+            }
         }
         self.refusals.retain(|_, (_, until)| now < *until);
     }

@@ -60,7 +60,7 @@ pub(crate) struct Health {
 pub(crate) fn health_of(map: &ClusterMap) -> Health {
     let mut health = Health { total: map.partitions.len(), ..Health::default() };
     for state in &map.partitions {
-        let served = state.primary.is_some_and(|primary| map.is_active(primary));
+        let served = state.primary.is_some_and(|primary| map.is_alive(primary));
         health.served += usize::from(served);
         health.unavailable += usize::from(!served);
         health.lost += usize::from(state.in_sync.is_empty() && state.epoch > Epoch(0));
@@ -248,6 +248,7 @@ impl Host for NodeHost<'_> {
                     MemberState::Joining => "JOINING",
                     MemberState::Active => "ACTIVE",
                     MemberState::Failed => "FAILED",
+                    MemberState::Stopping => "STOPPING",
                 };
                 let count = |holds: &dyn Fn(&placement::PartitionState) -> bool| {
                     map.partitions.iter().filter(|state| holds(state)).count()

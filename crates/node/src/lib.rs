@@ -16,11 +16,13 @@
 mod account;
 mod collect;
 mod control_driver;
+mod crowd;
 mod forward;
 mod heart_driver;
 mod host;
 mod last_writes;
 mod listing;
+mod log_begin;
 pub mod look;
 mod operate;
 mod partitions;

@@ -7,7 +7,8 @@
 //! Left out: whose the files are, and that nobody changes them meanwhile. The caller holds the directory.
 
 use crate::control_driver;
-use crate::recover::{self, BEGIN_FILE, CopiesInMaking, Copy, RecoverConfig, shard_directory};
+use crate::log_begin;
+use crate::recover::{self, CopiesInMaking, Copy, RecoverConfig, shard_directory};
 use replication::LogTurn;
 use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
@@ -66,6 +67,11 @@ impl Finding {
     fn then(mut self, consequence: &str) -> Finding {
         self.text = format!("{}. {consequence}", self.text);
         self
+    }
+
+    /// The same of those that are damage.
+    fn then_if_damaged(self, consequence: &str) -> Finding {
+        if self.severity == Severity::Damaged { self.then(consequence) } else { self }
     }
 
     /// In a log or a snapshot, of which a start helps itself: what becomes of the copies is for the caller to say.
@@ -190,7 +196,9 @@ pub struct ControlLook {
 /// Reads the control plane's file in a data directory.
 pub fn look_at_control<D: Disk>(disk: &D, data: &Path) -> ControlLook {
     let path = data.join(control_driver::FILE);
-    let JournalLook { is_there, frames, mut findings } = look_at_journal(disk, &path);
+    let JournalLook { is_there, frames, findings } = look_at_journal(disk, &path);
+    let told = findings.into_iter().map(|finding| finding.then_if_damaged(control_driver::ROT_ADVICE));
+    let mut findings: Vec<Finding> = told.collect();
     let Some(frames) = frames.filter(|_| is_there) else {
         return ControlLook { findings, ..ControlLook::default() };
     };
@@ -250,10 +258,11 @@ pub fn look_at_shard<D: Disk>(
 ) -> ShardLook {
     let directory = shard_directory(data, config.shard);
     let mut look = ShardLook::default();
-    let begin = look_at_journal(disk, &directory.join(BEGIN_FILE));
-    let from = begin.frames.as_deref().map(recover::begin_of);
-    look.findings.extend(begin.findings);
+    let begin = look_at_journal(disk, &directory.join(log_begin::FILE));
+    let (from, expected) = begin.frames.as_deref().map(log_begin::parse).unzip();
+    look.findings.extend(begin.findings.into_iter().map(|finding| finding.then_if_damaged(ALL_GIVEN_UP)));
     let mut copies = look_at_snapshots(disk, &directory, config, &mut look, progress);
+    let missing = copies.miss(config, &expected.unwrap_or_default(), &directory);
     let is_whole = look_at_log(disk, &directory, config, from, &mut copies, &mut look, progress);
     if is_whole {
         let starts = look.findings.iter().all(|finding| finding.severity < Severity::Unreadable);
@@ -262,7 +271,7 @@ pub fn look_at_shard<D: Disk>(
             let Copy { mut partition, recovery, lost, .. } = copy;
             let recovered = partition.recovered(&recovery, &mut LogTurn::default());
             if let Some(why) = lost.or(recovered.err().map(|corrupt| corrupt.to_string())) {
-                let finding = given_up(&directory, id, &why);
+                let finding = given_up(missing.get(&id).unwrap_or(&directory), id, &why);
                 // Where something cannot be read a node does not start.
                 look.findings.push(if starts { finding.then(ONE_GIVEN_UP) } else { finding });
                 continue;
@@ -278,9 +287,9 @@ pub fn look_at_shard<D: Disk>(
     look
 }
 
-fn given_up(directory: &Path, partition: PartitionId, why: &str) -> Finding {
+fn given_up(path: &Path, partition: PartitionId, why: &str) -> Finding {
     let text = format!("partition {partition} cannot be made again here: {why}");
-    Finding::new(Severity::Damaged, directory, text).of(Some(partition))
+    Finding::new(Severity::Damaged, path, text).of(Some(partition))
 }
 
 fn look_at_snapshots<D: Disk>(
@@ -347,9 +356,7 @@ fn look_at_log<D: Disk>(
     };
     let mut is_whole = true;
     let bad = |error: &ShardLogError, findings: &mut Vec<Finding>| {
-        let finding = Finding::from(error);
-        let is_damaged = finding.severity == Severity::Damaged;
-        findings.push(if is_damaged { finding.then(ALL_GIVEN_UP) } else { finding });
+        findings.push(Finding::from(error).then_if_damaged(ALL_GIVEN_UP));
     };
     if let Some(error) = log.missing() {
         bad(&error, &mut look.findings);
@@ -424,10 +431,15 @@ pub fn walk_log<D: Disk>(
     on_entry: &mut dyn FnMut(u64, LogEntry) -> ControlFlow<()>,
 ) -> Result<(), Box<Finding>> {
     let directory = shard_directory(data, config.shard);
-    let begin = look_at_journal(disk, &directory.join(BEGIN_FILE)).frames;
+    let begin = look_at_journal(disk, &directory.join(log_begin::FILE)).frames;
     let found = |error: &ShardLogError| Box::new(Finding::from(error));
-    let log = LogLook::open(disk, &directory, &config.identity, begin.as_deref().map(recover::begin_of))
-        .map_err(|error| found(&error))?;
+    let log = LogLook::open(
+        disk,
+        &directory,
+        &config.identity,
+        begin.as_deref().map(|frames| log_begin::parse(frames).0),
+    )
+    .map_err(|error| found(&error))?;
     let segments = log.segments();
     let first = segments.partition_point(|segment| segment.first <= from).saturating_sub(1);
     for (at, segment) in segments.iter().enumerate().skip(first) {

@@ -129,6 +129,20 @@ counters! {
     lag_sum,
     /// Records of its primaries that are not committed yet.
     uncommitted,
+    /// Bytes of them.
+    uncommitted_bytes,
+    /// Bytes of records that other nodes were sent and have not confirmed.
+    ahead_bytes,
+    /// Bytes of requests that were passed on and not answered.
+    forward_bytes,
+    /// Requests that wait until more of their partition is committed.
+    crowded,
+    /// The same, ever.
+    crowded_total,
+    /// Bytes that wait for its links.
+    link_bytes,
+    /// Times that what was to go over a link was dropped, since too much waited for that.
+    link_drops,
     /// Records that its logs keep.
     log_records,
     /// Bytes of them.
@@ -137,6 +151,10 @@ counters! {
     snapshots,
     /// Snapshots that they have begun to send, ever.
     snapshots_begun,
+    /// Those that broke off and went on where they had stopped, ever.
+    snapshots_gone_on,
+    /// Those that came to their end, ever.
+    snapshots_done,
     /// Its primaries that were told to hand over, ever.
     hand_overs_begun,
     /// Those that did.
@@ -177,6 +195,8 @@ counters! {
     busy_since,
     /// 1 where the disk has no room.
     full,
+    /// 1 where even the room that the log holds in reserve is nearly used up.
+    used_up,
     /// Bytes written.
     bytes_written,
     /// Batches written.
@@ -229,8 +249,12 @@ counters! {
     coordinator_changes,
     /// The version of the newest map that this node knows.
     map_version,
+    /// 1 where this node is about to stop and is not the coordinator, or nobody else can be.
+    stepped_down,
     /// The version of the map by which nobody waits for this node, which is about to stop; 0 before.
     left_at,
+    /// 1 where the control file could not get all of the room that it holds in reserve.
+    lacks_room,
 }
 
 counters! {
@@ -464,11 +488,24 @@ impl Published {
     /// Whether the disk has no room for a shard's log. Returns whether it had none before.
     pub fn set_disk_full(&self, shard: ShardId, full: bool) -> bool {
         let before = self.log(shard).full.swap(u64::from(full), Ordering::SeqCst) > 0;
+        if !full {
+            self.set_disk_used_up(shard, false);
+        }
         if before != full {
             let any = self.logs.iter().any(|log| log.full.load(Ordering::SeqCst) > 0);
             self.disk_full.store(any, Ordering::SeqCst);
         }
         before
+    }
+
+    /// Whether of the room that a shard's log holds in reserve only the last part is left.
+    pub fn set_disk_used_up(&self, shard: ShardId, used_up: bool) {
+        ShardCounters::set(&self.log(shard).used_up, u64::from(used_up));
+    }
+
+    /// Whether a shard's log can take only what it has to.
+    pub fn is_disk_used_up(&self, shard: ShardId) -> bool {
+        self.log(shard).used_up.load(Ordering::Relaxed) > 0
     }
 
     /// Whether the disk has no room for some shard's log.

@@ -1,26 +1,25 @@
 //! What a shard's disk has kept, read back before the node says a word.
 //!
 //! A shard has a directory: its log ([`storage::shard_log`]), snapshots of its partitions ([`storage::snapshot_file`]) and a
-//! small file that says from where on the log is needed. Each copy is made again from its snapshot and the entries since.
+//! small file that says from where on the log is needed, and with which snapshots ([`crate::log_begin`]). Each copy is made again from its snapshot and the entries since.
 //!
 //! Where something of it has rotted the node goes on without: those copies are given up, and fetched anew from others. What was
 //! there is set aside under another name, never deleted; but only once the node has durably noted what it lacks, since afterwards
 //! nothing here would tell ([`begin_anew`]).
 
+pub use crate::log_begin::LogBegin;
 use crate::run::Waiter;
 use replication::recovery::Recovery;
 use replication::{Durability, LogTurn, Partition};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use storage::log_entry::{self, LogEntry};
 use storage::shard_log::{self, ShardLog, ShardLogError, ShardLogOptions, Torn};
 use storage::snapshot_file::{self, SnapshotError};
-use storage::{Corrupt, Disk, Hasher, Journal, JournalError};
+use storage::{Corrupt, Disk, Hasher, JournalError};
 use thiserror::Error;
+use types::planted::{self, Bug};
 use types::{NodeId, PartitionId, ShardId};
-
-/// The file that says from where on the log is needed.
-pub(crate) const BEGIN_FILE: &str = "log.begin";
 
 /// Why a shard's directory cannot be opened.
 #[derive(Debug, Error)]
@@ -70,7 +69,10 @@ pub enum RecoverError {
 impl RecoverError {
     /// Whether the disk has changed what was on it: the shard's copies are lost, and it can begin anew.
     pub fn is_rot(&self) -> bool {
-        matches!(self, RecoverError::Log(ShardLogError::Rot { .. }))
+        matches!(
+            self,
+            RecoverError::Log(ShardLogError::Rot { .. }) | RecoverError::Begin(JournalError::Rot { .. })
+        )
     }
 }
 
@@ -96,6 +98,8 @@ pub struct Copies {
     pub(crate) partitions: Vec<Partition<Waiter>>,
     /// From where on the log is needed for each that has entries since its snapshot.
     pub(crate) needed_from: BTreeMap<PartitionId, u64>,
+    /// Of which there is a snapshot on disk.
+    pub(crate) snapshots: BTreeSet<PartitionId>,
     pub(crate) log_end: u64,
     /// What has to be put into the log first.
     pub(crate) first: LogTurn,
@@ -117,45 +121,6 @@ pub struct Opened<D: Disk> {
     pub lost: Vec<(PartitionId, String)>,
     /// Snapshots that have rotted ([`set_rotten_aside`]).
     pub rotten: Vec<PathBuf>,
-}
-
-/// From where on the log is needed, on disk: so that a file missing at the log's front is noticed.
-pub struct LogBegin<D: Disk> {
-    journal: Journal<D>,
-    offset: u64,
-    /// Whether it says so. Nothing is written to it before there is a log.
-    says: bool,
-}
-
-impl<D: Disk> LogBegin<D> {
-    fn open(disk: D, directory: &Path) -> Result<LogBegin<D>, JournalError> {
-        let (journal, frames) = Journal::open(disk, &directory.join(BEGIN_FILE))?;
-        Ok(LogBegin { journal, offset: begin_of(&frames), says: !frames.is_empty() })
-    }
-
-    /// There is a log, and from now on there has to be one. Durable on return.
-    fn log_is_there(&mut self) -> Result<(), JournalError> {
-        if !self.says {
-            self.journal.rewrite(&[self.offset.to_le_bytes()])?;
-            self.says = true;
-        }
-        Ok(())
-    }
-
-    /// What lies before this offset is needed no longer. Durable on return.
-    pub fn advance(&mut self, offset: u64) -> Result<(), JournalError> {
-        if offset > self.offset {
-            self.journal.rewrite(&[offset.to_le_bytes()])?;
-            (self.offset, self.says) = (offset, true);
-        }
-        Ok(())
-    }
-}
-
-/// What the frames of that file say.
-pub(crate) fn begin_of(frames: &[Vec<u8>]) -> u64 {
-    let last = frames.last().and_then(|frame| frame.first_chunk::<8>());
-    last.map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// Where a shard's files are.
@@ -180,6 +145,8 @@ pub(crate) struct Copy {
     /// Entries before this offset are in its snapshot.
     pub(crate) from: u64,
     needed_from: Option<u64>,
+    /// Whether one is on disk that can be read.
+    pub(crate) has_snapshot: bool,
     pub(crate) lost: Option<String>,
 }
 
@@ -198,11 +165,11 @@ pub fn open_shard<D: Disk + Clone>(
     };
     disk.create_dir_all(&directory).map_err(io("cannot make the directory"))?;
     let mut begin = LogBegin::open(disk.clone(), &directory)?;
-    if begin.says && shard_log::log_bytes(disk, &directory, 0)? == 0 {
+    if begin.says() && shard_log::log_bytes(disk, &directory, 0)? == 0 {
         return Err(RecoverError::NoLog { directory });
     }
     let mut rotten = Vec::new();
-    let mut copies = load_snapshots(disk, &directory, config, &mut rotten)?;
+    let mut copies = load_snapshots(disk, &directory, config, begin.snapshots(), &mut rotten)?;
     let mut entries = 0;
     let mut unknown = None;
     let keep_from = shard_log::log_end_about(disk, &directory)?.saturating_sub(config.log.segment_bytes);
@@ -216,7 +183,7 @@ pub fn open_shard<D: Disk + Clone>(
                 unknown.get_or_insert((offset, corrupt.to_string()));
             }
         };
-        ShardLog::open(disk.clone(), &directory, config.identity, config.log, begin.offset, &mut on_batch)?
+        ShardLog::open(disk.clone(), &directory, config.identity, config.log, begin.offset(), &mut on_batch)?
     };
     if let Some((offset, why)) = unknown {
         return Err(RecoverError::Entry { directory, offset, why });
@@ -256,6 +223,7 @@ fn finish<D: Disk>(
     let mut result = Copies {
         partitions: Vec::new(),
         needed_from: BTreeMap::new(),
+        snapshots: BTreeSet::new(),
         log_end: opened.log.end(),
         first: LogTurn::default(),
     };
@@ -275,6 +243,9 @@ fn finish<D: Disk>(
         if let Some(offset) = copy.needed_from {
             result.needed_from.insert(id, offset);
         }
+        if copy.has_snapshot {
+            result.snapshots.insert(id);
+        }
         result.partitions.push(copy.partition);
     }
     Opened { copies: result, log: opened.log, begin, entries, torn: opened.torn, lost, rotten: Vec::new() }
@@ -287,6 +258,7 @@ pub(crate) fn new_copy(config: &RecoverConfig, id: PartitionId) -> Copy {
         recovery: Recovery::default(),
         from: 0,
         needed_from: None,
+        has_snapshot: false,
         lost: None,
     }
 }
@@ -295,6 +267,7 @@ fn load_snapshots<D: Disk + Clone>(
     disk: &D,
     directory: &Path,
     config: &RecoverConfig,
+    expected: &[PartitionId],
     rotten: &mut Vec<PathBuf>,
 ) -> Result<CopiesInMaking, RecoverError> {
     let mut copies = CopiesInMaking::default();
@@ -304,7 +277,7 @@ fn load_snapshots<D: Disk + Clone>(
             |chunk: bytes::Bytes| -> Result<(), Corrupt> { copy.partition.recover_chunk(&chunk) };
         match snapshot_file::read_snapshot(disk, &path, &config.identity, &mut |_| {}, &mut on_chunk) {
             Ok(loaded) => {
-                copy.from = loaded.log_offset;
+                (copy.from, copy.has_snapshot) = (loaded.log_offset, true);
                 copy.partition.recover_end(&mut copy.recovery, loaded.end);
             }
             Err(error @ SnapshotError::Rot { .. }) => {
@@ -315,7 +288,17 @@ fn load_snapshots<D: Disk + Clone>(
         }
         copies.insert(copy);
     }
+    copies.miss(config, expected, directory);
     Ok(copies)
+}
+
+/// What is said of a copy whose snapshot is not there though the log before it is gone.
+fn snapshot_is_gone(path: &Path) -> String {
+    format!(
+        "{} is gone: it was written and synced, and the log before it was removed. Where no other node has the partition \
+         (annulet status), restore this node's whole data directory from a backup",
+        path.display()
+    )
 }
 
 impl Copy {
@@ -419,6 +402,28 @@ impl CopiesInMaking {
                 self.copy_mut(config, entry.partition()).take(offset, entry, keeps);
             }
         }
+    }
+
+    /// Partitions of which a snapshot is expected and not found are lost, unless the log says that they hold nothing any more.
+    /// Returns the files that are not there.
+    pub(crate) fn miss(
+        &mut self,
+        config: &RecoverConfig,
+        expected: &[PartitionId],
+        directory: &Path,
+    ) -> BTreeMap<PartitionId, PathBuf> {
+        let mut missing = BTreeMap::new();
+        let is_blind = planted::is(Bug::MissesNoSnapshot);
+        for &id in expected.iter().filter(|_| !is_blind) {
+            let is_there = self.places.get(usize::from(id.0)).is_some_and(|&place| place > 0);
+            if !is_there {
+                let path = snapshot_file::snapshot_path(directory, id);
+                let lost = Some(snapshot_is_gone(&path));
+                self.insert(Copy { lost, ..new_copy(config, id) });
+                missing.insert(id, path);
+            }
+        }
+        missing
     }
 
     /// All of them, by their partitions' numbers.

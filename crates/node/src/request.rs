@@ -4,7 +4,7 @@ use crate::account::AtHand;
 use crate::host::NodeHost;
 use crate::published::ShardCounters;
 use crate::run::{Origin, Outcome, OwnedTask, Parked, Task};
-use crate::shard::{Answer, Shard, Ticket};
+use crate::shard::{Answer, SETTLING, SETTLING_PARTING, Shard, Ticket};
 use command::{
     Command, CommandError, Door, Flags, Handler, KeySpec, Over, Reply, Session, resolve, resolve_from,
 };
@@ -15,7 +15,7 @@ use types::{Instant, PartitionId, Slot, partition_of_key, partition_of_slot, slo
 const PARKED_MAX: usize = 200_000;
 /// Once parked requests have made replies of so many bytes, the others wait for the next tick: a thousand requests for
 /// a large value must not be a thousand copies of it at once.
-const REPLY_BYTES_A_TURN: usize = 64 * 1024 * 1024;
+pub(crate) const REPLY_BYTES_A_TURN: usize = 64 * 1024 * 1024;
 
 /// What was found out of a request before it is run, by [`Shard::preview`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,8 +73,8 @@ impl Shard {
         answer
     }
 
-    /// Looks at a request that comes soon: finds its command and its partition, and fetches the index at its key into
-    /// the cache. What it found is given to [`Shard::request`].
+    /// Looks at a request that comes soon: finds its command and its partition, and fetches that partition into the
+    /// cache. What it found is given to [`Shard::request`].
     pub fn preview(&self, args: &[&[u8]]) -> Preview {
         let Some(command) = args.first().and_then(|name| command::lookup(name)) else {
             return Preview::default();
@@ -88,20 +88,21 @@ impl Shard {
         let id = partition_of_key(key, partitions);
         preview.partition = Some(id);
         if let Some(partition) = self.partitions.get(id) {
-            let hash = self.hasher.hash(key);
-            preview.hash = Some(hash);
-            partition.prefetch(hash);
+            partition.prefetch();
+            preview.hash = Some(self.hasher.hash(key));
         }
         preview
     }
 
-    /// Fetches a preview request's entry into the cache. By now its place in the index should be there.
-    pub fn prefetch(&self, preview: &Preview) {
-        if let (Some(id), Some(hash)) = (preview.partition, preview.hash)
-            && let Some(partition) = self.partitions.get(id)
-        {
-            partition.table().prefetch(hash);
-        }
+    /// Fetches the entries of requests that were looked at into the cache. Each step reads what the one before has fetched, so
+    /// all of them take one before the first takes the next.
+    pub fn prefetch<'r>(&self, previews: impl Iterator<Item = &'r Preview> + Clone) {
+        let keys = previews.filter_map(|preview| {
+            let partition = self.partitions.get(preview.partition?)?;
+            Some((partition.table(), preview.hash?))
+        });
+        keys.clone().for_each(|(table, hash)| table.prefetch_index(hash));
+        keys.for_each(|(table, hash)| table.prefetch(hash));
     }
 
     fn dispatch(
@@ -213,8 +214,9 @@ impl Shard {
             _ if same_partition => self.on_one(id, task, sink),
             Over::One => Err(CommandError::CrossSlot),
             Over::Split(merge) => {
+                let crowd = self.crowd.count;
                 self.split(merge, &task);
-                Ok(Answer::Later)
+                Ok(if self.crowd.count > crowd { Answer::Alone } else { Answer::Later })
             }
         }
     }
@@ -232,6 +234,10 @@ impl Shard {
             self.start(id, task.kept());
             return Ok(Answer::Later);
         }
+        if self.crowd.count > 0 && self.crowd.is_ahead_of(id, &task) {
+            self.crowd_in(id, OwnedTask { alone: true, ..task.kept() });
+            return Ok(Answer::Alone);
+        }
         match self.run_here(id, &task, Some(sink)) {
             Outcome::Replied => Ok(Answer::Now),
             Outcome::Later => Ok(Answer::Later),
@@ -242,13 +248,17 @@ impl Shard {
                 self.start(id, task.kept());
                 Ok(Answer::Later)
             }
+            Outcome::Crowded => {
+                self.crowd_in(id, OwnedTask { alone: true, ..task.kept() });
+                Ok(Answer::Alone)
+            }
         }
     }
 
     /// The redirection for a key of another node, at the door for cluster-aware clients (rule 19).
     fn moved(&self, id: PartitionId, task: &Task<'_>) -> Option<CommandError> {
         let (node, _, _) = self.primary_of(id).filter(|_| task.redirects)?;
-        if node == self.config.identity.node || self.moved_at.contains_key(&id) {
+        if node == self.config.identity.node || self.passes_on(id) {
             return None;
         }
         if task.is_stale_read() && self.has_backup(id) {
@@ -263,6 +273,12 @@ impl Shard {
             slot: slot.0,
             address: format!("{}:{}", member.host, member.cluster_port),
         })
+    }
+
+    /// Whether requests for this partition are passed on though another node's are redirected: it moved a moment ago.
+    fn passes_on(&self, id: PartitionId) -> bool {
+        let settling = if self.parting { SETTLING_PARTING } else { SETTLING };
+        self.moved_at.get(&id).is_some_and(|at| self.context.now.since(*at) < settling)
     }
 
     /// Whether this node, on whatever shard, holds an in-sync copy.
@@ -306,8 +322,13 @@ impl Shard {
     }
 
     fn run_or_park(&mut self, id: PartitionId, task: OwnedTask) {
-        if let Outcome::NotServing = task.with(|task| self.run_here(id, &task, None)) {
-            self.park(id, task);
+        if task.with(|task| self.crowd.is_ahead_of(id, &task)) {
+            return self.crowd_in(id, task);
+        }
+        match task.with(|task| self.run_here(id, &task, None)) {
+            Outcome::NotServing => self.park(id, task),
+            Outcome::Crowded => self.crowd_in(id, task),
+            Outcome::Replied | Outcome::Later => {}
         }
     }
 

@@ -49,9 +49,11 @@ pub(crate) struct OwnedTask {
     pub origin: Origin,
     pub deadline: Instant,
     pub redirects: bool,
+    /// Whether its connection runs nothing else until it is answered.
+    pub alone: bool,
 }
 
-/// A request that waits for its partition to be served.
+/// A request that waits for its partition to be served, or for room in it.
 pub(crate) type Parked = OwnedTask;
 
 /// A request whose reply waits for a commit.
@@ -75,6 +77,8 @@ pub(crate) enum Outcome {
     Later,
     /// This copy cannot run it now.
     NotServing,
+    /// It has to wait until some of what the partition has ordered is committed.
+    Crowded,
 }
 
 impl Waiter {
@@ -103,6 +107,7 @@ impl Task<'_> {
             origin: self.origin,
             deadline: self.deadline,
             redirects: self.redirects,
+            alone: false,
         }
     }
 }
@@ -204,8 +209,12 @@ impl Shard {
                 }
             }
             let enough = partition.enough_in_sync();
+            let crowded = partition.is_crowded(&self.outbox.log, self.uncommitted_bytes_max);
             if let Some(error) = self.refusal(task, enough) {
                 return self.refuse_write(id, task, error, sink);
+            }
+            if crowded {
+                return Outcome::Crowded;
             }
         }
         let Some(partition) = self.partitions.get_mut(id) else { return Outcome::NotServing };
@@ -266,6 +275,10 @@ impl Shard {
             return Some(CommandError::OutOfMemory);
         }
         if grows && self.durability.logs() && published.is_disk_full() {
+            return Some(CommandError::DiskFull);
+        }
+        // What is left is for what has to be noted whatever comes.
+        if self.durability.logs() && published.is_disk_used_up(self.config.shard) {
             return Some(CommandError::DiskFull);
         }
         (!enough_in_sync).then_some(CommandError::NoReplicas)

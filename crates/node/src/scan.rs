@@ -238,6 +238,7 @@ mod tests {
             origin: Origin::Part { collector: 0, index: 0 },
             deadline: Instant(0),
             redirects: false,
+            alone: false,
         };
         let (next, asked) = (asked.end, asked.map(|partition| (partition, None)).collect());
         Scan { asked, next, ..Scan::new(task, count) }

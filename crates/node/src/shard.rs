@@ -2,6 +2,7 @@
 
 use crate::account::{AtHand, slow_ns};
 use crate::collect::Collector;
+use crate::crowd::Crowd;
 use crate::forward::{Forwarding, Lane};
 use crate::last_writes::LastWrites;
 use crate::partitions::Partitions;
@@ -13,7 +14,7 @@ use crate::snapshots::{SnapshotJob, Snapshots};
 use command::{ClientOrder, Pause, Reply};
 use control::{Change, Identity};
 use placement::{ClusterMap, PartitionState};
-use replication::{Context, Durability, HandOvers, Message, Outbox, Partition, Sender, Tail};
+use replication::{Context, Durability, HandOvers, Message, Outbox, Partition, Sender, Tail, Transfers};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,6 +28,8 @@ const SNAPSHOTS_MAX: usize = 8;
 /// For this long after a partition got another primary its requests are passed on also at the door for cluster-aware
 /// clients: nodes learn of it at different moments, and redirections could go round in circles.
 pub(crate) const SETTLING: Duration = Duration::from_secs(1);
+/// The same, where the node lets its clients go: as long as it takes until all nodes have the map.
+pub(crate) const SETTLING_PARTING: Duration = Duration::from_millis(100);
 /// How often a shard's figures are published.
 const COUNT: Duration = Duration::from_millis(100);
 /// Between two looks at the copies for the statistics.
@@ -90,6 +93,8 @@ pub struct ShardConfig {
     pub shards: u16,
     /// Drawn at random, and secret: keys come from strangers.
     pub hash_seed: u64,
+    /// How large the chunks of snapshots are that it sends, in bytes: [`replication::CHUNK_BYTES`].
+    pub chunk_bytes: usize,
     /// What the node's threads tell each other.
     pub published: Arc<Published>,
 }
@@ -107,6 +112,14 @@ pub struct Shard {
     pub(crate) dirty: Vec<PartitionId>,
     /// Requests that wait for their partition to be served, in the order in which they came.
     pub(crate) parked: BTreeMap<PartitionId, VecDeque<Parked>>,
+    /// Those that wait for room in their partition.
+    pub(crate) crowd: Crowd,
+    /// Bytes of records that may be ordered and not committed.
+    pub(crate) uncommitted_bytes_max: usize,
+    /// Bytes of requests that may be under way at another node.
+    pub(crate) forward_ahead_bytes: usize,
+    /// Those that are, by node.
+    pub(crate) forwards_ahead: BTreeMap<NodeId, usize>,
     /// Requests passed on, by number.
     pub(crate) forwards: BTreeMap<u64, Forwarding>,
     /// Those of each partition, in order.
@@ -135,6 +148,8 @@ pub struct Shard {
     pub(crate) durability: Durability,
     /// The node is about to stop.
     retiring: bool,
+    /// It has handed over, and lets its clients go.
+    pub(crate) parting: bool,
     /// Turns whose entries are on their way to the disk, oldest first: what they reach to, and what else they touch.
     undurable: VecDeque<(u64, Vec<Tail>, Vec<PartitionId>)>,
     pub(crate) snapshots: Snapshots,
@@ -169,12 +184,14 @@ impl Shard {
             clock_ms: None,
             map: Arc::default(),
             snapshots_free: SNAPSHOTS_MAX,
+            chunk_bytes: config.chunk_bytes,
             evict: Duration::from_millis(config.settings.evict_ms),
+            ahead_bytes_max: 0,
         };
         let hasher = Hasher::new(config.hash_seed);
         let slow_ns = slow_ns(&config.settings);
         let durability = Durability::of(&config.settings);
-        Shard {
+        let mut shard = Shard {
             context,
             partitions: Partitions::new(config.shard, config.shards),
             config,
@@ -200,6 +217,7 @@ impl Shard {
             hasher,
             durability,
             retiring: false,
+            parting: false,
             undurable: VecDeque::new(),
             snapshots: Snapshots::default(),
             table_bytes: 0,
@@ -214,7 +232,13 @@ impl Shard {
             restless: Vec::new(),
             restless_at: Instant(0),
             looked_at: Instant(0),
-        }
+            crowd: Crowd::default(),
+            uncommitted_bytes_max: 0,
+            forward_ahead_bytes: 0,
+            forwards_ahead: BTreeMap::new(),
+        };
+        shard.take_settings();
+        shard
     }
 
     /// Where to ask for figures of the process.
@@ -257,6 +281,7 @@ impl Shard {
     pub fn closed(&mut self, connection: u64) {
         self.last_writes.forget(connection);
         self.drop_collectors(connection);
+        self.crowd.forget(connection);
     }
 
     /// A newer cluster map.
@@ -322,8 +347,17 @@ impl Shard {
     }
 
     /// A message from another shard.
-    pub fn message(&mut self, now: Instant, from: Sender, message: Message) {
+    pub fn message(&mut self, now: Instant, from: Sender, mut message: Message) {
         self.at(now);
+        if self.durability.logs() && self.config.published.is_disk_used_up(self.config.shard) {
+            // As if it were lost. A copy that can take nothing leaves the in-sync set, and what room there is stays for what it
+            // has to note: what it discards, and that it becomes primary.
+            match &mut message {
+                Message::Append(append) => append.records.clear(),
+                Message::Chunk(_) => return self.settle(),
+                _ => {}
+            }
+        }
         match message {
             Message::Forward(forward) => self.on_forward(from, forward),
             Message::Forwarded(forwarded) => self.on_forwarded(forwarded),
@@ -365,6 +399,7 @@ impl Shard {
         }
         self.reply_bytes = 0;
         self.retry_parked();
+        self.retry_crowd();
         self.retry_forwards();
         self.tick_collectors();
         self.tick_snapshots(now);
@@ -379,6 +414,7 @@ impl Shard {
         }
         if now.since(self.looked_at) >= LOOK {
             self.looked_at = now;
+            self.count_ahead_anew();
             self.count_copies();
         }
     }
@@ -402,7 +438,6 @@ impl Shard {
             partition.tick(&self.context, &mut self.outbox);
             partition.give_up(|waiter| waiter.is_over(now), &mut self.outbox);
             let begun = partition.snapshots_under_way().saturating_sub(before);
-            ShardCounters::add(&self.config.published.shard(self.config.shard).snapshots_begun, begun as u64);
             free = free.saturating_sub(begun);
         }
         self.context.snapshots_free = 0;
@@ -417,6 +452,12 @@ impl Shard {
         for partition in self.partitions.iter_mut() {
             partition.retire();
         }
+    }
+
+    /// The node has handed over what others can take over, and lets its clients go. Cluster-aware ones are told where to go instead
+    /// sooner than usual.
+    pub fn part(&mut self) {
+        self.parting = true;
     }
 
     /// Does a little of what has to be done beside requests: a step of a request over all partitions, and a slice of
@@ -484,6 +525,9 @@ impl Shard {
                     // It may just have begun to serve.
                     self.retry_parked_of(id);
                 }
+                if self.crowd.count > 0 {
+                    self.retry_crowd_of(id);
+                }
             }
             if self.dirty.is_empty() {
                 self.dirty = dirty;
@@ -496,6 +540,7 @@ impl Shard {
         }
         self.effects.messages.append(&mut self.outbox.messages);
         self.count_hand_overs();
+        self.count_transfers();
         let primary = self.config.identity.node;
         self.effects.changes.extend(self.outbox.changes.drain(..).map(|change| Change {
             partition: change.partition,
@@ -517,6 +562,24 @@ impl Shard {
         }
     }
 
+    /// What was sent to nodes and not confirmed goes uncounted where a map no longer names them.
+    fn count_ahead_anew(&mut self) {
+        self.outbox.ahead.clear();
+        for partition in self.partitions.iter_mut() {
+            partition.count_ahead_anew(&mut self.outbox.ahead);
+        }
+    }
+
+    fn count_transfers(&mut self) {
+        let news = std::mem::take(&mut self.outbox.transfers);
+        if news != Transfers::default() {
+            let counters = self.counters();
+            ShardCounters::add(&counters.snapshots_begun, news.begun);
+            ShardCounters::add(&counters.snapshots_gone_on, news.gone_on);
+            ShardCounters::add(&counters.snapshots_done, news.done);
+        }
+    }
+
     // ------------------------------------------------------------------------------------------ the log on disk
 
     /// Copies that the disk has kept, before the first map comes.
@@ -525,7 +588,7 @@ impl Shard {
             self.partitions.insert(partition);
         }
         self.outbox.log = copies.first;
-        self.snapshots = Snapshots::new(copies.needed_from, copies.log_end);
+        self.snapshots = Snapshots::new(copies.needed_from, copies.snapshots, copies.log_end);
     }
 
     /// Takes the entries that came together since the last call, in exchange for an empty buffer. They have to be put at the
@@ -595,6 +658,13 @@ impl Shard {
         ShardCounters::set(&counters.backups, sums[4]);
         ShardCounters::set(&counters.last_lsn, sums[5]);
         let parked: usize = self.parked.values().map(VecDeque::len).sum();
-        ShardCounters::set(&counters.waiting, (parked + self.forwards.len() + self.collectors.len()) as u64);
+        ShardCounters::set(
+            &counters.waiting,
+            (parked + self.crowd.count + self.forwards.len() + self.collectors.len()) as u64,
+        );
+        ShardCounters::set(&counters.crowded, self.crowd.count as u64);
+        ShardCounters::set(&counters.uncommitted_bytes, self.outbox.log.uncommitted_bytes as u64);
+        ShardCounters::set(&counters.ahead_bytes, self.outbox.ahead.values().sum::<usize>() as u64);
+        ShardCounters::set(&counters.forward_bytes, self.forwards_ahead.values().sum::<usize>() as u64);
     }
 }

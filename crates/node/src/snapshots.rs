@@ -35,8 +35,8 @@ pub enum SnapshotJob {
     Abandon,
     /// The partition holds nothing: its file goes. Answered by [`Shard::snapshot_done`].
     Remove(PartitionId),
-    /// The log before this offset is not needed any more.
-    Release(u64),
+    /// The log before this offset is not needed any more, since these partitions have a snapshot.
+    Release(u64, BTreeSet<PartitionId>),
 }
 
 /// A shard's snapshots.
@@ -46,6 +46,8 @@ pub(crate) struct Snapshots {
     needed_from: BTreeMap<PartitionId, u64>,
     /// Where the log ends, as far as it is durable.
     log_end: u64,
+    /// Partitions with a snapshot on disk.
+    on_disk: BTreeSet<PartitionId>,
     /// What lies before is released.
     released: u64,
     /// Partitions that are to have a snapshot, whatever the log's size.
@@ -77,6 +79,8 @@ struct Current {
     step: Step,
     /// Pieces on their way.
     under_way: usize,
+    /// The partition holds nothing: its file goes.
+    removes: bool,
 }
 
 #[derive(Debug)]
@@ -90,8 +94,12 @@ enum Step {
 }
 
 impl Snapshots {
-    pub fn new(needed_from: BTreeMap<PartitionId, u64>, log_end: u64) -> Snapshots {
-        Snapshots { needed_from, log_end, ..Snapshots::default() }
+    pub fn new(
+        needed_from: BTreeMap<PartitionId, u64>,
+        on_disk: BTreeSet<PartitionId>,
+        log_end: u64,
+    ) -> Snapshots {
+        Snapshots { needed_from, on_disk, log_end, ..Snapshots::default() }
     }
 
     /// Entries of these partitions are durable, in a turn that ends at `end`.
@@ -235,6 +243,7 @@ impl Shard {
             base_time_ms: partition.last_time_ms(),
             step: if is_empty { Step::Writing } else { Step::Cutting(0) },
             under_way: 0,
+            removes: is_empty,
         });
         if !is_empty && let Some(partition) = self.partitions.get_mut(id) {
             partition.log_again(base, &mut self.outbox.log);
@@ -275,6 +284,10 @@ impl Shard {
             self.snapshots.paused_until = self.context.now + PAUSE;
             return;
         }
+        match current.removes {
+            true => self.snapshots.on_disk.remove(&id),
+            false => self.snapshots.on_disk.insert(id),
+        };
         match current.next_needed {
             Some(from) => self.snapshots.needed_from.insert(id, from),
             None => self.snapshots.needed_from.remove(&id),
@@ -285,7 +298,8 @@ impl Shard {
         let needed = self.snapshots.oldest().map_or(self.snapshots.log_end, |(_, from)| from);
         if needed > self.snapshots.released {
             self.snapshots.released = needed;
-            self.effects.snapshots.push(SnapshotJob::Release(needed));
+            let snapshots = self.snapshots.on_disk.clone();
+            self.effects.snapshots.push(SnapshotJob::Release(needed, snapshots));
         }
     }
 

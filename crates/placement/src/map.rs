@@ -1,6 +1,7 @@
 //! The cluster map: nodes, partitions, epochs, primaries and in-sync sets, as one versioned value.
 
 use serde::{Deserialize, Serialize};
+use types::planted::{self, Bug};
 use types::{Epoch, Incarnation, NodeId, NodeSet, PartitionId, ShardId};
 
 /// The map that a node acts on. Its version is the place of the last applied entry in the control plane's log.
@@ -99,6 +100,8 @@ pub enum MemberState {
     Active,
     /// Found dead after the grace.
     Failed,
+    /// Alive and granted leases, and about to end in order: it serves what nobody else has, and is given nothing any more (rule 10).
+    Stopping,
 }
 
 /// One partition's configuration.
@@ -181,9 +184,17 @@ impl ClusterMap {
         !self.partitions.iter().any(has)
     }
 
-    /// Whether a node is registered and alive.
+    /// Whether a node is registered, alive, and here to stay: only such a one is given anything.
     pub fn is_active(&self, id: NodeId) -> bool {
-        self.member(id).is_some_and(|member| member.state == MemberState::Active)
+        self.member(id).is_some_and(|member| {
+            member.state == MemberState::Active
+                || planted::is(Bug::GivesToStopping) && member.state == MemberState::Stopping
+        })
+    }
+
+    /// Whether a node is registered and alive, be it about to stop.
+    pub fn is_alive(&self, id: NodeId) -> bool {
+        self.member(id).is_some_and(Member::is_alive)
     }
 
     /// The shard of `node` on which `partition` lies.
@@ -200,6 +211,11 @@ impl PartitionState {
 }
 
 impl Member {
+    /// Whether it is registered and not known to be dead.
+    pub fn is_alive(&self) -> bool {
+        matches!(self.state, MemberState::Active | MemberState::Stopping)
+    }
+
     /// The shard of this node on which `partition` lies.
     pub fn shard_of(&self, partition: PartitionId) -> ShardId {
         ShardId(partition.0 % self.shards.max(1))

@@ -3,7 +3,7 @@
 //! The map says what is under way. What waits for its turn is computed from the quotas: the least number of copies that still
 //! have to be made. A node that is dead counts until the coordinator gives it up, which the map does not show.
 
-use crate::map::{ClusterMap, Member, MemberState, PartitionState};
+use crate::map::{ClusterMap, Member, PartitionState};
 use crate::plan::PlanNode;
 use crate::quota::Quotas;
 use std::collections::BTreeMap;
@@ -108,9 +108,9 @@ fn block(map: &ClusterMap, holders: usize, progress: &mut Progress) {
             ));
         }
     }
-    for member in map.members.iter().filter(|member| member.state != MemberState::Active) {
+    for member in map.members.iter().filter(|member| !member.is_alive()) {
         let is_all_there_is = |state: &&PartitionState| {
-            state.in_sync.contains(member.id) && !state.in_sync.iter().any(|node| map.is_active(node))
+            state.in_sync.contains(member.id) && !state.in_sync.iter().any(|node| map.is_alive(node))
         };
         let last = map.partitions.iter().filter(is_all_there_is).count();
         if last > 0 {
@@ -125,7 +125,7 @@ fn block(map: &ClusterMap, holders: usize, progress: &mut Progress) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::map::Member;
+    use crate::map::{Member, MemberState};
     use types::{Epoch, Incarnation, NodeSet};
 
     fn member(id: u16) -> Member {

@@ -6,10 +6,11 @@
 //! this one's records replace it, because this copy could still become primary itself and must then keep it (rule 8).
 //!
 //! A snapshot shows changes that may not be committed yet. Until they are, the copy is incomplete: it counts for
-//! nothing, and is thrown away if the reign ends first (rule 13).
+//! nothing, and is thrown away if the reign ends first (rule 13). As long as the reign lasts it is kept, also over a restart where
+//! there is a log: a half-filled copy says where it stands, and takes what fits just there ([`crate::transfer`]).
 
 use crate::log_turn::{NewRecord, Tail};
-use crate::message::{Append, AppendOutcome, Appended, Chunk, ChunkStored, Message, Sender};
+use crate::message::{Append, AppendOutcome, Appended, Chunk, ChunkStored, Message, Sender, SnapshotEnd};
 use crate::partition::{Partition, Role};
 use crate::{LogTurn, Outbox};
 use placement::PartitionState;
@@ -24,7 +25,7 @@ pub(crate) struct Backup {
     /// Whether the map shows this copy in sync.
     pub in_sync: bool,
     filling: Filling,
-    /// The newest transfer heard of in this reign: an older one's pieces are late.
+    /// The newest session heard of in this reign: an older one's chunks are late.
     newest_session: u64,
     /// What the primary is told once what it sent is durable here.
     owes: Option<Owed>,
@@ -34,8 +35,16 @@ pub(crate) struct Backup {
 #[derive(Clone, Copy, Debug)]
 struct Owed {
     to: Sender,
-    /// The transfer and its piece, where it is the last piece of one.
+    /// The session and the chunk, where it is the last of a snapshot.
     stored: Option<(u64, u32)>,
+}
+
+/// Where a half-filled copy stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InTransfer {
+    pub session: u64,
+    /// The chunk of it that is next.
+    pub next: u32,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -43,8 +52,8 @@ enum Filling {
     /// Nothing is missing.
     #[default]
     Whole,
-    /// A snapshot is being taken in; this piece is next.
-    Snapshot { session: u64, next: u32 },
+    /// A snapshot is being taken in.
+    Snapshot(InTransfer),
     /// A snapshot is in, and counts once this is committed.
     Until(Lsn),
 }
@@ -55,7 +64,14 @@ impl Backup {
     }
 
     pub fn is_filling(&self) -> bool {
-        matches!(self.filling, Filling::Snapshot { .. })
+        self.stands_at().is_some()
+    }
+
+    fn stands_at(&self) -> Option<InTransfer> {
+        match self.filling {
+            Filling::Snapshot(at) => Some(at),
+            _ => None,
+        }
     }
 }
 
@@ -64,8 +80,14 @@ impl<W> Partition<W> {
     pub(crate) fn follow_map(&mut self, state: &PartitionState, same_reign: bool, log: &mut LogTurn) {
         let in_sync = state.in_sync.contains(self.me);
         if !matches!(self.role, Role::Backup(_)) {
-            let filling = self.unsettled.take().map_or(Filling::Whole, Filling::Until);
-            self.role = Role::Backup(Backup { filling, ..Backup::default() });
+            let at = self.came_back_in.take();
+            let filling = match (self.unsettled.take(), at) {
+                (Some(complete_at), _) => Filling::Until(complete_at),
+                (None, Some(at)) => Filling::Snapshot(at),
+                (None, None) => Filling::Whole,
+            };
+            let newest_session = at.map_or(0, |at| at.session);
+            self.role = Role::Backup(Backup { filling, newest_session, ..Backup::default() });
         }
         let Role::Backup(backup) = &mut self.role else { return };
         backup.in_sync = in_sync;
@@ -123,10 +145,21 @@ impl<W> Partition<W> {
         } else {
             None
         };
+        if outcome == Some(AppendOutcome::Empty)
+            && let Role::Backup(Backup { filling: Filling::Snapshot(at), .. }) = self.role
+        {
+            self.say_stored(from, at, out);
+        }
         if let Some(outcome) = outcome {
             let answer = Appended { partition: self.id, epoch: self.epoch, outcome };
             out.messages.push((from.node, from.shard, Message::Appended(answer)));
         }
+    }
+
+    fn say_stored(&self, to: Sender, at: InTransfer, out: &mut Outbox<W>) {
+        let InTransfer { session, next } = at;
+        let stored = ChunkStored { partition: self.id, epoch: self.epoch, session, next };
+        out.messages.push((to.node, to.shard, Message::ChunkStored(stored)));
     }
 
     /// Takes the records that follow on what the log holds. None: nothing to say.
@@ -256,61 +289,104 @@ impl<W> Partition<W> {
         if !self.accept_epoch(chunk.epoch, chunk.primary_since, out) {
             return;
         }
-        let Role::Backup(backup) = &mut self.role else { return };
+        let Role::Backup(backup) = &self.role else { return };
         if backup.in_sync || chunk.session < backup.newest_session {
             return;
         }
         if chunk.session > backup.newest_session {
-            if chunk.index != 0 {
-                return;
-            }
-            backup.newest_session = chunk.session;
-            backup.verified = Lsn(0);
-            backup.filling = Filling::Snapshot { session: chunk.session, next: 0 };
-            backup.owes = None;
-            self.wipe(&mut out.log);
+            return self.begin_session(from, &chunk, out);
         }
-        let Role::Backup(backup) = &mut self.role else { return };
-        let next = match &mut backup.filling {
-            Filling::Snapshot { session, next } if *session == chunk.session => {
-                if *next == chunk.index {
-                    if snapshot::load_chunk(&chunk.payload, &mut self.table).is_err() {
-                        // Damaged on the way: it is asked for again.
-                        return;
-                    }
-                    if self.durability.logs() {
-                        out.log.chunk(self.id, &chunk.payload);
-                        self.on_disk = true;
-                    }
-                    *next += 1;
+        let next = match backup.stands_at() {
+            Some(at) if at.next == chunk.index => {
+                if snapshot::load_chunk(&chunk.payload, &mut self.table).is_err() {
+                    // Damaged on the way: it is asked for again.
+                    return;
                 }
-                *next
+                if self.durability.logs() {
+                    out.log.chunk(self.id, &chunk.payload);
+                    self.on_disk = true;
+                }
+                self.stand_at(InTransfer { next: at.next + 1, ..at })
             }
+            Some(at) => at.next,
             // All is in already: the answer was lost.
-            _ => chunk.index + 1,
+            None => chunk.index + 1,
         };
+        let is_filling = matches!(&self.role, Role::Backup(backup) if backup.is_filling());
         if let Some(end) = chunk.end
             && next == chunk.index + 1
-            && backup.is_filling()
+            && is_filling
         {
-            backup.filling = Filling::Until(end.complete_at);
-            backup.verified = end.base.lsn;
-            if self.durability.logs() {
-                out.log.filled(self.id, &end);
-                out.log.tail(Tail { partition: self.id, life: self.life, lsn: end.base.lsn });
-                backup.owes = Some(Owed { to: from, stored: Some((chunk.session, next)) });
-            }
-            self.log.reset(end.base);
-            self.commit = end.base.lsn;
-            self.last_time_ms = end.time_ms;
-            self.last_version = end.version;
-            self.requests.import(end.requests, end.forgotten, end.time_ms);
+            self.end_transfer(from, InTransfer { session: chunk.session, next }, end, &mut out.log);
         }
         if matches!(&self.role, Role::Backup(Backup { owes: Some(Owed { stored: Some(_), .. }), .. })) {
-            // The last piece counts once all is durable.
+            // The last chunk counts once all is durable.
             return;
         }
-        let stored = ChunkStored { partition: self.id, epoch: self.epoch, session: chunk.session, next };
-        out.messages.push((from.node, from.shard, Message::ChunkStored(stored)));
+        self.say_stored(from, InTransfer { session: chunk.session, next }, out);
+    }
+
+    fn stand_at(&mut self, at: InTransfer) -> u32 {
+        if let Role::Backup(backup) = &mut self.role {
+            backup.filling = Filling::Snapshot(at);
+            backup.newest_session = at.session;
+        }
+        at.next
+    }
+
+    /// The first word of a session: its chunk 0, which empties the copy, or a joint, which fits where the copy stands or nowhere.
+    /// Others of its chunks have overtaken that, and come again.
+    fn begin_session(&mut self, from: Sender, chunk: &Chunk, out: &mut Outbox<W>) {
+        let Role::Backup(backup) = &mut self.role else { return };
+        let session = chunk.session;
+        match (chunk.joint_after(), backup.stands_at()) {
+            (Some(after), Some(at)) => {
+                if at.session == after && at.next == chunk.index {
+                    let at = InTransfer { session, next: chunk.index + 1 };
+                    self.note_session(at, &mut out.log);
+                    self.stand_at(at);
+                    self.say_stored(from, at, out);
+                } else {
+                    self.say_stored(from, at, out);
+                }
+            }
+            // It has all that this session goes on with: asked where its log ends it will say so.
+            (Some(after), None) if after <= backup.newest_session => {}
+            (Some(_), None) => self.say_stored(from, InTransfer { session, next: 0 }, out),
+            (None, _) if chunk.index == 0 => {
+                backup.verified = Lsn(0);
+                backup.owes = None;
+                self.wipe(&mut out.log);
+                let at = InTransfer { session, next: 0 };
+                self.note_session(at, &mut out.log);
+                self.stand_at(at);
+                self.on_chunk(from, chunk.clone(), out);
+            }
+            (None, _) => {}
+        }
+    }
+
+    fn note_session(&mut self, at: InTransfer, log: &mut LogTurn) {
+        if self.durability.logs() {
+            log.session(self.id, self.primary_since, at.session, at.next);
+            self.on_disk = true;
+        }
+    }
+
+    /// All chunks are in.
+    fn end_transfer(&mut self, from: Sender, at: InTransfer, end: SnapshotEnd, log: &mut LogTurn) {
+        let Role::Backup(backup) = &mut self.role else { return };
+        backup.filling = Filling::Until(end.complete_at);
+        backup.verified = end.base.lsn;
+        if self.durability.logs() {
+            log.filled(self.id, &end);
+            log.tail(Tail { partition: self.id, life: self.life, lsn: end.base.lsn });
+            backup.owes = Some(Owed { to: from, stored: Some((at.session, at.next)) });
+        }
+        self.log.reset(end.base);
+        self.commit = end.base.lsn;
+        self.last_time_ms = end.time_ms;
+        self.last_version = end.version;
+        self.requests.import(end.requests, end.forgotten, end.time_ms);
     }
 }

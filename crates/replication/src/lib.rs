@@ -4,7 +4,7 @@
 //!
 //! - As **primary** ([`primary`]) it runs requests on the table, orders their effects as records, sends the records to
 //!   the other copies, and commits what every member of the required set holds (rules 1, 2, 5). It brings copies that
-//!   come back up to date, from the log or by a snapshot, and proposes their joining (rules 3, 9). Told to by the map, it
+//!   come back up to date, from the log or by a snapshot ([`transfer`]), and proposes their joining (rules 3, 9). Told to by the map, it
 //!   hands over to another in-sync copy ([`hand_over`], rule 10).
 //! - As **backup** ([`backup`]) it logs what the primary sends, without gaps and under the newest epoch only (rule 4),
 //!   and applies what is committed (rule 13).
@@ -25,16 +25,22 @@ mod peer;
 mod primary;
 pub mod recovery;
 mod requests;
+mod transfer;
 
 pub use hand_over::HandOvers;
 pub use log_turn::{Durability, LogTurn, Tail};
 pub use message::{Message, Sender};
 pub use partition::{Partition, Ran, Standing};
 pub use requests::Seen;
+pub use transfer::Transfers;
 
 use placement::{ChangeKind, ClusterMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use types::{Epoch, Incarnation, Instant, NodeId, PartitionId, ShardId};
+
+/// The size of a chunk of a snapshot that is sent to another copy, in bytes.
+pub const CHUNK_BYTES: usize = 128 * 1024;
 
 /// What a partition is told with each event.
 #[derive(Clone, Debug)]
@@ -49,8 +55,12 @@ pub struct Context {
     pub map: Arc<ClusterMap>,
     /// How many more snapshots this shard may send at once.
     pub snapshots_free: usize,
+    /// The size of their chunks, in bytes: [`CHUNK_BYTES`].
+    pub chunk_bytes: usize,
     /// How long a backup may hold up writes before its primary proposes to remove it.
     pub evict: std::time::Duration,
+    /// Bytes of records that the shard sends a node ahead of what that has confirmed.
+    pub ahead_bytes_max: usize,
 }
 
 impl Context {
@@ -99,6 +109,10 @@ pub struct Outbox<W> {
     pub log: LogTurn,
     /// What became of hand-overs.
     pub hand_overs: HandOvers,
+    /// Bytes of records that each node was sent and has not confirmed, over the shard's partitions.
+    pub ahead: BTreeMap<NodeId, usize>,
+    /// What became of transfers.
+    pub transfers: Transfers,
 }
 
 impl<W> Default for Outbox<W> {
@@ -109,6 +123,8 @@ impl<W> Default for Outbox<W> {
             released: Vec::new(),
             log: LogTurn::default(),
             hand_overs: HandOvers::default(),
+            ahead: BTreeMap::new(),
+            transfers: Transfers::default(),
         }
     }
 }

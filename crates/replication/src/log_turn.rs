@@ -55,6 +55,8 @@ pub struct LogTurn {
     pub tails: Vec<Tail>,
     /// Partitions with other entries among them.
     pub touched: Vec<PartitionId>,
+    /// Bytes of the records that the shard's partitions have ordered and not committed: not of the turn alone.
+    pub uncommitted_bytes: usize,
 }
 
 /// A record before anything of it is copied.
@@ -110,6 +112,11 @@ impl LogTurn {
 
     pub(crate) fn chunk(&mut self, partition: PartitionId, payload: &[u8]) {
         log_entry::put_chunk(&mut self.bytes, partition, payload);
+        self.touch(partition);
+    }
+
+    pub(crate) fn session(&mut self, partition: PartitionId, reign: Epoch, session: u64, next: u32) {
+        log_entry::put_session(&mut self.bytes, partition, reign, session, next);
         self.touch(partition);
     }
 

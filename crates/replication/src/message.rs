@@ -27,9 +27,9 @@ pub enum Message {
     Append(Append),
     /// Copy to primary: how far it holds the primary's log.
     Appended(Appended),
-    /// Primary to copy: a piece of a snapshot.
+    /// Primary to copy: a chunk of a snapshot.
     Chunk(Chunk),
-    /// Copy to primary: which piece it wants next.
+    /// Copy to primary: which chunk it wants next.
     ChunkStored(ChunkStored),
     /// Any shard to the primary's: run this request.
     Forward(Forward),
@@ -78,7 +78,8 @@ pub enum AppendOutcome {
     Fenced,
 }
 
-/// A piece of a partition's snapshot. Pieces of one session come in order; the first empties the copy.
+/// A chunk of a partition's snapshot. Chunks of one session come in order, and fit together. Number 0 empties the copy; a session
+/// that goes on with an earlier one begins with a joint ([`Chunk::joint`]) instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
     /// The partition.
@@ -87,26 +88,45 @@ pub struct Chunk {
     pub epoch: Epoch,
     /// Since which epoch the sender has been primary without a break.
     pub primary_since: Epoch,
-    /// Names this transfer: grows under one primary.
+    /// Names what was cut in one go: grows under one primary.
     pub session: u64,
-    /// The piece's number, from 0.
+    /// The chunk's number, from 0; from where the copy stood where the transfer goes on after a break.
     pub index: u32,
-    /// Entries, as `storage::snapshot` writes them.
+    /// Entries, as `storage::snapshot` writes them; or a joint.
     pub payload: Bytes,
-    /// Set on the last piece.
+    /// Set on the last chunk.
     pub end: Option<SnapshotEnd>,
 }
 
-/// A copy's answer to a [`Chunk`].
+/// What a joint begins with. No chunk of entries does.
+const JOINT_MAGIC: [u8; 2] = *b"AJ";
+
+impl Chunk {
+    /// The payload of the first chunk of a session that goes on with an earlier one: it holds no entries, and says that the chunks
+    /// before this number are those of session `after`.
+    pub fn joint(after: u64) -> Bytes {
+        let mut payload = JOINT_MAGIC.to_vec();
+        payload.extend_from_slice(&after.to_le_bytes());
+        payload.into()
+    }
+
+    /// After which session it goes on, where it is a joint.
+    pub fn joint_after(&self) -> Option<u64> {
+        let rest = self.payload.strip_prefix(&JOINT_MAGIC)?;
+        rest.try_into().ok().map(u64::from_le_bytes)
+    }
+}
+
+/// A copy's answer to a [`Chunk`]; and, where it is half filled, to an [`Append`]: there it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkStored {
     /// The partition.
     pub partition: PartitionId,
     /// The copy's epoch.
     pub epoch: Epoch,
-    /// The transfer.
+    /// The session.
     pub session: u64,
-    /// The piece it wants next; one past the last when it has all.
+    /// The chunk it wants next; one past the last when it has all.
     pub next: u32,
 }
 

@@ -1,7 +1,7 @@
 //! One node's copy of one partition: what it holds in every role, how the map changes its role, and how requests
 //! run on it.
 
-use crate::backup::Backup;
+use crate::backup::{Backup, InTransfer};
 use crate::log_turn::{NewRecord, Tail};
 use crate::message::{Message, Sender};
 use crate::primary::Primary;
@@ -9,7 +9,7 @@ use crate::requests::{Requests, Seen};
 use crate::{Context, Durability, LogTurn, Outbox, Release};
 use bytes::Bytes;
 use placement::PartitionState;
-use storage::prefetch::fetch;
+use storage::prefetch::{fetch, fetch_all};
 use storage::{Changes, Footprint, Hasher, Keyspace, Log, Record, SnapshotEnd, Table, Uncommitted, effect};
 use types::planted::{self, Bug};
 use types::settings::WriteLevel;
@@ -17,6 +17,8 @@ use types::{Epoch, Lsn, NodeId, PartitionId, Position, RequestId, Version};
 
 /// The log kept behind the commit lsn for copies that were away shortly, in bytes a partition.
 const RETAINED_BYTES: usize = 64 * 1024;
+/// A record's body of this many bytes and more is moved into the log rather than copied.
+const LARGE_BODY_BYTES: usize = 64 * 1024;
 /// The longest reply that is logged with its request's number, in bytes. A longer one is not repeated.
 const LOGGED_REPLY_BYTES_MAX: usize = 256;
 
@@ -49,11 +51,19 @@ pub(crate) enum Role<W> {
 }
 
 /// One node's copy of one partition. `W` is whatever the node attaches to a waiting request.
+///
+/// Requests for all partitions take turns, so a copy is seldom in the nearest cache when one comes. What every request reads
+/// stands together at the beginning, and at the beginning of the role, so that it is few lines ([`Partition::prefetch`]).
+#[repr(C, align(64))]
 pub struct Partition<W> {
+    pub(crate) table: Table,
+    pub(crate) last_version: Version,
+    pub(crate) last_time_ms: u64,
+    pub(crate) durability: Durability,
+    pub(crate) uncommitted: Uncommitted,
+    pub(crate) role: Role<W>,
     pub(crate) id: PartitionId,
     pub(crate) me: NodeId,
-    pub(crate) table: Table,
-    pub(crate) uncommitted: Uncommitted,
     pub(crate) log: Log,
     pub(crate) epoch: Epoch,
     /// The epoch of the last map that it acted on.
@@ -64,11 +74,7 @@ pub struct Partition<W> {
     pub(crate) primary_since: Epoch,
     pub(crate) commit: Lsn,
     pub(crate) requests: Requests,
-    pub(crate) role: Role<W>,
-    pub(crate) last_version: Version,
-    pub(crate) last_time_ms: u64,
     expiry_cursor: u64,
-    pub(crate) durability: Durability,
     /// Ends whenever part of the log is discarded.
     pub(crate) life: u32,
     /// Where records are synced: the last that is known to be.
@@ -77,6 +83,10 @@ pub struct Partition<W> {
     pub(crate) on_disk: bool,
     /// A copy that came back from its disk shows what counts only once this is committed.
     pub(crate) unsettled: Option<Lsn>,
+    /// What it has added to [`LogTurn::uncommitted_bytes`].
+    counted_bytes: usize,
+    /// The transfer that such a copy, or one that came back half filled, is of; until the map gives it a role.
+    pub(crate) came_back_in: Option<InTransfer>,
 }
 
 impl<W> Partition<W> {
@@ -103,6 +113,8 @@ impl<W> Partition<W> {
             durable: Lsn(0),
             on_disk: false,
             unsettled: None,
+            counted_bytes: 0,
+            came_back_in: None,
         }
     }
 
@@ -141,15 +153,13 @@ impl<W> Partition<W> {
         &self.table
     }
 
-    /// Fetches what a request for a key of this hash will read of this copy into the cache, but for the entry.
+    /// Fetches what every request reads of this copy into the cache, and reads none of it itself.
     #[inline]
-    pub fn prefetch(&self, hash: u64) {
-        if let Role::Primary(primary) = &self.role {
-            fetch(&raw const primary.serving);
-        }
+    pub fn prefetch(&self) {
+        fetch_all(&self.table);
+        fetch(&raw const self.durability);
         fetch(&raw const self.uncommitted);
-        fetch(&raw const self.last_version);
-        self.table.prefetch_index(hash);
+        fetch(&raw const self.role);
     }
 
     /// Whether the disk may have anything of it.
@@ -218,7 +228,8 @@ impl<W> Partition<W> {
 
     /// Whether a snapshot is being taken in, or what it shows is not committed yet.
     pub fn is_incomplete(&self) -> bool {
-        self.unsettled.is_some() || matches!(&self.role, Role::Backup(backup) if !backup.is_complete())
+        let came_back_so = self.unsettled.is_some() || self.came_back_in.is_some();
+        came_back_so || matches!(&self.role, Role::Backup(backup) if !backup.is_complete())
     }
 
     /// What it can do with a request now.
@@ -395,8 +406,13 @@ impl<W> Partition<W> {
             log.tail(Tail { partition: self.id, life: self.life, lsn: position.lsn });
             self.on_disk = true;
         }
+        let bytes = changes.body.len();
         if primary.keeps_log {
-            let body = Bytes::copy_from_slice(&changes.body);
+            let body = if bytes >= LARGE_BODY_BYTES {
+                Bytes::from(std::mem::take(&mut changes.body))
+            } else {
+                Bytes::copy_from_slice(&changes.body)
+            };
             self.log.append(Record { position, prev_epoch: prev.epoch, time_ms, request, body });
         } else {
             self.log.pass(position);
@@ -405,9 +421,25 @@ impl<W> Partition<W> {
             self.commit = position.lsn;
             self.uncommitted.commit(position.lsn);
         } else {
-            self.uncommitted.push(position.lsn, &mut changes.undo, changes.removed_any);
+            self.uncommitted.push(position.lsn, bytes, &mut changes.undo, changes.removed_any);
+            self.count_uncommitted(log);
         }
         position
+    }
+
+    /// Tells the shard how much of this partition is not committed.
+    pub(crate) fn count_uncommitted(&mut self, log: &mut LogTurn) {
+        let bytes = self.uncommitted.bytes();
+        let counted = std::mem::replace(&mut self.counted_bytes, bytes);
+        log.uncommitted_bytes = (log.uncommitted_bytes + bytes).saturating_sub(counted);
+    }
+
+    /// Whether so much of it is ordered and not committed that further writes have to wait. All partitions of a shard
+    /// together may have about `most` bytes: one of them a quarter of that, and once all have it, each its small share, so that
+    /// those whose copies keep up are never in the way of others.
+    pub fn is_crowded(&self, log: &LogTurn, most: usize) -> bool {
+        let bytes = self.uncommitted.bytes();
+        bytes > 0 && (bytes >= most / 4 || log.uncommitted_bytes >= most && bytes >= most / 1024)
     }
 
     /// The record that opens a reign: it makes the new epoch part of every copy's log.
@@ -512,12 +544,13 @@ impl<W> Partition<W> {
         }
         let is_primary = state.primary == Some(self.me);
         let same_reign = state.primary_since == self.primary_since;
+        let has_skipped = state.epoch.0 > self.map_epoch.0 + 1;
         self.epoch = state.epoch;
         self.map_epoch = state.epoch;
         self.forced_since = self.forced_since.max(state.forced_since);
         match (&mut self.role, is_primary) {
             (Role::Primary(primary), true) if same_reign => {
-                primary.on_map(context, self.id, self.me, state);
+                primary.on_map(context, self.id, self.me, state, has_skipped);
                 out.hand_overs.begun += u64::from(primary.is_handing_over());
             }
             (_, true) => {
@@ -539,9 +572,11 @@ impl<W> Partition<W> {
     }
 
     fn become_primary(&mut self, context: &Context, state: &PartitionState, log: &mut LogTurn) {
-        if let Role::Backup(backup) = &self.role
-            && backup.is_filling()
-        {
+        let is_filling = match &self.role {
+            Role::Backup(backup) => backup.is_filling(),
+            _ => self.came_back_in.take().is_some() && self.unsettled.is_none(),
+        };
+        if is_filling {
             // Only an operator's acceptance of loss promotes a copy that is half filled: nothing whole is left.
             self.wipe(log);
         }
@@ -569,6 +604,7 @@ impl<W> Partition<W> {
         let Role::Primary(primary) = &mut self.role else { return };
         out.released.extend(primary.take_waiters().map(|waiter| (waiter, Release::Deposed)));
         self.uncommitted.roll_back(self.commit, &mut self.table);
+        self.count_uncommitted(&mut out.log);
         self.role = Role::Backup(Backup::default());
     }
 
@@ -578,6 +614,7 @@ impl<W> Partition<W> {
             log.wipe(self.id);
         }
         self.forget();
+        self.count_uncommitted(log);
     }
 
     /// The same, where the disk has nothing of it, or is told otherwise.
@@ -585,6 +622,7 @@ impl<W> Partition<W> {
         self.life += 1;
         self.durable = Lsn(0);
         self.unsettled = None;
+        self.came_back_in = None;
         let hasher = self.table.hasher();
         self.table = Table::new(hasher);
         self.uncommitted = Uncommitted::default();
@@ -604,7 +642,7 @@ impl<W> Partition<W> {
             Message::Append(append) => self.on_append(from, append, out),
             Message::Chunk(chunk) => self.on_chunk(from, chunk, out),
             Message::Appended(appended) => self.on_appended(context, from, appended),
-            Message::ChunkStored(stored) => self.on_chunk_stored(context, from, stored),
+            Message::ChunkStored(stored) => self.on_chunk_stored(context, from, stored, out),
             // Requests are the node's.
             Message::Forward(_) | Message::Forwarded(_) => {}
         }

@@ -1,15 +1,16 @@
 //! Another copy, as its primary sees it: first it is asked where its log ends, then records stream to it, or a
 //! snapshot where the log no longer reaches back (rule 9).
 //!
-//! What it says it holds is the only thing believed; everything that was sent and not confirmed is sent again.
+//! What it says it holds is the only thing believed; everything that was sent and not confirmed is sent again. A snapshot that broke
+//! off goes on where the copy stands ([`crate::transfer`]).
 
 use crate::Outbox;
-use crate::message::{Append, AppendOutcome, Appended, Chunk, ChunkStored, Message, SnapshotEnd};
+use crate::message::{Append, AppendOutcome, Appended, Chunk, ChunkStored, Message};
 use crate::requests::Requests;
-use bytes::Bytes;
-use std::collections::VecDeque;
+use crate::transfer::{Broken, Stored, Transfer};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
-use storage::{Log, Record, Table, snapshot};
+use storage::{Log, Record, Table};
 use types::{Epoch, Incarnation, Instant, Lsn, NodeId, PartitionId, Position, ShardId, Version};
 
 /// After this long without an answer, what was sent is sent again.
@@ -20,10 +21,11 @@ const RESEND_AT_FIRST: Duration = Duration::from_millis(20);
 const APPEND_BYTES_MAX: usize = 1024 * 1024;
 /// The most records that a copy may have been sent beyond what it said it holds.
 const AHEAD_MAX: u64 = 16 * 1024;
-/// The size of a snapshot's piece, in bytes.
-const CHUNK_BYTES: usize = 128 * 1024;
-/// Pieces under way at once.
-const CHUNKS_AHEAD: usize = 4;
+/// What a partition may be ahead by where its shard as a whole is too far ahead of a node, in bytes: others' large values are not
+/// in the way of small ones.
+const AHEAD_BYTES_LITTLE: usize = 64 * 1024;
+/// What a slow line, and the disk behind it, take of records in a millisecond, in bytes: 32 MiB a second.
+const SLOW_BYTES_A_MS: usize = 32 * 1024;
 /// Log bytes kept for a copy that is not in sync; beyond that it gets a snapshot instead.
 const LAG_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A transfer, or a lagging copy, that has not got any further for this long is given up for a while.
@@ -45,9 +47,16 @@ pub(crate) struct Peer {
     /// Whether the map shows it in sync.
     pub in_sync: bool,
     state: State,
+    /// A snapshot that broke off on its way to it, in this reign.
+    broken: Option<Broken>,
     /// A snapshot was sent to it that counts only once this is committed.
     counts_from: Lsn,
     told_commit: Lsn,
+    /// Records that were sent to it and not confirmed: the last of each message, and bytes.
+    ahead: VecDeque<(Lsn, usize)>,
+    ahead_bytes: usize,
+    /// What of that counts in [`Outbox::ahead`].
+    counted_bytes: usize,
     /// When it last got further, or had nothing to get.
     progress_at: Instant,
     sent_at: Instant,
@@ -71,18 +80,6 @@ enum State {
     Snapshot(Transfer),
 }
 
-struct Transfer {
-    session: u64,
-    base: Position,
-    base_time_ms: u64,
-    /// Where the next piece begins; none when all are cut.
-    cursor: Option<u64>,
-    next_index: u32,
-    complete_at: Lsn,
-    /// Pieces sent and not confirmed, oldest first.
-    under_way: VecDeque<Chunk>,
-}
-
 /// What a primary sends from.
 pub(crate) struct Sending<'a> {
     pub now: Instant,
@@ -97,6 +94,9 @@ pub(crate) struct Sending<'a> {
     pub last_time_ms: u64,
     pub serving: bool,
     pub snapshot_allowed: bool,
+    pub ahead_bytes_max: usize,
+    /// The size of a snapshot's chunk, in bytes.
+    pub chunk_bytes: usize,
     /// Whether the peer at hand counts for commits: such a one never gets a snapshot.
     pub required: bool,
     pub last_session: &'a mut u64,
@@ -129,8 +129,12 @@ impl Peer {
             believed_from: epoch,
             in_sync: false,
             state: State::Probing,
+            broken: None,
             counts_from: Lsn(0),
             told_commit: Lsn(0),
+            ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            counted_bytes: 0,
             progress_at: now,
             sent_at: Instant(0),
             rewound_at: Instant(0),
@@ -140,12 +144,27 @@ impl Peer {
         }
     }
 
-    pub fn on_map(&mut self, epoch: Epoch, shard: ShardId, in_sync: bool, active: bool) {
+    /// Another start of the node: nothing that the earlier one said holds. But what it was sent may be on its disk.
+    pub fn restarted(self, now: Instant, incarnation: Incarnation, epoch: Epoch) -> Peer {
+        let counts_from = self.counts_from;
+        let mut broken = match self.state {
+            State::Snapshot(transfer) => Some(transfer.break_off(now)),
+            _ => self.broken,
+        };
+        broken.iter_mut().for_each(Broken::on_restart);
+        Peer { broken, counts_from, ..Peer::new(now, incarnation, epoch) }
+    }
+
+    pub fn on_map(&mut self, now: Instant, epoch: Epoch, shard: ShardId, in_sync: bool, was_there: bool) {
         self.shard = shard;
         self.in_sync = in_sync;
         self.lost &= in_sync;
-        if !active {
-            self.state = State::Probing;
+        if in_sync {
+            self.broken = None;
+        }
+        if !was_there {
+            self.break_off(now);
+            self.confirmed(Lsn(u64::MAX));
             self.believed_from = epoch;
             (self.held, self.aligned) = (Lsn(0), Lsn(0));
         }
@@ -162,9 +181,50 @@ impl Peer {
             && self.held.min(commit) >= self.counts_from
     }
 
-    /// Whether it has stood still for too long with records to take.
+    /// Whether it has stood still for too long with records to take. It confirms records whole, so large ones take their time.
     pub fn holds_up(&self, now: Instant, last: Lsn, evict: Duration) -> bool {
-        self.held < last && now.since(self.progress_at) > evict
+        self.held < last && now.since(self.progress_at) > evict + self.takes()
+    }
+
+    /// How long what it was sent and has not confirmed may take on a slow line.
+    fn takes(&self) -> Duration {
+        let pieces = match &self.state {
+            State::Snapshot(transfer) => transfer.under_way_bytes(),
+            _ => 0,
+        };
+        Duration::from_millis(((self.ahead_bytes + pieces) / SLOW_BYTES_A_MS) as u64)
+    }
+
+    /// Adds what it was sent and has not confirmed to the shard's sum for its node.
+    pub fn count_ahead(&mut self, ahead: &mut BTreeMap<NodeId, usize>) {
+        let counted = std::mem::replace(&mut self.counted_bytes, self.ahead_bytes);
+        if counted != self.ahead_bytes {
+            let sum = ahead.entry(self.node).or_default();
+            *sum = (*sum + self.ahead_bytes).saturating_sub(counted);
+        }
+    }
+
+    /// The same, to a sum that is made anew.
+    pub fn count_ahead_anew(&mut self, ahead: &mut BTreeMap<NodeId, usize>) {
+        self.counted_bytes = 0;
+        self.count_ahead(ahead);
+    }
+
+    /// It has confirmed this, or what it was sent counts for nothing any more.
+    fn confirmed(&mut self, upto: Lsn) {
+        while let Some((_, bytes)) = self.ahead.pop_front_if(|(last, _)| *last <= upto) {
+            self.ahead_bytes -= bytes;
+        }
+    }
+
+    /// How many bytes of records it may be sent now; 0: none before it confirms some.
+    fn room(&self, most: usize, ahead: &BTreeMap<NodeId, usize>) -> usize {
+        let all = ahead.get(&self.node).copied().unwrap_or(0);
+        match self.ahead_bytes {
+            own if own < most / 4 && all < most => APPEND_BYTES_MAX,
+            0 => AHEAD_BYTES_LITTLE,
+            _ => 0,
+        }
     }
 
     /// Whether it has answered what was sent under this epoch, and streams.
@@ -189,13 +249,28 @@ impl Peer {
     pub fn needs_log_from(&self) -> Option<Lsn> {
         match &self.state {
             State::Streaming { .. } => Some(self.held.next()),
-            State::Snapshot(transfer) => Some(transfer.base.lsn.next()),
-            State::Probing | State::Wanting => None,
+            State::Snapshot(transfer) => Some(transfer.base().lsn.next()),
+            State::Probing | State::Wanting => self.broken.as_ref().map(|broken| broken.base().lsn.next()),
         }
+    }
+
+    /// It is asked again where it stands. A snapshot under way is kept as far as it has come.
+    fn break_off(&mut self, now: Instant) {
+        if let State::Snapshot(transfer) = std::mem::replace(&mut self.state, State::Probing) {
+            self.broken = Some(transfer.break_off(now));
+        }
+        self.sent_at = Instant(0);
+    }
+
+    /// A snapshot that broke off is kept for a while, also while the node is away: the log with it.
+    pub fn let_go_of_broken(&mut self, now: Instant, log: &Log, table: &Table) {
+        let bytes_max = LAG_BYTES_MAX.max(table.bytes());
+        self.broken.take_if(|broken| broken.is_over(now, log, bytes_max));
     }
 
     /// What may have been lost is sent again, from what it is known to hold.
     fn send_again(&mut self) {
+        self.confirmed(Lsn(u64::MAX));
         match &mut self.state {
             State::Streaming { next } if self.held > Lsn(0) => *next = self.held.next(),
             State::Streaming { .. } => self.state = State::Probing,
@@ -224,15 +299,19 @@ impl Peer {
                     return;
                 };
                 let upto = Lsn(last.0.min(self.held.max(self.aligned).0 + AHEAD_MAX));
+                // Backpressure: what is not sent stands in the log, and goes once some of what was sent is confirmed.
+                let room = self.room(sending.ahead_bytes_max, &out.ahead);
                 let mut bytes = 0;
                 let fits = |record: &&Record| {
-                    let before = bytes;
-                    bytes += record.bytes();
-                    before < APPEND_BYTES_MAX
+                    let fits = bytes < room;
+                    bytes += if fits { record.bytes() } else { 0 };
+                    fits
                 };
                 let records: Vec<Record> = sending.log.range(next, upto).take_while(fits).cloned().collect();
                 let Some(end) = records.last().map(|record| record.position.lsn) else { return };
                 sending.more |= end < upto;
+                self.ahead.push_back((end, bytes));
+                self.ahead_bytes += bytes;
                 self.state = State::Streaming { next: end.next() };
                 self.told_commit = sending.commit;
                 let message = sending.append(prev, records);
@@ -257,7 +336,8 @@ impl Peer {
         }
         // While a reign begins, everything waits for the copies, which may just not have the map yet.
         let resend = if sending.serving { RESEND } else { RESEND_AT_FIRST };
-        let overdue = sending.now.since(self.sent_at) >= resend;
+        let takes = self.takes();
+        let overdue = sending.now.since(self.sent_at) >= resend + takes;
         match &mut self.state {
             State::Probing if overdue => self.probe(sending, out),
             State::Streaming { next } => {
@@ -284,70 +364,51 @@ impl Peer {
             {
                 sending.snapshot_allowed = false;
                 self.progress_at = sending.now;
-                *sending.last_session += 1;
-                self.state = State::Snapshot(Transfer {
-                    session: *sending.last_session,
-                    base: sending.log.last(),
-                    base_time_ms: sending.last_time_ms,
-                    cursor: Some(0),
-                    next_index: 0,
-                    complete_at: Lsn(0),
-                    under_way: VecDeque::new(),
-                });
+                let transfer = match self.broken.take().and_then(|broken| broken.go_on(sending)) {
+                    Some(transfer) => {
+                        out.transfers.gone_on += 1;
+                        transfer
+                    }
+                    None => {
+                        out.transfers.begun += 1;
+                        Transfer::begin(sending)
+                    }
+                };
+                let joint = transfer.unconfirmed();
+                self.state = State::Snapshot(transfer);
+                self.post_chunks(sending, joint, out);
                 self.send_chunks(sending, out);
             }
-            State::Snapshot(_) if sending.now.since(self.progress_at) > GIVE_UP => {
-                // It pins the log and a place among the transfers: let others go first.
+            // Meanwhile it is asked where it stands. What it may say of a log is late: the transfer has emptied it.
+            State::Wanting if overdue && self.broken.as_ref().is_some_and(Broken::is_in_doubt) => {
+                self.probe(sending, out);
+            }
+            State::Snapshot(_) if sending.now.since(self.progress_at) > GIVE_UP + takes => {
+                // It holds a place among the transfers: let others go first.
                 self.retry_at = sending.now + GIVE_UP;
+                self.break_off(sending.now);
                 self.want_snapshot();
             }
             State::Snapshot(transfer) if overdue => {
-                let again: Vec<Chunk> = transfer.under_way.iter().cloned().collect();
-                for chunk in again {
-                    self.post(sending.now, Message::Chunk(Chunk { epoch: sending.epoch, ..chunk }), out);
-                }
+                let again = transfer.unconfirmed();
+                self.post_chunks(sending, again, out);
             }
             _ => {}
         }
     }
 
-    /// Cuts and sends pieces of the snapshot, a few at a time. The table goes on changing meanwhile: whatever a piece
-    /// shows of that is in the log after `base` too, and putting it twice is the same as once.
+    /// Cuts and sends chunks of the snapshot, a few at a time.
     fn send_chunks<W>(&mut self, sending: &mut Sending<'_>, out: &mut Outbox<W>) {
         let State::Snapshot(transfer) = &mut self.state else { return };
-        let mut cut = Vec::new();
-        while let Some(cursor) = transfer.cursor
-            && transfer.under_way.len() < CHUNKS_AHEAD
-        {
-            let mut payload = Vec::new();
-            transfer.cursor = snapshot::write_chunk(sending.table, cursor, CHUNK_BYTES, &mut payload);
-            let end = transfer.cursor.is_none().then(|| {
-                transfer.complete_at = sending.log.last().lsn;
-                let (requests, forgotten) = sending.requests.export(transfer.base.lsn);
-                SnapshotEnd {
-                    base: transfer.base,
-                    complete_at: transfer.complete_at,
-                    time_ms: transfer.base_time_ms,
-                    version: sending.last_version,
-                    requests,
-                    forgotten,
-                }
-            });
-            let chunk = Chunk {
-                partition: sending.partition,
-                epoch: sending.epoch,
-                primary_since: sending.primary_since,
-                session: transfer.session,
-                index: transfer.next_index,
-                payload: Bytes::from(payload),
-                end,
-            };
-            transfer.next_index += 1;
-            transfer.under_way.push_back(chunk.clone());
-            cut.push(chunk);
-        }
-        for chunk in cut {
-            self.post(sending.now, Message::Chunk(chunk), out);
+        let (cut, complete_at) = transfer.cut(sending);
+        // From when it is sent: word that it has come may be lost.
+        self.counts_from = self.counts_from.max(complete_at.unwrap_or(Lsn(0)));
+        self.post_chunks(sending, cut, out);
+    }
+
+    fn post_chunks<W>(&mut self, sending: &Sending<'_>, chunks: Vec<Chunk>, out: &mut Outbox<W>) {
+        for chunk in chunks {
+            self.post(sending.now, Message::Chunk(Chunk { epoch: sending.epoch, ..chunk }), out);
         }
     }
 
@@ -359,6 +420,11 @@ impl Peer {
                 if lsn > self.held && lsn <= log.last().lsn {
                     self.held = lsn;
                     self.progress_at = now;
+                    self.confirmed(lsn);
+                }
+                if matches!(self.state, State::Probing | State::Streaming { .. }) {
+                    // It is whole.
+                    self.broken = None;
                 }
                 match &mut self.state {
                     State::Streaming { next } => *next = (*next).max(self.held.next()),
@@ -378,6 +444,7 @@ impl Peer {
                 }
                 State::Streaming { .. } | State::Probing => {
                     self.rewound_at = now;
+                    self.confirmed(Lsn(u64::MAX));
                     match log.common_with(theirs) {
                         Some(shared) => {
                             self.aligned = shared.lsn;
@@ -412,6 +479,7 @@ impl Peer {
 
     fn want_snapshot(&mut self) {
         self.state = State::Wanting;
+        self.confirmed(Lsn(u64::MAX));
         if !self.in_sync {
             (self.held, self.aligned) = (Lsn(0), Lsn(0));
         }
@@ -425,22 +493,34 @@ impl Peer {
         bytes > 4 * most || bytes > most && sending.now.since(self.progress_at) > GIVE_UP
     }
 
-    pub fn on_chunk_stored(&mut self, now: Instant, stored: ChunkStored) {
-        let State::Snapshot(transfer) = &mut self.state else { return };
-        if transfer.session != stored.session {
-            return;
+    /// It says which chunk it wants next. True where all are in.
+    pub fn on_chunk_stored(&mut self, now: Instant, stored: ChunkStored) -> bool {
+        let State::Snapshot(transfer) = &mut self.state else {
+            if let Some(broken) = &mut self.broken {
+                broken.on_stored(&stored);
+            }
+            return false;
+        };
+        match transfer.on_stored(&stored) {
+            Stored::Nothing => {}
+            Stored::Further => self.progress_at = now,
+            Stored::Elsewhere(place) => {
+                self.break_off(now);
+                self.state = State::Wanting;
+                self.broken.iter_mut().for_each(|broken| broken.stands_at(place));
+            }
+            Stored::Lost => self.want_snapshot(),
+            Stored::Done => {
+                let base = transfer.base().lsn;
+                self.progress_at = now;
+                (self.held, self.aligned) = (base, base);
+                self.lost = false;
+                // The copy is whole once it is told that what it was shown is committed.
+                self.told_commit = Lsn(0);
+                self.state = State::Streaming { next: base.next() };
+                return true;
+            }
         }
-        while transfer.under_way.pop_front_if(|chunk| chunk.index < stored.next).is_some() {
-            self.progress_at = now;
-        }
-        if transfer.cursor.is_none() && transfer.under_way.is_empty() {
-            self.held = transfer.base.lsn;
-            self.aligned = transfer.base.lsn;
-            self.counts_from = transfer.complete_at;
-            self.lost = false;
-            // The copy is whole once it is told that what it was shown is committed.
-            self.told_commit = Lsn(0);
-            self.state = State::Streaming { next: transfer.base.lsn.next() };
-        }
+        false
     }
 }

@@ -21,28 +21,30 @@ use types::{Incarnation, Instant, Lsn, NodeId, NodeSet, PartitionId};
 /// Between two proposals of the same change.
 const PROPOSE: Duration = Duration::from_millis(200);
 
+/// What every request asks stands at the beginning: see [`Partition`].
+#[repr(C)]
 pub(crate) struct Primary<W> {
     /// Whether the reign's tail is committed, so that requests may run.
     pub serving: bool,
     /// Whether it is to be handed over, so that none may run any more (rule 10).
     pub retiring: bool,
+    /// Whether records are kept at all: not where there is no other copy.
+    pub keeps_log: bool,
+    /// Whose acknowledgement a commit needs: the in-sync set, and a joiner that is being proposed.
+    pub required: NodeSet,
+    /// Under this epoch.
+    pub hand_over: Option<HandOver>,
+    /// Whether something happened that the copies have not been sent.
+    pub has_news: bool,
+    /// The in-sync set that the map shows.
+    pub in_sync: NodeSet,
+    min_in_sync: usize,
     /// No copy joins any more.
     takes_in_none: bool,
     /// The record that opened the reign: once it is committed, the tail is.
     pub align_to: Lsn,
-    /// Whose acknowledgement a commit needs: the in-sync set, and a joiner that is being proposed.
-    pub required: NodeSet,
-    /// The in-sync set that the map shows.
-    pub in_sync: NodeSet,
-    /// Whether records are kept at all: not where there is no other copy.
-    pub keeps_log: bool,
-    /// Whether something happened that the copies have not been sent.
-    pub has_news: bool,
     pub peers: BTreeMap<NodeId, Peer>,
-    min_in_sync: usize,
     pub proposal: Option<Proposal>,
-    /// Under this epoch.
-    pub hand_over: Option<HandOver>,
     last_session: u64,
     /// By lsn.
     waiting: VecDeque<(Lsn, W)>,
@@ -79,12 +81,20 @@ impl<W> Primary<W> {
             waiting_quorum: VecDeque::new(),
             waiting_own: VecDeque::new(),
         };
-        primary.on_map(context, id, me, state);
+        primary.on_map(context, id, me, state, false);
         primary
     }
 
-    /// A map under which the reign goes on. A newer epoch settles what was proposed under the older one (rule 2).
-    pub fn on_map(&mut self, context: &Context, id: PartitionId, me: NodeId, state: &PartitionState) {
+    /// A map under which the reign goes on. A newer epoch settles what was proposed under the older one (rule 2). `has_skipped`:
+    /// others came between, so that a copy that is not in sync may have been dropped and taken back, empty.
+    pub fn on_map(
+        &mut self,
+        context: &Context,
+        id: PartitionId,
+        me: NodeId,
+        state: &PartitionState,
+        has_skipped: bool,
+    ) {
         assert!(state.in_sync.contains(me), "only an in-sync copy is ever made primary");
         self.in_sync = state.in_sync;
         self.required = state.in_sync;
@@ -102,12 +112,17 @@ impl<W> Primary<W> {
                 .peers
                 .entry(node)
                 .or_insert_with(|| Peer::new(context.now, member.incarnation, state.epoch));
-            if peer.incarnation != member.incarnation {
-                // Another start of the node: nothing that the earlier one said holds.
-                *peer = Peer::new(context.now, member.incarnation, state.epoch);
+            if planted::is(Bug::BelievesOldIncarnation) {
+                peer.incarnation = member.incarnation;
             }
-            let active = context.map.is_active(node);
-            peer.on_map(state.epoch, member.shard_of(id), state.in_sync.contains(node), active);
+            if peer.incarnation != member.incarnation {
+                let new = Peer::new(context.now, member.incarnation, state.epoch);
+                let earlier = std::mem::replace(peer, new);
+                *peer = earlier.restarted(context.now, member.incarnation, state.epoch);
+            }
+            let in_sync = state.in_sync.contains(node);
+            let was_there = context.map.is_active(node) && (in_sync || !has_skipped);
+            peer.on_map(context.now, state.epoch, member.shard_of(id), in_sync, was_there);
         }
     }
 
@@ -252,6 +267,7 @@ impl<W> Partition<W> {
     /// The end of a turn: commits, answers, and sends what is new.
     pub fn flush(&mut self, context: &Context, out: &mut Outbox<W>) {
         self.commit_what_is_held();
+        self.count_uncommitted(&mut out.log);
         let (commit, own) = (self.commit, self.own_held());
         let Role::Primary(primary) = &mut self.role else { return };
         if context.leased() && primary.enough_in_sync() {
@@ -275,6 +291,9 @@ impl<W> Partition<W> {
         self.propose(context, out);
         self.send_to_peers(context, out, |peer, sending, out| peer.tick(sending, out));
         let Role::Primary(primary) = &mut self.role else { return };
+        for peer in primary.peers.values_mut() {
+            peer.let_go_of_broken(context.now, &self.log, &self.table);
+        }
         let free = primary.peers.values().filter_map(Peer::needs_log_from).min();
         let upto = free.map_or(Lsn(u64::MAX), |from| Lsn(from.0.saturating_sub(1)));
         self.trim_log(upto);
@@ -320,6 +339,14 @@ impl<W> Partition<W> {
         }
     }
 
+    /// Counts anew what was sent to other copies and not confirmed: peers go with the maps that no longer name them.
+    pub fn count_ahead_anew(&mut self, ahead: &mut BTreeMap<NodeId, usize>) {
+        let Role::Primary(primary) = &mut self.role else { return };
+        for peer in primary.peers.values_mut() {
+            peer.count_ahead_anew(ahead);
+        }
+    }
+
     /// How many snapshots this copy is sending.
     pub fn snapshots_under_way(&self) -> usize {
         match &self.role {
@@ -348,6 +375,8 @@ impl<W> Partition<W> {
             last_time_ms: self.last_time_ms,
             serving: primary.serving,
             snapshot_allowed: context.snapshots_free > 0,
+            ahead_bytes_max: context.ahead_bytes_max,
+            chunk_bytes: context.chunk_bytes,
             required: false,
             last_session: &mut primary.last_session,
             more: false,
@@ -358,7 +387,9 @@ impl<W> Partition<W> {
             }
             sending.required = primary.required.contains(node) || primary.in_sync.contains(node);
             peer.node = node;
+            peer.count_ahead(&mut out.ahead);
             send(peer, &mut sending, out);
+            peer.count_ahead(&mut out.ahead);
         }
         primary.has_news |= sending.more;
     }
@@ -377,12 +408,18 @@ impl<W> Partition<W> {
         }
     }
 
-    pub(crate) fn on_chunk_stored(&mut self, context: &Context, from: Sender, stored: ChunkStored) {
+    pub(crate) fn on_chunk_stored(
+        &mut self,
+        context: &Context,
+        from: Sender,
+        stored: ChunkStored,
+        out: &mut Outbox<W>,
+    ) {
         let since = self.primary_since;
         let Role::Primary(primary) = &mut self.role else { return };
         let Some(peer) = primary.peers.get_mut(&from.node) else { return };
         if peer.incarnation == from.incarnation && stored.epoch >= since {
-            peer.on_chunk_stored(context.now, stored);
+            out.transfers.done += u64::from(peer.on_chunk_stored(context.now, stored));
             primary.has_news = true;
         }
     }

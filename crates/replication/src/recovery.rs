@@ -4,6 +4,7 @@
 //! on, in their order, and then says that this was all. What comes out is a copy without a role: the map gives it one. All of it
 //! is durable. Records that are not known to be committed stay in the log alone, as on a backup.
 
+use crate::backup::InTransfer;
 use crate::log_turn::LogTurn;
 use crate::partition::Partition;
 use bytes::Bytes;
@@ -17,6 +18,8 @@ use types::{Epoch, Lsn, Position};
 pub struct Recovery {
     /// A snapshot sent by another node is being read back, and has not ended yet.
     filling: bool,
+    /// Of which reign and transfer that is, and where the copy stands in it. None: an earlier version's log does not say.
+    transfer: Option<(Epoch, InTransfer)>,
     /// What another node's snapshot shows counts only once this is committed.
     complete_at: Lsn,
     /// What its primary has told since to be committed: the copy's own commit begins at the snapshot's base, which may not be.
@@ -148,10 +151,15 @@ impl<W> Partition<W> {
             LogEntry::Chunk { payload, .. } => {
                 recovery.filling = true;
                 self.recover_chunk(&payload)?;
+                recovery.transfer.iter_mut().for_each(|(_, at)| at.next += 1);
+            }
+            LogEntry::Session { reign, session, next, .. } => {
+                recovery.filling = true;
+                recovery.transfer = Some((reign, InTransfer { session, next }));
             }
             LogEntry::Filled { end, .. } => {
-                let (complete_at, start) = (end.complete_at, end.base.lsn);
-                *recovery = Recovery { complete_at, start, ..Recovery::default() };
+                let (complete_at, start, transfer) = (end.complete_at, end.base.lsn, recovery.transfer);
+                *recovery = Recovery { complete_at, start, transfer, ..Recovery::default() };
                 self.take_end(end);
             }
         }
@@ -164,17 +172,23 @@ impl<W> Partition<W> {
         self.wipe(log);
     }
 
-    /// That was all. What another node's snapshot left unfinished is given up: such a copy counted for nothing. Where only word
-    /// of the commit is missing, it may count by now, and the map says whether it does.
+    /// That was all. What another node's snapshot left unfinished is kept for as long as the reign lasts in which it was sent: the
+    /// map tells. Where only word of the commit is missing, such a copy may count by now, and the map says whether it does.
     pub fn recovered(&mut self, recovery: &Recovery, log: &mut LogTurn) -> Result<(), Corrupt> {
         let last = self.log.last().lsn;
         if last < recovery.shown {
             return Err(Corrupt { what: "a snapshot that shows more than the log holds" });
         }
-        if recovery.filling || last < recovery.complete_at {
+        let misses_records = !recovery.filling && last < recovery.complete_at;
+        let is_unsettled = !recovery.filling && recovery.told < recovery.complete_at;
+        if misses_records || recovery.filling && recovery.transfer.is_none() {
             self.wipe(log);
-        } else if recovery.told < recovery.complete_at {
-            self.unsettled = Some(recovery.complete_at);
+        } else if recovery.filling || is_unsettled {
+            self.unsettled = is_unsettled.then_some(recovery.complete_at);
+            if let Some((reign, at)) = recovery.transfer {
+                self.primary_since = reign;
+                self.came_back_in = Some(at);
+            }
         }
         self.durable = self.log.last().lsn;
         self.table.end_filling();

@@ -12,17 +12,23 @@
 //! | `read NODE KEY` | what a linearizable read would say, and what it waits for |
 //! | `deliver [from-to ...]` | messages on the way arrive, and those that they lead to; only on these links |
 //! | `drop from-to` | messages on the way there are lost |
+//! | `fill NODE FROM..END BYTES` | so many keys get values of so many bytes, all acknowledged at once |
+//! | `away NODE`, `back NODE` | the map shows the node dead, or alive, under a new epoch |
 //! | `tick MS` | time passes at every node |
-//! | `restart NODE` | a new start: empty, another incarnation |
+//! | `restart NODE` | a new start, another incarnation: empty, or with what its log has kept |
+//! | `logs NODE` | it begins anew, with a log on disk |
 //! | `down NODE`, `up NODE` | frozen: takes no maps, messages or ticks |
 //! | `blind NODE`, `sees NODE` | takes no maps, until it takes the newest |
 
+use bytes::Bytes;
 use placement::{ChangeKind, ClusterMap, Member, MemberState, PartitionState};
+use replication::recovery::Recovery;
 use replication::{Context, Durability, LogTurn, Message, Outbox, Partition, Release, Sender, Standing};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
+use storage::log_entry::entries;
 use storage::{Changes, Footprint, Hasher, Value};
 use types::settings::WriteLevel;
 use types::{Incarnation, Instant, NodeId, NodeSet, PartitionId, ShardId};
@@ -32,6 +38,8 @@ struct Node {
     incarnation: Incarnation,
     frozen: bool,
     blind: bool,
+    /// Its log on disk, where it has one: all of it is synced at once.
+    disk: Option<Vec<u8>>,
 }
 
 struct World {
@@ -48,6 +56,19 @@ fn set(text: &str) -> NodeSet {
 
 fn partition(id: u16) -> Partition<String> {
     Partition::new(PartitionId(0), NodeId(id), Hasher::new(7), Durability::Memory)
+}
+
+/// What a node's disk has kept.
+fn recovered(id: u16, disk: &mut Vec<u8>) -> Partition<String> {
+    let mut partition = Partition::new(PartitionId(0), NodeId(id), Hasher::new(7), Durability::Disk);
+    let mut recovery = Recovery::default();
+    for entry in entries(Bytes::copy_from_slice(disk)) {
+        partition.recover_entry(&mut recovery, entry.expect("an entry"), true).expect("it fits");
+    }
+    let mut first = LogTurn::default();
+    partition.recovered(&recovery, &mut first).expect("it is whole");
+    disk.extend_from_slice(&first.bytes);
+    partition
 }
 
 impl World {
@@ -76,7 +97,16 @@ impl World {
             ..ClusterMap::default()
         };
         let node = |id| {
-            (id, Node { partition: partition(id), incarnation: Incarnation(1), frozen: false, blind: false })
+            (
+                id,
+                Node {
+                    partition: partition(id),
+                    incarnation: Incarnation(1),
+                    frozen: false,
+                    blind: false,
+                    disk: None,
+                },
+            )
         };
         World {
             now: Instant(1_000_000_000),
@@ -94,7 +124,10 @@ impl World {
             clock_ms: Some(self.now.as_millis()),
             map: self.map.clone(),
             snapshots_free: 8,
+            // A chunk an entry.
+            chunk_bytes: 1,
             evict: Duration::from_secs(2),
+            ahead_bytes_max: 16 << 20,
         }
     }
 
@@ -103,6 +136,17 @@ impl World {
         for (to, _, message) in outbox.messages.drain(..) {
             let _ = writeln!(self.out, "    {id}-{to} {}", describe(&message));
             self.links.entry((id, to.0)).or_default().push_back((incarnation, message));
+        }
+        let node = self.nodes.get_mut(&id).expect("a node");
+        if let Some(disk) = &mut node.disk {
+            disk.extend_from_slice(&outbox.log.bytes);
+            let mut synced = Outbox::default();
+            for tail in outbox.log.tails.drain(..) {
+                node.partition.on_durable(tail.life, tail.lsn, &mut synced);
+            }
+            if !synced.messages.is_empty() {
+                self.collect(id, synced);
+            }
         }
         for change in outbox.changes.drain(..) {
             let what = match change.kind {
@@ -143,6 +187,14 @@ impl World {
         match words[0] {
             "map" => self.change_map(&words[1..]),
             "put" => self.put(id(), words[2], words[3], words.get(4).copied().unwrap_or("all")),
+            "fill" => self.fill(id(), words[2], words[3]),
+            "away" | "back" => {
+                let mut map = ClusterMap::clone(&self.map);
+                let member = map.member_mut(NodeId(id())).expect("a member");
+                member.state = if words[0] == "away" { MemberState::Failed } else { MemberState::Active };
+                self.map = Arc::new(map);
+                self.change_map(&[]);
+            }
             "read" => self.read(id(), words[2]),
             "deliver" => self.deliver(&words[1..]),
             "drop" => {
@@ -157,12 +209,19 @@ impl World {
             "restart" => {
                 let node = self.nodes.get_mut(&id()).expect("a node");
                 node.incarnation.0 += 1;
-                node.partition = partition(id());
+                node.partition = match &mut node.disk {
+                    Some(disk) => recovered(id(), disk),
+                    None => partition(id()),
+                };
                 let incarnation = node.incarnation;
                 let mut map = ClusterMap::clone(&self.map);
                 map.member_mut(NodeId(id())).expect("a member").incarnation = incarnation;
                 self.map = Arc::new(map);
                 self.links.retain(|link, _| link.0 != id() && link.1 != id());
+            }
+            "logs" => {
+                let node = self.nodes.get_mut(&id()).expect("a node");
+                node.partition = recovered(id(), node.disk.insert(Vec::new()));
             }
             "blind" => self.nodes.get_mut(&id()).expect("a node").blind = true,
             "sees" => {
@@ -230,6 +289,23 @@ impl World {
             let _ = writeln!(self.out, "    {name} acknowledged");
         } else {
             node.partition.wait(ran.wait, level, name);
+        }
+        let mut outbox = Outbox::default();
+        node.partition.flush(&context, &mut outbox);
+        self.collect(id, outbox);
+    }
+
+    fn fill(&mut self, id: u16, keys: &str, bytes: &str) {
+        let (from, end) = keys.split_once("..").expect("from..end");
+        let numbers = from.parse::<u32>().expect("a number")..end.parse().expect("a number");
+        let value = vec![b'x'; bytes.parse().expect("bytes")];
+        let context = self.context();
+        let node = self.nodes.get_mut(&id).expect("a node");
+        for number in numbers {
+            let (footprint, mut changes) = (Footprint::default(), Changes::default());
+            let mut keyspace = node.partition.begin(&context, &mut changes, &footprint);
+            keyspace.put(format!("key:{number}").as_bytes(), Value::String(&value), None);
+            node.partition.finish(&context, &mut changes, &footprint, None, &mut LogTurn::default());
         }
         let mut outbox = Outbox::default();
         node.partition.flush(&context, &mut outbox);
@@ -322,10 +398,11 @@ fn describe(message: &Message) -> String {
         }
         Message::Appended(a) => format!("appended epoch {} {:?}", a.epoch, a.outcome),
         Message::Chunk(c) => format!(
-            "chunk epoch {} session {} number {}{}",
+            "chunk epoch {} session {} number {}{}{}",
             c.epoch,
             c.session,
             c.index,
+            c.joint_after().map_or(String::new(), |after| format!(" goes on after session {after}")),
             c.end.as_ref().map_or(String::new(), |end| format!(
                 " end: base {}/{} complete at {}",
                 end.base.epoch, end.base.lsn, end.complete_at
@@ -381,6 +458,7 @@ scripts!(
     a_failover_keeps_the_tail,
     a_deposed_primary_returns,
     a_copy_is_filled,
+    a_transfer_goes_on,
     three_copies_align,
     a_loss_is_accepted,
     lost_messages,

@@ -7,7 +7,7 @@
 //! The control thread tells the book of every map; the handshakes look things up in it.
 
 use crate::membership::{Answer, MembershipFile};
-use placement::{ClusterMap, MemberState};
+use placement::ClusterMap;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -104,8 +104,7 @@ impl AddressBook {
             };
             settings.push((setting.name.to_owned(), value));
         }
-        let alive = |member: &&placement::Member| member.state == MemberState::Active;
-        let alive = map.members.iter().filter(alive).map(|member| member.id).collect();
+        let alive = map.members.iter().filter(|member| member.is_alive()).map(|member| member.id).collect();
         let known_before = map.member(node).is_some_and(|member| member.incarnation > Incarnation(0))
             || self.seeds.contains_key(&node);
         Answer { node, settings, alive, known_before }.encode()
@@ -134,7 +133,7 @@ fn listed<'a>(nodes: impl Iterator<Item = (NodeId, &'a str, u16)>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use placement::Member;
+    use placement::{Member, MemberState};
 
     fn member(id: u16, port: u16, state: MemberState) -> Member {
         Member {

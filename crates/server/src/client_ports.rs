@@ -139,6 +139,10 @@ impl ClientPorts {
                 out_of_files |= self.ports[at].ready && !self.accept(at);
             }
         }
+        // Who has connected before the ports close may have sent something already.
+        for at in 0..self.ports.len() {
+            self.accept(at);
+        }
     }
 
     /// Accepts all that wait at one port. False where the process cannot open more files now.

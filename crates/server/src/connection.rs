@@ -10,10 +10,11 @@
 //! An idle connection holds no buffer to speak of: bytes are read into a scratch buffer that all connections of a
 //! thread share, and only the rest of an unfinished request is kept. A client is not read from while it does not
 //! read: beyond 1 MiB of replies, as many waiting requests as [`window`] allows (10,000 with small replies), or 64 MiB of waiting requests. What else it may cost is in
-//! [`limits`]; `CLIENT PAUSE` in [`pause`].
+//! [`limits`]; `CLIENT PAUSE` in [`pause`]; its end when the node stops in [`part`].
 
 mod limits;
 mod output;
+mod part;
 mod pause;
 mod timing;
 mod window;
@@ -91,6 +92,10 @@ pub struct Connection {
     broken: bool,
     /// No more requests are taken; it closes once every reply is out.
     closing: bool,
+    /// The node stops: it closes as soon as nothing is under way.
+    parts: bool,
+    /// When requests last came before earlier ones were answered.
+    pipelined_at: Option<Instant>,
     output: Output,
     window: Window,
     /// What a ring has to do with it.
@@ -146,6 +151,8 @@ impl Connection {
             read_closed: false,
             broken: false,
             closing: false,
+            parts: false,
+            pipelined_at: None,
             output: Output::default(),
             window: Window::default(),
             flight: Flight::default(),
@@ -186,6 +193,11 @@ impl Connection {
         self.held = None;
         self.input = Vec::new();
         self.decoder = resp::Decoder::new();
+    }
+
+    /// Bytes of the requests that wait to be run.
+    pub fn input_bytes(&self) -> usize {
+        self.input.len()
     }
 
     /// Whether [`Connection::run`] has something to do now.
@@ -324,8 +336,11 @@ impl Connection {
             for request in &mut batch.requests {
                 request.preview = machine.preview(&args[request.args.clone()]);
             }
+            if batch.requests.len() > 1 || !self.pending.is_empty() {
+                self.pipelined_at = Some(now);
+            }
             if batch.requests.len() > 1 {
-                batch.requests.iter().for_each(|request| machine.prefetch(&request.preview));
+                machine.prefetch(batch.requests.iter().map(|request| &request.preview));
             }
             *requests -= batch.requests.len();
             for request in &batch.requests {

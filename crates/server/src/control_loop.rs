@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use types::{Endpoint, Instant, NodeId, PartitionId, Position};
 use wire::peer::{Frame, encode_control};
 
@@ -107,6 +107,7 @@ impl<M: ControlMachine> ControlLoop<M> {
                     }
                 }
                 Mail::Tails(to, question, tails) => self.gather(now, to, question, tails),
+                Mail::StepDown => self.machine.step_down(now),
                 Mail::Leave => self.machine.leave(now),
                 Mail::Stop => return false,
                 _ => debug_assert!(false, "a letter that is not for the control plane"),
@@ -141,11 +142,19 @@ impl<M: ControlMachine> ControlLoop<M> {
 
     fn carry_out(&mut self, outgoing: &mut BTreeMap<NodeId, Vec<Message>>) {
         for round in 0..LOCAL_ROUNDS {
-            let DriverEffects { messages, map, to_heart, ask_tails, failed } = self.machine.effects();
+            let DriverEffects { messages, map, to_heart, ask_tails, room, failed } = self.machine.effects();
             if let Some(why) = failed {
                 // Whatever this node would say from here on could be a broken promise.
                 error!("the node stops: {why}");
                 std::process::exit(1);
+            }
+            match room.take() {
+                Some(false) => warn!(
+                    "the disk has no room left, and control.journal lacks some of what it holds in reserve: the control plane \
+                     goes on in what it still has. Free some, or give the file system more"
+                ),
+                Some(true) => info!("control.journal holds its room in reserve again"),
+                None => {}
             }
             if !to_heart.is_empty() {
                 self.threads.heart.send(Mail::Inputs(std::mem::take(to_heart)));
@@ -157,8 +166,8 @@ impl<M: ControlMachine> ControlLoop<M> {
                     Ok(Place::Removed) if std::mem::replace(&mut self.removed, true) => {}
                     Ok(Place::Removed) => {
                         info!("this node holds nothing, and is no member of the cluster any more: it stops");
-                        // In order, as when an operator asks for it; there is nothing to hand over.
-                        let _ = kill_process(getpid(), Signal::INT);
+                        // In order, as when an operator asks for it: its clients are let go.
+                        let _ = kill_process(getpid(), Signal::TERM);
                     }
                     Err(why) => {
                         error!("the node stops: {why}");

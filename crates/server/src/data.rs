@@ -11,12 +11,14 @@ use node::recover::{self, Copies, LogBegin, RecoverConfig, RecoverError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use storage::{Disk, Journal, ShardLog};
+use storage::{Disk, Journal, JournalError, ShardLog};
 use tracing::{error, info, warn};
 use types::settings::Fsync;
 use types::{PartitionId, ShardId};
 
 pub(crate) const FILE: &str = "data.journal";
+/// Room that is held so that a start and a stop can be noted on a full disk, in bytes.
+const ROOM_BYTES: u64 = 4096;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Reading that takes longer than this is shown.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
@@ -69,12 +71,23 @@ fn boot_id() -> String {
     std::fs::read_to_string(BOOT_ID).map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
+/// What is wrong with the file, and what to do where it is damaged.
+pub(crate) fn with_advice(what: &str) -> String {
+    format!(
+        "{what}. Move this node's data directory aside and let the node join anew, or restore the directory from a backup"
+    )
+}
+
 impl DataFile {
     /// Reads it, or makes it.
     pub fn open(directory: &Path) -> Result<DataFile, StartError> {
         let path = directory.join(FILE);
         let failed = |why: String| StartError::Data { path: path.clone(), why };
-        let (journal, frames) = Journal::open(RealDisk, &path).map_err(|error| failed(error.to_string()))?;
+        let opened = Journal::open_with_room(RealDisk, &path, ROOM_BYTES);
+        let (journal, frames) = opened.map_err(|error| match error {
+            JournalError::Rot { .. } => failed(with_advice(&error.to_string())),
+            error => failed(error.to_string()),
+        })?;
         let last = match frames.last() {
             None => None,
             Some(frame) => Some(Last::parse(frame).ok_or_else(|| {

@@ -7,10 +7,16 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// Name of the file that holds the join secret.
 pub const SECRET_FILE: &str = "join.secret";
 const LOCK_FILE: &str = "lock";
+/// A process that was killed may hold its lock for a moment more, until the system has taken it apart: whoever starts it again at
+/// once is not to be turned away.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// A data directory that this process holds.
 #[derive(Debug)]
@@ -34,10 +40,16 @@ impl Directory {
             .mode(0o600)
             .open(path.join(LOCK_FILE))
             .map_err(failed)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Directory { path: path.to_owned(), _lock: Some(lock) }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::DirectoryInUse { path: path.to_owned() }),
-            Err(errno) => Err(failed(errno.into())),
+        let until = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Directory { path: path.to_owned(), _lock: Some(lock) }),
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => sleep(LOCK_RETRY),
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(StartError::DirectoryInUse { path: path.to_owned() });
+                }
+                Err(errno) => return Err(failed(errno.into())),
+            }
         }
     }
 

@@ -38,6 +38,7 @@ pub mod machine;
 pub mod mailbox;
 pub mod membership;
 pub mod metrics;
+pub mod parting;
 pub mod peers;
 pub mod proof;
 pub mod read_only;
@@ -48,6 +49,7 @@ pub mod shard_loop;
 pub mod snapshot_thread;
 pub mod start;
 pub mod stats;
+pub mod stop;
 #[cfg(test)]
 mod testing;
 pub mod threads;

@@ -22,9 +22,7 @@ use tracing::{debug, warn};
 use types::{Endpoint, Instant, NodeId};
 use wire::peer::{Frame, FrameReader};
 
-/// The most bytes that wait for a link that is up, unless it is one frame.
-const CONNECTED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The same for a link that is down.
+/// The most bytes that wait for a link that is down.
 const DISCONNECTED_BYTES_MAX: usize = 1024 * 1024;
 const BACK_OFF_LEAST: Duration = Duration::from_millis(20);
 const BACK_OFF_MOST: Duration = Duration::from_millis(500);
@@ -101,6 +99,10 @@ pub struct Links {
     own: Endpoint,
     registry: Registry,
     dialer: Dialer,
+    /// The most bytes that wait for a link that is up before more is dropped.
+    bytes_max: usize,
+    /// How often something was dropped.
+    drops: u64,
     outgoing: Vec<Outgoing>,
     by_target: BTreeMap<(NodeId, Endpoint), usize>,
     incoming: Vec<Option<Incoming>>,
@@ -115,12 +117,14 @@ pub fn is_link(token: Token) -> bool {
 }
 
 impl Links {
-    /// No links yet. `own` is the thread that they begin and end at.
-    pub fn new(own: Endpoint, registry: Registry, dialer: Dialer) -> Links {
+    /// No links yet. `own` is the thread that they begin and end at; so many bytes may wait for one of them.
+    pub fn new(own: Endpoint, registry: Registry, dialer: Dialer, bytes_max: usize) -> Links {
         Links {
             own,
             registry,
             dialer,
+            bytes_max,
+            drops: 0,
             outgoing: Vec::new(),
             by_target: BTreeMap::new(),
             incoming: Vec::new(),
@@ -146,14 +150,15 @@ impl Links {
             self.outgoing.len() - 1
         });
         let link = &mut self.outgoing[at];
-        let before = link.out.len();
-        write(&mut link.out);
+        // What one turn has to say is never refused where little waits, however much it is: a large value must get through.
         let most = match link.state {
-            State::Up { .. } => CONNECTED_BYTES_MAX,
-            _ => DISCONNECTED_BYTES_MAX,
+            State::Up { .. } => self.bytes_max,
+            _ => DISCONNECTED_BYTES_MAX.min(self.bytes_max),
         };
-        if before > link.sent && link.out.len() - link.sent > most {
-            link.out.truncate(before);
+        if link.out.len() - link.sent > most {
+            self.drops += 1;
+        } else {
+            write(&mut link.out);
         }
         if !link.dirty {
             link.dirty = true;
@@ -314,6 +319,12 @@ impl Links {
         !self.readable.is_empty()
     }
 
+    /// Bytes of unfinished frames on the links that are read next: the most of any.
+    pub fn input_bytes(&self) -> usize {
+        let open = self.readable.iter().filter_map(|&at| self.incoming[at].as_ref());
+        open.map(|link| link.reader.waiting_bytes()).max().unwrap_or(0)
+    }
+
     /// Reads what has come, through `scratch`, and hands over each frame with its sender and the time.
     pub fn read(&mut self, scratch: &mut [u8], mut deliver: impl FnMut(Instant, Identity, Endpoint, Frame)) {
         for at in std::mem::take(&mut self.readable) {
@@ -327,6 +338,16 @@ impl Links {
                 }
             }
         }
+    }
+
+    /// Bytes that wait for all links.
+    pub fn waiting_bytes(&self) -> usize {
+        self.outgoing.iter().map(|link| link.out.len() - link.sent).sum()
+    }
+
+    /// How often something was dropped because too much waited for its link.
+    pub fn drops(&self) -> u64 {
+        self.drops
     }
 
     /// Nodes to or from which messages have been lost since the last call.

@@ -11,17 +11,18 @@
 use crate::clock;
 use crate::mailbox::Post;
 use crate::snapshot_thread::SnapshotOrder;
+use crate::stats::allowance;
 use crate::threads::Mail;
 use node::recover::LogBegin;
 use node::{Published, ShardCounters, SnapshotJob};
-use std::io::ErrorKind;
+use std::collections::BTreeSet;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use storage::{Disk, JournalError, ShardLog, ShardLogError};
+use storage::{Disk, ShardLog, ShardLogError};
 use tracing::{error, info, warn};
 use types::settings::Fsync;
-use types::{Instant, ShardId};
+use types::{Instant, PartitionId, ShardId};
 
 /// The exit code of a process whose disk has failed.
 const DISK_FAILED: i32 = 3;
@@ -29,6 +30,9 @@ const DISK_FAILED: i32 = 3;
 const SECOND: Duration = Duration::from_secs(1);
 /// Room that is kept for what is ordered already when the disk turns out to be full, in bytes.
 const AHEAD_BYTES: usize = 4 << 20;
+/// The part of it that is for what a copy has to note whatever comes: that it discards records, holds nothing any more, or
+/// begins a reign. Of what else can be refused, nothing is taken any more.
+const LAST_BYTES: usize = 1 << 20;
 /// Between two attempts to write to a full disk.
 const FULL_RETRY: Duration = Duration::from_millis(50);
 /// A buffer that one large turn made longer than this is given back.
@@ -59,6 +63,15 @@ enum Item {
     /// Entries, up to those of a turn.
     Turn(u64, Vec<u8>),
     Job(SnapshotJob),
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        match self {
+            Item::Turn(_, bytes) => bytes.len(),
+            Item::Job(_) => 0,
+        }
+    }
 }
 
 impl LogFeed {
@@ -140,7 +153,9 @@ impl<D: Disk> LogThread<D> {
         self.reserve();
         while self.wait(&mut items, synced_at) {
             if !items.is_empty() {
-                self.published.set_log_busy(self.shard, Some(clock::now()));
+                // A disk that has much to write is not one that stands still.
+                let bytes = items.iter().map(Item::bytes).sum();
+                self.published.set_log_busy(self.shard, Some(clock::now() + allowance(bytes)));
                 self.write(&mut items);
                 self.published.set_log_busy(self.shard, None);
             } else if self.full {
@@ -169,7 +184,7 @@ impl<D: Disk> LogThread<D> {
                     written = Some(turn);
                     self.give_back(bytes);
                 }
-                Item::Job(SnapshotJob::Release(offset)) => self.release(offset),
+                Item::Job(SnapshotJob::Release(offset, snapshots)) => self.release(offset, &snapshots),
                 Item::Job(job) => {
                     orders.push(SnapshotOrder { shard: self.shard, log_offset: self.log.end(), job });
                 }
@@ -202,11 +217,11 @@ impl<D: Disk> LogThread<D> {
     }
 
     /// Removes what no partition needs any more.
-    fn release(&mut self, offset: u64) {
-        match self.begin.advance(offset) {
+    fn release(&mut self, offset: u64, snapshots: &BTreeSet<PartitionId>) {
+        match self.begin.advance(offset, snapshots) {
             Ok(()) => {}
             // With the next snapshot it is tried again.
-            Err(JournalError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull => return,
+            Err(error) if error.is_full() => return,
             Err(error) => fail(&error),
         }
         if let Err(error) = self.log.remove_before(offset) {
@@ -260,6 +275,7 @@ impl<D: Disk> LogThread<D> {
                 Err(error @ ShardLogError::Full { .. }) if self.feed.lock().stop => fail(&error),
                 Err(error @ ShardLogError::Full { .. }) => {
                     self.set_full(Some(error));
+                    self.published.set_disk_used_up(self.shard, true);
                     // The disk does not stand still, it waits for room: reads go on.
                     self.published.set_log_busy(self.shard, None);
                     std::thread::sleep(FULL_RETRY);
@@ -284,7 +300,14 @@ impl<D: Disk> LogThread<D> {
     fn reserve(&mut self) {
         match self.log.reserve(AHEAD_BYTES) {
             Ok(()) => self.set_full(None),
-            Err(error @ ShardLogError::Full { .. }) => self.set_full(Some(error)),
+            Err(error @ ShardLogError::Full { .. }) => {
+                self.set_full(Some(error));
+                match self.log.reserve(LAST_BYTES) {
+                    Ok(()) => self.published.set_disk_used_up(self.shard, false),
+                    Err(ShardLogError::Full { .. }) => self.published.set_disk_used_up(self.shard, true),
+                    Err(error) => fail(&error),
+                }
+            }
             Err(error) => fail(&error),
         }
     }

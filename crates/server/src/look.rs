@@ -201,6 +201,9 @@ impl NodeFiles {
 fn look_at_data(directory: &Path) -> (Option<DataLook>, Vec<Finding>) {
     let path = directory.join(data::FILE);
     let look::JournalLook { frames, mut findings, .. } = look::look_at_journal(&ReadOnlyDisk, &path);
+    for damaged in findings.iter_mut().filter(|finding| finding.severity == Severity::Damaged) {
+        damaged.text = data::with_advice(&damaged.text);
+    }
     let last = frames.as_deref().and_then(|frames| frames.last());
     let data = last.and_then(|frame| data::read_frame(frame));
     if last.is_some() && data.is_none() {

@@ -27,8 +27,8 @@ pub trait ShardMachine {
     ) -> Answer;
     /// Looks at a request that comes soon.
     fn preview(&self, args: &[&[u8]]) -> Preview;
-    /// Fetches what a preview request needs into the cache.
-    fn prefetch(&self, preview: &Preview);
+    /// Fetches what the requests that were looked at need into the cache.
+    fn prefetch<'r>(&self, previews: impl Iterator<Item = &'r Preview> + Clone);
     /// Which requests of clients have to wait just now.
     fn pause(&self, now: Instant) -> Pause;
     /// A connection is gone: what it waited for needs no reply.
@@ -49,6 +49,8 @@ pub trait ShardMachine {
     fn flush(&mut self, now: Instant);
     /// The node is about to stop: it orders no more of what others can take over.
     fn retire(&mut self, now: Instant);
+    /// The node has handed over, and lets its clients go.
+    fn part(&mut self);
     /// Takes the entries for its log on disk, in exchange for an empty buffer: the number of their turn, if there are any.
     fn take_log(&mut self, bytes: &mut Vec<u8>) -> Option<u64>;
     /// The log is durable up to the entries of this turn, and reaches to this offset.
@@ -101,6 +103,8 @@ pub trait ControlMachine {
     fn order(&mut self, now: Instant, order: control::Order);
     /// What the shards answer to [`DriverEffects::ask_tails`].
     fn tails(&mut self, now: Instant, to: NodeId, question: u64, tails: Vec<(PartitionId, Position)>);
+    /// This node is about to stop: another is to be the coordinator.
+    fn step_down(&mut self, now: Instant);
     /// This node is about to stop, and its shards order no more.
     fn leave(&mut self, now: Instant);
     /// What it wants done, to be drained.
@@ -124,8 +128,8 @@ impl ShardMachine for node::Shard {
         node::Shard::preview(self, args)
     }
 
-    fn prefetch(&self, preview: &Preview) {
-        node::Shard::prefetch(self, preview);
+    fn prefetch<'r>(&self, previews: impl Iterator<Item = &'r Preview> + Clone) {
+        node::Shard::prefetch(self, previews);
     }
 
     fn pause(&self, now: Instant) -> Pause {
@@ -166,6 +170,10 @@ impl ShardMachine for node::Shard {
 
     fn retire(&mut self, now: Instant) {
         node::Shard::retire(self, now);
+    }
+
+    fn part(&mut self) {
+        node::Shard::part(self);
     }
 
     fn take_log(&mut self, bytes: &mut Vec<u8>) -> Option<u64> {
@@ -240,6 +248,10 @@ impl<D: Disk> ControlMachine for node::ControlDriver<D> {
 
     fn tails(&mut self, now: Instant, to: NodeId, question: u64, tails: Vec<(PartitionId, Position)>) {
         node::ControlDriver::tails(self, now, to, question, tails);
+    }
+
+    fn step_down(&mut self, now: Instant) {
+        node::ControlDriver::step_down(self, now);
     }
 
     fn leave(&mut self, now: Instant) {

@@ -80,6 +80,7 @@ fn build(prepared: &mut Prepared) -> Result<(Identity, NodeMachines), StartError
             shard,
             shards: prepared.shards,
             hash_seed,
+            chunk_bytes: replication::CHUNK_BYTES,
             published: published.clone(),
         });
         machine.set_figures(figures.clone());

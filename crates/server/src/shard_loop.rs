@@ -4,6 +4,8 @@
 //! is long ([`work`]); let the machine flush; carry out its effects; write to each client once and to each link once.
 //! Nothing here blocks but the wait.
 
+mod connections;
+
 use crate::buffers::ClientBuffers;
 use crate::client_ports::ClientCount;
 use crate::clients::Orders;
@@ -13,11 +15,13 @@ use crate::link::{Links, is_link};
 use crate::log_thread::LogFeed;
 use crate::machine::{Effects, ShardMachine};
 use crate::mailbox::Mailbox;
+use crate::parting::Parting;
 use crate::ring::{Completion, Ring};
 use crate::stats::ShardStats;
 use crate::threads::{Mail, Threads};
 use crate::work::{self, Work};
 use command::{ClientAnswer, ClientOrder, Door, Pause, Reply, Session};
+use connections::{Connections, Place};
 use control::message::Identity;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -43,8 +47,6 @@ pub const SCRATCH_BYTES: usize = 64 * 1024;
 /// What is kept for a connection is not counted anew for so few bytes.
 const SMALL_WEIGHT: usize = 64 * 1024;
 const SWEEP: Duration = Duration::from_secs(1);
-/// How long a stopping shard waits for the replies that it owes.
-const STOP_GRACE: Duration = Duration::from_secs(1);
 const EVENTS: usize = 1024;
 /// After so many bytes more that clients have it keep, a shard looks at what all shards keep.
 const LOOK_EVERY_BYTES: u64 = 1024 * 1024;
@@ -95,6 +97,8 @@ pub struct ShardLoop<M> {
     runnable: Vec<usize>,
     /// Connections that may have something to write.
     dirty: Vec<usize>,
+    /// Empty: takes the place of one of those two while that is gone through.
+    spare: Vec<usize>,
     scratch: Vec<u8>,
     /// Reads and writes for the clients, where there is one; otherwise epoll says when to.
     ring: Option<Ring>,
@@ -118,59 +122,10 @@ pub struct ShardLoop<M> {
     /// When the last turn ended.
     ended_at: Instant,
     next_sweep: Instant,
-    stop_at: Option<Instant>,
-}
-
-/// Connections by place. A place is used again under another generation, so that a late reply meets nobody.
-#[derive(Default)]
-struct Connections {
-    places: Vec<Place>,
-    free: Vec<usize>,
-    count: usize,
-}
-
-#[derive(Default)]
-struct Place {
-    generation: u64,
-    connection: Option<Box<Connection>>,
-    /// Its weight, as it counts in `ShardLoop::kept`.
-    weight: usize,
-    /// In `ShardLoop::runnable` and `ShardLoop::dirty`.
-    is_runnable: bool,
-    is_dirty: bool,
-}
-
-const PLACE_BITS: u32 = 24;
-
-impl Connections {
-    /// A free place and the key of the connection that it is for.
-    fn reserve(&mut self) -> (usize, u64) {
-        let at = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place::default());
-            self.places.len() - 1
-        });
-        (at, self.places[at].generation << PLACE_BITS | at as u64)
-    }
-
-    fn put(&mut self, at: usize, connection: Connection) {
-        self.places[at].connection = Some(Box::new(connection));
-        self.count += 1;
-    }
-
-    fn take(&mut self, at: usize) -> Option<Box<Connection>> {
-        let connection = self.places[at].connection.take()?;
-        self.places[at].generation += 1;
-        self.free.push(at);
-        self.count -= 1;
-        Some(connection)
-    }
-
-    /// The place of a connection that may be gone.
-    fn place_of(&self, key: u64) -> Option<usize> {
-        let at = (key & ((1 << PLACE_BITS) - 1)) as usize;
-        let connection = self.places.get(at)?.connection.as_ref()?;
-        (connection.key == key).then_some(at)
-    }
+    /// Clients are let go, and all of them by then.
+    part_until: Option<Instant>,
+    parting: Parting,
+    stops: bool,
 }
 
 impl<M: ShardMachine> ShardLoop<M> {
@@ -182,6 +137,7 @@ impl<M: ShardMachine> ShardLoop<M> {
             connections: Connections::default(),
             runnable: Vec::new(),
             dirty: Vec::new(),
+            spare: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
             ring: None,
             completions: Vec::new(),
@@ -197,7 +153,9 @@ impl<M: ShardMachine> ShardLoop<M> {
             woke_at: now,
             ended_at: now,
             next_sweep: now + SWEEP,
-            stop_at: None,
+            part_until: None,
+            parting: Parting::default(),
+            stops: false,
         }
     }
 
@@ -301,6 +259,7 @@ impl<M: ShardMachine> ShardLoop<M> {
                 Completion::Received { buffer, result, more, .. } => {
                     ring.received(connection, more);
                     if let Some(buffer) = buffer {
+                        self.parts.stats.begin(now, connection.input_bytes());
                         connection.received(now, &mut self.parts.machine, ring.bytes(buffer));
                         now = now.max(connection.ran_at());
                         ring.give_back(buffer);
@@ -331,7 +290,7 @@ impl<M: ShardMachine> ShardLoop<M> {
     }
 
     fn is_stopped(&self) -> bool {
-        self.stop_at.is_some_and(|at| self.connections.count == 0 || clock::now() >= at)
+        self.stops && self.parting.is_over()
     }
 
     fn turn(&mut self, events: &Events) {
@@ -396,6 +355,7 @@ impl<M: ShardMachine> ShardLoop<M> {
                 Mail::Link(mail) => self.parts.links.mail(now, mail),
                 Mail::Client(stream, door) => self.welcome(now, stream, door),
                 Mail::Shard(from, messages) => {
+                    self.parts.stats.begin(now, messages.iter().map(passed_on_bytes).max().unwrap_or(0));
                     for message in messages {
                         self.parts.machine.message(now, from, message);
                     }
@@ -411,7 +371,8 @@ impl<M: ShardMachine> ShardLoop<M> {
                     self.parts.machine.snapshot_done(partition, written);
                 }
                 Mail::Retire => self.parts.machine.retire(now),
-                Mail::Stop => self.begin_stop(now),
+                Mail::Part(until) => self.begin_parting(until),
+                Mail::Stop => self.stops = true,
                 Mail::ClientOrder(from, number, order) => {
                     let answer = self.carry_out_order(now, None, &order);
                     if let Some(post) = self.parts.threads.post(Endpoint::Shard(from)) {
@@ -429,7 +390,7 @@ impl<M: ShardMachine> ShardLoop<M> {
     }
 
     fn welcome(&mut self, now: Instant, stream: std::net::TcpStream, door: Door) {
-        if self.stop_at.is_some() {
+        if self.part_until.is_some() {
             self.parts.clients.leave();
             return;
         }
@@ -462,6 +423,7 @@ impl<M: ShardMachine> ShardLoop<M> {
     }
 
     fn read_links(&mut self) {
+        self.parts.stats.begin(self.woke_at, self.parts.links.input_bytes());
         let ShardParts { links, machine, .. } = &mut self.parts;
         links.read(&mut self.scratch, |now, identity, from, frame| match (from, frame) {
             (Endpoint::Shard(shard), Frame::Shard(messages)) => {
@@ -478,10 +440,12 @@ impl<M: ShardMachine> ShardLoop<M> {
     }
 
     fn run_connections(&mut self) {
-        for at in std::mem::take(&mut self.runnable) {
+        let mut runnable = std::mem::replace(&mut self.runnable, std::mem::take(&mut self.spare));
+        for at in runnable.drain(..) {
             let place = &mut self.connections.places[at];
             place.is_runnable = false;
             let Some(connection) = &mut place.connection else { continue };
+            self.parts.stats.begin(self.woke_at, connection.input_bytes());
             if connection.run(&mut self.parts.machine, &mut self.scratch).is_err() {
                 self.close(at);
             } else {
@@ -493,6 +457,7 @@ impl<M: ShardMachine> ShardLoop<M> {
                 self.touch(at);
             }
         }
+        self.spare = runnable;
     }
 
     /// Counts what is kept for a connection, and looks at the whole after each MiB.
@@ -594,6 +559,8 @@ impl<M: ShardMachine> ShardLoop<M> {
             self.look_at_buffers();
             self.parts.machine.tick(now);
             self.parts.links.tick(now);
+            self.parts.stats.links(self.parts.links.waiting_bytes(), self.parts.links.drops());
+            self.go_on_parting(now);
         }
         self.work.run(now, &mut self.parts.machine, &self.parts.freer);
         self.parts.machine.flush(now);
@@ -673,11 +640,13 @@ impl<M: ShardMachine> ShardLoop<M> {
     }
 
     fn write_connections(&mut self, now: Instant) {
-        for at in std::mem::take(&mut self.dirty) {
+        let mut dirty = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare));
+        for at in dirty.drain(..) {
             let place = &mut self.connections.places[at];
             place.is_dirty = false;
             let Some(connection) = &mut place.connection else { continue };
             let counts = connection.take_counts();
+            connection.part_with_reply(now);
             let alive = match &mut self.ring {
                 None => connection.write(now),
                 Some(ring) => ring.serve(connection),
@@ -692,6 +661,9 @@ impl<M: ShardMachine> ShardLoop<M> {
                 self.close(at);
             } else if connection.is_finished() {
                 let _ = connection.shut_down();
+                if self.part_until.is_some() {
+                    self.parting.keep(now, connection.stream());
+                }
                 self.close(at);
             } else {
                 if connection.is_runnable() && !place.is_runnable {
@@ -704,6 +676,7 @@ impl<M: ShardMachine> ShardLoop<M> {
                 }
             }
         }
+        self.spare = dirty;
     }
 
     fn sweep(&mut self, now: Instant) {
@@ -734,14 +707,41 @@ impl<M: ShardMachine> ShardLoop<M> {
         self.parts.stats.connections(self.connections.count);
     }
 
-    fn begin_stop(&mut self, now: Instant) {
-        self.stop_at = Some(now + STOP_GRACE);
+    /// The node stops: clients are let go.
+    fn begin_parting(&mut self, until: Instant) {
+        self.part_until = Some(until);
+        self.parts.machine.part();
+        for place in &mut self.connections.places {
+            if let Some(connection) = &mut place.connection {
+                connection.part();
+            }
+        }
+        // At once, where there is no patience.
+        self.next_tick = self.woke_at;
+    }
+
+    fn go_on_parting(&mut self, now: Instant) {
+        let Some(until) = self.part_until else { return };
+        self.parting.tick(now, &mut self.scratch);
         for at in 0..self.connections.places.len() {
-            if let Some(connection) = &mut self.connections.places[at].connection {
+            let Some(connection) = &mut self.connections.places[at].connection else { continue };
+            if now >= until {
                 connection.finish();
+            } else {
+                connection.part_if_quiet(now);
+            }
+            if connection.is_closing() {
                 self.touch(at);
             }
         }
+    }
+}
+
+/// Bytes of a request that was passed on.
+fn passed_on_bytes(message: &Message) -> usize {
+    match message {
+        Message::Forward(forward) => forward.args.iter().map(|arg| arg.len()).sum(),
+        _ => 0,
     }
 }
 

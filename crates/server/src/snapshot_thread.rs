@@ -109,7 +109,7 @@ pub fn run(places: &[SnapshotPlace], orders: &Receiver<SnapshotOrder>, published
                 Err(error) => failed(partition, &error),
             },
             // The log thread's own.
-            SnapshotJob::Release(_) => {}
+            SnapshotJob::Release(..) => {}
         }
     }
 }

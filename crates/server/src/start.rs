@@ -1,9 +1,8 @@
-//! Starting a node and stopping it: what can fail does so here, with words on what to do, before a thread runs.
+//! Starting a node: what can fail does so here, with words on what to do, before a thread runs. Stopping it is [`crate::stop`].
 
 use crate::address_book::AddressBook;
 use crate::buffers::ClientBuffers;
 use crate::client_ports::{ClientCount, ClientPorts, ClientPortsStop, listen};
-use crate::clock;
 use crate::control_loop::ControlLoop;
 use crate::data::{self, DataFile};
 use crate::directory::Directory;
@@ -37,15 +36,14 @@ use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 use storage::ShardLog;
 use thiserror::Error;
 use tracing::{info, warn};
 use types::settings::{LogMode, SettingError, Settings};
-use types::shared_settings::SharedSettings;
+use types::shared_settings::{SettingsReader, SharedSettings};
 use types::{Endpoint, ShardId};
 
 /// Files that a node needs besides its clients' connections: links, ports, the directory, the runtime.
@@ -288,18 +286,20 @@ pub struct Machines<S, H, C> {
 
 /// A node that runs.
 pub struct Running {
-    ports: ClientPortsStop,
-    threads: Threads,
-    acceptor: JoinHandle<()>,
-    shards: Vec<JoinHandle<()>>,
-    free: JoinHandle<()>,
-    logs: Vec<(LogFeed, JoinHandle<()>)>,
-    snapshots: Option<JoinHandle<()>>,
-    data: Option<DataFile>,
-    published: Arc<Published>,
-    heart: JoinHandle<()>,
-    control: JoinHandle<()>,
-    runtime: tokio::runtime::Runtime,
+    pub(crate) ports: ClientPortsStop,
+    pub(crate) threads: Threads,
+    pub(crate) acceptor: JoinHandle<()>,
+    pub(crate) shards: Vec<JoinHandle<()>>,
+    pub(crate) free: JoinHandle<()>,
+    pub(crate) logs: Vec<(LogFeed, JoinHandle<()>)>,
+    pub(crate) snapshots: Option<JoinHandle<()>>,
+    pub(crate) data: Option<DataFile>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) clients: Arc<ClientCount>,
+    pub(crate) settings: SettingsReader,
+    pub(crate) heart: JoinHandle<()>,
+    pub(crate) control: JoinHandle<()>,
+    pub(crate) runtime: tokio::runtime::Runtime,
     /// Held, and so locked, until the last thread is gone.
     _directory: Directory,
 }
@@ -341,7 +341,8 @@ where
     let make = |endpoint| -> io::Result<_> {
         let poll = Poll::new()?;
         let (post, mailbox) = mailbox(Waker::new(poll.registry(), WAKER)?);
-        let links = Links::new(endpoint, poll.registry().try_clone()?, dialer.clone());
+        let bytes_max = usize::try_from(settings.link_bytes_max.0).unwrap_or(usize::MAX);
+        let links = Links::new(endpoint, poll.registry().try_clone()?, dialer.clone(), bytes_max);
         Ok((post, Loop { poll, mailbox, links }))
     };
     let watch = "cannot watch sockets (epoll)";
@@ -493,6 +494,8 @@ where
         snapshots: snapshot_thread,
         published,
         data,
+        clients: count,
+        settings: shared.reader(),
         heart,
         control,
         runtime,
@@ -524,85 +527,6 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         body();
     };
     thread::Builder::new().name(name.to_owned()).spawn(body).map_err(system("cannot start a thread"))
-}
-
-impl Running {
-    /// Stops accepting, hands over what other nodes can take over if so told, lets the shards answer what they owe for up to a
-    /// second, writes all logs out, and ends every thread.
-    pub fn stop(self, hand_over: bool) {
-        self.ports.stop();
-        if hand_over {
-            self.hand_over();
-        }
-        let _ = self.acceptor.join();
-        for shard in &self.threads.shards {
-            shard.send(Mail::Stop);
-        }
-        for shard in self.shards {
-            let _ = shard.join();
-        }
-        for (feed, thread) in self.logs {
-            feed.stop();
-            let _ = thread.join();
-        }
-        if let Some(thread) = self.snapshots {
-            let _ = thread.join();
-        }
-        if let Some(data) = self.data {
-            data.ended();
-        }
-        let _ = self.free.join();
-        self.threads.heart.send(Mail::Stop);
-        let _ = self.heart.join();
-        self.threads.control.send(Mail::Stop);
-        let _ = self.control.join();
-        self.runtime.shutdown_timeout(Duration::from_millis(100));
-    }
-}
-
-/// How long each step of a hand-over may take: beyond that the others find out by themselves.
-const HAND_OVER: Duration = Duration::from_secs(2);
-
-impl Running {
-    /// Rule 10: orders no more, commits what was ordered, says so, and passes on what has come meanwhile.
-    fn hand_over(&self) {
-        let published = &self.published;
-        let began = clock::now();
-        for shard in &self.threads.shards {
-            shard.send(Mail::Retire);
-        }
-        let is_retired = || published.shards().iter().all(|shard| shard.retired.load(Ordering::Relaxed) > 0);
-        if !wait_until(HAND_OVER, is_retired) {
-            warn!(
-                "not all writes that were under way could be committed: other nodes take over without being told"
-            );
-            return;
-        }
-        self.threads.control.send(Mail::Leave);
-        let left_at = &published.control.left_at;
-        let has_left = || {
-            let version = left_at.load(Ordering::Acquire);
-            version > 0 && published.acted_version() >= version
-        };
-        if !wait_until(HAND_OVER, has_left) {
-            warn!("the coordinator did not answer: other nodes take over without being told");
-            return;
-        }
-        wait_until(HAND_OVER, || published.sum(|shard| &shard.waiting) == 0);
-        let took_ms = clock::now().since(began).as_millis() as u64;
-        info!(took_ms, "handed over what other nodes can take over");
-    }
-}
-
-fn wait_until(most: Duration, mut is_so: impl FnMut() -> bool) -> bool {
-    let end = clock::now() + most;
-    while !is_so() {
-        if clock::now() >= end {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-    true
 }
 
 /// Runs a node until SIGTERM, on which it hands over what other nodes can take over, or SIGINT, on which it just stops: as

@@ -132,13 +132,14 @@ impl ShardMachine for FakeShard {
         Preview::default()
     }
     fn retire(&mut self, _: Instant) {}
+    fn part(&mut self) {}
     fn take_log(&mut self, _: &mut Vec<u8>) -> Option<u64> {
         None
     }
     fn logged(&mut self, _: Instant, _: u64, _: u64) {}
     fn snapshot_piece_written(&mut self) {}
     fn snapshot_done(&mut self, _: types::PartitionId, _: bool) {}
-    fn prefetch(&self, _: &Preview) {}
+    fn prefetch<'r>(&self, _: impl Iterator<Item = &'r Preview> + Clone) {}
 
     fn pause(&self, _: Instant) -> Pause {
         Pause::Off
@@ -228,6 +229,7 @@ pub struct FakeControl {
 }
 
 impl ControlMachine for FakeControl {
+    fn step_down(&mut self, _: Instant) {}
     fn leave(&mut self, _: Instant) {}
 
     fn tick(&mut self, _: Instant) {}

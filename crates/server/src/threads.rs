@@ -9,7 +9,7 @@ use placement::ClusterMap;
 use replication::message::{Message, Sender};
 use std::net::TcpStream;
 use std::sync::Arc;
-use types::{Endpoint, NodeId, PartitionId, Position, ShardId};
+use types::{Endpoint, Instant, NodeId, PartitionId, Position, ShardId};
 
 /// A letter to a thread.
 #[derive(Debug)]
@@ -47,10 +47,14 @@ pub enum Mail {
     SnapshotPiece,
     /// To a shard: a snapshot is on disk, or could not be written.
     SnapshotDone(PartitionId, bool),
+    /// To the control plane: the node is about to stop, and another is to be the coordinator.
+    StepDown,
     /// To a shard: the node is about to stop, and hands over what it can.
     Retire,
     /// To the control plane: the shards order no more.
     Leave,
+    /// To a shard: the node stops, and lets its clients go, each when nothing of it is under way; all of them by then.
+    Part(Instant),
     /// To any: finish.
     Stop,
 }

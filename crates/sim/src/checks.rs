@@ -8,6 +8,7 @@ pub mod leases;
 pub mod maps;
 pub mod moves;
 pub mod one_primary;
+pub mod stopping;
 pub mod tables;
 pub mod voters;
 
@@ -70,6 +71,7 @@ impl Checks {
             leases::check(before, after, seats)?;
             self.moves.look(before, after)?;
             self.voters.look(before, after)?;
+            stopping::check(before, after)?;
         }
         if shards {
             self.one_primary.look(&seat);

@@ -529,8 +529,15 @@ mod tests {
     const PATH: &str = "data/journal";
 
     fn open(disk: &SimDisk) -> Result<(Journal<SimDisk>, Vec<Vec<u8>>), JournalError> {
+        open_with_room(disk, 0)
+    }
+
+    fn open_with_room(
+        disk: &SimDisk,
+        room_bytes: u64,
+    ) -> Result<(Journal<SimDisk>, Vec<Vec<u8>>), JournalError> {
         disk.create_dir_all(Path::new("data")).unwrap();
-        Journal::open(disk.clone(), Path::new(PATH))
+        Journal::open_with_room(disk.clone(), Path::new(PATH), room_bytes)
     }
 
     /// Whatever the disk loses in a crash, the journal comes back with all that was synced and a prefix of the
@@ -541,7 +548,9 @@ mod tests {
         for seed in 0..2000 {
             let disk = SimDisk::new();
             let mut random = Random(seed);
-            let (mut journal, _) = open(&disk).unwrap();
+            // With and without room in reserve, which may be too little for a rewrite.
+            let room_bytes = random.below(3) * 100;
+            let (mut journal, _) = open_with_room(&disk, room_bytes).unwrap();
             let (mut synced, mut written): (Vec<Vec<u8>>, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
             for step in 0..random.below(40) {
                 match random.below(8) {
@@ -563,7 +572,7 @@ mod tests {
                 if random.below(10) == 0 {
                     let crash = if seed % 4 == 3 { SimDisk::crash_scattered } else { SimDisk::crash };
                     crash(&disk, random.next());
-                    let (reopened, frames) = open(&disk).unwrap();
+                    let (reopened, frames) = open_with_room(&disk, room_bytes).unwrap();
                     assert!(frames.starts_with(&synced), "seed {seed}");
                     assert!(written.starts_with(&frames), "seed {seed}");
                     torn += usize::from(frames.len() > synced.len() && frames.len() < written.len());
@@ -671,6 +680,64 @@ mod tests {
         journal.sync().unwrap();
         disk.crash(1);
         assert_eq!(open(&disk).unwrap().1, [b"one".to_vec(), b"three".to_vec()]);
+    }
+
+    /// Whoever fills the disk: a journal that holds room goes on, as long as it is written anew now and then.
+    #[test]
+    fn a_journal_that_holds_room_goes_on_on_a_full_disk() {
+        let disk = SimDisk::new();
+        let (mut journal, _) = open_with_room(&disk, 4096).unwrap();
+        assert!(journal.holds_room());
+        disk.set_room(Some(disk.used_bytes()));
+        let mut frames = Vec::new();
+        for round in 0..50u8 {
+            for number in 0..19 {
+                let frame = vec![round ^ number; 84];
+                journal.append(&frame).unwrap();
+                frames.push(frame);
+            }
+            journal.sync().unwrap();
+            frames.drain(..frames.len() - 10);
+            journal.rewrite(&frames).unwrap();
+            assert!(journal.holds_room(), "what the old file took is free");
+        }
+        // The next process takes the room over.
+        disk.end_process();
+        let (mut journal, read) = open_with_room(&disk, 4096).unwrap();
+        assert_eq!(read, frames);
+        assert!(journal.holds_room());
+        // Without a rewrite it comes to its end, and says so first.
+        let mut told_at = 0;
+        while let Ok(()) = journal.append(&[1; 84]) {
+            told_at = if journal.holds_room() { journal.bytes() } else { told_at };
+        }
+        assert!(told_at > 0 && told_at + 2000 <= journal.bytes(), "{told_at} of {}", journal.bytes());
+        assert!(!journal.hold_room());
+        disk.set_room(None);
+        assert!(journal.hold_room());
+        journal.sync().unwrap();
+        // One that holds none ends at once.
+        let (mut other, _) = Journal::open(disk.clone(), Path::new("data/other")).unwrap();
+        disk.set_room(Some(disk.used_bytes()));
+        assert!(other.append(b"x").is_err_and(|error| error.is_full()));
+        assert!(other.rewrite(&[b"x"]).is_err_and(|error| error.is_full()));
+    }
+
+    /// A rewrite that others have left no room for changes nothing, and what it would have written goes behind.
+    #[test]
+    fn a_rewrite_without_room_changes_nothing() {
+        let disk = SimDisk::new();
+        let (mut journal, _) = open_with_room(&disk, 400).unwrap();
+        journal.append(b"old").unwrap();
+        disk.set_room(Some(disk.used_bytes()));
+        let error = journal.rewrite(&[[7; 500]]).unwrap_err();
+        assert!(error.is_full() && !journal.holds_room());
+        journal.append(b"new").unwrap();
+        journal.sync().unwrap();
+        disk.set_room(None);
+        assert!(journal.hold_room());
+        disk.crash(3);
+        assert_eq!(open(&disk).unwrap().1, [b"old".to_vec(), b"new".to_vec()]);
     }
 
     /// Every damaged byte is noticed. Rot that a later frame vouches against is told from a torn tail.

@@ -3,6 +3,7 @@
 
 use crate::client::{Client, STEP, key_name};
 use crate::history::{Answer, Call, Operation, Outcome, Time};
+use crate::injure::add;
 use crate::linearizability;
 use crate::network::MS;
 use crate::shape::may_hold;
@@ -178,6 +179,9 @@ impl World {
         let count = |outcome| operations.iter().filter(|operation| operation.outcome == outcome).count();
         let expiries = operations.iter().filter(|o| matches!(o.call, Call::Expire(_))).count();
         let map = self.checks.maps.newest().clone();
+        let mut transfers = self.transfers;
+        self.nodes.iter().for_each(|node| add(&mut transfers, node.process.as_ref()));
+        let [transfers, transfers_gone_on] = transfers;
         Ok(Summary {
             hash: self.trace.hash(),
             events: self.trace.events(),
@@ -186,13 +190,15 @@ impl World {
             refused: count(Outcome::Refused),
             stale_reads: self.stale_reads.len(),
             snapshots: self.snapshots,
+            transfers,
+            transfers_gone_on,
             faults: self.faults,
             shapes: self.shapes.done,
             moved: self.checks.moves.gone,
             voters_changed: self.checks.voters.changes,
             reigns: map.partitions.iter().map(|state| state.primary_since.0).sum(),
             hand_overs: self.checks.maps.hand_overs,
-            reckless: self.plan.reckless,
+            leads_given: self.leads_given,
             lost: (0..map.partitions.len()).filter(|&partition| self.is_lost(partition)).count(),
             mended: self.mended.unwrap_or(0),
         })

@@ -16,6 +16,8 @@ const DISK_MAX: u64 = 6_000 * MS;
 const BLACKOUT_GAP: u64 = 4_000 * MS;
 /// So long after the last fault nothing follows from it any more.
 const CALM: u64 = 1_500 * MS;
+/// How long a node that stops waits at most for another coordinator.
+const STEP_DOWN_MAX: u64 = 1_000 * MS;
 /// Between two attempts to start a process whose disk is full or fails.
 const START_RETRY: u64 = 500 * MS;
 
@@ -36,6 +38,12 @@ pub(crate) enum Mend {
     SlowDisk(usize),
     /// A node's disk syncs again, and has room.
     HurtDisk(usize),
+}
+
+/// Adds what a process has counted of transfers.
+pub(crate) fn add(transfers: &mut [u64; 2], process: Option<&Process>) {
+    let counted = process.map_or([0; 2], Process::transfers);
+    transfers.iter_mut().zip(counted).for_each(|(sum, more)| *sum += more);
 }
 
 impl World {
@@ -77,7 +85,7 @@ impl World {
                 }
                 if self.may_kill(node, death) {
                     if death == Death::Stopped {
-                        return self.begin_stop(node, was_calm);
+                        return self.begin_stop(node);
                     }
                     self.kill(node, death);
                     self.start_later(node);
@@ -182,21 +190,18 @@ impl World {
     }
 
     /// A node is told to stop: it hands over what others can take over, for as long as it has patience.
-    fn begin_stop(&mut self, node: usize, was_calm: bool) -> Result<(), String> {
+    fn begin_stop(&mut self, node: usize) -> Result<(), String> {
         let mut patience = self.plan.random().pick(&[0, 50, 2000]) * MS;
         if !self.keeping.logs() {
             // It may hold the last copy of something when it has waited, and could not be let go.
             patience = 0;
         }
-        if self.keeping.is_late() && !was_calm {
-            // Not looked into: its seat may be handed over to a machine that has lost power a moment ago, of which no voter
-            // knows yet, and whose log lacks its end.
-            patience = 0;
-        }
         self.trace.event(self.now, &[24, node as u64], || format!("node {} is told to stop", node + 1));
         let start = self.nodes[node].start;
         if patience > 0 {
-            self.at_node(node, true, |process, own, _| process.retire(own))?;
+            self.nodes[node].retires_at = self.now + STEP_DOWN_MAX.min(patience / 2);
+            self.nodes[node].led = self.nodes[node].process.as_ref().is_some_and(Process::is_coordinator);
+            self.at_node(node, true, |process, own, _| process.step_down(own))?;
         }
         self.schedule(self.now, Event::Mend(Mend::Stop(node, start, self.now + patience)));
         Ok(())
@@ -213,6 +218,13 @@ impl World {
             }
             self.start_later(node);
             return Ok(());
+        }
+        let is_late = self.now >= self.nodes[node].retires_at;
+        if self.nodes[node].process.as_ref().is_some_and(|process| is_late || process.has_stepped_down()) {
+            let gave = self.nodes[node].process.as_ref().is_some_and(|process| !process.is_coordinator());
+            self.leads_given += u64::from(std::mem::take(&mut self.nodes[node].led) && gave);
+            // Again and again does no harm.
+            self.at_node(node, true, |process, own, _| process.retire(own))?;
         }
         if self.nodes[node].process.as_ref().is_some_and(Process::is_retired) {
             self.at_node(node, true, |process, own, _| process.leave(own))?;
@@ -264,6 +276,9 @@ impl World {
         if !self.nodes[node].disk_hurt {
             return Err(format!("node {} stops: {why}", node + 1));
         }
+        if why.contains(node::CONTROL_FILE) && why.contains("no storage space") {
+            return Err(format!("a full disk leaves the control plane of node {} no room: {why}", node + 1));
+        }
         self.trace.event(self.now, &[23, node as u64], || format!("node {} stops: {why}", node + 1));
         self.kill(node, Death::Killed);
         self.start_later(node);
@@ -272,7 +287,7 @@ impl World {
 
     /// Whether every partition that a node holds in sync has another in-sync copy that runs; or whatever dies comes back with
     /// all that it had acknowledged.
-    fn may_kill(&self, node: usize, death: Death) -> bool {
+    pub(crate) fn may_kill(&self, node: usize, death: Death) -> bool {
         let id = NodeId(node as u16 + 1);
         let map = self.checks.maps.newest();
         if self.nodes[node].process.is_none() {
@@ -293,9 +308,10 @@ impl World {
             .all(|state| state.epoch.0 == 0 || state.in_sync.without(state.leaving).iter().any(runs))
     }
 
-    fn kill(&mut self, index: usize, death: Death) {
+    pub(crate) fn kill(&mut self, index: usize, death: Death) {
         let node = &mut self.nodes[index];
         let mut process = node.process.take();
+        add(&mut self.transfers, process.as_ref());
         node.inbox.clear();
         node.pauses = 0;
         match death {
@@ -333,6 +349,7 @@ impl World {
         self.restless_at = self.now;
         match mend {
             Mend::Quality(links) => {
+                self.links_mended_at = self.now;
                 for (from, to) in links {
                     let link = self.network.link(from, to);
                     (link.late, link.loss, link.twice) = (0, 0, 0);
@@ -340,6 +357,7 @@ impl World {
                 Ok(())
             }
             Mend::Cut(links, cut) => {
+                self.links_mended_at = self.now;
                 for (from, to) in links {
                     let cuts = &mut self.network.link(from, to).cuts;
                     if let Some(at) = cuts.iter().position(|&other| other == cut) {
@@ -419,6 +437,7 @@ impl World {
     /// Everything is well again, at once.
     pub(crate) fn heal(&mut self) -> Result<(), String> {
         self.network.heal();
+        self.links_mended_at = self.now;
         for (from, to) in (0..MACHINES).flat_map(|from| (0..MACHINES).map(move |to| (from, to))) {
             self.let_go(from, to);
         }

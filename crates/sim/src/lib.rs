@@ -11,10 +11,11 @@
 //! A run is a function of its seed and the code: the same seed gives the same [`trace`], to the last message.
 //!
 //! ```text
-//! cargo run --release -p annulet-sim --bin sim -- --seeds 0..2000
-//! cargo run --release -p annulet-sim --bin sim -- --seed 17 --trace
+//! cargo run --profile campaign -p annulet-sim --bin sim -- --seeds 0..2000
+//! cargo run --profile campaign -p annulet-sim --bin sim -- --seed 17 --trace
 //! ```
 
+mod breaks;
 pub mod checks;
 pub mod client;
 pub mod clock;
@@ -28,10 +29,13 @@ mod injure;
 pub mod linearizability;
 pub mod log_thread;
 pub mod losses;
+mod lost;
 pub mod network;
 pub mod oracle;
 pub mod process;
 pub mod random;
+pub mod scale;
+pub mod scale_tables;
 mod shape;
 pub mod trace;
 pub mod world;

@@ -9,14 +9,13 @@
 use crate::disk::SimDisk;
 use node::recover::LogBegin;
 use node::{Published, SnapshotJob};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::error::Error;
-use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::snapshot_file::{SnapshotError, SnapshotWriter, remove_snapshot};
-use storage::{JournalError, ShardLog, ShardLogError};
+use storage::{ShardLog, ShardLogError};
 use types::settings::Fsync;
 use types::{Instant, PartitionId, ShardId};
 
@@ -24,6 +23,8 @@ use types::{Instant, PartitionId, ShardId};
 pub const SEGMENT_BYTES: u64 = 16 << 10;
 /// Room that is kept for what is ordered already when the disk turns out to be full, in bytes.
 const AHEAD_BYTES: usize = 4 << 10;
+/// The part of it that is for what a copy has to note whatever comes.
+const LAST_BYTES: usize = 1 << 10;
 /// From one sync to the next, with `everysec`.
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -194,11 +195,12 @@ impl LogThread {
                     Err(ShardLogError::Full { .. }) => {
                         self.items.push_front(Item::Turn(turn, bytes));
                         self.set_full(true);
+                        self.published.set_disk_used_up(self.place.shard, true);
                         return Ok(Some(Work::Retry));
                     }
                     Err(error) => return Err(error.into()),
                 },
-                Item::Job(SnapshotJob::Release(offset)) => self.release(offset)?,
+                Item::Job(SnapshotJob::Release(offset, snapshots)) => self.release(offset, &snapshots)?,
                 Item::Job(job) => self.orders.push_back((self.log.end(), job)),
             }
         }
@@ -209,10 +211,10 @@ impl LogThread {
     }
 
     /// Removes what no partition needs any more.
-    fn release(&mut self, offset: u64) -> Result<(), Failed> {
-        match self.begin.advance(offset) {
+    fn release(&mut self, offset: u64, snapshots: &BTreeSet<PartitionId>) -> Result<(), Failed> {
+        match self.begin.advance(offset, snapshots) {
             Ok(()) => self.log.remove_before(offset).map(|_| ()).map_err(Failed::from),
-            Err(JournalError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull => Ok(()),
+            Err(error) if error.is_full() => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -251,7 +253,16 @@ impl LogThread {
     fn reserve(&mut self) -> Result<(), Failed> {
         match self.log.reserve(AHEAD_BYTES) {
             Ok(()) => self.set_full(false),
-            Err(ShardLogError::Full { .. }) => self.set_full(true),
+            Err(ShardLogError::Full { .. }) => {
+                self.set_full(true);
+                match self.log.reserve(LAST_BYTES) {
+                    Ok(()) => self.published.set_disk_used_up(self.place.shard, false),
+                    Err(ShardLogError::Full { .. }) => {
+                        self.published.set_disk_used_up(self.place.shard, true)
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
             Err(error) => return Err(error.into()),
         }
         Ok(())
@@ -330,7 +341,7 @@ impl LogThread {
                 }
             }
             // The log thread's own.
-            SnapshotJob::Release(_) => None,
+            SnapshotJob::Release(..) => None,
         };
         Ok(news)
     }

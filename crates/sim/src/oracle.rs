@@ -21,12 +21,14 @@ pub type Held = (Vec<u8>, Option<u64>);
 #[derive(Clone, Debug, Default)]
 pub struct Oracle {
     partitions: Vec<Vec<Committed>>,
+    /// Histories of each that a loss has cut short, oldest first.
+    given_up: Vec<Vec<Vec<Committed>>>,
 }
 
 impl Oracle {
     /// Nothing is committed yet.
     pub fn new(partitions: usize) -> Oracle {
-        Oracle { partitions: vec![Vec::new(); partitions] }
+        Oracle { partitions: vec![Vec::new(); partitions], given_up: vec![Vec::new(); partitions] }
     }
 
     /// The committed records of a partition; the first has lsn 1.
@@ -55,7 +57,24 @@ impl Oracle {
 
     /// What comes after a partition's first `kept` records is lost, as it may be.
     pub fn forget_after(&mut self, partition: usize, kept: usize) {
-        self.partitions[partition].truncate(kept);
+        let records = &mut self.partitions[partition];
+        if records.len() > kept {
+            self.given_up[partition].push(records.clone());
+            records.truncate(kept);
+        }
+    }
+
+    /// A copy goes on from a record that was committed once and given up since: what was written instead is lost, too, and the
+    /// copy's disk never had it. Then that history counts again, up to there. Returns how many records both begin with; `None`:
+    /// there never was such a record.
+    pub fn go_back(&mut self, partition: usize, lsn: u64, epoch: u64) -> Option<usize> {
+        let at = lsn as usize - 1;
+        let has_it = |history: &&Vec<Committed>| history.get(at).is_some_and(|record| record.epoch == epoch);
+        let history = self.given_up[partition].iter().rev().find(has_it)?[..=at].to_vec();
+        let present = std::mem::replace(&mut self.partitions[partition], history);
+        let both = present.iter().zip(&self.partitions[partition]).take_while(|(a, b)| a == b).count();
+        self.given_up[partition].push(present);
+        Some(both)
     }
 
     /// Adds a record's effects to a state.

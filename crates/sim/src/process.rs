@@ -63,6 +63,8 @@ pub struct Start {
     pub settings: Arc<Settings>,
     /// How many shards it has.
     pub shards: u16,
+    /// How large the chunks of snapshots are that it sends, in bytes.
+    pub chunk_bytes: usize,
     /// Its disk.
     pub disk: SimDisk,
     /// Any random number.
@@ -76,6 +78,17 @@ pub struct Start {
     /// Whether nothing of what the one before had handed to the system can be lost: the machine has not stopped since, or the
     /// process had ended in order.
     pub kept: bool,
+}
+
+/// What a process' control plane has cost, where it was asked to be measured.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ControlCost {
+    /// Calls of it.
+    pub calls: u64,
+    /// All of them, in nanoseconds.
+    pub total_ns: u64,
+    /// The longest, in nanoseconds.
+    pub longest_ns: u64,
 }
 
 /// One copy of a partition, as the checks see it.
@@ -116,12 +129,15 @@ pub struct Process {
     snapshots_written: u64,
     sessions: BTreeMap<u64, Session>,
     effects: Vec<Effect>,
+    /// Real nanoseconds, for reports alone: nothing that a run does may follow from it.
+    stopwatch: Option<fn() -> u64>,
+    control_cost: ControlCost,
 }
 
 impl Process {
     /// Starts a process on what its disk has kept.
     pub fn start(start: Start) -> Result<Process, String> {
-        let Start { settings, shards, disk, seed, now, wall_ms, again, kept } = start;
+        let Start { settings, shards, chunk_bytes, disk, seed, now, wall_ms, again, kept } = start;
         let directory = Path::new(DIRECTORY);
         storage::Disk::create_dir_all(&disk, directory).map_err(|error| error.to_string())?;
         let published = Arc::new(Published::new(shards));
@@ -164,6 +180,7 @@ impl Process {
                     shard: ShardId(shard),
                     shards,
                     hash_seed: seed,
+                    chunk_bytes,
                     published: published.clone(),
                 })
             })
@@ -193,7 +210,35 @@ impl Process {
             snapshots_written: 0,
             sessions: BTreeMap::new(),
             effects: Vec::new(),
+            stopwatch: None,
+            control_cost: ControlCost::default(),
         })
+    }
+
+    /// Has the control plane's work measured by a clock that shows nanoseconds.
+    pub fn measure_control(&mut self, stopwatch: fn() -> u64) {
+        self.stopwatch = Some(stopwatch);
+    }
+
+    /// What the control plane has cost since the last call.
+    pub fn take_control_cost(&mut self) -> ControlCost {
+        std::mem::take(&mut self.control_cost)
+    }
+
+    fn control(&mut self, act: impl FnOnce(&mut ControlDriver<SimDisk>)) {
+        let Some(stopwatch) = self.stopwatch else { return act(&mut self.control) };
+        let began = stopwatch();
+        act(&mut self.control);
+        let took = stopwatch().saturating_sub(began);
+        let cost = &mut self.control_cost;
+        cost.calls += 1;
+        cost.total_ns += took;
+        cost.longest_ns = cost.longest_ns.max(took);
+    }
+
+    /// Whether this node is the coordinator.
+    pub fn is_coordinator(&self) -> bool {
+        self.control.is_coordinator()
     }
 
     /// Who it is.
@@ -223,7 +268,7 @@ impl Process {
             end_turn(shard, now);
             self.published.stamp(ShardId(at as u16), now);
         }
-        self.control.tick(now);
+        self.control(|control| control.tick(now));
         self.heart.tick(now, wall_ms);
         self.settle(now)
     }
@@ -238,7 +283,7 @@ impl Process {
     ) -> Result<(), String> {
         match envelope {
             Envelope::Beat(beat) => self.heart.beat(now, wall_ms, from, beat),
-            Envelope::Control(message) => self.control.message(now, from, message),
+            Envelope::Control(message) => self.control(|control| control.message(now, from, message)),
             Envelope::Shard(shard, to, message) => self.shard_message(now, from, shard, to, message),
         }
         self.settle(now)
@@ -361,7 +406,28 @@ impl Process {
         self.snapshots_written
     }
 
-    /// It is to stop soon, and hands over what others can take over: first what is under way is committed.
+    /// How many transfers of snapshots its primaries have begun, and how many went on after a break.
+    pub fn transfers(&self) -> [u64; 2] {
+        let shards = self.published.shards();
+        let sum = |counter: fn(&node::ShardCounters) -> u64| shards.iter().map(counter).sum();
+        [
+            sum(|shard| shard.snapshots_begun.load(Ordering::Relaxed)),
+            sum(|shard| shard.snapshots_gone_on.load(Ordering::Relaxed)),
+        ]
+    }
+
+    /// It is to stop soon: first another node is to be the coordinator.
+    pub fn step_down(&mut self, now: Instant) -> Result<(), String> {
+        self.control.step_down(now);
+        self.settle(now)
+    }
+
+    /// Whether another is, or nobody else can be.
+    pub fn has_stepped_down(&self) -> bool {
+        self.control.has_stepped_down()
+    }
+
+    /// It hands over what others can take over: first what is under way is committed.
     pub fn retire(&mut self, now: Instant) -> Result<(), String> {
         for shard in &mut self.shards {
             shard.retire(now);
@@ -445,7 +511,7 @@ impl Process {
             }
             for notice in std::mem::take(&mut self.heart.effects().notices) {
                 idle = false;
-                self.control.notice(now, notice);
+                self.control(|control| control.notice(now, notice));
             }
             for at in 0..self.shards.len() {
                 let effects = std::mem::take(self.shards[at].effects());
@@ -460,7 +526,7 @@ impl Process {
                 self.effects.extend(effects.replies.into_iter().map(|(t, reply)| Effect::Reply(t, reply)));
                 if !effects.changes.is_empty() {
                     idle = false;
-                    self.control.changes(now, effects.changes);
+                    self.control(|control| control.changes(now, effects.changes));
                 }
             }
             let effects = std::mem::take(self.control.effects());
@@ -483,7 +549,7 @@ impl Process {
             for (to, question, partitions) in effects.ask_tails {
                 idle = false;
                 let tails = self.shards.iter().flat_map(|shard| shard.tails(&partitions)).collect();
-                self.control.tails(now, to, question, tails);
+                self.control(|control| control.tails(now, to, question, tails));
             }
             if idle {
                 return Ok(());
@@ -500,7 +566,9 @@ impl Process {
                 clock_ms: self.published.clock_ms(now),
                 map: shard.acting_map().clone(),
                 snapshots_free: 0,
+                chunk_bytes: 0,
                 evict: Duration::MAX,
+                ahead_bytes_max: 0,
             };
             shard.partitions().map(move |partition| Copy {
                 partition: usize::from(partition.id().0),

@@ -5,6 +5,7 @@
 //! [`MENDING`] every partition that has a copy left serves, with all its copies in sync, and every key can be read.
 //! At the end the clients' history has to be linearizable ([`crate::linearizability`]).
 
+use crate::breaks::{Breaks, is_chunk};
 use crate::checks::{Checks, Seat, tables};
 use crate::client::{Client, StaleRead, Unique};
 use crate::clock::Clock;
@@ -78,6 +79,10 @@ pub struct Summary {
     pub stale_reads: usize,
     /// Snapshots of partitions that were written to disks.
     pub snapshots: u64,
+    /// Transfers of snapshots between nodes that were begun.
+    pub transfers: u64,
+    /// Those that went on after a break.
+    pub transfers_gone_on: u64,
     /// Faults.
     pub faults: usize,
     /// Nodes that joined, and orders of operators.
@@ -90,8 +95,8 @@ pub struct Summary {
     pub reigns: u64,
     /// How often a primary handed over to its heir.
     pub hand_overs: u64,
-    /// Whether processes were killed though they held the last copy of something.
-    pub reckless: bool,
+    /// How often a coordinator that was told to stop had another node lead first.
+    pub leads_given: u64,
     /// Partitions of which every copy was lost.
     pub lost: usize,
     /// How long the cluster took to be whole again, in nanoseconds.
@@ -146,6 +151,9 @@ pub(crate) struct Node {
     pub power_lost: bool,
     /// Whether its last process ended in order.
     pub stopped: bool,
+    /// Told to stop: when it hands over even if it is still the coordinator, and whether it was.
+    pub retires_at: Time,
+    pub led: bool,
     /// Whether its last process began with all that the one before had acknowledged.
     pub whole: bool,
     /// Until when all that each shard has for its log was durable, as last seen.
@@ -190,18 +198,25 @@ pub struct World {
     pub(crate) plan: Plan,
     pub(crate) hand_overs: HandOvers,
     pub(crate) shapes: Shapes,
+    pub(crate) breaks: Breaks,
     pub(crate) keeping: Keeping,
     pub(crate) blackout_at: Time,
     /// Snapshots written to disks.
     pub(crate) snapshots: u64,
+    /// Transfers that processes which are gone had begun, and gone on with.
+    pub(crate) transfers: [u64; 2],
+    chunk_bytes: usize,
     /// When something last went wrong, or was mended.
     pub(crate) restless_at: Time,
+    /// When a link between nodes was last mended.
+    pub(crate) links_mended_at: Time,
     /// Since when a node is in sync for a partition.
     pub(crate) joined_at: BTreeMap<(usize, usize), Time>,
     pub(crate) random: Random,
     settings: Vec<Arc<Settings>>,
     pub(crate) shards: u16,
     pub(crate) faults: usize,
+    pub(crate) leads_given: u64,
     /// What cuts hold back, by sender and receiver.
     pub(crate) held: BTreeMap<(usize, usize), Vec<Event>>,
     pub(crate) healed: bool,
@@ -227,8 +242,10 @@ impl World {
         let keeping = if options.log_off { Keeping::OFF } else { drawn };
         let plan = Plan::draw(random.fork(), keeping);
         let mut shapes = Shapes::draw(seed);
-        let settings =
-            (1..=MACHINES).map(|id| Arc::new(settings_of(id, copies, shards, keeping, &shapes))).collect();
+        let ahead = Ahead::draw(seed);
+        let settings = (1..=MACHINES)
+            .map(|id| Arc::new(ahead.set(settings_of(id, copies, shards, keeping, &shapes))))
+            .collect();
         let mut nodes: Vec<Node> = (0..NODES).map(|_| Node::new(Clock::draw(&mut random))).collect();
         nodes.extend((NODES..MACHINES).map(|_| Node::new(Clock::draw(&mut shapes.random))));
         let clients = (0..random.between(5, 9) as usize)
@@ -262,15 +279,20 @@ impl World {
             plan,
             hand_overs: HandOvers::draw(seed),
             shapes,
+            breaks: Breaks::draw(seed),
             keeping,
             blackout_at: 0,
             snapshots: 0,
+            transfers: [0; 2],
+            chunk_bytes: draw_chunk_bytes(seed),
             restless_at: 0,
+            links_mended_at: 0,
             joined_at: BTreeMap::new(),
             random,
             settings,
             shards,
             faults: 0,
+            leads_given: 0,
             held: BTreeMap::new(),
             healed: false,
             mended: None,
@@ -324,6 +346,7 @@ impl World {
         let start = Start {
             settings: self.settings[index].clone(),
             shards: self.shards,
+            chunk_bytes: self.chunk_bytes,
             disk: node.disk.clone(),
             seed,
             now: own,
@@ -396,12 +419,15 @@ impl World {
         let now = self.now;
         self.checks.committed.now = now;
         let seats: [Option<Seat<'_>>; MACHINES] = std::array::from_fn(|at| seat(&self.nodes[at], at, now));
-        let version = self.checks.maps.newest().version;
+        let before = self.checks.maps.newest().clone();
         self.checks.after(index, data, &seats)?;
-        if self.keeping.lossy && self.checks.maps.newest().version != version {
+        if self.checks.maps.newest().version == before.version {
+            return Ok(());
+        }
+        if self.keeping.lossy {
             self.note_members();
         }
-        Ok(())
+        self.check_lost(&before)
     }
 
     fn effect(&mut self, index: usize, effect: Effect) {
@@ -497,7 +523,9 @@ impl World {
                     format!("node {} -> node {}: {}", from.node, to + 1, brief(&envelope))
                 });
                 let data = matches!(envelope, Envelope::Shard(..));
-                self.at_node(to, data, |process, own, wall| process.message(own, wall, from, envelope))
+                let is_chunk = is_chunk(&envelope);
+                self.at_node(to, data, |process, own, wall| process.message(own, wall, from, envelope))?;
+                if is_chunk { self.break_transfer(usize::from(from.node.0) - 1, to) } else { Ok(()) }
             }
             Event::Local { node, start, .. } => {
                 let Some(Event::Local { from, to, message, .. }) = self.arrive(node, start, event) else {
@@ -610,6 +638,8 @@ impl Node {
             disk_takes: 0,
             power_lost: false,
             stopped: false,
+            retires_at: 0,
+            led: false,
             whole: true,
             synced_at: Vec::new(),
             process: None,
@@ -625,6 +655,34 @@ impl Node {
 fn seat(node: &Node, at: usize, now: Time) -> Option<Seat<'_>> {
     let process = node.process.as_ref()?;
     Some(Seat { node: at, process, now: node.clock.monotonic(now) })
+}
+
+/// What may be ordered, sent and passed on ahead of what is confirmed, in bytes: in some seeds no more than a few records, so that
+/// writes wait for room all the time.
+struct Ahead([u64; 3]);
+
+impl Ahead {
+    /// Drawn by itself, so that a seed has the same faults as before.
+    fn draw(seed: u64) -> Ahead {
+        let mut random = Random::new(seed ^ 0xb0d5_0000_0000_0000);
+        let tight = random.chance(400);
+        Ahead([(); 3].map(|()| if tight { random.pick(&[200, 800, 4000]) } else { 1 << 24 }))
+    }
+
+    fn set(&self, settings: Settings) -> Settings {
+        let [uncommitted, replication, forward] = self.0.map(ByteSize);
+        Settings {
+            uncommitted_bytes_max: uncommitted,
+            replication_ahead_bytes: replication,
+            forward_ahead_bytes: forward,
+            ..settings
+        }
+    }
+}
+
+/// Small ones, so that a transfer has many, in most runs. The draw is of its own: a seed has the same faults with every size.
+fn draw_chunk_bytes(seed: u64) -> usize {
+    Random::new(seed ^ 0x71c4_0000_0000_0000).pick(&[1, 1, 1024, replication::CHUNK_BYTES])
 }
 
 fn settings_of(id: usize, copies: u64, shards: u16, keeping: Keeping, shapes: &Shapes) -> Settings {

@@ -18,6 +18,10 @@
 //! fails too is it final. The next process reads what the kernel has in memory, which after a failed sync another
 //! sync takes for written; so it writes what no frame vouches for again before it syncs.
 //!
+//! **Room in reserve.** A journal that must go on though the disk is full holds room ahead ([`Journal::open_with_room`]): behind
+//! its end, and in the file that the next rewrite will become. Both are reserved before anybody needs them, so nothing that
+//! fills the disk can take them.
+//!
 //! [`look`] reads a journal that is nobody's to change.
 //!
 //! Left out: rot in what was synced last, with nothing written since, looks like a torn tail. One journal has one
@@ -52,8 +56,7 @@ pub enum JournalError {
     /// Bytes that were durable have changed.
     #[error(
         "{path} is damaged at byte {offset}: it was written and synced, and no longer reads back. The disk may be \
-         failing. Do not edit the file. Move this node's data directory aside and let the node join anew, or \
-         restore the file from a backup made since",
+         failing. Do not edit the file",
         path = path.display()
     )]
     Rot {
@@ -86,11 +89,25 @@ pub enum JournalError {
     },
 }
 
+impl JournalError {
+    /// Whether the disk has no room, or the user's quota is used up.
+    pub fn is_full(&self) -> bool {
+        let JournalError::Io { source, .. } = self else { return false };
+        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
 /// An open journal.
 pub struct Journal<D: Disk> {
     disk: D,
     path: PathBuf,
     file: D::File,
+    /// How much room is held, in bytes: behind the end, and for a rewrite. 0: none.
+    room_bytes: u64,
+    /// For how many bytes the file has room, as far as is known.
+    allocated: u64,
+    /// The file that the next rewrite becomes: empty, and with room.
+    spare: Option<D::File>,
     /// Where the next frame goes.
     end: u64,
     /// How much is known to be durable.
@@ -103,17 +120,31 @@ impl<D: Disk> Journal<D> {
     /// Opens the journal at `path`, or makes it, and returns its frames, oldest first. All that it returns is
     /// durable. Its directory has to exist.
     pub fn open(disk: D, path: &Path) -> Result<(Journal<D>, Vec<Vec<u8>>), JournalError> {
+        Journal::open_with_room(disk, path, 0)
+    }
+
+    /// As [`Journal::open`], and holds room from now on: of so many bytes for a rewrite, and of at least half as many behind
+    /// the end. Where the disk has none to give just now, it is asked for again with every change and by
+    /// [`Journal::hold_room`]. Where the file system cannot reserve, none is held and nothing tells.
+    pub fn open_with_room(
+        disk: D,
+        path: &Path,
+        room_bytes: u64,
+    ) -> Result<(Journal<D>, Vec<Vec<u8>>), JournalError> {
         let failed = |action, source| JournalError::Io { action, path: path.to_owned(), source };
         // A leftover of a rewrite that did not come to its rename.
         let leftover = new_path(path);
         let names =
             disk.list(directory(path)).map_err(|error| failed("cannot list the directory of", error))?;
-        if leftover.file_name().is_some_and(|name| names.iter().any(|other| name == other.as_str())) {
+        let has_leftover =
+            leftover.file_name().is_some_and(|name| names.iter().any(|other| name == other.as_str()));
+        // With room it is the spare of the last process, whose room on a full disk another would take.
+        if has_leftover && room_bytes == 0 {
             disk.remove(&leftover).map_err(|error| failed("cannot remove the leftover of", error))?;
         }
         if !path.file_name().is_some_and(|name| names.iter().any(|other| name == other.as_str())) {
-            let (file, end) = write_whole(&disk, path, &[]).map_err(|(error, _)| error)?;
-            let journal = Journal::new(disk, path, file, end);
+            let (file, end) = write_whole(&disk, path, &[], None).map_err(|(error, _)| error)?;
+            let journal = Journal::new(disk, path, file, end, room_bytes);
             return Ok((journal, Vec::new()));
         }
         let (mut file, bytes) = read_whole(&disk, path)?;
@@ -130,12 +161,55 @@ impl<D: Disk> Journal<D> {
         }
         disk.sync(&mut file).map_err(|error| failed("cannot sync", error))?;
         disk.sync_dir(directory(path)).map_err(|error| failed("cannot sync the directory of", error))?;
-        Ok((Journal::new(disk, path, file, end as u64), frames))
+        Ok((Journal::new(disk, path, file, end as u64, room_bytes), frames))
     }
 
-    fn new(disk: D, path: &Path, file: D::File, end: u64) -> Journal<D> {
-        let path = path.to_owned();
-        Journal { disk, path, file, end, durable: end, failed: false, buffer: Vec::new() }
+    fn new(disk: D, path: &Path, file: D::File, end: u64, room_bytes: u64) -> Journal<D> {
+        let (path, durable, failed, buffer) = (path.to_owned(), end, false, Vec::new());
+        let (allocated, spare) = (0, None);
+        let mut journal =
+            Journal { disk, path, file, room_bytes, allocated, spare, end, durable, failed, buffer };
+        journal.hold_room();
+        journal
+    }
+
+    /// Whether it holds the room that it was opened with.
+    pub fn holds_room(&self) -> bool {
+        let ahead = self.allocated.saturating_sub(self.end);
+        self.room_bytes == 0 || (self.spare.is_some() && ahead >= self.room_bytes / 2)
+    }
+
+    /// Asks the disk for what is missing of its room. Whether it holds it then.
+    pub fn hold_room(&mut self) -> bool {
+        if !self.holds_room() && !self.failed {
+            // A disk that refuses this for another reason than its room says so at the next write.
+            let _ = self.ask_for_room();
+        }
+        self.holds_room()
+    }
+
+    fn ask_for_room(&mut self) -> io::Result<()> {
+        let (wanted, least) = (self.end + self.room_bytes, self.end + self.room_bytes / 2);
+        if self.allocated < least {
+            self.allocated = match self.disk.allocate(&mut self.file, wanted) {
+                Ok(()) => wanted,
+                Err(_) => {
+                    // What the last process held is there, though the disk has no more.
+                    self.disk.allocate(&mut self.file, least)?;
+                    least
+                }
+            };
+        }
+        if self.spare.is_none() {
+            let mut spare = self.disk.open(&new_path(&self.path))?;
+            if self.disk.len(&spare)? > 0 {
+                // A rewrite that did not come to its end. Cutting gives its room back.
+                self.disk.truncate(&mut spare, 0)?;
+            }
+            self.disk.allocate(&mut spare, self.room_bytes)?;
+            self.spare = Some(spare);
+        }
+        Ok(())
     }
 
     /// Writes a frame at the end. It counts only after the next [`Journal::sync`].
@@ -149,9 +223,11 @@ impl<D: Disk> Journal<D> {
         if let Err(error) = self.disk.write_at(&mut self.file, self.end, &self.buffer) {
             // Part of it may stand there. It must not be taken for a frame, nor get in the way of the next.
             self.failed = self.disk.truncate(&mut self.file, self.end).is_err();
+            self.allocated = 0;
             return Err(self.io("cannot write", error));
         }
         self.end += self.buffer.len() as u64;
+        self.hold_room();
         Ok(())
     }
 
@@ -174,9 +250,14 @@ impl<D: Disk> Journal<D> {
         if let Some(frame) = frames.iter().find(|frame| frame.len() > FRAME_BYTES_MAX) {
             return Err(JournalError::TooLarge { path: self.path.clone(), bytes: frame.len() });
         }
-        match write_whole(&self.disk, &self.path, &frames) {
+        let spare = self.spare.take();
+        let allocated = if spare.is_some() { self.room_bytes } else { 0 };
+        match write_whole(&self.disk, &self.path, &frames, spare) {
             Ok((file, end)) => {
                 (self.file, self.end, self.durable) = (file, end, end);
+                self.allocated = allocated;
+                // What the old one took is free now.
+                self.hold_room();
                 Ok(())
             }
             Err((error, is_final)) => {
@@ -210,11 +291,13 @@ fn new_path(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Writes a whole journal beside `path` and renames it there. An error says whether it is final.
+/// Writes a whole journal beside `path`, into what is there already where that is given and empty, and renames it. An error
+/// says whether it is final.
 fn write_whole<D: Disk>(
     disk: &D,
     path: &Path,
     frames: &[&[u8]],
+    spare: Option<D::File>,
 ) -> Result<(D::File, u64), (JournalError, bool)> {
     let new_path = new_path(path);
     let failed = |action, is_final| {
@@ -230,8 +313,14 @@ fn write_whole<D: Disk>(
         // Until the rename nothing here counts, and afterwards all does.
         put_frame(&mut bytes, HEADER_BYTES as u64, frame);
     }
-    let mut file = disk.open(&new_path).map_err(failed("cannot open", false))?;
-    disk.truncate(&mut file, 0).map_err(failed("cannot empty", false))?;
+    let mut file = match spare {
+        Some(spare) => spare,
+        None => {
+            let mut file = disk.open(&new_path).map_err(failed("cannot open", false))?;
+            disk.truncate(&mut file, 0).map_err(failed("cannot empty", false))?;
+            file
+        }
+    };
     disk.write_at(&mut file, 0, &bytes).map_err(failed("cannot write", false))?;
     disk.sync(&mut file).map_err(failed("cannot sync", true))?;
     // From here on nobody knows which of the two a crash would leave.

@@ -629,7 +629,7 @@ mod tests {
                         prop_assert_eq!(changes.removed_any, removed);
                         prop_assert_eq!(changes.undo.len(), changes.count);
                         if !changes.is_empty() {
-                            uncommitted.push(Lsn(lsn), &mut changes.undo, changes.removed_any);
+                            uncommitted.push(Lsn(lsn), changes.body.len(), &mut changes.undo, changes.removed_any);
                             bodies.push_back((lsn, changes.body.clone()));
                             reference.states.push_back((lsn, state));
                             reference.changed.extend(touched.into_iter().map(|key| (lsn, key)));
@@ -696,7 +696,7 @@ mod tests {
                         prop_assert_eq!(changes.count, expired.len());
                         if !expired.is_empty() {
                             let lsn = newest + 1;
-                            uncommitted.push(Lsn(lsn), &mut changes.undo, changes.removed_any);
+                            uncommitted.push(Lsn(lsn), changes.body.len(), &mut changes.undo, changes.removed_any);
                             bodies.push_back((lsn, changes.body.clone()));
                             reference.states.push_back((lsn, live));
                             reference.changed.extend(expired.into_keys().map(|key| (lsn, key)));
@@ -728,7 +728,7 @@ mod tests {
         let mut push = |lsn, was, removed_any| {
             let mut undos = Undos::default();
             undos.keep(was);
-            uncommitted.push(Lsn(lsn), &mut undos, removed_any);
+            uncommitted.push(Lsn(lsn), 1, &mut undos, removed_any);
         };
         push(1, Was::Absent { hash: 5, key: b"a"[..].into() }, false);
         push(2, Was::Present { hash: 5, piece: piece.into() }, true);

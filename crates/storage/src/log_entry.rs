@@ -2,12 +2,13 @@
 //!
 //! | bytes | what |
 //! | --- | --- |
-//! | 1 | kind: 1 record, 2 truncate, 3 wipe, 4 chunk, 5 filled |
+//! | 1 | kind: 1 record, 2 truncate, 3 wipe, 4 chunk, 5 filled, 6 session |
 //! | varint | the partition |
 //! | record: varint, ... | the partition's commit lsn when it was written; the [record](crate::record) |
 //! | truncate: varint | the lsn after which all records are discarded |
 //! | wipe: none | the copy holds nothing any more |
 //! | chunk: varint, bytes | a piece of a snapshot that another node sent, as [`crate::snapshot`] writes it |
+//! | session: varint x 3 | the reign and the session of the chunks that follow, and the number of the first of them |
 //! | filled: ... | the end of that snapshot, as [`SnapshotEnd`] writes it |
 //!
 //! Nothing of the log is ever changed or cut, since a shard's partitions share it: what a partition discards, it discards by an
@@ -24,6 +25,7 @@ const TRUNCATE: u8 = 2;
 const WIPE: u8 = 3;
 const CHUNK: u8 = 4;
 const FILLED: u8 = 5;
+const SESSION: u8 = 6;
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +58,17 @@ pub enum LogEntry {
         /// The piece.
         payload: Bytes,
     },
+    /// The chunks that follow are of this transfer: so it can go on where it stopped.
+    Session {
+        /// Whose.
+        partition: PartitionId,
+        /// The reign of the primary that sends.
+        reign: Epoch,
+        /// What it calls the transfer, since it began or went on.
+        session: u64,
+        /// The number of the next chunk.
+        next: u32,
+    },
     /// That snapshot's end: the log goes on from its base.
     Filled {
         /// Whose.
@@ -73,6 +86,7 @@ impl LogEntry {
             | LogEntry::Truncate { partition, .. }
             | LogEntry::Wipe { partition }
             | LogEntry::Chunk { partition, .. }
+            | LogEntry::Session { partition, .. }
             | LogEntry::Filled { partition, .. } => *partition,
         }
     }
@@ -111,6 +125,13 @@ impl LogEntry {
                 let used = bytes.len() - reader.rest.len();
                 bytes.advance(used);
                 Ok(LogEntry::Filled { partition, end: SnapshotEnd::decode(bytes)? })
+            }
+            SESSION => {
+                let (reign, session) = (Epoch(reader.number()?), reader.number()?);
+                let next = reader.number_to()?;
+                let used = bytes.len() - reader.rest.len();
+                bytes.advance(used);
+                Ok(LogEntry::Session { partition, reign, session, next })
             }
             _ => Err(Corrupt { what: "a log entry of an unknown kind" }),
         }
@@ -170,6 +191,14 @@ pub fn put_chunk(out: &mut Vec<u8>, partition: PartitionId, payload: &[u8]) {
     put_string(out, payload);
 }
 
+/// Appends which transfer the chunks that follow are of.
+pub fn put_session(out: &mut Vec<u8>, partition: PartitionId, reign: Epoch, session: u64, next: u32) {
+    put_head(out, SESSION, partition);
+    for number in [reign.0, session, u64::from(next)] {
+        put_number(out, number);
+    }
+}
+
 /// Appends the end of another node's snapshot.
 pub fn put_filled(out: &mut Vec<u8>, partition: PartitionId, end: &SnapshotEnd) {
     put_head(out, FILLED, partition);
@@ -199,6 +228,7 @@ mod tests {
         put_record(&mut out, partition, Lsn(8), position, Epoch(2), 77, Some((&id, b"OK")), b"body");
         put_truncate(&mut out, partition, Lsn(4));
         put_wipe(&mut out, PartitionId(1));
+        put_session(&mut out, partition, Epoch(3), 2, 7);
         put_chunk(&mut out, partition, b"piece");
         put_filled(&mut out, partition, &end);
         let record = Record {
@@ -212,6 +242,7 @@ mod tests {
             LogEntry::Record { partition, commit: Lsn(8), record },
             LogEntry::Truncate { partition, after: Lsn(4) },
             LogEntry::Wipe { partition: PartitionId(1) },
+            LogEntry::Session { partition, reign: Epoch(3), session: 2, next: 7 },
             LogEntry::Chunk { partition, payload: Bytes::from_static(b"piece") },
             LogEntry::Filled { partition, end },
         ];

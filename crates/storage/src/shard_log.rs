@@ -69,7 +69,7 @@ pub enum ShardLogError {
     /// Bytes that were durable have changed.
     #[error(
         "{path} is damaged at byte {offset}: it was written and synced, and no longer reads back. The disk may be \
-         failing. Do not edit the file. Move this node's data directory aside and let the node join anew",
+         failing. Do not edit the file",
         path = path.display()
     )]
     Rot {
@@ -81,7 +81,7 @@ pub enum ShardLogError {
     /// A part of the log is not there.
     #[error(
         "{directory} lacks the log's bytes from {from} to {to}: a file that starts with log- is gone, or was cut. \
-         Put it back if it was moved; otherwise move this node's data directory aside and let the node join anew",
+         Put it back if it was moved; otherwise move that directory aside, and the node fetches its copies anew from others",
         directory = directory.display()
     )]
     Missing {
@@ -249,13 +249,8 @@ impl<D: Disk> ShardLog<D> {
         result
     }
 
-    /// As [`ShardLog::append`], without the copy: the payload begins [`BATCH_HEADER_BYTES`] after the start of
-    /// `batch`, and what is before it is overwritten with the header.
-    ///
-    /// # Panics
-    ///
-    /// Where `batch` is shorter than the header.
-    pub fn append_in_place(&mut self, batch: &mut [u8]) -> Result<u64, ShardLogError> {
+    /// The payload begins [`BATCH_HEADER_BYTES`] after the start of `batch`; what is before it is overwritten with the header.
+    fn append_in_place(&mut self, batch: &mut [u8]) -> Result<u64, ShardLogError> {
         let (header, payload) = batch.split_at_mut(BATCH_HEADER_BYTES);
         self.reserve(payload.len())?;
         let batch_header = BatchHeader {
@@ -348,11 +343,6 @@ impl<D: Disk> ShardLog<D> {
     /// The files, oldest first. The last one is written to.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
-    }
-
-    /// Whether a failure was final.
-    pub fn has_failed(&self) -> bool {
-        self.failed
     }
 
     /// Ends the current segment and makes the next, with room for so many bytes at least. Where there is no room,

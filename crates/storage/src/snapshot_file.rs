@@ -80,7 +80,7 @@ pub enum SnapshotError {
     /// Bytes that were durable have changed.
     #[error(
         "{path} is damaged at byte {offset}: it was written and synced, and no longer reads back. The disk may be \
-         failing. Do not edit the file. Move this node's data directory aside and let the node join anew",
+         failing. Do not edit the file",
         path = path.display()
     )]
     Rot {

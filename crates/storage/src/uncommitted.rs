@@ -166,8 +166,9 @@ impl Undo {
 /// Where an undo stands: the record, and its number among the record's.
 type Place = (Lsn, usize);
 
-/// What the uncommitted records of a partition replaced.
+/// What the uncommitted records of a partition replaced. Whether there are any, which is asked for every request, stands first.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Uncommitted {
     records: VecDeque<Undone>,
     copies: Copies,
@@ -175,18 +176,21 @@ pub struct Uncommitted {
     /// Where all keys were removed, oldest first.
     clears: VecDeque<Place>,
     last_removal: Lsn,
+    /// Of the records.
+    bytes: usize,
 }
 
 #[derive(Debug)]
 struct Undone {
     lsn: Lsn,
+    bytes: usize,
     undo: SmallVec<[Undo; 1]>,
     removed_any: bool,
 }
 
 impl Uncommitted {
-    /// Adds what a record replaced, and leaves the buffers empty. Lsns grow from call to call.
-    pub fn push(&mut self, lsn: Lsn, undos: &mut Undos, removed_any: bool) {
+    /// Adds what a record of so many bytes replaced, and leaves the buffers empty. Lsns grow from call to call.
+    pub fn push(&mut self, lsn: Lsn, bytes: usize, undos: &mut Undos, removed_any: bool) {
         debug_assert!(lsn > self.last(), "uncommitted records come in order");
         let before = self.copies.end();
         self.copies.bytes.extend_from_slice(&undos.bytes);
@@ -206,7 +210,13 @@ impl Uncommitted {
         if removed_any {
             self.last_removal = lsn;
         }
-        self.records.push_back(Undone { lsn, undo, removed_any });
+        self.bytes += bytes;
+        self.records.push_back(Undone { lsn, bytes, undo, removed_any });
+    }
+
+    /// Bytes of the records that are not committed; what they replaced is not counted.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether every record is committed.
@@ -233,6 +243,7 @@ impl Uncommitted {
     pub fn commit(&mut self, upto: Lsn) {
         let mut copied = self.copies.head;
         while let Some(record) = self.records.pop_front_if(|record| record.lsn <= upto) {
+            self.bytes -= record.bytes;
             self.changed.forget_oldest(record.lsn, &record.undo);
             for undo in &record.undo {
                 if let Was::Copied { at, len, .. } = undo.0 {
@@ -250,6 +261,7 @@ impl Uncommitted {
     /// Takes back the changes of the records after `down_to`, newest first.
     pub fn roll_back(&mut self, down_to: Lsn, table: &mut Table) {
         while let Some(record) = self.records.pop_back_if(|record| record.lsn > down_to) {
+            self.bytes -= record.bytes;
             self.changed.forget_newest(record.lsn, &record.undo);
             record.undo.into_iter().rev().for_each(|undo| undo.restore(&mut self.copies, table));
         }
@@ -316,6 +328,7 @@ impl Uncommitted {
     pub(crate) fn remembers_nothing(&self) -> bool {
         let Changed { listed, by_hash } = &self.changed;
         self.copies.bytes.is_empty()
+            && self.bytes == 0
             && self.records.is_empty()
             && listed.is_empty()
             && by_hash.is_empty()

@@ -41,16 +41,22 @@ pub enum Bug {
     /// A voter reports at once whom it has not heard since the voters changed, and what was reported before still counts (rule 6).
     /// Not among [`BUGS`] yet: nobody has run the simulator with it.
     NewVotersReportAtOnce,
+    /// A node that is about to stop, and has handed over, is given seats again (rule 10).
+    GivesToStopping,
+    /// A transfer goes on one chunk too far after a break (rule 9).
+    ResumesTooFar,
     /// A shard's log does not sync its directory after it has made a segment.
     SkipsDirSync,
     /// A shard's log takes a failed sync for one that may be tried again.
     RetriesAfterFailedSync,
     /// A shard's log goes on before a torn tail without cutting it off.
     ResurrectsTail,
+    /// A start does not miss a snapshot that is gone with the log before it (rule 3).
+    MissesNoSnapshot,
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 16] = [
+pub const BUGS: [Bug; 18] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -67,6 +73,8 @@ pub const BUGS: [Bug; 16] = [
     Bug::SnapshotAhead,
     Bug::DropsBeforeFilled,
     Bug::ServesAfterRelease,
+    Bug::GivesToStopping,
+    Bug::ResumesTooFar,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.

@@ -344,7 +344,12 @@ settings! {
     #[live, size] client_output_buffer_limit: ByteSize = "1073741824", 1048576..=i64::MAX as i128, "Bytes of replies, beside the largest of them, that may wait for a client. One that owes more reading is closed.";
     #[size] maxmemory_clients: ByteSize = "2147483648", 16777216..=i64::MAX as i128, "Bytes that all clients of this node together may have it keep: unfinished requests, requests under way, unread replies. Beyond it the largest connections are closed.";
     #[live, size] maxmemory: ByteSize = "0", 0..=i64::MAX as i128, "Bytes of memory, as the allocator counts, beyond which commands that may need more are refused. 0: no bound.";
+    #[live, size] uncommitted_bytes_max: ByteSize = "67108864", 1048576..=i64::MAX as i128, "Bytes of records that a data thread orders ahead of what the copies have confirmed. Beyond it writes to the partitions that are behind wait, and connections that sent them are not read from. A partition may have a quarter of it.";
+    #[live, size] replication_ahead_bytes: ByteSize = "16777216", 1048576..=i64::MAX as i128, "Bytes of records that a data thread sends to another node ahead of what that has confirmed. What is beyond waits in memory as part of the partitions' logs.";
+    #[live, size] forward_ahead_bytes: ByteSize = "33554432", 1048576..=i64::MAX as i128, "Bytes of requests that a data thread passes on to another node ahead of their answers, unless it is one request. What is beyond waits.";
+    #[size] link_bytes_max: ByteSize = "67108864", 1048576..=i64::MAX as i128, "Bytes that may wait for a connection to one thread of another node before more is dropped, which the nodes then send each other again.";
     #[live] request_timeout_ms: u64 = "5000", 100..=600000, "Milliseconds that a request waits for a partition to be served before it is answered with an error.";
+    #[live] stop_grace_ms: u64 = "1000", 0..=600000, "Milliseconds that a node which is told to stop (SIGTERM) goes on serving clients that always have something under way, once it has handed over. All others it lets go sooner: with a reply, or when they are quiet.";
     #[cluster] heartbeat_ms: u64 = "50", 5..=10000, "Milliseconds between a node's heartbeats to the voters.";
     #[cluster] lease_ms: u64 = "350", 20..=60000, "Milliseconds that a granted lease lasts, from when its heartbeat was sent.";
     #[cluster] grace_ms: u64 = "420", 25..=120000, "Milliseconds without a grant after which a voter reports a node. More than `lease_ms` by the clocks' drift.";
@@ -460,6 +465,11 @@ impl Settings {
     /// How long a request waits for a partition to be served.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.request_timeout_ms)
+    }
+
+    /// How long a node that stops goes on serving clients that always have something under way.
+    pub fn stop_grace(&self) -> Duration {
+        Duration::from_millis(self.stop_grace_ms)
     }
 
     /// The most voters that there may ever be.

@@ -1,7 +1,7 @@
 //! Files of a stopped node that are torn, rotten, missing, or not its own: each is told with its name and place, and nothing that
 //! was acknowledged is lost where a copy has it.
 
-use crate::local_cluster::until;
+use crate::local_cluster::{annulet, until};
 use crate::script::{say, shown};
 use crate::served_nodes::{Contents, REFUSED, ServedNodes};
 use crate::written::{Journal, check_all, until_more, while_writing};
@@ -235,6 +235,97 @@ fn rot_on_the_only_node_leaves_the_other_shards_serving() {
         }
         nodes.kill([1]);
     }
+    // And a snapshot of the other shard, with the log before it, costs its partition.
+    nodes.start_node(1);
+    nodes.wait_answer(1);
+    until("it serves", || {
+        nodes.status(1).is_some_and(|status| status["partitions"]["served"] == PARTITIONS / SHARDS)
+    });
+    save(&nodes, 1);
+    nodes.stop([1]);
+    let gone = snapshots(&nodes, 1, 0).remove(2);
+    std::fs::remove_file(&gone).unwrap();
+    nodes.start_node(1);
+    nodes.wait_answer(1);
+    until("its partition is lost, too", || {
+        nodes.status(1).is_some_and(|status| {
+            status["partitions"]["lost"] == PARTITIONS / SHARDS + 1
+                && status["partitions"]["served"] == PARTITIONS / SHARDS - 1
+        })
+    });
+    assert!(nodes.said(1).contains(&format!("{} is gone", gone.display())), "{}", nodes.said(1));
+}
+
+/// Asks for snapshots of everything, and waits until they are on disk and the log before them is released.
+fn save(nodes: &ServedNodes, id: u16) {
+    let mut client = nodes.client(id);
+    say(&mut client, "BGSAVE").expect("it saves");
+    until("it is saved", || {
+        let info: String = redis::cmd("INFO").arg("persistence").query(&mut client).expect("it answers");
+        info.contains("rdb_bgsave_in_progress:0")
+    });
+}
+
+/// The snapshots of a shard of a node.
+fn snapshots(nodes: &ServedNodes, id: u16, shard: u16) -> Vec<PathBuf> {
+    let names = std::fs::read_dir(nodes.shard(id, shard)).unwrap().flatten().map(|entry| entry.path());
+    let mut found: Vec<PathBuf> =
+        names.filter(|path| path.extension().is_some_and(|end| end == "snap")).collect();
+    found.sort();
+    found
+}
+
+/// `annulet check` of a node that is down: its exit code and what it says.
+fn checked(nodes: &ServedNodes, id: u16) -> (Option<i32>, String) {
+    let output = annulet().arg("check").arg(nodes.data(id)).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A snapshot that somebody deleted, and rot in the small files: each is told, costs what it has to and no more, and comes back
+/// from the other node.
+#[test]
+fn what_one_of_two_nodes_lacks_is_missed_and_healed_from_the_other() {
+    let mut nodes = ServedNodes::start(2, &[]);
+    let ports = nodes.ports();
+    let mut journals: Vec<Journal> = (0..3).map(Journal::new).collect();
+    while_writing(&mut journals, &ports, |total| until_more(total, 1000));
+    save(&nodes, 1);
+    nodes.stop(nodes.ids());
+    // The node that votes, so that it can then serve alone.
+    let found = snapshots(&nodes, 1, 0);
+    let gone = &found[found.len() / 2];
+    assert_eq!(checked(&nodes, 1).0, Some(0));
+    std::fs::remove_file(gone).unwrap();
+    let begin = nodes.shard(1, 1).join("log.begin");
+    flip(&begin, 9);
+    let told = [format!("{} is gone", gone.display()), format!("{} is damaged at byte 0", begin.display())];
+    let (code, text) = checked(&nodes, 1);
+    assert_eq!(code, Some(1), "{text}");
+    // The only file that it cannot do without: that one has to be set aside, and nothing else.
+    let control = nodes.data(2).join("control.journal");
+    flip(&control, 9);
+    let said = nodes.refused(2);
+    for part in [&format!("{} is damaged at byte 0", control.display()), "move this one file aside", "--join"]
+    {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    std::fs::rename(&control, control.with_extension("aside")).unwrap();
+    nodes.start_all();
+    nodes.wait_whole();
+    for told in &told {
+        assert!(text.contains(told), "{told} in {text}");
+        assert!(nodes.said(1).contains(told), "{told} in {}", nodes.said(1));
+    }
+    check_all(&journals, &ports);
+    // All of it came over, and stays.
+    nodes.stop([2]);
+    check_all(&journals, &ports[..1]);
+    let said = nodes.said(1);
+    nodes.kill([1]);
+    nodes.start_all();
+    nodes.wait_whole();
+    assert!(!nodes.said_since(1, &said).contains("is gone"));
+    check_all(&journals, &ports);
 }
 
 #[test]

@@ -46,7 +46,12 @@ impl Drop for Mount {
 
 /// A node whose data directory is such a file system. The mount is dropped last.
 fn on_mount(options: &str, settings: &[&str]) -> Option<(ServedNodes, Mount)> {
-    let nodes = ServedNodes::prepare(1, settings);
+    first_on_mount(1, options, settings)
+}
+
+/// The same of the first of several nodes.
+fn first_on_mount(count: u16, options: &str, settings: &[&str]) -> Option<(ServedNodes, Mount)> {
+    let nodes = ServedNodes::prepare(count, settings);
     let secret = std::fs::read(nodes.data(1).join("join.secret")).unwrap();
     let mount = Mount::new(&nodes.data(1), options)?;
     std::fs::write(nodes.data(1).join("join.secret"), secret).unwrap();
@@ -104,6 +109,58 @@ fn a_full_disk_refuses_writes_and_nothing_else() {
     }
     drop(client);
     nodes.stop([1]);
+}
+
+/// Fills a file system to its last byte.
+fn fill(path: &Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).unwrap();
+    let mut piece = 1 << 20;
+    while piece > 0 {
+        match file.write(&vec![1; piece]) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => piece /= 16,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Somebody has filled a voter's disk. It goes on deciding, in the room that it holds in reserve: without it two of three voters
+/// would be gone when another dies, and nobody would take over. It also starts again, and nothing acknowledged is lost.
+#[test]
+fn the_control_plane_goes_on_on_a_full_disk() {
+    let settings = ["--shards", "1", "--copies", "2"];
+    let Some((mut nodes, mount)) = first_on_mount(3, "size=160m", &settings) else { return };
+    nodes.start_all();
+    nodes.wait_whole();
+    let ports = nodes.ports();
+    let mut journals: Vec<Journal> = (0..3).map(Journal::new).collect();
+    while_writing(&mut journals, &ports, |total| until_more(total, 1000));
+    let filler = mount.0.join("filler");
+    fill(&filler);
+    assert!(std::fs::write(mount.0.join("more"), [1]).is_err(), "it is full");
+    for victim in [2, 3, 2] {
+        while_writing(&mut journals, &ports, |total| {
+            nodes.kill([victim]);
+            until_more(total, 300);
+            nodes.start_all();
+            until_more(total, 300);
+        });
+        nodes.wait_whole();
+        check_all(&journals, &ports);
+    }
+    // Its own end and start have to be noted, too.
+    nodes.kill([1]);
+    nodes.start_all();
+    nodes.wait_whole();
+    nodes.stop([1]);
+    nodes.start_all();
+    nodes.wait_whole();
+    check_all(&journals, &ports);
+    std::fs::remove_file(&filler).unwrap();
+    while_writing(&mut journals, &ports, |total| until_more(total, 500));
+    check_all(&journals, &ports);
+    nodes.stop(nodes.ids());
 }
 
 /// With no room for a log at all a node cannot serve: it says so, ends when it is told to, and goes on once there is some.

@@ -28,14 +28,14 @@ fn last_words(mut socket: TcpStream) -> String {
 }
 
 /// Resident bytes of a node's process.
-fn resident(cluster: &LocalCluster, node: u16) -> usize {
+pub fn resident(cluster: &LocalCluster, node: u16) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", cluster.node_pid(node))).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
 /// Runs `harm` while another client counts at the same node: each of its requests has to be answered, and right.
-fn while_another_counts(cluster: &LocalCluster, mut other: Connection, harm: impl FnOnce()) {
+pub fn while_another_counts(cluster: &LocalCluster, mut other: Connection, harm: impl FnOnce()) {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let counting = scope.spawn(|| {

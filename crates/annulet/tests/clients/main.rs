@@ -21,6 +21,7 @@ mod observed;
 mod operators;
 mod password;
 mod plain;
+mod pressure;
 mod python;
 mod redis_py_suite;
 mod redis_tools;

@@ -22,7 +22,7 @@ pub fn http_get(port: u16, path: &str, headers: &str) -> (u16, String) {
 }
 
 /// The value of a sample, as /metrics writes it.
-fn sample(text: &str, name: &str) -> Option<f64> {
+pub fn sample(text: &str, name: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 

@@ -5,14 +5,15 @@
 //! hand what such a client does: they keep a table of partitions, and follow MOVED. A key whose write has an unknown outcome is
 //! written no more.
 
+use super::door::Door;
 use crate::cluster::Cluster;
 use crate::kill::REPLY_TIMEOUT;
 use crate::load::{Fate, fate_of_error, plain_text};
 use crate::random::Random;
 use crate::status::{self, connect};
-use redis::{Connection, Value};
+use redis::Value;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -26,9 +27,6 @@ const BATCH: usize = 500;
 const WRITE_EVERY: u64 = 2;
 /// After a broken connection.
 const BREATH: Duration = Duration::from_millis(5);
-/// A connection that was not used for so long is tried with a PING first, as pools of connections do: one that the node closed
-/// meanwhile, in order, is no lost request.
-const IDLE: Duration = Duration::from_millis(20);
 
 /// What one client, or all, saw in one step.
 #[derive(Clone, Default)]
@@ -82,8 +80,6 @@ pub(super) struct Shared {
     /// The step that goes on.
     pub step: AtomicUsize,
     steps: usize,
-    /// The node that plain clients leave, since it is to stop. 0: none.
-    pub leave: AtomicU16,
     filled: AtomicU64,
     faults: Mutex<Vec<String>>,
 }
@@ -131,12 +127,11 @@ impl Clients {
             stop: AtomicBool::new(false),
             step: AtomicUsize::new(0),
             steps,
-            leave: AtomicU16::new(0),
             filled: AtomicU64::new(0),
             faults: Mutex::new(Vec::new()),
         });
         let count = rate.plain + rate.cluster;
-        let plain_ports: Vec<(u16, u16)> = cluster.ids().map(|id| (id, cluster.plain_port(id))).collect();
+        let plain_ports: Vec<u16> = cluster.ids().map(|id| cluster.plain_port(id)).collect();
         let holders = cluster.holders(1)?;
         let owners: Vec<u16> = holders.iter().map(|holders| cluster.cluster_port(holders[0])).collect();
         let mut threads = Vec::new();
@@ -209,13 +204,13 @@ enum Answer {
 
 struct Client {
     told: Told,
-    /// Nodes and their plain ports.
-    doors: Vec<(u16, u16)>,
+    /// The nodes' plain ports.
+    doors: Vec<u16>,
     home: usize,
     /// By partition the port of its primary, where the client is cluster-aware.
     owners: Option<Vec<u16>>,
-    /// By port, and when each was last used.
-    connections: BTreeMap<u16, (Connection, Instant)>,
+    /// By port.
+    connections: BTreeMap<u16, Door>,
     shared: Arc<Shared>,
 }
 
@@ -262,7 +257,7 @@ impl Client {
 
     fn fill(&mut self) -> Result<(), crate::failure::Failure> {
         let client = self.told.client;
-        let mut connection = connect(self.doors[self.home].1, REPLY_TIMEOUT)?;
+        let mut connection = connect(self.doors[self.home], REPLY_TIMEOUT)?;
         for (batch, keys) in self.told.keys.chunks_mut(BATCH).enumerate() {
             let mut pipe = redis::pipe();
             for number in batch * BATCH..batch * BATCH + keys.len() {
@@ -346,18 +341,15 @@ impl Client {
         let began = Instant::now();
         while began.elapsed() < REPLY_TIMEOUT {
             let port = self.port_for(slot);
-            if let Some((connection, used)) = self.connections.get_mut(&port)
-                && used.elapsed() > IDLE
-                && redis::cmd("PING").query::<Value>(connection).is_err()
-            {
+            if self.connections.get(&port).is_some_and(Door::is_ended) {
                 self.connections.remove(&port);
                 self.go_on(port);
                 continue;
             }
-            let (connection, used) = match self.connections.entry(port) {
+            let door = match self.connections.entry(port) {
                 std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
-                std::collections::btree_map::Entry::Vacant(place) => match connect(port, REPLY_TIMEOUT) {
-                    Ok(opened) => place.insert((opened, Instant::now())),
+                std::collections::btree_map::Entry::Vacant(place) => match Door::open(port, REPLY_TIMEOUT) {
+                    Ok(opened) => place.insert(opened),
                     // As every client does: where one node cannot be reached another is asked.
                     Err(error) => {
                         self.go_on(port);
@@ -369,29 +361,19 @@ impl Client {
                     }
                 },
             };
-            *used = Instant::now();
-            let mut pipe = redis::pipe();
-            pipe.ignore_errors();
-            let command = pipe.cmd(words[0]);
-            for word in &words[1..] {
-                command.arg(*word);
-            }
-            match pipe.query::<Vec<Value>>(connection) {
-                Ok(mut replies) => match replies.pop() {
-                    Some(Value::ServerError(error)) if error.code() == "MOVED" && self.owners.is_some() => {
-                        let target = error.details().and_then(|text| text.rsplit(':').next()?.parse().ok());
-                        let Some(target) = target else {
-                            return Answer::Error(Fate::Refused, "MOVED to nowhere".to_owned());
-                        };
-                        self.learn(slot, target);
-                    }
-                    Some(Value::ServerError(error)) => {
-                        let text = format!("{} {}", error.code(), error.details().unwrap_or_default());
-                        return Answer::Error(fate_of_error(error.code()), text);
-                    }
-                    Some(reply) => return Answer::Reply(reply),
-                    None => return Answer::Error(Fate::Unknown, "no reply".to_owned()),
-                },
+            match door.ask(words) {
+                Ok(Value::ServerError(error)) if error.code() == "MOVED" && self.owners.is_some() => {
+                    let target = error.details().and_then(|text| text.rsplit(':').next()?.parse().ok());
+                    let Some(target) = target else {
+                        return Answer::Error(Fate::Refused, "MOVED to nowhere".to_owned());
+                    };
+                    self.learn(slot, target);
+                }
+                Ok(Value::ServerError(error)) => {
+                    let text = format!("{} {}", error.code(), error.details().unwrap_or_default());
+                    return Answer::Error(fate_of_error(error.code()), text);
+                }
+                Ok(reply) => return Answer::Reply(reply),
                 Err(error) => {
                     self.connections.remove(&port);
                     self.go_on(port);
@@ -402,16 +384,11 @@ impl Client {
         Answer::Unsent("nobody to send it to, in all the time that a reply may take".to_owned())
     }
 
-    fn port_for(&mut self, slot: Slot) -> u16 {
+    fn port_for(&self, slot: Slot) -> u16 {
         if let Some(owners) = &self.owners {
             return owners[usize::from(partition_of_slot(slot, owners.len() as u16).0)];
         }
-        let leave = self.shared.leave.load(Ordering::Relaxed);
-        if self.doors[self.home].0 == leave {
-            self.connections.clear();
-            self.home = (self.home + 1) % self.doors.len();
-        }
-        self.doors[self.home].1
+        self.doors[self.home]
     }
 
     fn learn(&mut self, slot: Slot, port: u16) {
@@ -428,7 +405,7 @@ impl Client {
             return;
         };
         let step = crate::cluster::PORT_STEP;
-        for (_, door) in &self.doors {
+        for door in &self.doors {
             if door + step == dead {
                 continue;
             }

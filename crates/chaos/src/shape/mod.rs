@@ -5,6 +5,7 @@
 //! goes back.
 
 mod clients;
+mod door;
 mod steps;
 mod table;
 
@@ -20,7 +21,6 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// What `chaos shape` takes.
 #[derive(Args)]
@@ -34,6 +34,9 @@ pub(crate) struct Flags {
     /// Seconds of rest before the first step; the steps are held against these.
     #[arg(long, default_value_t = 5.0)]
     rest_seconds: f64,
+    /// Only the time at rest and the rolling restart.
+    #[arg(long)]
+    restart_only: bool,
     /// A Markdown file whose marked section is written anew.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -114,11 +117,9 @@ pub(crate) fn run(common: &Common, flags: &Flags) -> Result<ExitCode, Failure> {
     };
     let clients = Clients::start(&cluster, rate, steps::MAX, seed)?;
     eprintln!("{} keys written", rate.keys);
-    let mut rows =
-        steps::all(&cluster, &clients.shared, Duration::from_secs_f64(flags.rest_seconds), &mut random)
-            .inspect_err(|_| {
-                cluster.keep();
-            })?;
+    let mut rows = steps::all(&cluster, &clients.shared, flags, &mut random).inspect_err(|_| {
+        cluster.keep();
+    })?;
     let (told, faults) = clients.stop();
     for fault in faults {
         report.violation(fault);

@@ -2,7 +2,7 @@
 //! primaries are even. Which copies came to be where is seen in `CLUSTER SLOTS`, asked again and again.
 
 use super::clients::Shared;
-use super::{Row, Times};
+use super::{Flags, Row, Times};
 use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::random::Random;
@@ -38,17 +38,22 @@ struct Steps<'a> {
 pub(super) fn all(
     cluster: &Cluster,
     shared: &Shared,
-    rest: Duration,
+    flags: &Flags,
     random: &mut Random,
 ) -> Result<Vec<Row>, Failure> {
     let mut steps = Steps { cluster, shared, rows: Vec::new(), members: cluster.ids().collect() };
     let first = cluster.shape.nodes;
     let (fourth, fifth) = (first + 1, first + 2);
     let copies = cluster.shape.copies;
+    let rest = Duration::from_secs_f64(flags.rest_seconds);
     steps.step("at rest", true, false, |_| {
         std::thread::sleep(rest);
         Ok(())
     })?;
+    if flags.restart_only {
+        steps.restart_all()?;
+        return Ok(steps.rows);
+    }
     for id in [fourth, fifth] {
         steps.step(&format!("node {id} joins"), true, true, |steps| steps.join(id))?;
     }
@@ -148,7 +153,6 @@ impl Steps<'_> {
         let at = self.rows.len();
         for id in self.cluster.ids() {
             let keep = self.rows.len();
-            self.shared.leave.store(id, Ordering::Relaxed);
             std::thread::sleep(SETTLE);
             self.shared.step.store(at, Ordering::Relaxed);
             let started = Instant::now();

@@ -15,6 +15,7 @@ impl Group {
                 .collect(),
             cut: BTreeSet::new(),
             control_cut: BTreeSet::new(),
+            lost: None,
         };
         group.run_until("a cluster forms", Duration::from_secs(6), |group| {
             let now = group.now;

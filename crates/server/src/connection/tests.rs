@@ -17,6 +17,8 @@ with_both_drivers! {
     a_client_that_was_reset_is_closed_though_it_is_not_read_from,
     a_large_request_arrives_whole,
     a_stopping_node_answers_what_it_took,
+    a_node_that_lets_its_clients_go_ends_each_with_its_last_reply_or_when_it_is_quiet,
+    a_client_that_never_rests_is_let_go_when_patience_is_over,
 }
 
 fn connect(node: &FakeNode) -> TcpStream {
@@ -206,5 +208,36 @@ fn a_stopping_node_answers_what_it_took(driver: &str) {
         std::thread::yield_now();
     }
     node.running.take().unwrap().stop(false);
+    assert_eq!(read_to_end(stream), bulk("late"));
+}
+
+fn a_node_that_lets_its_clients_go_ends_each_with_its_last_reply_or_when_it_is_quiet(driver: &str) {
+    let mut node = FakeNode::alone_with(driver);
+    let mut asks = connect(&node);
+    let mut pipelines = connect(&node);
+    let rests = connect(&node);
+    asks.write_all(&request(&["LATER", "20", "late"])).unwrap();
+    let two = [request(&["LATER", "20", "first"]), request(&["ECHO", "second"])].concat();
+    pipelines.write_all(&two).unwrap();
+    while node.ran.load(Ordering::SeqCst) < 3 {
+        std::thread::yield_now();
+    }
+    // Nobody is let go because time is over.
+    node.running.take().unwrap().end(Duration::from_secs(3600));
+    assert_eq!(read_to_end(asks), bulk("late"));
+    assert_eq!(read_to_end(pipelines), bulk("first") + &bulk("second"));
+    assert_eq!(read_to_end(rests), "");
+}
+
+fn a_client_that_never_rests_is_let_go_when_patience_is_over(driver: &str) {
+    let mut node = FakeNode::alone_with(driver);
+    let mut stream = connect(&node);
+    let requests = [request(&["LATER", "20", "late"]), b"*1\r\n$4\r\nPI".to_vec()].concat();
+    stream.write_all(&requests).unwrap();
+    while node.ran.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    // Half a request has come: it is not at rest, and never will be.
+    node.running.take().unwrap().end(Duration::from_millis(300));
     assert_eq!(read_to_end(stream), bulk("late"));
 }

@@ -1,5 +1,7 @@
 //! Two nodes of stand-ins, joined by real sockets.
 
+use super::Links;
+use crate::peers::Dialer;
 use crate::proof::Secret;
 use crate::testing::{FakeConfig, FakeNode, Told, forwarded, nodes, port, with_both_drivers};
 use control::message::{Beat, Identity};
@@ -7,7 +9,7 @@ use replication::message::Sender;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
-use types::{Incarnation, NodeId, ShardId};
+use types::{Endpoint, Incarnation, Instant, NodeId, ShardId};
 
 with_both_drivers! {
     messages_arrive_in_order_with_their_proved_sender,
@@ -35,6 +37,22 @@ fn tell(node: &FakeNode, text: &str) {
     for _ in text.lines() {
         stream.read_exact(&mut [0; 5]).unwrap();
     }
+}
+
+#[test]
+fn a_large_frame_is_taken_and_what_comes_behind_too_much_is_dropped() {
+    let poll = mio::Poll::new().unwrap();
+    let (dialer, _requests) = Dialer::new();
+    let own = Endpoint::Shard(ShardId(0));
+    let mut links = Links::new(own, poll.registry().try_clone().unwrap(), dialer, 1000);
+    let queue = |links: &mut Links, bytes: usize| {
+        links.queue(Instant(1), NodeId(2), own, |out| out.resize(out.len() + bytes, 0));
+        (links.waiting_bytes(), links.drops())
+    };
+    assert_eq!(queue(&mut links, 900), (900, 0));
+    // Little waits: were this dropped, it would be each time that it is sent again.
+    assert_eq!(queue(&mut links, 10_000), (10_900, 0));
+    assert_eq!(queue(&mut links, 1), (10_900, 1));
 }
 
 fn messages_arrive_in_order_with_their_proved_sender(driver: &str) {

@@ -1,11 +1,16 @@
-//! Runs seeds of the simulator: `sim --seed N [--trace]`, or `sim --seeds A..B [--jobs J]`.
+//! Runs seeds of the simulator: `sim --seed N [--trace]`, or `sim --seeds A..B [--jobs J]`; or clusters of growing sizes, to see what
+//! their work grows with: `sim --scale 5,10,20`.
 
-use sim::{Failure, Options, Summary, run};
+use rustix::time::{ClockId, clock_gettime};
+use sim::network::MS;
+use sim::scale_tables::tables;
+use sim::{Failure, Options, Summary, run, scale};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-const USAGE: &str = "usage: sim --seed N [--trace] | --seeds A..B [--jobs J] [--keep-going]";
+const USAGE: &str =
+    "usage: sim --seed N [--trace] | --seeds A..B [--jobs J] [--keep-going] | --scale NODES,NODES...";
 
 thread_local! {
     static SEED: Cell<u64> = const { Cell::new(0) };
@@ -43,7 +48,7 @@ fn arguments() -> Option<Arguments> {
 }
 
 fn replay(seed: u64) -> String {
-    format!("cargo run --release -p annulet-sim --bin sim -- --seed {seed} --trace")
+    format!("cargo run --profile campaign -p annulet-sim --bin sim -- --seed {seed} --trace")
 }
 
 fn report(failure: &Failure) {
@@ -63,7 +68,7 @@ fn report(failure: &Failure) {
 
 fn show(seed: u64, summary: &Summary) {
     println!(
-        "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} faults, {} reigns, {} hand-overs, \
+        "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} transfers ({} gone on), {} faults, {} reigns, {} hand-overs and {} of the lead, \
          {} changes of shape with {} copies moved, {} changes of the voters, \
          {} partitions lost, whole again after {} ms, hash {:016x}",
         summary.events,
@@ -72,9 +77,12 @@ fn show(seed: u64, summary: &Summary) {
         summary.refused,
         summary.stale_reads,
         summary.snapshots,
+        summary.transfers,
+        summary.transfers_gone_on,
         summary.faults,
         summary.reigns,
         summary.hand_overs,
+        summary.leads_given,
         summary.shapes,
         summary.moved,
         summary.voters_changed,
@@ -84,7 +92,43 @@ fn show(seed: u64, summary: &Summary) {
     );
 }
 
+/// What this thread has had of the processor, in nanoseconds.
+fn processor_ns() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Runs clusters of these sizes, and prints what their work was. None: the sizes do not parse.
+fn scale(sizes: &str) -> Option<Result<(), String>> {
+    let sizes: Vec<usize> = sizes.split(',').map(|size| size.parse().ok()).collect::<Option<_>>()?;
+    let run = |coordinator_dies| -> Result<Vec<scale::Report>, String> {
+        let one = |&nodes: &usize| {
+            let report = scale::run(nodes, coordinator_dies, processor_ns)?;
+            let took: Vec<u64> = report.phases.iter().map(|figures| figures.took / MS).collect();
+            eprintln!("{nodes} nodes: {took:?} ms");
+            Ok(report)
+        };
+        sizes.iter().map(one).collect()
+    };
+    if sizes.iter().any(|nodes| !(3..=1000).contains(nodes)) {
+        return None;
+    }
+    let reports = run(false).and_then(|deaths| Ok((deaths, run(true)?)));
+    Some(reports.map(|(deaths, heads)| print!("{}", tables(&deaths, &heads))))
+}
+
 fn main() {
+    let words: Vec<String> = std::env::args().collect();
+    if let [_, word, sizes] = &words[..]
+        && word == "--scale"
+    {
+        match scale(sizes) {
+            Some(Ok(())) => return,
+            Some(Err(why)) => eprintln!("{why}"),
+            None => eprintln!("{USAGE}"),
+        }
+        std::process::exit(2);
+    }
     let Some(arguments) = arguments() else {
         eprintln!("{USAGE}");
         std::process::exit(2);
@@ -98,6 +142,7 @@ fn main() {
     let began = Instant::now();
     let (next, failed, stop) = (AtomicU64::new(arguments.first), AtomicU64::new(0), AtomicBool::new(false));
     let (operations, unknown, lost) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (transfers, gone_on) = (AtomicU64::new(0), AtomicU64::new(0));
     let one = arguments.end - arguments.first == 1;
     std::thread::scope(|scope| {
         for _ in 0..arguments.jobs {
@@ -112,13 +157,9 @@ fn main() {
                         Ok(summary) => {
                             operations.fetch_add(summary.operations as u64, Ordering::Relaxed);
                             unknown.fetch_add(summary.unknown as u64, Ordering::Relaxed);
+                            transfers.fetch_add(summary.transfers, Ordering::Relaxed);
+                            gone_on.fetch_add(summary.transfers_gone_on, Ordering::Relaxed);
                             lost.fetch_add(summary.lost as u64, Ordering::Relaxed);
-                            if summary.lost > 0 && !summary.reckless {
-                                println!(
-                                    "seed {seed}: {} partitions lost, though no kill was reckless",
-                                    summary.lost
-                                );
-                            }
                             if one {
                                 show(seed, &summary);
                             }
@@ -147,9 +188,11 @@ fn main() {
     if !one {
         let seeds = arguments.end - arguments.first;
         println!(
-            "{seeds} seeds, {failures} failed, {} operations, {} of unknown outcome, {} partitions lost, {:.1} s",
+            "{seeds} seeds, {failures} failed, {} operations, {} of unknown outcome, {} transfers of which {} went on after a break, {} partitions lost, {:.1} s",
             operations.load(Ordering::Relaxed),
             unknown.load(Ordering::Relaxed),
+            transfers.load(Ordering::Relaxed),
+            gone_on.load(Ordering::Relaxed),
             lost.load(Ordering::Relaxed),
             began.elapsed().as_secs_f64()
         );

@@ -67,13 +67,24 @@ impl CommittedLogs {
     fn go_on(&mut self, pending: Pending, copy: &Copy<'_>) -> Result<(), String> {
         let at = copy.partition;
         let base = copy.log.base();
-        let records = self.oracle.records(at);
-        let is_known = |lsn: Lsn, epoch: u64| {
-            records.get((lsn.0 as usize).wrapping_sub(1)).is_some_and(|r| r.epoch == epoch)
-        };
-        if base.lsn.0 > 0 && !is_known(base.lsn, base.epoch.0) {
-            return Err(format!("partition {at} goes on from {base:?}, which nobody ever showed committed"));
+        let known = |lsn: Lsn| self.oracle.records(at).get((lsn.0 as usize).wrapping_sub(1)).map(|r| r.epoch);
+        if base.lsn.0 > 0 && known(base.lsn) != Some(base.epoch.0) {
+            let Some(both) = self.oracle.go_back(at, base.lsn.0, base.epoch.0) else {
+                return Err(format!(
+                    "partition {at} goes on from {base:?}, which nobody ever showed committed"
+                ));
+            };
+            if both < pending.kept {
+                return Err(format!(
+                    "partition {at} goes back to {base:?} with {both} committed records, and {} were surely kept",
+                    pending.kept
+                ));
+            }
+            self.shown_at[at].truncate(both);
+            self.shown_at[at].resize(base.lsn.0 as usize, self.now);
+            self.compared.iter_mut().for_each(|compared| compared[at] = compared[at].min(both as u64));
         }
+        let records = self.oracle.records(at);
         let log = || copy.log.range(base.lsn.next(), copy.log.last().lsn);
         let old = || log().take_while(|record| record.position.epoch.0 < copy.primary_since);
         let same = old().take_while(|record| {

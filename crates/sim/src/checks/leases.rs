@@ -6,10 +6,9 @@ use placement::{ClusterMap, MemberState};
 /// Compares the newest map with the one before it.
 pub fn check(before: &ClusterMap, after: &ClusterMap, seats: &[Option<Seat<'_>>]) -> Result<(), String> {
     for member in after.members.iter().filter(|member| member.state == MemberState::Failed) {
-        let was = before.member(member.id).map(|member| member.state);
         let Some(seat) = seats[usize::from(member.id.0) - 1] else { continue };
         let same = seat.process.identity().incarnation == member.incarnation;
-        if was == Some(MemberState::Active) && same && seat.process.lease_until() > seat.now {
+        if before.is_alive(member.id) && same && seat.process.lease_until() > seat.now {
             return Err(format!(
                 "node {} is declared dead in version {} while its lease runs: until {}, and its clock shows {}",
                 member.id,

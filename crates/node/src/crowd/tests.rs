@@ -1,0 +1,257 @@
+//! A shard whose partitions are all copied by one other node, of which the test plays the part.
+
+use crate::published::Published;
+use crate::shard::{Answer, Shard, ShardConfig, Ticket};
+use command::{Door, Reply, Session};
+use control::Identity;
+use placement::{ClusterMap, Member, MemberState, PartitionState};
+use replication::message::{AppendOutcome, Appended, ForwardOutcome, Forwarded};
+use replication::{Message, Sender};
+use std::sync::Arc;
+use std::time::Duration;
+use types::settings::{LogMode, Settings};
+use types::shared_settings::SharedSettings;
+use types::{Epoch, Incarnation, Instant, Lsn, NodeId, PartitionId, RequestId, ShardId};
+
+const KB: usize = 1000;
+const PARTITIONS: u16 = 4;
+
+struct Test {
+    shard: Shard,
+    sessions: Vec<Session>,
+    now: Instant,
+    sequence: u64,
+}
+
+impl Test {
+    /// All partitions have the same primary, and both nodes as copies in sync.
+    fn new(primary: u16) -> Test {
+        let mut settings = Settings { log: LogMode::Off, partitions: PARTITIONS, ..Settings::default() };
+        for (name, value) in [("uncommitted_bytes_max", "4mb"), ("forward_ahead_bytes", "1mb")] {
+            settings.set(name, value).unwrap();
+        }
+        let settings = Arc::new(settings);
+        let published = Arc::new(Published::new(1));
+        published.set_lease_until(Instant(u64::MAX));
+        published.set_clock_offset_ms(1_700_000_000_000);
+        let identity = Identity { node: NodeId(1), incarnation: Incarnation(1), directory: 1 };
+        let mut shard = Shard::new(ShardConfig {
+            chunk_bytes: replication::CHUNK_BYTES,
+            settings: SharedSettings::new(settings.clone()).reader(),
+            identity,
+            shard: ShardId(0),
+            shards: 1,
+            hash_seed: 7,
+            published,
+        });
+        let member = |id| Member {
+            id: NodeId(id),
+            incarnation: Incarnation(1),
+            directory: 1,
+            state: MemberState::Active,
+            shards: 1,
+            host: String::new(),
+            port: 0,
+            cluster_port: 0,
+            peer_port: 0,
+            weight: 1,
+            zone: String::new(),
+            draining: false,
+            witness: false,
+        };
+        let both = [NodeId(1), NodeId(2)].into_iter().collect();
+        let state = PartitionState {
+            epoch: Epoch(1),
+            primary_since: Epoch(1),
+            primary: Some(NodeId(primary)),
+            in_sync: both,
+            copies: both,
+            ..PartitionState::default()
+        };
+        let map = ClusterMap {
+            version: 1,
+            copies: 2,
+            min_in_sync: 1,
+            members: vec![member(1), member(2)],
+            partitions: vec![state; usize::from(PARTITIONS)],
+            ..ClusterMap::default()
+        };
+        let now = Instant(1_000_000_000);
+        shard.map(now, Arc::new(map));
+        let sessions = (0..10).map(|id| Session::new(id, Door::Plain, &settings)).collect();
+        let mut test = Test { shard, sessions, now, sequence: 0 };
+        test.tick(5);
+        test.confirm_all();
+        test
+    }
+
+    fn tick(&mut self, ms: u64) {
+        self.now = self.now + Duration::from_millis(ms);
+        self.shard.tick(self.now);
+        self.shard.flush(self.now);
+    }
+
+    fn ask(&mut self, connection: u64, args: &[&[u8]]) -> Answer {
+        self.sequence += 1;
+        let ticket = Ticket { connection, sequence: self.sequence };
+        let session = &mut self.sessions[connection as usize];
+        let preview = self.shard.preview(args);
+        let answer = self.shard.request(self.now, ticket, session, args, &preview, &mut |_| {});
+        self.shard.flush(self.now);
+        answer
+    }
+
+    fn set(&mut self, connection: u64, key: &str, bytes: usize) -> Answer {
+        self.ask(connection, &[b"SET", key.as_bytes(), &vec![b'v'; bytes]])
+    }
+
+    fn sender() -> Sender {
+        Sender { node: NodeId(2), incarnation: Incarnation(1), shard: ShardId(0) }
+    }
+
+    /// The other node confirms all that it has been sent.
+    fn confirm_all(&mut self) {
+        let sent = std::mem::take(&mut self.shard.effects().messages);
+        for (_, _, message) in sent {
+            let Message::Append(append) = message else { continue };
+            let held = append.records.last().map_or(append.prev.lsn, |record| record.position.lsn);
+            let outcome = AppendOutcome::Held(held.max(Lsn(1)));
+            let appended = Appended { partition: append.partition, epoch: append.epoch, outcome };
+            self.shard.message(self.now, Test::sender(), Message::Appended(appended));
+        }
+        self.shard.flush(self.now);
+    }
+
+    /// The connections that have been answered since the last call, and whether with an error.
+    fn answered(&mut self) -> Vec<(u64, bool)> {
+        let replies = std::mem::take(&mut self.shard.effects().replies);
+        replies
+            .into_iter()
+            .map(|(ticket, reply)| (ticket.connection, matches!(reply, Reply::Error(_))))
+            .collect()
+    }
+
+    fn forwards(&mut self) -> Vec<(RequestId, PartitionId)> {
+        let sent = std::mem::take(&mut self.shard.effects().messages);
+        let forward = |message| match message {
+            Message::Forward(forward) => Some((forward.id, forward.partition)),
+            _ => None,
+        };
+        sent.into_iter().filter_map(|(_, _, message)| forward(message)).collect()
+    }
+}
+
+#[test]
+fn a_crowded_partition_holds_up_whoever_writes_to_it_and_nobody_else() {
+    let mut test = Test::new(1);
+    assert_eq!(test.set(1, "{a}1", 1100 * KB), Answer::Later);
+    // A quarter of the bound is under way: its connection runs nothing more, and is not read from.
+    assert_eq!(test.set(1, "{a}2", 10), Answer::Alone);
+    assert_eq!(test.set(2, "{a}3", 10), Answer::Alone);
+    // Reads go on, and so does another partition.
+    assert_eq!(test.ask(3, &[b"GET", b"{a}0"]), Answer::Now);
+    assert_eq!(test.set(4, "{b}1", 10), Answer::Later);
+    assert_eq!(test.shard.crowd.count, 2);
+    assert_eq!(test.answered(), []);
+    test.confirm_all();
+    assert_eq!(test.answered(), [(1, false), (4, false)]);
+    assert_eq!(test.shard.crowd.count, 0);
+    // They were ordered, and wait for the copy like every write.
+    test.confirm_all();
+    assert_eq!(test.answered(), [(1, false), (2, false)]);
+}
+
+#[test]
+fn what_waits_too_long_is_refused_and_what_nobody_waits_for_is_dropped() {
+    let mut test = Test::new(1);
+    test.set(1, "{a}1", 1100 * KB);
+    assert_eq!(test.set(2, "{a}2", 10), Answer::Alone);
+    assert_eq!(test.set(3, "{a}3", 10), Answer::Alone);
+    test.shard.closed(3);
+    assert_eq!(test.shard.crowd.count, 1);
+    test.tick(5001);
+    assert!(test.answered().contains(&(2, true)));
+    assert_eq!(test.shard.crowd.count, 0);
+    test.shard.effects().messages.clear();
+    test.tick(400);
+    test.confirm_all();
+    for key in ["{a}2", "{a}3"] {
+        assert_eq!(test.ask(4, &[b"EXISTS", key.as_bytes()]), Answer::Now);
+        let id = types::partition_of_key(key.as_bytes(), PARTITIONS);
+        let partition = test.shard.partitions.get(id).unwrap();
+        assert_eq!(partition.table().len(), 1, "only the first was ever written");
+    }
+}
+
+#[test]
+fn requests_that_their_connection_does_not_wait_for_keep_their_order() {
+    let mut test = Test::new(1);
+    test.set(1, "{a}1", 1100 * KB);
+    // Over two partitions: the part of the crowded one is loose, so the connection waits for the whole.
+    assert_eq!(test.ask(2, &[b"MSET", b"{a}1", b"new", b"{b}1", b"new"]), Answer::Alone);
+    // Of a passed-on write nobody knows which connection's it was: a read behind it waits, too.
+    let forward = |test: &mut Test, sequence, args: &[&[u8]]| {
+        let id = RequestId { node: NodeId(2), incarnation: Incarnation(1), shard: ShardId(0), sequence };
+        let forward = replication::message::Forward {
+            id,
+            partition: types::partition_of_key(args[1], PARTITIONS),
+            primary_since: Epoch(1),
+            write_level: Default::default(),
+            read_level: Default::default(),
+            args: args.iter().map(|arg| bytes::Bytes::copy_from_slice(arg)).collect(),
+        };
+        test.shard.message(test.now, Test::sender(), Message::Forward(forward));
+    };
+    forward(&mut test, 1, &[b"SET", b"{a}2", b"passed on"]);
+    forward(&mut test, 2, &[b"GET", b"{a}2"]);
+    // Sent again, it still is one.
+    forward(&mut test, 1, &[b"SET", b"{a}2", b"passed on"]);
+    assert_eq!(test.shard.crowd.count, 3);
+    let told = |test: &mut Test| -> Vec<u64> {
+        let mut told = Vec::new();
+        for (_, _, message) in &test.shard.effects().messages {
+            if let Message::Forwarded(Forwarded { id, outcome: ForwardOutcome::Reply { .. }, .. }) = message {
+                told.push(id.sequence);
+            }
+        }
+        told
+    };
+    assert_eq!(told(&mut test), []);
+    test.confirm_all();
+    test.confirm_all();
+    assert_eq!(told(&mut test), [1, 2]);
+    assert!(test.answered().contains(&(2, false)));
+}
+
+#[test]
+fn requests_that_are_passed_on_are_bounded_by_their_bytes() {
+    let mut test = Test::new(2);
+    for at in 0..6 {
+        assert_eq!(test.set(at, &format!("{{a}}{at}"), 300 * KB), Answer::Later);
+    }
+    let sent = test.forwards();
+    assert_eq!(sent.len(), 3, "a fourth would be more than a MiB");
+    // A small one of another partition still has room.
+    test.set(7, "{b}1", 10);
+    assert_eq!(test.forwards().len(), 1);
+    let reply = |test: &mut Test, id| {
+        let outcome = ForwardOutcome::Reply { reply: bytes::Bytes::from_static(b"+OK"), written: None };
+        let forwarded = Forwarded { id, primary_since: Epoch(1), outcome };
+        test.shard.message(test.now, Test::sender(), Message::Forwarded(forwarded));
+    };
+    reply(&mut test, sent[0].0);
+    reply(&mut test, sent[1].0);
+    test.tick(11);
+    let more = test.forwards();
+    assert_eq!(more.len(), 2, "room for two more, in order");
+    assert!(sent[2].0.sequence < more[0].0.sequence && more[0].0.sequence < more[1].0.sequence);
+    for (id, _) in [sent[2], more[0], more[1]] {
+        reply(&mut test, id);
+    }
+    test.tick(11);
+    let last = test.forwards();
+    assert_eq!(last.len(), 1);
+    reply(&mut test, last[0].0);
+    let small = test.shard.forwards_ahead.values().sum::<usize>();
+    assert!(small < KB, "only the small one is not answered: {small}");
+}

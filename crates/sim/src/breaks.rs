@@ -1,0 +1,65 @@
+//! Transfers that break off: a snapshot on its way between two nodes is over in a few milliseconds, so what happens elsewhere
+//! hardly ever meets one. In some runs a chunk's arrival is a fault's occasion: the link is cut, or the copy's process is killed.
+//!
+//! The draws are of their own, so that a seed has the same other faults with them and without.
+
+use crate::faults::Death;
+use crate::network::{Cut, MS};
+use crate::process::Envelope;
+use crate::random::Random;
+use crate::world::{Event, World};
+use replication::Message;
+
+/// The longest cut, and the longest absence.
+const CUT_MAX: u64 = 5_000 * MS;
+const ABSENCE_MAX: u64 = 2_000 * MS;
+
+/// Which transfers break in a run.
+pub(crate) struct Breaks {
+    /// How many chunks in a thousand are one's last for now.
+    permille: u64,
+    random: Random,
+}
+
+impl Breaks {
+    /// What a seed has in store.
+    pub fn draw(seed: u64) -> Breaks {
+        let mut random = Random::new(seed ^ 0x3b9d_0000_0000_0000);
+        let permille = random.pick(&[0, 50, 150, 300]);
+        Breaks { permille, random }
+    }
+}
+
+/// Whether more chunks are to follow.
+pub(crate) fn is_chunk(envelope: &Envelope) -> bool {
+    matches!(envelope, Envelope::Shard(_, _, Message::Chunk(chunk)) if chunk.end.is_none())
+}
+
+impl World {
+    /// A chunk has come to a node.
+    pub(crate) fn break_transfer(&mut self, from: usize, to: usize) -> Result<(), String> {
+        // Where nothing goes wrong nothing does.
+        if self.healed || self.plan.kinds.is_empty() || !self.breaks.random.chance(self.breaks.permille) {
+            return Ok(());
+        }
+        let (now, random) = (self.now, &mut self.breaks.random);
+        self.faults += 1;
+        self.restless_at = now;
+        let kills = random.chance(500);
+        let lasting = random.between(20 * MS, if kills { ABSENCE_MAX } else { CUT_MAX });
+        self.trace.event(now, &[26, from as u64, to as u64], || {
+            format!("fault: a transfer from node {} to node {} breaks", from + 1, to + 1)
+        });
+        if kills && self.may_kill(to, Death::Killed) {
+            self.kill(to, Death::Killed);
+            self.schedule(now + lasting, Event::Mend(crate::injure::Mend::Crash(to)));
+        } else {
+            let links = vec![(from, to), (to, from)];
+            for &(from, to) in &links {
+                self.network.link(from, to).cuts.push(Cut::Loses);
+            }
+            self.schedule(now + lasting, Event::Mend(crate::injure::Mend::Cut(links, Cut::Loses)));
+        }
+        Ok(())
+    }
+}
