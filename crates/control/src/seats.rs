@@ -22,6 +22,7 @@ use raft::{ProgressState, RawNode, SnapshotStatus};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use types::NodeId;
+use types::planted::{self, Bug};
 
 /// The consensus library's clock ticks this often.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
@@ -135,7 +136,10 @@ pub(crate) fn take_up(map: &mut ClusterMap, group: &ConfState, change: &ConfChan
         let nodes: BTreeSet<NodeId> = ids.iter().map(|&id| Seat::node_of(id)).collect();
         nodes.into_iter().collect::<Vec<_>>()
     };
-    let (voters, old) = (nodes(&group.voters), nodes(&group.voters_outgoing));
+    let (voters, mut old) = (nodes(&group.voters), nodes(&group.voters_outgoing));
+    if planted::is(Bug::ForgetsOldVoters) {
+        old.clear();
+    }
     if (&voters, &old) != (&map.voters, &map.old_voters) {
         (map.voters, map.old_voters, map.voters_since) = (voters, old, index);
     }

@@ -196,8 +196,8 @@ pub fn step(map: &ClusterMap, wanted: &[NodeId], me: NodeId, caught_up: &BTreeSe
     if whole.len() < map.voters.len() && !whole.is_empty() && whole.iter().all(|&node| map.is_active(node)) {
         return Some(Step::Begin(whole));
     }
-    let unwanted = |node: &NodeId| !map.voters.contains(node) && !(wanted.contains(node) && is_valid(node));
-    if let Some(node) = map.seats.iter().map(|seat| seat.node).find(unwanted) {
+    let is_wanted = |node: &NodeId| map.voters.contains(node) || wanted.contains(node) && is_valid(node);
+    if let Some(node) = map.seats.iter().map(|seat| seat.node).find(|node| !is_wanted(node)) {
         return Some(Step::Unseat(node));
     }
     if let Some(member) = wanted.iter().filter(|node| map.seat(**node).is_none()).find_map(|&n| map.member(n))

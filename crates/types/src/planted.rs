@@ -39,8 +39,9 @@ pub enum Bug {
     /// A primary serves on after it has released its partition to another (rule 10).
     ServesAfterRelease,
     /// A voter reports at once whom it has not heard since the voters changed, and what was reported before still counts (rule 6).
-    /// Not among [`BUGS`] yet: nobody has run the simulator with it.
     NewVotersReportAtOnce,
+    /// The map forgets the old voters as soon as there are new ones, while the consensus group still counts both (rule 6).
+    ForgetsOldVoters,
     /// A node that is about to stop, and has handed over, is given seats again (rule 10).
     GivesToStopping,
     /// A transfer goes on one chunk too far after a break (rule 9).
@@ -56,7 +57,7 @@ pub enum Bug {
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 18] = [
+pub const BUGS: [Bug; 20] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -75,6 +76,8 @@ pub const BUGS: [Bug; 18] = [
     Bug::ServesAfterRelease,
     Bug::GivesToStopping,
     Bug::ResumesTooFar,
+    Bug::NewVotersReportAtOnce,
+    Bug::ForgetsOldVoters,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.

@@ -348,6 +348,7 @@ fn a_cluster_that_grew_from_one_node_outlives_its_first_voter() {
     nodes.kill([2, 3]);
     nodes.start_node(2);
     nodes.start_node(3);
+    until("both answer again", || nodes.status(2).is_some() && nodes.status(3).is_some());
     count_on(&nodes, &[2, 3], &mut counts);
 }
 

@@ -235,6 +235,44 @@ fn a_lease_of_the_old_voters_is_over_before_the_new_ones_declare_its_holder_dead
     assert!(group.newest().voters.len() >= 3);
 }
 
+/// A coordinator that stops in the middle of a change leaves it to one of those that go on to vote: only such a one ends it.
+#[test]
+fn a_coordinator_that_stops_while_the_voters_change_has_one_lead_that_goes_on_to_vote() {
+    let mut group = Group::of(3);
+    group.join(3);
+    group.run_well(Duration::from_secs(3), &[]);
+    let old = group.node(1).control.coordinator().unwrap().0;
+    let drained = if old == 1 { 2 } else { 1 };
+    group.order(old, Order::Drain { node: NodeId(drained), on: true });
+    group.run_until("the voters change", Duration::from_secs(30), |group| {
+        group.step_well(&[]);
+        !group.newest().old_voters.is_empty()
+    });
+    let (now, term) = (group.now, group.node(old).control.term());
+    group.node(old).control.step_down(now);
+    group.run_until("another leads", Duration::from_millis(20), |group| {
+        group.node(old).control.has_stepped_down()
+    });
+    let next = group.node(old).control.coordinator().unwrap().0;
+    assert!(next != drained && group.newest().voters.contains(&NodeId(next)), "node {next} leads");
+    assert_eq!(group.node(next).control.term(), term + 1, "one election, which nobody contested");
+    let wanted: Vec<u16> = (1..=4).filter(|&id| id != drained).collect();
+    group.run_until_they_vote(&wanted, &[]);
+}
+
+/// Who only learns the log cannot lead: a lone voter that stops waits for nobody.
+#[test]
+fn a_lone_voter_that_stops_does_not_wait_for_nodes_that_learn() {
+    let mut group = Group::of(1);
+    group.join(1);
+    group.join(1);
+    group.run_until("the others learn", Duration::from_secs(10), |group| group.newest().seats.len() == 3);
+    assert_eq!(group.newest().voters, [NodeId(1)]);
+    let now = group.now;
+    group.node(1).control.step_down(now);
+    assert!(group.node(1).control.has_stepped_down());
+}
+
 /// A member that has lost touch with the group, because its seat is gone, learns it from the others' maps.
 #[test]
 fn a_voter_that_was_replaced_while_it_was_cut_off_gives_up_its_seat() {

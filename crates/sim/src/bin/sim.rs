@@ -142,7 +142,7 @@ fn main() {
     let began = Instant::now();
     let (next, failed, stop) = (AtomicU64::new(arguments.first), AtomicU64::new(0), AtomicBool::new(false));
     let (operations, unknown, lost) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    let (transfers, gone_on) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (transfers, gone_on, voters) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let one = arguments.end - arguments.first == 1;
     std::thread::scope(|scope| {
         for _ in 0..arguments.jobs {
@@ -159,6 +159,7 @@ fn main() {
                             unknown.fetch_add(summary.unknown as u64, Ordering::Relaxed);
                             transfers.fetch_add(summary.transfers, Ordering::Relaxed);
                             gone_on.fetch_add(summary.transfers_gone_on, Ordering::Relaxed);
+                            voters.fetch_add(summary.voters_changed as u64, Ordering::Relaxed);
                             lost.fetch_add(summary.lost as u64, Ordering::Relaxed);
                             if one {
                                 show(seed, &summary);
@@ -188,11 +189,12 @@ fn main() {
     if !one {
         let seeds = arguments.end - arguments.first;
         println!(
-            "{seeds} seeds, {failures} failed, {} operations, {} of unknown outcome, {} transfers of which {} went on after a break, {} partitions lost, {:.1} s",
+            "{seeds} seeds, {failures} failed, {} operations, {} of unknown outcome, {} transfers of which {} went on after a break, {} changes of the voters, {} partitions lost, {:.1} s",
             operations.load(Ordering::Relaxed),
             unknown.load(Ordering::Relaxed),
             transfers.load(Ordering::Relaxed),
             gone_on.load(Ordering::Relaxed),
+            voters.load(Ordering::Relaxed),
             lost.load(Ordering::Relaxed),
             began.elapsed().as_secs_f64()
         );
