@@ -78,6 +78,8 @@ pub(crate) struct Node {
     /// ACTIVE, JOINING or FAILED.
     pub state: String,
     pub voter: bool,
+    /// It is there to vote, and holds no data.
+    pub witness: bool,
     pub incarnation: u64,
     pub primaries: u64,
     pub copies: u64,
@@ -264,7 +266,12 @@ impl Status {
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header.clone());
         for node in &self.nodes {
-            let voter = if node.voter { " (voter)" } else { "" };
+            let voter = match (node.voter, node.witness) {
+                (true, true) => " (voter, witness)",
+                (true, false) => " (voter)",
+                (false, true) => " (witness)",
+                (false, false) => "",
+            };
             let draining = if node.draining { ", draining" } else { "" };
             let mut row = vec![
                 node.id.to_string(),

@@ -7,7 +7,7 @@ use crate::hand_over::{drop_void_heir, hand_over, is_valid_release};
 use crate::levels::{self, Build};
 use crate::message::{Change, Registration};
 use crate::shape::{self, Move};
-use placement::{ChangeKind, ClusterMap, Member, MemberState, PartitionState};
+use placement::{ChangeKind, ClusterMap, Member, MemberState, PartitionState, Seat};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use types::planted::{self, Bug};
@@ -194,6 +194,7 @@ fn create(
     map.copies = copies;
     map.min_in_sync = min_in_sync;
     map.voters = voters.to_vec();
+    map.seats = voters.iter().map(|&node| Seat { node, ..Seat::default() }).collect();
     map.members = members.iter().map(|&id| shape::unheard_of(id)).collect();
     map.members.sort_by_key(|member| member.id);
     map.partitions = placement
@@ -234,10 +235,9 @@ fn up(map: &mut ClusterMap, registration: &Registration) -> bool {
     shape::join(map, node);
     let Some(member) = map.member_mut(node) else { return false };
     let restarted = later_start(member, registration);
-    let seat_is_free =
-        map.voters.contains(&node) && map.voter_directories.iter().all(|&(voter, _)| voter != node);
-    if seat_is_free && registration.votes {
-        map.voter_directories.push((node, registration.directory));
+    let seat = map.seats.iter_mut().find(|seat| seat.node == node);
+    if let Some(seat) = seat.filter(|seat| seat.directory == 0 && registration.votes) {
+        seat.directory = registration.directory;
     }
     let map_level = map.level;
     let Some(member) = map.member_mut(node) else { return false };
@@ -258,6 +258,7 @@ fn up(map: &mut ClusterMap, registration: &Registration) -> bool {
         // Below the level that tells of builds, an entry does not hold what the registration said.
         level: if map_level < Level::BUILDS { Level::FIRST } else { registration.level },
         build: if map_level < Level::BUILDS { String::new() } else { registration.build.clone() },
+        witness: map_level >= Level::VOTERS_FOLLOW && registration.witness,
     };
     if restarted {
         // The start proves that the incarnation before it is over: the data directory is one process's alone. Its seats
@@ -558,6 +559,7 @@ mod tests {
             zone: String::new(),
             level: Level::HIGHEST,
             build: String::new(),
+            witness: false,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::levels::Builds;
 use crate::machine::Control;
 use crate::message::{Change, Message, Order, Registration};
 use crate::moves::{self, Moves};
+use crate::voters::{self, Voters};
 use placement::{ClusterMap, MemberState, PlanNode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -49,6 +50,8 @@ pub struct Coordinator {
     pub(crate) orders: Vec<Order>,
     /// Where copies should be.
     pub(crate) moves: Moves,
+    /// Who should vote.
+    pub(crate) voters: Voters,
     /// Who says that it is about to stop; the map shows it from the next entry on.
     pub(crate) leaving: BTreeMap<NodeId, Incarnation>,
     /// Which primaries are to hand over.
@@ -114,7 +117,7 @@ pub fn message(control: &mut Control, now: Instant, from: NodeId, message: Messa
             }
         }
         Message::Report { term: reported_in, applied, silent, heard }
-            if reported_in == term && map.voters.contains(&from) =>
+            if reported_in == term && map.is_voter(from) =>
         {
             for (node, incarnation) in heard {
                 if let Some(voters) = coordinator.reports.get_mut(&node) {
@@ -161,7 +164,11 @@ pub fn tick(control: &mut Control, now: Instant) {
         control.coordinator.begin_term(term);
         control.coordinator.since = Some(now);
     }
+    // While another voter is being made the coordinator, the log takes nothing in.
     if !control.is_settled() || control.gives_lead() {
+        return;
+    }
+    if !control.map.members.is_empty() && voters::tick(control, now) {
         return;
     }
     let mut commands = Vec::new();
@@ -241,19 +248,20 @@ fn dismiss(control: &mut Control, commands: &mut Vec<Command>) {
     }));
 }
 
-/// Those whom a majority of voters report, in the incarnation that the map shows.
+/// Those whom a majority of voters report, of the old ones too while they are being changed, in the incarnation that the map shows.
 fn reported_dead(control: &Control) -> BTreeMap<NodeId, Incarnation> {
     let map = &control.map;
-    let majority = map.voters.len() / 2 + 1;
     let mut dead = BTreeMap::new();
     for (&node, voters) in &control.coordinator.reports {
         let Some(member) = map.member(node).filter(|member| member.is_alive()) else {
             continue;
         };
-        let stands = |&(&voter, &(incarnation, applied)): &(&NodeId, &(Incarnation, u64))| {
-            incarnation == member.incarnation && applied >= control.answered_at(voter, node)
+        let stands = |voter: NodeId| {
+            voters.get(&voter).is_some_and(|&(incarnation, applied)| {
+                incarnation == member.incarnation && applied >= control.answered_at(voter, node)
+            })
         };
-        if voters.iter().filter(stands).count() >= majority {
+        if map.is_majority(stands) {
             dead.insert(node, member.incarnation);
         }
     }

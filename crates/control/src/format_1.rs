@@ -184,6 +184,7 @@ impl From<Registration> for message::Registration {
             zone: old.zone,
             level: Level::FIRST,
             build: String::new(),
+            witness: false,
         }
     }
 }
@@ -198,7 +199,7 @@ impl From<message::MapChanges> for MapChanges {
             members: new.members.into_iter().map(old_map::Member::from).collect(),
             gone: new.gone,
             removed: new.removed,
-            voter_directories: new.voter_directories,
+            voter_directories: old_map::directories_of(&new.seats),
             partitions: new.partitions,
         }
     }
@@ -215,7 +216,11 @@ impl From<MapChanges> for message::MapChanges {
             members: old.members.into_iter().map(placement::Member::from).collect(),
             gone: old.gone,
             removed: old.removed,
-            voter_directories: old.voter_directories,
+            // The voters are those of the map before.
+            voters: Vec::new(),
+            old_voters: Vec::new(),
+            voters_since: 0,
+            seats: old_map::seats_of(&[], &old.voter_directories),
             partitions: old.partitions,
         }
     }

@@ -7,8 +7,9 @@
 use crate::format::{self, decode_map};
 use crate::format_1;
 use crate::message::Kept;
+use placement::ClusterMap;
 use protobuf::Message as _;
-use raft::eraftpb::{Entry, HardState, Snapshot};
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use thiserror::Error;
@@ -83,6 +84,14 @@ pub(crate) enum Frame {
     Reports(Vec<(NodeId, Report)>),
     /// The cluster has come to this level. From format 4 on.
     Level(Level),
+    /// The node's seat in the consensus group, as its member's number (0: it has none), and who was in the group when it began to be
+    /// one. What frames before this one say of a seat is over. From format 4 on.
+    Seat {
+        id: u64,
+        group: Vec<u8>,
+    },
+    /// The map, where the node has no seat: so that it finds the voters when it starts again. From format 4 on.
+    Map(Vec<u8>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +127,9 @@ fn decode_frame(at: usize, bytes: &[u8]) -> Result<Frame, RestoreError> {
 pub struct Restored {
     /// Of the node itself.
     pub started: Started,
+    /// None: nothing was ever said of a seat.
+    pub(crate) seat: Option<(u64, ConfState)>,
+    pub(crate) map: Option<ClusterMap>,
     pub(crate) hard_state: HardState,
     pub(crate) entries: Vec<Entry>,
     pub(crate) snapshot: Option<Snapshot>,
@@ -136,6 +148,20 @@ pub fn restore(frames: &[Vec<u8>]) -> Result<Restored, RestoreError> {
                 restored.started.incarnation = incarnation;
                 restored.started.directory = directory;
                 restored.started.rejoins = rejoins;
+            }
+            Frame::Seat { id, group } => {
+                let group = ConfState::parse_from_bytes(&group).map_err(|_| broken)?;
+                restored = Restored {
+                    started: restored.started,
+                    map: restored.map,
+                    seat: Some((id, group)),
+                    ..Restored::default()
+                };
+            }
+            Frame::Map(bytes) => {
+                let map = decode_map(&bytes).ok_or(broken)?;
+                restored.started.level = restored.started.level.max(map.level);
+                restored.map = Some(map);
             }
             Frame::HardState(bytes) => {
                 restored.hard_state = HardState::parse_from_bytes(&bytes).map_err(|_| broken)?;

@@ -133,6 +133,7 @@ mod tests {
                 zone: String::new(),
                 level: types::Level::HIGHEST,
                 build: String::new(),
+                witness: false,
             })
         };
         let leave = |node: u16| Command::Leave { node: NodeId(node), incarnation: Incarnation(1) };

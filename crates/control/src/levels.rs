@@ -165,6 +165,7 @@ mod tests {
             zone: String::new(),
             level: Level(level),
             build: format!("0.{level}"),
+            witness: false,
         }
     }
 

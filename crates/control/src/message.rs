@@ -2,7 +2,7 @@
 //!
 //! The transport adds who sent it (node, incarnation, data directory).
 
-use placement::{ChangeKind, ClusterMap, PartitionState};
+use placement::{ChangeKind, ClusterMap, PartitionState, Seat};
 use serde::{Deserialize, Serialize};
 use types::{Epoch, Incarnation, Level, NodeId, PartitionId, Position};
 
@@ -113,8 +113,14 @@ pub struct MapChanges {
     pub gone: Vec<NodeId>,
     /// All nodes that were ever removed, and are not back.
     pub removed: Vec<(NodeId, Incarnation)>,
-    /// The voters' data directories.
-    pub voter_directories: Vec<(NodeId, u64)>,
+    /// The voters.
+    pub voters: Vec<NodeId>,
+    /// Those that were the voters before, while they are being changed.
+    pub old_voters: Vec<NodeId>,
+    /// The version at which these last changed.
+    pub voters_since: u64,
+    /// The seats in the consensus group.
+    pub seats: Vec<Seat>,
     /// Partitions that changed.
     pub partitions: Vec<(PartitionId, PartitionState)>,
 }
@@ -128,7 +134,7 @@ pub struct Registration {
     pub incarnation: Incarnation,
     /// Its data directory's number.
     pub directory: u64,
-    /// Whether it votes: not where its directory is new and an earlier one had its vote.
+    /// Whether it takes a seat that was made for it with the cluster: not where its directory is new and an earlier one had its vote.
     pub votes: bool,
     /// Its data threads.
     pub shards: u16,
@@ -150,6 +156,8 @@ pub struct Registration {
     pub level: Level,
     /// Its build's version. Empty: not told.
     pub build: String,
+    /// It is there to vote, and holds no data.
+    pub witness: bool,
 }
 
 /// What a node's logs have kept of what it held before it started.

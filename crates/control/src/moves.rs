@@ -256,7 +256,7 @@ pub(crate) fn due_drops(map: &ClusterMap) -> Vec<(PartitionId, Epoch)> {
 
 /// The members that are to go and hold nothing any more.
 pub(crate) fn due_removals(map: &ClusterMap) -> Vec<NodeId> {
-    let going = map.members.iter().filter(|member| member.draining && !map.voters.contains(&member.id));
+    let going = map.members.iter().filter(|member| member.draining && map.seat(member.id).is_none());
     going.map(|member| member.id).filter(|&id| map.is_empty_node(id)).collect()
 }
 

@@ -35,6 +35,7 @@ fn registration(node: NodeId, incarnation: u64) -> Registration {
         zone: String::new(),
         level: types::Level::HIGHEST,
         build: String::new(),
+        witness: false,
     }
 }
 

@@ -48,6 +48,7 @@ pub fn unheard_of(id: NodeId) -> Member {
         draining: false,
         level: Level::FIRST,
         build: String::new(),
+        witness: false,
     }
 }
 
@@ -145,10 +146,11 @@ pub fn drain(map: &mut ClusterMap, node: NodeId, on: bool) {
     }
 }
 
-/// Empties a dead node; ends the membership of one that is empty. A voter stays, without data.
+/// Empties a dead node; ends the membership of one that is empty. A voter stays until it has handed its vote over
+/// ([`crate::voters`]).
 pub fn remove(map: &mut ClusterMap, node: NodeId) {
     let is_empty = map.is_empty_node(node);
-    let votes = map.voters.contains(&node);
+    let votes = map.seat(node).is_some();
     let Some(member) = map.member_mut(node) else { return };
     if member.is_alive() && !member.draining {
         return;

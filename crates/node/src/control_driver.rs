@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use storage::{Disk, Journal, JournalError};
 use thiserror::Error;
-use types::settings::Settings;
+use types::settings::{Settings, YesNo};
 use types::{Incarnation, Instant, Level, NodeId, PartitionId, Position};
 
 /// The control file's name in the data directory.
@@ -175,6 +175,7 @@ impl<D: Disk> ControlDriver<D> {
         let listed: Vec<NodeId> = settings.listed_nodes()?.iter().map(|node| NodeId(node.id)).collect();
         let voters: Vec<NodeId> = settings.voter_ids()?.into_iter().map(NodeId).collect();
         let votes = voters.contains(&identity.node) && !rejoins;
+        let witness = settings.witness == YesNo::Yes;
         let reported = restored.started.reported.clone();
         let control_config = ControlConfig {
             me: Registration {
@@ -188,19 +189,22 @@ impl<D: Disk> ControlDriver<D> {
                 port: settings.port,
                 cluster_port: settings.cluster_port,
                 peer_port: settings.peer_port,
-                weight: settings.weight,
+                weight: if witness { 0 } else { settings.weight },
                 zone: settings.zone.as_str().to_owned(),
                 level: config.level,
                 build: BUILD.to_owned(),
+                witness,
             },
             listed,
             voters,
+            voters_max: settings.voters_max(),
             rejoins,
             cluster_id: config.cluster_id.clone(),
             copies: settings.copies,
             min_in_sync: settings.min_in_sync,
             partitions: settings.partitions,
             replace_after: Duration::from_secs(settings.replace_after),
+            replace_voter_after: Duration::from_secs(settings.replace_voter_after),
             election: Duration::from_millis(settings.election_ms),
             seed: config.seed,
         };
@@ -264,6 +268,7 @@ impl<D: Disk> ControlDriver<D> {
         Ok(control::HeartConfig {
             me: self.identity,
             voters: settings.voter_ids()?.into_iter().map(NodeId).collect(),
+            listed: settings.listed_nodes()?.iter().map(|node| NodeId(node.id)).collect(),
             votes: self.votes,
             heartbeat: Duration::from_millis(settings.heartbeat_ms),
             lease: Duration::from_millis(settings.lease_ms),
@@ -398,11 +403,15 @@ impl<D: Disk> ControlDriver<D> {
         if self.control.lost_its_vote() {
             self.effects.failed = Some(
                 "this node's data directory is new, but the cluster knows it as a voter on another one, whose promises \
-                 are lost with it. Start it with --join HOST:PORT (a running node's peer address): it then holds data \
-                 and does not vote"
+                 are lost with it. Start it with --join HOST:PORT (a running node's peer address): it is then filled \
+                 anew, and gets a vote where one is wanted"
                     .to_owned(),
             );
             return;
+        }
+        // Before anything leaves this node that says so: its heart grants by these voters from now on (rule 6).
+        if let Some(published) = &self.published {
+            published.set_voters_since(self.control.map().voters_since);
         }
         self.effects.messages.extend(effects.messages);
         self.effects.to_heart.extend(effects.to_heart);

@@ -270,7 +270,7 @@ impl Host for NodeHost<'_> {
                 let keys = keys.map_or("null".to_owned(), |(_, keys)| keys.to_string());
                 format!(
                     "{{\"id\":{},\"name\":\"{}\",\"host\":{},\"port\":{},\"cluster_port\":{},\"peer_port\":{},\
-                     \"state\":\"{state}\",\"voter\":{},\"incarnation\":{},\"primaries\":{},\"copies\":{},\
+                     \"state\":\"{state}\",\"voter\":{},\"witness\":{},\"incarnation\":{},\"primaries\":{},\"copies\":{},\
                      \"in_sync\":{},\"keys\":{keys},{},{}}}",
                     member.id,
                     node_name(&map.cluster_id, member.id),
@@ -278,7 +278,8 @@ impl Host for NodeHost<'_> {
                     member.port,
                     member.cluster_port,
                     member.peer_port,
-                    map.voters.contains(&member.id),
+                    map.is_voter(member.id),
+                    member.witness,
                     member.incarnation,
                     count(&|state| state.primary == Some(member.id)),
                     count(&|state| state.copies.contains(member.id)),

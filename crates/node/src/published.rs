@@ -18,6 +18,7 @@ const PAUSE_ALL: u64 = 2;
 #[derive(Debug)]
 pub struct Published {
     lease_until: AtomicU64,
+    voters_since: AtomicU64,
     clock_offset_ms: AtomicI64,
     shards: Vec<ShardCounters>,
     /// Of the shards' logs on disk.
@@ -303,6 +304,7 @@ impl Published {
     pub fn new(shards: u16) -> Published {
         Published {
             lease_until: AtomicU64::new(0),
+            voters_since: AtomicU64::new(0),
             clock_offset_ms: AtomicI64::new(NO_OFFSET),
             shards: (0..shards.max(1)).map(|_| ShardCounters::default()).collect(),
             commands: (0..shards.max(1)).map(|_| CommandStats::default()).collect(),
@@ -384,6 +386,15 @@ impl Published {
     /// Until when this node holds a lease, on its own monotonic clock.
     pub fn lease_until(&self) -> Instant {
         Instant(self.lease_until.load(Ordering::Acquire))
+    }
+
+    /// The newest change of the voters that this node's control plane has applied.
+    pub fn voters_since(&self) -> u64 {
+        self.voters_since.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_voters_since(&self, version: u64) {
+        self.voters_since.store(version, Ordering::Release);
     }
 
     pub(crate) fn set_lease_until(&self, until: Instant) {

@@ -2,7 +2,7 @@
 //!
 //! It says nothing of levels and builds. A partition's configuration is the same in both ([`PartitionState`]).
 
-use crate::map::{self, MemberState, PartitionState};
+use crate::map::{self, MemberState, PartitionState, Seat};
 use serde::{Deserialize, Serialize};
 use types::{Incarnation, Level, NodeId};
 
@@ -39,6 +39,22 @@ pub struct Member {
     pub draining: bool,
 }
 
+/// The first seats of voters, whose data directories are told where they are known.
+pub fn seats_of(voters: &[NodeId], directories: &[(NodeId, u64)]) -> Vec<Seat> {
+    let told = directories.iter().map(|&(node, directory)| Seat { node, number: 0, directory });
+    let untold = voters.iter().filter(|voter| directories.iter().all(|(node, _)| node != *voter));
+    let untold = untold.map(|&node| Seat { node, number: 0, directory: 0 });
+    let mut seats: Vec<Seat> = told.chain(untold).collect();
+    seats.sort_by_key(|seat| seat.node);
+    seats
+}
+
+/// The data directories of first seats, as far as they are known.
+pub fn directories_of(seats: &[Seat]) -> Vec<(NodeId, u64)> {
+    let known = seats.iter().filter(|seat| seat.directory != 0);
+    known.map(|seat| (seat.node, seat.directory)).collect()
+}
+
 impl From<Member> for map::Member {
     fn from(old: Member) -> map::Member {
         map::Member {
@@ -56,6 +72,7 @@ impl From<Member> for map::Member {
             draining: old.draining,
             level: Level::FIRST,
             build: String::new(),
+            witness: false,
         }
     }
 }
@@ -88,8 +105,10 @@ impl From<ClusterMap> for map::ClusterMap {
             copies: old.copies,
             min_in_sync: old.min_in_sync,
             members: old.members.into_iter().map(map::Member::from).collect(),
+            seats: seats_of(&old.voters, &old.voter_directories),
             voters: old.voters,
-            voter_directories: old.voter_directories,
+            old_voters: Vec::new(),
+            voters_since: 0,
             removed: old.removed,
             partitions: old.partitions,
         }
@@ -104,8 +123,8 @@ impl From<map::ClusterMap> for ClusterMap {
             copies: map.copies,
             min_in_sync: map.min_in_sync,
             members: map.members.into_iter().map(Member::from).collect(),
+            voter_directories: directories_of(&map.seats),
             voters: map.voters,
-            voter_directories: map.voter_directories,
             removed: map.removed,
             partitions: map.partitions,
         }

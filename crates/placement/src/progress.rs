@@ -144,6 +144,7 @@ mod tests {
             draining: false,
             level: types::Level::FIRST,
             build: String::new(),
+            witness: false,
         }
     }
 

@@ -92,6 +92,7 @@ impl World {
             draining: false,
             level: Level::HIGHEST,
             build: String::new(),
+            witness: false,
         };
         let map = ClusterMap {
             version: 1,

@@ -36,6 +36,7 @@ impl Primary {
             draining: false,
             level: Level::HIGHEST,
             build: String::new(),
+            witness: false,
         };
         let both = [NodeId(1), NodeId(2)].into_iter().collect();
         let state = PartitionState {

@@ -151,6 +151,7 @@ mod tests {
             draining: false,
             level: types::Level::FIRST,
             build: String::new(),
+            witness: false,
         }
     }
 

@@ -142,8 +142,8 @@ impl HeartMachine for Heart {
         self.driver.beat(now, wall_ms, from, beat);
     }
 
-    fn input(&mut self, _: Instant, input: HeartInput) {
-        self.driver.input(input);
+    fn input(&mut self, now: Instant, input: HeartInput) {
+        self.driver.input(now, input);
     }
 
     fn effects(&mut self) -> &mut HeartEffects {

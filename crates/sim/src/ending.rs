@@ -6,6 +6,7 @@ use crate::history::{Answer, Call, Operation, Outcome, Time};
 use crate::injure::add;
 use crate::linearizability;
 use crate::network::MS;
+use crate::shape::may_hold;
 use crate::world::{
     Event, FAULTS_END, KEYS, LAST_CLIENT, LastReader, MENDING, NODES, PARTITIONS, Summary, World,
 };
@@ -77,7 +78,7 @@ impl World {
                 map.level
             ));
         }
-        if let Some(ailment) = self.wrong_shape() {
+        if let Some(ailment) = self.wrong_shape().or_else(|| self.wrong_voters()) {
             return Some(ailment);
         }
         if let Some(uneven) = self.unevenness() {
@@ -100,7 +101,7 @@ impl World {
         let nodes: Vec<PlanNode> = map
             .members
             .iter()
-            .filter(|m| !m.draining)
+            .filter(|member| may_hold(member))
             .map(|m| PlanNode { id: m.id, weight: 1, zone: None })
             .collect();
         let current: Vec<_> = map.partitions.iter().map(|state| (state.primary, state.copies)).collect();
@@ -204,6 +205,7 @@ impl World {
             faults: self.faults,
             shapes: self.shapes.done,
             moved: self.checks.moves.gone,
+            voters_changed: self.checks.voters.changes,
             reigns: map.partitions.iter().map(|state| state.primary_since.0).sum(),
             hand_overs: self.checks.maps.hand_overs,
             leads_given: self.leads_given,

@@ -171,9 +171,10 @@ impl Process {
             kept,
             level,
         };
-        let control =
+        let mut control =
             ControlDriver::open(disk.clone(), directory, config, now).map_err(|error| error.to_string())?;
         let heart_config = control.heart_config(&settings).map_err(|error| error.to_string())?;
+        control.publish_to(published.clone());
         let heart = HeartDriver::new(heart_config, published.clone(), now);
         let identity = control.identity();
         let shared = SharedSettings::new(settings.clone());
@@ -560,7 +561,7 @@ impl Process {
             }
             for input in effects.to_heart {
                 idle = false;
-                self.heart.input(input);
+                self.heart.input(now, input);
             }
             for (to, question, partitions) in effects.ask_tails {
                 idle = false;

@@ -27,7 +27,7 @@ use placement::ClusterMap;
 use replication::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use types::settings::{ByteSize, Settings};
+use types::settings::{ByteSize, Settings, YesNo};
 use types::{Level, NodeId, ShardId};
 
 /// Nodes that the cluster is made of.
@@ -96,6 +96,8 @@ pub struct Summary {
     pub shapes: usize,
     /// Copies that went for good.
     pub moved: usize,
+    /// How often the voters changed.
+    pub voters_changed: usize,
     /// Reigns: how often a partition got a primary.
     pub reigns: u64,
     /// How often a primary handed over to its heir.
@@ -253,7 +255,7 @@ impl World {
         let mut shapes = Shapes::draw(seed);
         let ahead = Ahead::draw(seed);
         let settings = (1..=MACHINES)
-            .map(|id| Arc::new(ahead.set(settings_of(id, copies, shards, keeping, shapes.replace_after))))
+            .map(|id| Arc::new(ahead.set(settings_of(id, copies, shards, keeping, &shapes))))
             .collect();
         let mut nodes: Vec<Node> = (0..NODES).map(|_| Node::new(Clock::draw(&mut random))).collect();
         nodes.extend((NODES..MACHINES).map(|_| Node::new(Clock::draw(&mut shapes.random))));
@@ -703,10 +705,10 @@ fn draw_chunk_bytes(seed: u64) -> usize {
     Random::new(seed ^ 0x71c4_0000_0000_0000).pick(&[1, 1, 1024, replication::CHUNK_BYTES])
 }
 
-fn settings_of(id: usize, copies: u64, shards: u16, keeping: Keeping, replace_after: u64) -> Settings {
+fn settings_of(id: usize, copies: u64, shards: u16, keeping: Keeping, shapes: &Shapes) -> Settings {
     let mut listed = "1=sim:7201,2=sim:7202,3=sim:7203".to_owned();
     if id > NODES {
-        // A node that joins is no voter: it knows of those that are, and of itself.
+        // A node that joins is no voter at first: it knows of those that are, and of itself.
         listed += &format!(",{id}=sim:{}", 7200 + id);
     }
     Settings {
@@ -723,7 +725,9 @@ fn settings_of(id: usize, copies: u64, shards: u16, keeping: Keeping, replace_af
         shards,
         partitions: PARTITIONS,
         copies: copies as u16,
-        replace_after,
+        replace_after: shapes.replace_after,
+        replace_voter_after: shapes.replace_voter_after,
+        witness: if shapes.witness && id == MACHINES { YesNo::Yes } else { YesNo::No },
         request_timeout_ms: REQUEST_TIMEOUT / MS,
         ..Settings::default()
     }
@@ -740,10 +744,14 @@ fn brief(envelope: &Envelope) -> String {
 fn brief_map(map: &ClusterMap) -> String {
     let nodes: Vec<String> =
         map.members.iter().map(|m| format!("{}:{}:{:?}", m.id, m.incarnation, m.state)).collect();
+    let voters: Vec<u16> = map.voters.iter().map(|node| node.0).collect();
+    let old: Vec<u16> = map.old_voters.iter().map(|node| node.0).collect();
+    let seats: Vec<u16> = map.seats.iter().map(|seat| seat.node.0).collect();
     let partitions: Vec<String> = map
         .partitions
         .iter()
         .map(|p| format!("e{} p{} {:?}", p.epoch, p.primary.unwrap_or_default(), p.in_sync))
         .collect();
-    format!("{} [{}] [{}]", map.version, nodes.join(" "), partitions.join(", "))
+    let group = format!("{voters:?} {old:?} of {seats:?}");
+    format!("{} [{}] [{group}] [{}]", map.version, nodes.join(" "), partitions.join(", "))
 }

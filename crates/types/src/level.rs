@@ -25,6 +25,9 @@ impl Level {
     pub const STOPPING: Level = Level(2);
     /// A snapshot on its way to another copy goes on after a break, and shards' logs say which one chunks are of.
     pub const TRANSFERS_GO_ON: Level = Level(2);
+    /// The voters change with the nodes: who has a seat in the consensus group stands in its log, in the map and in control files; a node may
+    /// be a witness.
+    pub const VOTERS_FOLLOW: Level = Level(2);
     /// The highest that this build has.
     pub const HIGHEST: Level = Level::BUILDS;
 }

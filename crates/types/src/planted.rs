@@ -38,6 +38,10 @@ pub enum Bug {
     DropsBeforeFilled,
     /// A primary serves on after it has released its partition to another (rule 10).
     ServesAfterRelease,
+    /// A voter reports at once whom it has not heard since the voters changed, and what was reported before still counts (rule 6).
+    NewVotersReportAtOnce,
+    /// The map forgets the old voters as soon as there are new ones, while the consensus group still counts both (rule 6).
+    ForgetsOldVoters,
     /// A node that is about to stop, and has handed over, is given seats again (rule 10).
     GivesToStopping,
     /// A transfer goes on one chunk too far after a break (rule 9).
@@ -57,7 +61,7 @@ pub enum Bug {
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 20] = [
+pub const BUGS: [Bug; 22] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -78,6 +82,8 @@ pub const BUGS: [Bug; 20] = [
     Bug::ResumesTooFar,
     Bug::RaisesEarly,
     Bug::UsesEarly,
+    Bug::NewVotersReportAtOnce,
+    Bug::ForgetsOldVoters,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.

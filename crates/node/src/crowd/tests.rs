@@ -59,6 +59,7 @@ impl Test {
             draining: false,
             level: Level::HIGHEST,
             build: String::new(),
+            witness: false,
         };
         let both = [NodeId(1), NodeId(2)].into_iter().collect();
         let state = PartitionState {

@@ -69,7 +69,7 @@ fn report(failure: &Failure) {
 fn show(seed: u64, summary: &Summary) {
     println!(
         "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} transfers ({} gone on), {} faults, {} upgrades ({}{}), {} reigns, {} hand-overs and {} of the lead, \
-         {} changes of shape with {} copies moved, \
+         {} changes of shape with {} copies moved, {} changes of the voters, \
          {} partitions lost, whole again after {} ms, hash {:016x}",
         summary.events,
         summary.operations,
@@ -88,6 +88,7 @@ fn show(seed: u64, summary: &Summary) {
         summary.leads_given,
         summary.shapes,
         summary.moved,
+        summary.voters_changed,
         summary.lost,
         summary.mended / 1_000_000,
         summary.hash
@@ -144,7 +145,7 @@ fn main() {
     let began = Instant::now();
     let (next, failed, stop) = (AtomicU64::new(arguments.first), AtomicU64::new(0), AtomicBool::new(false));
     let (operations, unknown, lost) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    let (transfers, gone_on) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (transfers, gone_on, voters) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let (upgrades, mixed, raised) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let one = arguments.end - arguments.first == 1;
     std::thread::scope(|scope| {
@@ -165,6 +166,7 @@ fn main() {
                             upgrades.fetch_add(summary.upgrades as u64, Ordering::Relaxed);
                             mixed.fetch_add(u64::from(summary.mixed), Ordering::Relaxed);
                             raised.fetch_add(u64::from(summary.raised), Ordering::Relaxed);
+                            voters.fetch_add(summary.voters_changed as u64, Ordering::Relaxed);
                             lost.fetch_add(summary.lost as u64, Ordering::Relaxed);
                             if one {
                                 show(seed, &summary);
@@ -194,7 +196,7 @@ fn main() {
     if !one {
         let seeds = arguments.end - arguments.first;
         println!(
-            "{seeds} seeds, {failures} failed, {} operations, {} of unknown outcome, {} transfers of which {} went on after a break, {} nodes upgraded in {} clusters of two builds whose level rose in {} before the end, {} partitions lost, {:.1} s",
+            "{seeds} seeds, {failures} failed, {} operations, {} of unknown outcome, {} transfers of which {} went on after a break, {} nodes upgraded in {} clusters of two builds whose level rose in {} before the end, {} changes of the voters, {} partitions lost, {:.1} s",
             operations.load(Ordering::Relaxed),
             unknown.load(Ordering::Relaxed),
             transfers.load(Ordering::Relaxed),
@@ -202,6 +204,7 @@ fn main() {
             upgrades.load(Ordering::Relaxed),
             mixed.load(Ordering::Relaxed),
             raised.load(Ordering::Relaxed),
+            voters.load(Ordering::Relaxed),
             lost.load(Ordering::Relaxed),
             began.elapsed().as_secs_f64()
         );

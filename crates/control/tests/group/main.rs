@@ -1,5 +1,7 @@
-//! Three nodes' control machines and hearts, joined by a transport that can cut links: the cluster forms, a death is
-//! found after the grace and never before, and a restarted voter keeps what it promised.
+//! Nodes' control machines and hearts, joined by a transport that can cut links: the cluster forms, a death is
+//! found after the grace and never before, a restarted voter keeps what it promised, and the voters follow the nodes.
+
+mod voters;
 
 use control::{
     Beat, Change, Control, ControlConfig, Heart, HeartConfig, Identity, Kept, MapChanges, Message, Pulse,
@@ -13,6 +15,8 @@ use types::{Incarnation, Instant, Level, NodeId, PartitionId, Position};
 const STEP: Duration = Duration::from_millis(5);
 const LEASE: Duration = Duration::from_millis(350);
 const GRACE: Duration = Duration::from_millis(420);
+/// After which a dead voter is replaced.
+const REPLACE: Duration = Duration::from_secs(5);
 
 struct Node {
     me: Identity,
@@ -48,31 +52,52 @@ fn registration(me: Identity) -> Registration {
         zone: String::new(),
         level: Level::HIGHEST,
         build: String::new(),
+        witness: false,
     }
 }
 
 fn start(id: u16, file: Vec<Vec<u8>>, now: Instant) -> Node {
-    start_build(id, file, now, Level::HIGHEST)
+    start_in(id, 3, u64::from(id) * 11, file, now)
 }
 
 /// Starts a node whose build has this level.
-fn start_build(id: u16, mut file: Vec<Vec<u8>>, now: Instant, level: Level) -> Node {
+fn start_build(id: u16, file: Vec<Vec<u8>>, now: Instant, level: Level) -> Node {
+    start_with(id, 3, u64::from(id) * 11, file, now, level)
+}
+
+/// Starts a node of a cluster that so many nodes made, on a data directory.
+fn start_in(id: u16, founders: u16, directory: u64, file: Vec<Vec<u8>>, now: Instant) -> Node {
+    start_with(id, founders, directory, file, now, Level::HIGHEST)
+}
+
+fn start_with(
+    id: u16,
+    founders: u16,
+    directory: u64,
+    mut file: Vec<Vec<u8>>,
+    now: Instant,
+    level: Level,
+) -> Node {
     let restored = restore(&file).expect("own frames");
-    let incarnation = Incarnation(restored.started.incarnation.0 + 1);
-    let me = Identity { node: NodeId(id), incarnation, directory: u64::from(id) * 11 };
+    let is_new = file.is_empty() && directory != u64::from(id) * 11;
+    let incarnation = Incarnation(if is_new { directory } else { restored.started.incarnation.0 + 1 });
+    let me = Identity { node: NodeId(id), incarnation, directory };
+    let rejoins = is_new || restored.started.rejoins;
     file.push(start_frame(
         restored.started.level,
         incarnation,
         me.directory,
-        false,
+        rejoins,
         &Kept::nothing(incarnation),
     ));
-    let voters: Vec<NodeId> = (1..=3).map(NodeId).collect();
+    let voters: Vec<NodeId> = (1..=founders).map(NodeId).collect();
+    let votes = id <= founders && !rejoins;
     let heart = Heart::new(
         HeartConfig {
             me,
             voters: voters.clone(),
-            votes: true,
+            listed: voters.clone(),
+            votes,
             heartbeat: Duration::from_millis(50),
             lease: LEASE,
             grace: GRACE,
@@ -81,15 +106,17 @@ fn start_build(id: u16, mut file: Vec<Vec<u8>>, now: Instant, level: Level) -> N
         now,
     );
     let config = ControlConfig {
-        me: Registration { level, ..registration(me) },
+        me: Registration { level, votes, ..registration(me) },
         listed: voters.clone(),
         voters,
-        rejoins: false,
+        voters_max: 5,
+        rejoins,
         cluster_id: "c".into(),
         copies: 2,
         min_in_sync: 1,
         partitions: 16,
         replace_after: Duration::ZERO,
+        replace_voter_after: REPLACE,
         election: Duration::from_millis(300),
         seed: u64::from(id),
     };
@@ -124,8 +151,9 @@ impl Group {
         for node in self.nodes.iter_mut().flatten() {
             node.control.tick(now);
             let acted_version = node.control.map().version;
-            node.heart
-                .tick(now, Pulse { wall_ms: 5_000 + now.as_millis(), acted_version, ..Pulse::default() });
+            let voters_since = node.control.map().voters_since;
+            let wall_ms = 5_000 + now.as_millis();
+            node.heart.tick(now, Pulse { wall_ms, acted_version, voters_since, ..Pulse::default() });
             drain(node, now, &mut packets);
         }
         while let Some(packet) = packets.pop() {
@@ -139,10 +167,15 @@ impl Group {
             if self.cut.contains(&(from, to)) || is_control && self.control_cut.contains(&(from, to)) {
                 continue;
             }
-            let Some(node) = &mut self.nodes[usize::from(to - 1)] else { continue };
+            let Some(node) = self.nodes.get_mut(usize::from(to - 1)).and_then(Option::as_mut) else {
+                continue;
+            };
             match packet {
                 Packet::Control(from, _, message) => node.control.message(now, from, message),
-                Packet::Beat(from, _, beat) => node.heart.beat(now, 5_000 + now.as_millis(), from, beat),
+                Packet::Beat(from, _, beat) => {
+                    let voters_since = node.control.map().voters_since;
+                    node.heart.beat(now, 5_000 + now.as_millis(), from, beat, voters_since);
+                }
             }
             drain(node, now, &mut packets);
         }
@@ -208,7 +241,7 @@ fn drain(node: &mut Node, now: Instant, packets: &mut Vec<Packet>) {
             node.control.tails(now, to, question, tails);
         }
         for input in effects.to_heart {
-            node.heart.input(input);
+            node.heart.input(now, input);
         }
         if nothing {
             return;
@@ -450,7 +483,9 @@ impl Group {
             };
             let incarnation = map.member(node).unwrap().incarnation;
             let change = Change { partition, epoch: state.epoch, primary, node, incarnation, kind };
-            self.node(primary.0).control.changes(now, vec![change]);
+            if let Some(primary) = &mut self.nodes[usize::from(primary.0 - 1)] {
+                primary.control.changes(now, vec![change]);
+            }
         }
     }
 
@@ -612,12 +647,14 @@ fn a_node_without_a_map_asks_for_it_whole() {
         me: Registration { votes: false, ..registration(me) },
         listed: vec![NodeId(1), NodeId(2)],
         voters: vec![NodeId(1)],
+        voters_max: 5,
         rejoins: false,
         cluster_id: "c".into(),
         copies: 2,
         min_in_sync: 1,
         partitions: 16,
         replace_after: Duration::ZERO,
+        replace_voter_after: REPLACE,
         election: Duration::from_millis(300),
         seed: 1,
     };
@@ -648,12 +685,14 @@ fn a_voter_that_lost_its_directory_is_none_and_says_so() {
         me: registration(me),
         listed: voters.clone(),
         voters,
+        voters_max: 5,
         rejoins: false,
         cluster_id: "c".into(),
         copies: 2,
         min_in_sync: 1,
         partitions: 16,
         replace_after: Duration::ZERO,
+        replace_voter_after: REPLACE,
         election: Duration::from_millis(300),
         seed: 1,
     };
