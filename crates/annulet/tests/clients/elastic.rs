@@ -369,6 +369,8 @@ fn two_nodes_with_data_and_a_witness_survive_the_loss_of_any_one() {
         count_on(&nodes, &alive, &mut counts);
         nodes.set(if dead == witness { &["--witness"] } else { &[] });
         nodes.start_node(dead);
+        // It may have been gone for so short a time that nobody missed it.
+        until("it answers again", || nodes.status(dead).is_some());
         until("both copies in sync", || {
             nodes.status(alive[0]).is_some_and(|status| {
                 let states = members_of(&status).all(|node| node["state"] == "ACTIVE");
