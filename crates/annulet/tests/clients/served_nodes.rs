@@ -386,7 +386,7 @@ fn is_segment(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("log-"))
 }
 
-/// Every file below a directory, with what is in it.
+/// Every file below a directory, with what is in it. What holds nothing but room in reserve (`*.new`) comes and goes, with older builds too.
 #[derive(PartialEq, Eq)]
 pub struct Contents(std::collections::BTreeMap<PathBuf, Vec<u8>>);
 
@@ -399,7 +399,9 @@ impl Contents {
             for entry in std::fs::read_dir(&directory).expect("a directory").flatten() {
                 if entry.path().is_dir() {
                     directories.push(entry.path());
-                } else {
+                } else if entry.path().extension().is_none_or(|end| end != "new")
+                    || entry.metadata().is_ok_and(|file| file.len() > 0)
+                {
                     found.insert(entry.path(), std::fs::read(entry.path()).expect("a file"));
                 }
             }
