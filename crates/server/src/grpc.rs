@@ -23,7 +23,7 @@ use ::grpc::v1::kv_server::KvServer;
 use axum::Router;
 use axum::middleware;
 use bytes::Bytes;
-use command::{Door, Reply};
+use command::{CommandError, Door, Reply};
 use gate::Budget;
 use std::sync::{Arc, OnceLock};
 use tonic::server::NamedService;
@@ -130,7 +130,8 @@ impl Services {
         }
         // They are made from the cluster's id, which comes with the map.
         if self.http.published.acted_version() == 0 {
-            return Err(Status::unavailable("the cluster is still forming"));
+            let why = "the cluster is still forming".into();
+            return Err(::grpc::errors::status(&CommandError::ClusterDown { why }));
         }
         match self.ask(caller, Ask::new(["CLUSTER", "MYID"])).await {
             Reply::Bulk(name) => {

@@ -3,7 +3,7 @@
 use super::Services;
 use crate::http::connection::Caller;
 use ::grpc::answer::{self, Found};
-use ::grpc::{Ask, ask};
+use ::grpc::{Ask, ask, errors};
 use bytes::Bytes;
 use command::{CommandError, Reply};
 use tonic::Status;
@@ -27,7 +27,8 @@ impl Services {
         });
         let mut fetched = Vec::with_capacity(keys.len());
         for (key, reply) in asked.collect::<Vec<_>>() {
-            match reply.await.map_err(|_| Status::unavailable("this node stops"))? {
+            let stops = |_| errors::status(&CommandError::TryAgain { why: "this node stops".into() });
+            match reply.await.map_err(stops)? {
                 Reply::Error(CommandError::WrongType) => {}
                 reply => fetched.extend(answer::found(reply)?.map(|found| (key.clone(), found))),
             }

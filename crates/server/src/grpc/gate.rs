@@ -11,6 +11,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
+use command::CommandError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -35,7 +36,7 @@ pub(super) async fn only_with_password(
         return next.run(request).await;
     }
     let why = "show the password of requirepass, as metadata `authorization: Bearer <password>`";
-    refused(::grpc::errors::status(&command::CommandError::NoAuth), why)
+    refused(::grpc::errors::status(&CommandError::NoAuth), why)
 }
 
 /// Takes in the message of a request, and lets the service see it once it is there.
@@ -126,8 +127,8 @@ impl Held {
         self.bytes += bytes;
         let before = self.budget.0.fetch_add(bytes, Ordering::Relaxed);
         if before + bytes > BUDGET_BYTES {
-            let why = "TRYAGAIN this node has too many bytes of gRPC requests in hand: ask again in a moment, or another node";
-            return Err(Status::unavailable(why));
+            let why = "this node has too many bytes of gRPC requests in hand: ask again in a moment, or another node".into();
+            return Err(::grpc::errors::status(&CommandError::TryAgain { why }));
         }
         Ok(())
     }
