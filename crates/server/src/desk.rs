@@ -32,8 +32,11 @@ pub struct Question {
     pub read_level: Option<ReadLevel>,
     /// When a write is acknowledged; by default what the settings say.
     pub write_level: Option<WriteLevel>,
-    /// Whose keys a command over all keys speaks of: the cluster's, or those of which this node is primary.
+    /// Whose keys a command over all keys speaks of: the cluster's, those of which this node is primary, or those that it holds.
     pub scope: Door,
+    /// A second command of the same connection, run once the first is answered without an error; none where it is empty. The
+    /// answer is then both replies, as an array.
+    pub then: Vec<Bytes>,
     /// Who asks: `host:port`, for the slow log.
     pub asker: Arc<str>,
 }
@@ -46,12 +49,13 @@ impl Question {
             read_level: None,
             write_level: None,
             scope: Door::Plain,
+            then: Vec::new(),
             asker: asker.clone(),
         }
     }
 
     fn units(&self) -> usize {
-        let bytes: usize = self.args.iter().map(Bytes::len).sum();
+        let bytes: usize = self.args.iter().chain(&self.then).map(Bytes::len).sum();
         // More than all is let in alone.
         (bytes / UNIT_BYTES + 1).min(UNITS_MAX)
     }

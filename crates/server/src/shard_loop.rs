@@ -175,6 +175,7 @@ impl<M: ShardMachine> ShardLoop<M> {
                 || !self.dirty.is_empty()
                 || self.work.is_left()
                 || self.orders.can_begin()
+                || self.asks.has_second()
                 || self.parts.links.has_backlog();
             let timeout = if busy { Duration::ZERO } else { self.next_tick.since(self.ended_at) };
             if let Err(error) = self.wait(&mut events, timeout)
@@ -335,6 +336,7 @@ impl<M: ShardMachine> ShardLoop<M> {
         self.read_links();
         self.take_completions();
         self.run_connections();
+        self.asks.run_second(&mut self.parts.machine);
         self.end_turn();
     }
 

@@ -12,6 +12,7 @@ mod durable;
 mod elastic;
 mod failover;
 mod full_disk;
+mod grpc;
 mod hostile;
 mod limits;
 mod local_cluster;

@@ -1,12 +1,12 @@
 //! What the doors on the runtime ask of a shard ([`crate::desk`]): each question is run like the request of a connection that
-//! sends one and goes.
+//! sends one, or one more after that, and goes.
 
 use crate::clock;
 use crate::desk::{Asked, Question};
 use crate::machine::{Answer, ShardMachine, Ticket};
+use bytes::Bytes;
 use command::{CommandError, Pause, Reply, Session};
 use std::collections::{HashMap, VecDeque};
-use tokio::sync::oneshot;
 use types::Instant;
 use types::settings::Settings;
 
@@ -18,13 +18,18 @@ const QUESTION: u64 = 1 << 63;
 pub(super) struct Asks {
     last: u64,
     open: HashMap<u64, Open>,
+    /// Those whose first command is answered, and whose second is to be run.
+    second: VecDeque<(u64, Open)>,
     /// Those that wait for the end of a pause.
     held: VecDeque<Asked>,
 }
 
 /// One that is answered later.
 struct Open {
-    answer: oneshot::Sender<Reply<'static>>,
+    asked: Asked,
+    session: Session,
+    /// The reply to its first command, while the second is under way.
+    first: Option<Reply<'static>>,
     command: usize,
     began: Instant,
 }
@@ -39,43 +44,77 @@ impl Asks {
         id: u64,
         settings: &Settings,
     ) {
-        let args: smallvec::SmallVec<[&[u8]; 8]> = asked.question.args.iter().map(|arg| &arg[..]).collect();
-        if args.is_empty() {
+        if asked.question.args.is_empty() {
             let _ = asked.answer.send(Reply::Error(CommandError::Syntax));
             return;
         }
         let pause = machine.pause(now);
-        if pause != Pause::Off && pause.holds(&args) {
-            drop(args);
+        if pause != Pause::Off && pause.holds(&slices(&asked.question.args)) {
             self.held.push_back(asked);
             return;
         }
         self.last += 1;
-        let key = QUESTION | self.last;
-        let mut session = session(&asked.question, id, settings);
+        let session = session(&asked.question, id, settings);
+        let open = Open { asked, session, first: None, command: usize::MAX, began: now };
+        self.run(now, machine, QUESTION | self.last, open);
+    }
+
+    /// Runs the command that is next of a question.
+    fn run<M: ShardMachine>(&mut self, now: Instant, machine: &mut M, key: u64, mut open: Open) {
+        let question = &open.asked.question;
+        let args = slices(if open.first.is_none() { &question.args } else { &question.then });
         let preview = machine.preview(&args);
         let mut reply = None;
-        let ticket = Ticket { connection: key, sequence: 0 };
-        let answer = machine.request(now, ticket, &mut session, &args, &preview, &mut |said| {
+        let ticket = Ticket { connection: key, sequence: open.first.is_some().into() };
+        let answer = machine.request(now, ticket, &mut open.session, &args, &preview, &mut |said| {
             reply = Some(said.clone().into_owned());
         });
-        let command = machine.command_at_hand();
+        (open.command, open.began) = (machine.command_at_hand(), now);
         match answer {
             Answer::Later | Answer::Alone => {
-                self.open.insert(key, Open { answer: asked.answer, command, began: now });
+                drop(args);
+                self.open.insert(key, open);
             }
             Answer::Now => {
                 let reply = reply.unwrap_or(Reply::Null);
                 let took_ns = clock::now().since(now).as_nanos() as u64;
                 if took_ns >= machine.slow_ns() {
-                    machine.slow(&session, &args, took_ns);
+                    machine.slow(&open.session, &args, took_ns);
                 }
-                count(machine, command, took_ns, &reply);
-                machine.closed(key);
-                // Whoever asked may have gone.
-                let _ = asked.answer.send(reply);
+                drop(args);
+                count(machine, open.command, took_ns, &reply);
+                self.go_on(machine, key, open, reply);
             }
         }
+    }
+
+    /// A command of a question has been answered.
+    fn go_on<M: ShardMachine>(&mut self, machine: &mut M, key: u64, mut open: Open, reply: Reply<'static>) {
+        let reply = match open.first.take() {
+            None if !open.asked.question.then.is_empty() && !matches!(reply, Reply::Error(_)) => {
+                open.first = Some(reply);
+                self.second.push_back((key, open));
+                return;
+            }
+            None => reply,
+            Some(first) => Reply::Array(vec![first, reply]),
+        };
+        machine.closed(key);
+        // Whoever asked may have gone.
+        let _ = open.asked.answer.send(reply);
+    }
+
+    /// Runs the second commands of questions whose first were answered. Not within [`Asks::reply`]: that is called while what the
+    /// machine wants done is carried out, and a command makes it want more.
+    pub fn run_second<M: ShardMachine>(&mut self, machine: &mut M) {
+        while let Some((key, open)) = self.second.pop_front() {
+            self.run(clock::now(), machine, key, open);
+        }
+    }
+
+    /// Whether there are such ones.
+    pub fn has_second(&self) -> bool {
+        !self.second.is_empty()
     }
 
     /// Whether a reply of the machine is to a question.
@@ -85,10 +124,12 @@ impl Asks {
 
     /// The machine's reply to a question that it did not answer at once.
     pub fn reply<M: ShardMachine>(&mut self, now: Instant, machine: &mut M, key: u64, reply: Reply<'static>) {
-        machine.closed(key);
-        let Some(open) = self.open.remove(&key) else { return };
+        let Some(open) = self.open.remove(&key) else {
+            machine.closed(key);
+            return;
+        };
         count(machine, open.command, now.since(open.began).as_nanos() as u64, &reply);
-        let _ = open.answer.send(reply);
+        self.go_on(machine, key, open, reply);
     }
 
     /// Those that a pause held, once it is over.
@@ -100,6 +141,10 @@ impl Asks {
     pub fn is_held(&self) -> bool {
         !self.held.is_empty()
     }
+}
+
+fn slices(args: &[Bytes]) -> smallvec::SmallVec<[&[u8]; 8]> {
+    args.iter().map(|arg| &arg[..]).collect()
 }
 
 fn session(question: &Question, id: u64, settings: &Settings) -> Session {
