@@ -32,6 +32,8 @@ pub struct Build {
     pub level: Level,
     /// Its build's version.
     pub build: String,
+    /// Whether it is a witness, which an older level does not know.
+    pub witness: bool,
 }
 
 /// What the coordinator has heard of builds.
@@ -41,11 +43,11 @@ pub(crate) struct Builds(BTreeMap<NodeId, Build>);
 impl Builds {
     /// A registration has come, maybe over a link that has no levels.
     pub fn hear(&mut self, registration: &Registration) {
-        let Registration { node, incarnation, level, build, .. } = registration;
+        let Registration { node, incarnation, level, build, witness, .. } = registration;
         let known = self.0.get(node).map(|known| (known.incarnation, known.level));
         if known < Some((*incarnation, *level)) {
-            let heard = Build { node: *node, incarnation: *incarnation, level: *level, build: build.clone() };
-            self.0.insert(*node, heard);
+            let (node, incarnation, level, witness) = (*node, *incarnation, *level, *witness);
+            self.0.insert(node, Build { node, incarnation, level, build: build.clone(), witness });
         }
     }
 
@@ -87,6 +89,7 @@ pub(crate) fn apply(map: &mut ClusterMap, command: &Command) {
         if let Some(member) = map.member_mut(build.node) {
             member.level = build.level;
             member.build.clone_from(&build.build);
+            member.witness = build.witness;
         }
     }
 }
