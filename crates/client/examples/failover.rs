@@ -41,7 +41,9 @@ async fn main() -> Result<(), Error> {
                     unknown[at] += 1;
                     println!("{:>6.1?} s: {key}: {error}", started.elapsed().as_secs_f64());
                 }
-                Err(error) => println!("{:>6.1?} s: {key} was not counted: {error}", started.elapsed().as_secs_f64()),
+                Err(error) => {
+                    println!("{:>6.1?} s: {key} was not counted: {error}", started.elapsed().as_secs_f64())
+                }
             }
         }
     }

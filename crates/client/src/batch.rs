@@ -109,7 +109,9 @@ impl Client {
             for ((at, fate), one) in open.iter().copied().zip(fates).zip(tried) {
                 // What is sent again has this result where there is no time for it.
                 results[at] = Some(match (fate, one.outcome) {
-                    (Fate::Overtaken, Outcome::Again(failure)) => Err(Error::Overtaken { why: failure.why() }),
+                    (Fate::Overtaken, Outcome::Again(failure)) => {
+                        Err(Error::Overtaken { why: failure.why() })
+                    }
                     (_, Outcome::Again(failure)) => Err(failure.too_late()),
                     (_, Outcome::Done(reply)) => Ok(reply),
                     (_, Outcome::Given(error)) => Err(error),

@@ -47,7 +47,11 @@ impl Client {
         Builder::default()
     }
 
-    pub(crate) async fn connect(settings: Settings, levels: Levels, deadline: Duration) -> Result<Client, Error> {
+    pub(crate) async fn connect(
+        settings: Settings,
+        levels: Levels,
+        deadline: Duration,
+    ) -> Result<Client, Error> {
         let topology = Arc::new(Topology::new(Arc::new(settings)));
         let until = Instant::now() + deadline;
         match timeout_at(until, topology.refresh(topology.attempts())).await {
@@ -212,7 +216,8 @@ impl Client {
 /// Refreshes the map when it may be old, and now and then.
 async fn keep_fresh(topology: Arc<Topology>) {
     loop {
-        let _ = tokio::time::timeout(topology.settings.refresh_every, topology.signals.refresh_wanted()).await;
+        let _ =
+            tokio::time::timeout(topology.settings.refresh_every, topology.signals.refresh_wanted()).await;
         // What fails here is tried again at the next occasion.
         let _ = topology.refresh(topology.attempts()).await;
         tokio::time::sleep(topology.settings.pause_most).await;

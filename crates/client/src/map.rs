@@ -57,7 +57,8 @@ impl SlotMap {
         if let Some(&place) = self.places.get(&copies) {
             return Some(place);
         }
-        let place = u16::try_from(self.copies.len()).ok().filter(|&place| place != NOBODY && !copies.is_empty())?;
+        let place =
+            u16::try_from(self.copies.len()).ok().filter(|&place| place != NOBODY && !copies.is_empty())?;
         for node in &copies {
             if !self.nodes.contains(node) {
                 self.nodes.push(node.clone());
@@ -152,7 +153,10 @@ mod tests {
         let mut map = SlotMap::read(7, &reply, "seed:9").unwrap();
         assert_eq!(copies(&map, 0), ["a:1", "b:2"]);
         assert_eq!(copies(&map, 16383), ["[::1]:2", "seed:3"]);
-        assert_eq!(map.nodes().iter().map(|node| &**node).collect::<Vec<_>>(), ["a:1", "b:2", "[::1]:2", "seed:3"]);
+        assert_eq!(
+            map.nodes().iter().map(|node| &**node).collect::<Vec<_>>(),
+            ["a:1", "b:2", "[::1]:2", "seed:3"]
+        );
         map.moved(Slot(5), "c:4".into());
         assert_eq!((copies(&map, 4), copies(&map, 5)), (vec!["a:1", "b:2"], vec!["c:4"]));
         assert!(copies(&SlotMap::empty(), 5).is_empty());

@@ -77,7 +77,9 @@ impl Waiting {
             Ok(Ok(result)) => result,
             Ok(Err(_)) if self.give_up() => Err(Failure::Unsent("the connection's task has ended".into())),
             Ok(Err(_)) => Err(Failure::Lost("the connection's task has ended".into())),
-            Err(_) if self.give_up() => Err(Failure::Unsent("the node takes no more requests just now".into())),
+            Err(_) if self.give_up() => {
+                Err(Failure::Unsent("the node takes no more requests just now".into()))
+            }
             Err(_) => Err(Failure::Lost("no reply came in time".into())),
         }
     }
@@ -150,7 +152,8 @@ impl Pipe {
         let unsent = |error: io::Error| Failure::Unsent(format!("{}: {error}", self.address));
         let stream = TcpStream::connect(&*self.address).await.map_err(unsent)?;
         stream.set_nodelay(true).map_err(unsent)?;
-        let mut open = Open { stream, input: BytesMut::with_capacity(READ_BYTES), decoder: ReplyDecoder::new() };
+        let mut open =
+            Open { stream, input: BytesMut::with_capacity(READ_BYTES), decoder: ReplyDecoder::new() };
         let greetings = self.greetings();
         let mut output = Vec::new();
         for greeting in &greetings {
@@ -206,7 +209,8 @@ impl Pipe {
         if mode == Some(&Reply::bulk("standalone")) {
             self.signals.plain_door(&self.address, Some(self.address.clone()));
         } else {
-            self.signals.plain_door(&self.address, replies.get(asked).and_then(|reply| self.plain_port(reply)));
+            self.signals
+                .plain_door(&self.address, replies.get(asked).and_then(|reply| self.plain_port(reply)));
         }
         Ok(())
     }

@@ -128,9 +128,14 @@ fn slot_argument(text: &[u8]) -> Result<Slot, Error> {
 
 impl Plan {
     /// One reply of the parts' replies, which are in the order of the parts.
-    pub(crate) fn merge(&self, mut replies: Vec<Result<Reply<'static>, Error>>) -> Result<Reply<'static>, Error> {
+    pub(crate) fn merge(
+        &self,
+        mut replies: Vec<Result<Reply<'static>, Error>>,
+    ) -> Result<Reply<'static>, Error> {
         let Some(merging) = &self.merge else {
-            return replies.pop().unwrap_or_else(|| Err(Error::Unavailable { why: "it was not sent".into() }));
+            return replies
+                .pop()
+                .unwrap_or_else(|| Err(Error::Unavailable { why: "it was not sent".into() }));
         };
         if let Some(error) = merging.error(&replies) {
             return Err(error);
@@ -237,7 +242,8 @@ mod tests {
         for line in ["get", "nonsense a", "mset a", "cluster countkeysinslot 99999"] {
             assert!(matches!(planned(line), Err(Error::Server(_))), "{line}");
         }
-        for line in ["wait 1 0", "client reply off", "AUTH x", "hello 2", "multi", "consistency", "readonly"] {
+        for line in ["wait 1 0", "client reply off", "AUTH x", "hello 2", "multi", "consistency", "readonly"]
+        {
             assert!(matches!(planned(line), Err(Error::NotShared { .. })), "{line}");
         }
         assert!(plan(&[]).is_err());
@@ -251,7 +257,10 @@ mod tests {
         assert_eq!(merged, Reply::Array(["1", "2", "3"].map(Reply::bulk).to_vec()));
         assert!(matches!(plan.merge(vec![array(&["2"]), array(&["1"])]), Err(Error::UnexpectedReply { .. })));
         let plan = planned("del foo {b}x").unwrap();
-        assert_eq!(plan.merge(vec![Ok(Reply::Integer(1)), Ok(Reply::Integer(0))]).unwrap(), Reply::Integer(1));
+        assert_eq!(
+            plan.merge(vec![Ok(Reply::Integer(1)), Ok(Reply::Integer(0))]).unwrap(),
+            Reply::Integer(1)
+        );
     }
 
     #[test]

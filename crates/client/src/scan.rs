@@ -95,7 +95,9 @@ mod tests {
         let keys = Reply::Array(vec![Reply::bulk("a"), Reply::bulk("b")]);
         let reply = Reply::Array(vec![Reply::bulk("17"), keys]);
         assert_eq!(page(&reply), Some((b"17".to_vec(), vec![b"a".to_vec(), b"b".to_vec()])));
-        for wrong in [Reply::Null, Reply::Array(vec![Reply::bulk("0")]), Reply::Array(vec![Reply::Null, Reply::Null])] {
+        for wrong in
+            [Reply::Null, Reply::Array(vec![Reply::bulk("0")]), Reply::Array(vec![Reply::Null, Reply::Null])]
+        {
             assert_eq!(page(&wrong), None);
         }
     }

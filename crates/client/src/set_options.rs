@@ -106,7 +106,12 @@ mod tests {
     #[test]
     fn options_are_the_words_of_set() {
         let words = |options: SetOptions| {
-            options.words().iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect::<Vec<_>>().join(" ")
+            options
+                .words()
+                .iter()
+                .map(|word| String::from_utf8_lossy(word).into_owned())
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         assert_eq!(words(SetOptions::new()), "");
         assert_eq!(words(SetOptions::new().if_absent().expire_after(Duration::from_secs(2))), "NX PX 2000");

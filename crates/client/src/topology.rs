@@ -72,7 +72,8 @@ impl Topology {
             let wanted = |address: &Address| map.nodes().contains(address) || seeds.contains(address);
             self.pool.keep(|address| {
                 let plain = self.signals.plain_doors();
-                wanted(address) || plain.iter().any(|(of, plain)| wanted(of) && plain.as_ref() == Some(address))
+                wanted(address)
+                    || plain.iter().any(|(of, plain)| wanted(of) && plain.as_ref() == Some(address))
             });
             self.signals.keep(wanted);
             self.nearness.keep(|address| {

@@ -62,7 +62,9 @@ async fn redirections_in_circles_end_at_the_deadline() {
 
 #[tokio::test]
 async fn what_was_surely_not_done_is_sent_again() {
-    for refusal in ["-TRYAGAIN moving", "-CLUSTERDOWN nobody", "-NOREPLICAS Not enough good replicas to write."] {
+    for refusal in
+        ["-TRYAGAIN moving", "-CLUSTERDOWN nobody", "-NOREPLICAS Not enough good replicas to write."]
+    {
         let (fakes, client) = one(move |_, before| if before < 3 { say(refusal) } else { say(":1") }).await;
         assert_eq!(client.incr_by("foo", 1).await.unwrap(), 1);
         assert_eq!(fakes.nodes[0].heard(), ["INCRBY foo 1"; 4], "{refusal}");
@@ -128,7 +130,8 @@ async fn a_node_that_refuses_connections_was_sent_nothing() {
 
 #[tokio::test]
 async fn errors_of_the_request_are_given_at_once() {
-    let (fakes, client) = one(|_, _| say("-WRONGTYPE Operation against a key holding the wrong kind of value")).await;
+    let (fakes, client) =
+        one(|_, _| say("-WRONGTYPE Operation against a key holding the wrong kind of value")).await;
     assert!(matches!(client.incr_by("foo", 1).await, Err(Error::Server(_))));
     assert!(matches!(client.get("foo").await, Err(Error::Server(_))));
     assert_eq!(fakes.nodes[0].heard().len(), 2);
@@ -141,7 +144,11 @@ async fn errors_of_the_request_are_given_at_once() {
 async fn the_password_and_the_levels_open_every_connection() {
     let (fakes, client) = one(agreeable).await;
     client.set("foo", "1").await.unwrap();
-    assert_eq!(fakes.nodes[0].questions("HELLO 3"), 2, "one connection for the map, the next for the request");
+    assert_eq!(
+        fakes.nodes[0].questions("HELLO 3"),
+        2,
+        "one connection for the map, the next for the request"
+    );
     let secret = builder(&fakes).password("secret").connect().await.unwrap();
     secret.set("foo", "1").await.unwrap();
     let questions = |line: &str| fakes.nodes[0].questions(line);
@@ -188,7 +195,10 @@ async fn a_pipeline_goes_to_each_primary_and_answers_in_order() {
     for (number, three) in results.chunks(3).take(500).enumerate() {
         let [Ok(set), Ok(incremented), Ok(got)] = three else { panic!("{three:?}") };
         let sum = 1000 + number as i64;
-        assert_eq!((set, incremented, got), (&Reply::ok(), &Reply::Integer(sum), &Reply::bulk(sum.to_string())));
+        assert_eq!(
+            (set, incremented, got),
+            (&Reply::ok(), &Reply::Integer(sum), &Reply::bulk(sum.to_string()))
+        );
     }
     assert!(matches!(results[1500], Err(Error::Server(_))));
     assert!(fakes.nodes.iter().all(|node| node.heard().len() > 500), "each has its part");
@@ -323,7 +333,12 @@ async fn a_call_that_is_dropped_before_it_is_sent_is_not_sent() {
     // A node that accepts connections and greets nobody: requests for it stay queued.
     let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     held.tell_addresses(vec![(0, 16383, vec![mute.local_addr().unwrap().to_string()])]);
-    let client = builder(&held).connections_per_node(1).connect_timeout(Duration::from_secs(20)).connect().await.unwrap();
+    let client = builder(&held)
+        .connections_per_node(1)
+        .connect_timeout(Duration::from_secs(20))
+        .connect()
+        .await
+        .unwrap();
     let error = client.with_deadline(Duration::from_millis(100)).set("foo", "1").await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "it surely was not sent: {error}");
     // Now it greets whoever came: what was given up does not come with it.

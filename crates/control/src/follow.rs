@@ -114,7 +114,10 @@ impl Control {
         self.effects.map = Some(self.map.clone());
         self.effects.to_heart.push(HeartInput::Applied { map: self.map.clone(), cleared: Vec::new() });
         let level = self.level();
-        if level >= Level::VOTERS_FOLLOW && self.raft.is_none() && self.map.voters_since != self.kept_voters_since {
+        if level >= Level::VOTERS_FOLLOW
+            && self.raft.is_none()
+            && self.map.voters_since != self.kept_voters_since
+        {
             self.keep_map();
         }
     }
@@ -125,8 +128,7 @@ impl Control {
         self.kept_voters_since = self.map.voters_since;
         let level = self.level();
         let map = Frame::Map(encode_map(&self.map));
-        let frames =
-            [self.start_frame(), Frame::Seat { id: 0, group: Vec::new() }, map, Frame::Level(level)];
+        let frames = [self.start_frame(), Frame::Seat { id: 0, group: Vec::new() }, map, Frame::Level(level)];
         self.effects.frames.clear();
         self.effects.rewrite = Some(frames.iter().map(|frame| encode_frame(level, frame)).collect());
         self.effects.sync = true;

@@ -92,7 +92,9 @@ fn any_node_at_either_door_will_do_as_a_seed() {
 #[test]
 fn requests_go_straight_to_the_primary() {
     let cluster = Shared::turn();
-    let redirected = || cluster.ports().map(|port| figure(port, "errorstats", "errorstat_MOVED:count=")).iter().sum::<u64>();
+    let redirected = || {
+        cluster.ports().map(|port| figure(port, "errorstats", "errorstat_MOVED:count=")).iter().sum::<u64>()
+    };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let client = runtime.block_on(client_of(&cluster));
     let round = async || {
@@ -136,12 +138,21 @@ fn stale_reads_are_answered_by_backups_too() {
             gets().iter().zip(before).filter(|(now, before)| **now > *before).count() == 2
         });
         stale.set("near", "2").await.unwrap();
-        assert_eq!(client.get("near").await.unwrap().as_deref(), Some(&b"2"[..]), "after {asked} stale reads");
+        assert_eq!(
+            client.get("near").await.unwrap().as_deref(),
+            Some(&b"2"[..]),
+            "after {asked} stale reads"
+        );
     });
 }
 
 /// Counts in keys of its own until told to stop. Every error has to be an unknown outcome.
-async fn count(client: Client, name: String, rounds: Arc<AtomicUsize>, stop: Arc<AtomicBool>) -> Vec<(u64, u64)> {
+async fn count(
+    client: Client,
+    name: String,
+    rounds: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+) -> Vec<(u64, u64)> {
     const KEYS: usize = 60;
     let mut tallies = vec![(0, 0); KEYS];
     while !stop.load(Ordering::Relaxed) {
@@ -150,7 +161,10 @@ async fn count(client: Client, name: String, rounds: Arc<AtomicUsize>, stop: Arc
                 Ok(now) => {
                     *done += 1;
                     let now = now as u64;
-                    assert!((*done..=*done + *unknown).contains(&now), "{name}:{at} is {now}: {done}, {unknown}");
+                    assert!(
+                        (*done..=*done + *unknown).contains(&now),
+                        "{name}:{at} is {now}: {done}, {unknown}"
+                    );
                 }
                 Err(error) if error.is_outcome_unknown() => *unknown += 1,
                 Err(error) => panic!("{name}:{at}: {error}"),
@@ -208,7 +222,10 @@ fn hurt_under_load(cluster: &LocalCluster, hurt: impl FnOnce()) {
             for (at, (done, unknown)) in counter.await.unwrap().into_iter().enumerate() {
                 let value = client.get(format!("count{number}:{at}")).await.unwrap().unwrap_or_default();
                 let value: u64 = String::from_utf8(value).unwrap().parse().unwrap_or(0);
-                assert!((done..=done + unknown).contains(&value), "count{number}:{at} is {value}: {done}, {unknown}");
+                assert!(
+                    (done..=done + unknown).contains(&value),
+                    "count{number}:{at} is {value}: {done}, {unknown}"
+                );
             }
         }
     });
