@@ -133,6 +133,7 @@ pub struct Process {
     snapshots_written: u64,
     sessions: BTreeMap<u64, Session>,
     effects: Vec<Effect>,
+    has_failed: bool,
     /// Real nanoseconds, for reports alone: nothing that a run does may follow from it.
     stopwatch: Option<fn() -> u64>,
     control_cost: ControlCost,
@@ -217,6 +218,7 @@ impl Process {
             snapshots_written: 0,
             sessions: BTreeMap::new(),
             effects: Vec::new(),
+            has_failed: false,
             stopwatch: None,
             control_cost: ControlCost::default(),
         })
@@ -266,6 +268,11 @@ impl Process {
     /// The map that its control plane knows.
     pub fn map(&self) -> &Arc<ClusterMap> {
         self.control.map()
+    }
+
+    /// Whether its control plane has failed: nothing leaves it any more, and what it decided last may not be durable.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed
     }
 
     /// Until when it holds a lease, on its own clock.
@@ -549,6 +556,7 @@ impl Process {
             let effects = std::mem::take(self.control.effects());
             if let Some(why) = effects.failed {
                 self.effects.push(Effect::Stop(why));
+                self.has_failed = true;
                 return Ok(());
             }
             for (to, message) in effects.messages {
