@@ -112,6 +112,11 @@ pub(crate) fn encode_frame(level: Level, frame: &Frame) -> Vec<u8> {
     bytes
 }
 
+/// The frame that says which seat a node has, and who was in the group when it began to be a member.
+pub(crate) fn seat_frame(level: Level, id: u64, group: &ConfState) -> Vec<u8> {
+    encode_frame(level, &Frame::Seat { id, group: group.write_to_bytes().unwrap_or_default() })
+}
+
 fn decode_frame(at: usize, bytes: &[u8]) -> Result<Frame, RestoreError> {
     match bytes.split_first() {
         Some((&(format_1::FORMAT | format::FORMAT), rest)) => {

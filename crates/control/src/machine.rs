@@ -6,7 +6,7 @@
 use crate::command::{Answered, Command, apply, has_left};
 use crate::coordinator::{self, Coordinator};
 use crate::format::{decode_entry, decode_map, encode_entry, encode_map};
-use crate::frames::{Frame, Report, Restored, encode_frame};
+use crate::frames::{Frame, Report, Restored, encode_frame, seat_frame};
 use crate::heart::{HeartInput, HeartNotice};
 use crate::message::{Change, Identity, Message, Order, Registration};
 use crate::seats::{self, Step, TICK};
@@ -796,8 +796,4 @@ impl Control {
             lost: me.kept.lost.clone(),
         }
     }
-}
-
-fn seat_frame(level: Level, id: u64, group: &ConfState) -> Vec<u8> {
-    encode_frame(level, &Frame::Seat { id, group: group.write_to_bytes().unwrap_or_default() })
 }
