@@ -218,7 +218,7 @@ mod tests {
             ("info server", "None Any info server"),
             ("config set timeout 1", "Twice Any config set timeout 1"),
             ("dbsize", "None Whole dbsize"),
-            ("keys *", "None Whole keys *"),
+            ("keys f*", "None Whole keys f*"),
             ("scan 0", "None Whole scan 0"),
             ("flushall", "Spread Whole flushall"),
         ] {
