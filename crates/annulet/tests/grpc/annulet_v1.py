@@ -202,6 +202,8 @@ def cluster():
     CLUSTER[2].Drain(pb.DrainRequest(node=3, undo=True))
     until("staying", lambda: not status().nodes[2].draining)
     until("rest", lambda: status().moves.left == 0 and status().partitions.short == 0)
+    # Two nodes that stay need one voter, three have three again: what follows may rely on a majority of three.
+    until("three that vote", lambda: all(node.voter for node in status().nodes))
     refused(grpc.StatusCode.FAILED_PRECONDITION, "there is no node 9", CLUSTER[0].Drain, pb.DrainRequest(node=9))
     refused(grpc.StatusCode.FAILED_PRECONDITION, "alive", CLUSTER[0].Remove, pb.RemoveRequest(node=2))
 
