@@ -14,7 +14,7 @@ use bytes::Bytes;
 use command::{CommandError, Door, Reply};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use types::settings::{ReadLevel, WriteLevel};
 
 /// Questions under way at once.
@@ -68,6 +68,9 @@ pub struct Asked {
     pub question: Question,
     /// Where the reply goes.
     pub answer: oneshot::Sender<Reply<'static>>,
+    /// Its places, until it is answered: also where whoever asked has gone, or who asks and goes again and again would have a
+    /// shard keep any number of questions.
+    pub places: [OwnedSemaphorePermit; 2],
 }
 
 /// Where to ask. Clones are the same desk.
@@ -92,16 +95,17 @@ impl Desk {
 
     /// Has a command run, and waits for its reply. Whoever stops waiting does not stop what it asked for.
     pub async fn ask(&self, question: Question) -> Reply<'static> {
+        // At most UNITS_MAX, so it fits.
+        let units = question.units() as u32;
         let places = (
-            self.questions.acquire().await,
-            // At most UNITS_MAX, so it fits.
-            self.units.acquire_many(question.units() as u32).await,
+            self.questions.clone().acquire_owned().await,
+            self.units.clone().acquire_many_owned(units).await,
         );
-        let (Ok(_place), Ok(_units)) = places else { return stopping() };
+        let (Ok(place), Ok(units)) = places else { return stopping() };
         let (answer, reply) = oneshot::channel();
         let at = self.next.fetch_add(1, Ordering::Relaxed) % self.threads.shards.len().max(1);
         let Some(post) = self.threads.shards.get(at) else { return stopping() };
-        post.send(Mail::Asked(Asked { question, answer }));
+        post.send(Mail::Asked(Asked { question, answer, places: [place, units] }));
         reply.await.unwrap_or_else(|_| stopping())
     }
 }
