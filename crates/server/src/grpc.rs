@@ -74,7 +74,7 @@ pub(crate) fn routes(http: HttpState) -> Router {
     // Probes have no password.
     let health = Router::new()
         .route_service(&of(HealthServer::<Services>::NAME), HealthServer::new(services.clone()))
-        .layer(middleware::from_fn_with_state(services.clone(), gate::whole_message));
+        .layer(middleware::from_fn_with_state(services.clone(), gate::small_message));
     unary.merge(health).merge(reflection(&services))
 }
 

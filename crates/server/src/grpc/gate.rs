@@ -20,7 +20,7 @@ use tonic::Status;
 
 /// Bytes of requests that the node has taken in and not answered, at most.
 const BUDGET_BYTES: usize = 512 * 1024 * 1024;
-/// Bytes of a question of the reflection service.
+/// Bytes of a question of the reflection service, and of a probe.
 pub(super) const QUESTION_BYTES_MAX: usize = 16 * 1024;
 /// Of a message: whether it is compressed, and its length.
 const HEAD_BYTES: usize = 5;
@@ -45,10 +45,23 @@ pub(super) async fn whole_message(
     request: Request,
     next: Next,
 ) -> Response {
+    let most = usize::try_from(services.http.settings.get().max_request_bytes.0).unwrap_or(usize::MAX);
+    within(most, services, request, next).await
+}
+
+/// The same for who need not show a password: what a stranger may have the node hold is small.
+pub(super) async fn small_message(
+    State(services): State<Services>,
+    request: Request,
+    next: Next,
+) -> Response {
+    within(QUESTION_BYTES_MAX, services, request, next).await
+}
+
+async fn within(most: usize, services: Services, request: Request, next: Next) -> Response {
     // The connection stays for as long as this is under way.
     let _under_way = UnderWay::begin(&caller(request.extensions()));
     let settings = services.http.settings.get();
-    let most = usize::try_from(settings.max_request_bytes.0).unwrap_or(usize::MAX);
     let patience = Duration::from_millis(settings.request_incomplete_timeout_ms)
         + Duration::from_secs((most / MIB) as u64);
     let (head, body) = request.into_parts();
@@ -85,7 +98,7 @@ async fn take(body: Body, most: usize, held: &mut Held) -> Result<Bytes, Status>
         let so_far = if whole.is_empty() { &first[..] } else { &whole[..] };
         if declared(so_far)?.unwrap_or_default() > most || so_far.len() > most + HEAD_BYTES {
             return Err(Status::resource_exhausted(format!(
-                "a request may have {most} bytes: max_request_bytes"
+                "a request to this service may have {most} bytes (max_request_bytes, or less where no password is asked for)"
             )));
         }
     }
