@@ -10,8 +10,18 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use types::settings::{SETTINGS, Setting};
 
 /// Settings that `annulet up` decides for each of its nodes.
-pub(crate) const DECIDED_BY_UP: &[&str] =
-    &["node_id", "nodes", "join", "dir", "announce", "port", "cluster_port", "peer_port", "http_port"];
+pub(crate) const DECIDED_BY_UP: &[&str] = &[
+    "node_id",
+    "nodes",
+    "join",
+    "dir",
+    "announce",
+    "port",
+    "cluster_port",
+    "peer_port",
+    "http_port",
+    "witness",
+];
 
 /// The whole command line.
 pub(crate) fn command() -> Command {
@@ -59,12 +69,16 @@ pub(crate) fn given_settings(matches: &ArgMatches, except: &[&str]) -> Given {
 
 fn setting_flags(except: &'static [&'static str]) -> impl Iterator<Item = Arg> {
     SETTINGS.iter().filter(move |setting| !except.contains(&setting.name)).map(|setting| {
-        Arg::new(setting.name)
+        let flag = Arg::new(setting.name)
             .long(flag_name(setting.name))
             .value_name(if is_number(setting) { "N" } else { "TEXT" })
             .help(setting_help(setting))
-            .help_heading("Settings")
-            .allow_hyphen_values(true)
+            .help_heading("Settings");
+        match setting.name {
+            // The flag alone says yes, and what follows may be another flag.
+            "witness" => flag.num_args(0..=1).default_missing_value("yes"),
+            _ => flag.allow_hyphen_values(true),
+        }
     })
 }
 
@@ -524,8 +538,7 @@ Examples:
 const DRAIN: &str = "\
 Moves every copy off a node, a few at a time, and then removes it from the cluster; its process ends by itself. It serves until the \
 end, and clients see no errors; point those that connect to it at other nodes first. The others need room for its data, and there have \
-to be as many of them as `copies` says. --undo lets it stay after all and fills it again. The first nodes of a cluster are its \
-voters, which can be emptied but not removed.
+to be as many of them as `copies` says. If it votes, another node does so in its place. --undo lets it stay after all and fills it again.
 
 Examples:
   annulet node drain 4 --wait
@@ -665,7 +678,7 @@ mod tests {
         let help = serve.render_long_help().to_string().replace('\n', " ");
         let squeezed = help.split_whitespace().collect::<Vec<_>>().join(" ");
         for setting in SETTINGS {
-            assert!(squeezed.contains(&format!("--{} <", flag_name(setting.name))), "{}", setting.name);
+            assert!(squeezed.contains(&format!("--{} ", flag_name(setting.name))), "{}", setting.name);
             assert!(squeezed.contains(&setting_help(setting)), "{}", setting.name);
         }
         assert!(!help.contains("die-with-parent"));
@@ -678,6 +691,12 @@ mod tests {
         let (_, serve) = matches.subcommand().unwrap();
         let expected: Given = vec![("copies", "3".into()), ("write_level", "one".into())];
         assert_eq!(given_settings(serve, &[]), expected);
+        let witness = |line: &str| {
+            let (_, serve) = parse(line).remove_subcommand().unwrap();
+            given_settings(&serve, &[]).into_iter().find(|(name, _)| *name == "witness").map(|given| given.1)
+        };
+        assert_eq!(witness("annulet serve --witness --copies 3"), Some("yes".to_owned()));
+        assert_eq!(witness("annulet serve --copies 3 --witness no"), Some("no".to_owned()));
         let matches = parse("annulet up 5 --port 8001 --copies 3");
         let (_, up) = matches.subcommand().unwrap();
         assert_eq!(given_settings(up, DECIDED_BY_UP), vec![("copies", "3".to_owned())]);

@@ -80,14 +80,15 @@ fn emptied(
             "Node {id} holds nothing, and is no member any more. Its process ends by itself.\n"
         )),
         Some(_) => print(&format!(
-            "Node {id} holds nothing. It is one of the voters, which cannot be removed: it stays a member without data; keep it \
-             running.\n"
+            "Node {id} holds nothing, but still votes: it is the last that can. Keep it running.\n"
         )),
     }
 }
 
 fn is_empty(status: &Status, id: u16) -> bool {
-    status.node(id).is_none_or(|node| node.voter && node.copies == 0)
+    // One that votes is removed once another does in its place; where no other can, it stays.
+    let others = status.nodes.iter().any(|node| node.id != id && !node.draining && node.state == "ACTIVE");
+    status.node(id).is_none_or(|node| node.copies == 0 && !others)
 }
 
 /// `annulet set NAME VALUE`.

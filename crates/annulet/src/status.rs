@@ -19,6 +19,8 @@ pub(crate) struct Status {
     pub cluster_id: String,
     /// The cluster map's version.
     pub version: u64,
+    /// The cluster's feature level: what all nodes' builds have.
+    pub level: u16,
     pub coordinator: Option<u16>,
     pub copies: u16,
     pub min_in_sync: u16,
@@ -76,6 +78,8 @@ pub(crate) struct Node {
     /// ACTIVE, JOINING or FAILED.
     pub state: String,
     pub voter: bool,
+    /// It is there to vote, and holds no data.
+    pub witness: bool,
     pub incarnation: u64,
     pub primaries: u64,
     pub copies: u64,
@@ -85,6 +89,21 @@ pub(crate) struct Node {
     pub zone: String,
     /// Being emptied, to be removed.
     pub draining: bool,
+    /// The highest feature level of its build, where the node that was asked knows.
+    pub level: Option<u16>,
+    /// Its build's version, where it tells it.
+    pub build: Option<String>,
+}
+
+impl Node {
+    /// Its build in words.
+    fn build_words(&self) -> String {
+        match (&self.build, self.level) {
+            (Some(build), Some(level)) => format!("{build}, level {level}"),
+            (None, Some(level)) => format!("older, level {level}"),
+            (_, None) => "?".to_owned(),
+        }
+    }
 }
 
 impl Status {
@@ -150,8 +169,11 @@ impl Status {
             (false, false) => "settling",
         };
         let mut text = format!(
-            "cluster {}: {verdict}\nmap version {}, coordinator {coordinator}, copies {}\n",
-            self.cluster_id, self.version, self.copies
+            "cluster {}: {verdict}\nmap version {}, coordinator {coordinator}, copies {}{}\n",
+            self.cluster_id,
+            self.version,
+            self.copies,
+            self.level_words()
         );
         text += &format!("partitions: {} of {} served", partitions.served, partitions.total);
         if partitions.short > 0 {
@@ -161,6 +183,7 @@ impl Status {
             text += &format!("\nmoves: {}", self.moves_words());
         }
         text += &format!("\n\n{}\n", self.table());
+        text += &self.upgrade_words();
         for why in &self.moves.blocked {
             text += &format!("\n! {why}\n");
         }
@@ -181,6 +204,45 @@ impl Status {
         text
     }
 
+    /// The cluster's feature level; nothing where an older node was asked, which knows of none.
+    fn level_words(&self) -> String {
+        match (self.level, self.nodes.first()) {
+            (0, _) => String::new(),
+            (level, Some(Node { build: Some(build), .. })) if !self.has_builds() => {
+                format!(", feature level {level}, build {build}")
+            }
+            (level, _) => format!(", feature level {level}"),
+        }
+    }
+
+    /// Whether nodes run different builds, as far as is known.
+    fn has_builds(&self) -> bool {
+        self.level > 0 && self.nodes.windows(2).any(|two| two[0].build_words() != two[1].build_words())
+    }
+
+    /// What the feature level waits for, where some nodes have more.
+    fn upgrade_words(&self) -> String {
+        let Some(most) = self.nodes.iter().filter_map(|node| node.level).max() else { return String::new() };
+        if self.level == 0 || most <= self.level {
+            return String::new();
+        }
+        let behind = self
+            .nodes
+            .iter()
+            .filter(|node| node.state != "ACTIVE" || node.level.is_none_or(|level| level < most));
+        let behind: Vec<String> = behind.map(|node| node.id.to_string()).collect();
+        let (level, nodes) = (self.level, behind.join(", "));
+        match behind.len() {
+            0 => format!("\nan upgrade is under way: feature level {level} rises to {most} in a moment\n"),
+            1 => format!(
+                "\nan upgrade is under way: feature level {level} until node {nodes} runs a build that has {most}\n"
+            ),
+            _ => format!(
+                "\nan upgrade is under way: feature level {level} until nodes {nodes} run a build that has {most}\n"
+            ),
+        }
+    }
+
     fn table(&self) -> Table {
         const HEADER: [&str; 10] =
             ["node", "host", "port", "cluster", "peers", "state", "primaries", "copies", "in sync", "keys"];
@@ -190,10 +252,17 @@ impl Status {
         let mut header: Vec<&str> = HEADER.to_vec();
         header.extend(has_zones.then_some("zone"));
         header.extend(has_weights.then_some("weight"));
+        let has_builds = self.has_builds();
+        header.extend(has_builds.then_some("build"));
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header.clone());
         for node in &self.nodes {
-            let voter = if node.voter { " (voter)" } else { "" };
+            let voter = match (node.voter, node.witness) {
+                (true, true) => " (voter, witness)",
+                (true, false) => " (voter)",
+                (false, true) => " (witness)",
+                (false, false) => "",
+            };
             let draining = if node.draining { ", draining" } else { "" };
             let mut row = vec![
                 node.id.to_string(),
@@ -209,10 +278,11 @@ impl Status {
             ];
             row.extend(has_zones.then(|| node.zone.clone()));
             row.extend(has_weights.then(|| node.weight.to_string()));
+            row.extend(has_builds.then(|| node.build_words()));
             table.add_row(row);
         }
         for (at, column) in table.column_iter_mut().enumerate() {
-            if !matches!(header[at], "host" | "state" | "zone") {
+            if !matches!(header[at], "host" | "state" | "zone" | "build") {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
@@ -332,7 +402,37 @@ mod tests {
         ] {
             assert!(shown.contains(part), "{part} in\n{shown}");
         }
-        assert!(!shown.contains('!'));
+        assert!(
+            !shown.contains('!') && !shown.contains("level"),
+            "an older node tells of no levels:\n{shown}"
+        );
+    }
+
+    #[test]
+    fn builds_are_shown_where_they_differ_and_what_the_level_waits_for() {
+        let mut status: Status = serde_json::from_str(JSON).unwrap();
+        status.level = 2;
+        for node in &mut status.nodes {
+            node.state = "ACTIVE".into();
+            (node.level, node.build) = (Some(2), Some("0.2.0".into()));
+        }
+        let shown = status.render();
+        assert!(
+            shown.contains("copies 2, feature level 2, build 0.2.0") && !shown.contains("upgrade"),
+            "{shown}"
+        );
+        status.level = 1;
+        let shown = status.render();
+        assert!(shown.contains("feature level 1 rises to 2 in a moment"), "{shown}");
+        (status.nodes[1].level, status.nodes[1].build) = (Some(1), None);
+        let shown = status.render();
+        for part in
+            ["0.2.0, level 2", "older, level 1", "feature level 1 until node 2 runs a build that has 2"]
+        {
+            assert!(shown.contains(part), "{part} in\n{shown}");
+        }
+        status.nodes[0].state = "FAILED".into();
+        assert!(status.render().contains("until nodes 1, 2 run"), "{}", status.render());
     }
 
     #[test]

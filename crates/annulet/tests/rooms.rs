@@ -15,7 +15,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("node", &["types", "storage", "command", "placement", "replication", "control"]),
     // Its messages carry records and maps.
     ("wire", &["types", "command", "replication", "control", "storage", "placement"]),
-    ("server", &["types", "storage", "command", "placement", "replication", "control", "node", "wire"]),
+    ("grpc", &["types", "command"]),
+    (
+        "server",
+        &["types", "storage", "command", "placement", "replication", "control", "node", "wire", "grpc"],
+    ),
     ("client", &["types", "command", "placement", "wire"]),
     // Its look into data directories shows entries and findings; its shell reads files of requests.
     ("annulet", &["server", "client", "types", "command", "node", "storage", "wire"]),

@@ -1,6 +1,6 @@
 //! One blocking connection to whichever of several addresses answers.
 
-use crate::pipeline::{self, Replies, Requests};
+use crate::halves::{self, Replies, Requests};
 use command::{CommandError, Reply};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -116,13 +116,13 @@ impl Connection {
     }
 
     /// Gives the connection away to send many requests before their replies are read. It does not come back by itself.
-    pub fn into_pipeline(mut self) -> Result<(Requests, Replies), ClientError> {
+    pub fn into_halves(mut self) -> Result<(Requests, Replies), ClientError> {
         self.ensure_open()?;
         let Some(open) = self.open.take() else {
             return Err(ClientError::Unreachable { failures: Vec::new() });
         };
         let address = self.address().to_owned();
-        pipeline::split(open.stream, open.input, self.options.request_timeout)
+        halves::split(open.stream, open.input, self.options.request_timeout)
             .map_err(|error| ClientError::Unreachable { failures: vec![(address, error)] })
     }
 
@@ -376,7 +376,7 @@ mod tests {
     fn many_requests_go_before_the_first_reply_is_read() {
         let (address, server) = server(vec![vec!["%0\r\n", "+OK\r\n$3\r\nab", "c\r\n-ERR no\r\n"]]);
         let (mut requests, mut replies) =
-            Connection::connect(&[address], quick()).unwrap().into_pipeline().unwrap();
+            Connection::connect(&[address], quick()).unwrap().into_halves().unwrap();
         requests.write_all(b"one").unwrap();
         assert_eq!(replies.read().unwrap(), Reply::ok());
         requests.write_all(b"two").unwrap();

@@ -39,7 +39,7 @@ pub use host::{
 };
 pub use list::{Chunk, List};
 pub use reply::{Corrupt, Reply};
-pub use session::{Door, ReplyMode, Session};
+pub use session::{Door, ReplyMode, Scope, Session};
 pub use slow_request::SlowRequest;
 pub use table::{
     Categories, ClientsFn, Command, Flags, Handler, KeySpec, KeysFn, Merge, Over, SessionFn, check_session,

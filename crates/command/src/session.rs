@@ -3,7 +3,7 @@
 use crate::Command;
 use types::settings::{ReadLevel, Settings, WriteLevel};
 
-/// Which port a connection came in by (docs/compatibility.md, "Two doors").
+/// Which port a connection came in by (docs/compatibility.md, "Two doors"), and so whose keys a command over all keys speaks of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Door {
     /// Any node answers any key.
@@ -11,6 +11,31 @@ pub enum Door {
     Plain,
     /// Another node's key is answered with `MOVED`.
     Cluster,
+    /// None: the node's other doors ask for the keys that it holds. Otherwise as [`Door::Plain`].
+    Held,
+}
+
+/// Whose keys a command over all keys speaks of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of the whole cluster.
+    #[default]
+    Cluster,
+    /// Those of which this node is primary.
+    Primaries,
+    /// Those that this node holds an in-sync copy of, whether primary or backup. Asked with stale reads it asks no other node.
+    Held,
+}
+
+impl Door {
+    /// Whose keys a command over all keys speaks of that came in here.
+    pub fn scope(self) -> Scope {
+        match self {
+            Door::Plain => Scope::Cluster,
+            Door::Cluster => Scope::Primaries,
+            Door::Held => Scope::Held,
+        }
+    }
 }
 
 /// Which replies a connection wants: `CLIENT REPLY`.

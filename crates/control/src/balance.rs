@@ -11,6 +11,7 @@
 
 use crate::command::Command;
 use crate::hand_over::may_inherit;
+use crate::leave;
 use crate::machine::Control;
 use placement::{ClusterMap, Member, MemberState, PartitionState, PlanNode, even_primaries};
 use std::collections::{BTreeMap, VecDeque};
@@ -119,7 +120,7 @@ impl Load {
 
 /// Orders the hand-overs that are due.
 pub fn tick(control: &mut Control, now: Instant, commands: &mut Vec<Command>) {
-    let map = control.map.clone();
+    let map = leave::shown(control);
     let balance = &mut control.coordinator.balance;
     let mut orders: Vec<(PartitionId, Epoch, NodeId)> = Vec::new();
     for (partition, heir) in std::mem::take(&mut balance.asked) {

@@ -4,13 +4,14 @@
 //! of a partition is a compare-and-set of its own (rule 3), so a command that came late changes nothing.
 
 use crate::hand_over::{drop_void_heir, hand_over, is_valid_release};
+use crate::levels::{self, Build};
 use crate::message::{Change, Registration};
 use crate::shape::{self, Move};
-use placement::{ChangeKind, ClusterMap, Member, MemberState, PartitionState};
+use placement::{ChangeKind, ClusterMap, Member, MemberState, PartitionState, Seat};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use types::planted::{self, Bug};
-use types::{Epoch, Incarnation, NodeId, NodeSet, PartitionId};
+use types::{Epoch, Incarnation, Level, NodeId, NodeSet, PartitionId};
 
 /// One decision of the coordinator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +102,25 @@ pub enum Command {
         /// Each a compare-and-set of its own.
         orders: Vec<(PartitionId, Epoch, NodeId)>,
     },
+    /// All members' builds have this feature level: the cluster uses it from here on.
+    Raise {
+        /// The level.
+        level: Level,
+        /// What each member's build has.
+        builds: Vec<Build>,
+    },
+}
+
+impl Command {
+    /// The feature level that a cluster must have before this may be put into its log: a member of an older build would not
+    /// know it, and have another map from then on. What is added here says its level here. (What raises the level is put there by
+    /// the coordinator's own care: it knows that all members have it.)
+    pub fn needs(&self) -> Level {
+        match self {
+            Command::Raise { level, .. } => *level,
+            _ => Level::FIRST,
+        }
+    }
 }
 
 /// A voter's report that a command has answered: the voter may grant again, by the map that came of it (rule 6).
@@ -157,6 +177,7 @@ pub fn apply(map: &mut ClusterMap, command: &Command, answered: &mut Vec<Answere
         Command::Remove { node } => shape::remove(map, *node),
         Command::Settings { copies, min_in_sync } => shape::set(map, *copies, *min_in_sync),
         Command::HandOver { orders } => hand_over(map, orders),
+        Command::Raise { .. } => levels::apply(map, command),
     }
 }
 
@@ -173,6 +194,7 @@ fn create(
     map.copies = copies;
     map.min_in_sync = min_in_sync;
     map.voters = voters.to_vec();
+    map.seats = voters.iter().map(|&node| Seat { node, ..Seat::default() }).collect();
     map.members = members.iter().map(|&id| shape::unheard_of(id)).collect();
     map.members.sort_by_key(|member| member.id);
     map.partitions = placement
@@ -192,8 +214,11 @@ fn later_start(member: &Member, registration: &Registration) -> bool {
 }
 
 /// Whether the registration says anything new: a later incarnation, a life sign of a node thought dead, or a node that
-/// joins.
+/// joins. Nothing that a build says which has less than the cluster's level.
 pub fn is_news(map: &ClusterMap, registration: &Registration) -> bool {
+    if !levels::is_enough(map, registration) {
+        return false;
+    }
     map.member(registration.node).map_or(shape::may_join(map, registration), |member| {
         later_start(member, registration)
             || (registration.incarnation == member.incarnation
@@ -210,11 +235,11 @@ fn up(map: &mut ClusterMap, registration: &Registration) -> bool {
     shape::join(map, node);
     let Some(member) = map.member_mut(node) else { return false };
     let restarted = later_start(member, registration);
-    let seat_is_free =
-        map.voters.contains(&node) && map.voter_directories.iter().all(|&(voter, _)| voter != node);
-    if seat_is_free && registration.votes {
-        map.voter_directories.push((node, registration.directory));
+    let seat = map.seats.iter_mut().find(|seat| seat.node == node);
+    if let Some(seat) = seat.filter(|seat| seat.directory == 0 && registration.votes) {
+        seat.directory = registration.directory;
     }
+    let map_level = map.level;
     let Some(member) = map.member_mut(node) else { return false };
     let (before, draining) = (member.incarnation, member.draining);
     *member = Member {
@@ -230,6 +255,10 @@ fn up(map: &mut ClusterMap, registration: &Registration) -> bool {
         weight: registration.weight,
         zone: registration.zone.clone(),
         draining,
+        // Below the level that tells of builds, an entry does not hold what the registration said.
+        level: if map_level < Level::BUILDS { Level::FIRST } else { registration.level },
+        build: if map_level < Level::BUILDS { String::new() } else { registration.build.clone() },
+        witness: map_level >= Level::VOTERS_FOLLOW && registration.witness,
     };
     if restarted {
         // The start proves that the incarnation before it is over: the data directory is one process's alone. Its seats
@@ -432,19 +461,22 @@ pub(crate) fn may_leave(map: &ClusterMap, state: &PartitionState, node: NodeId) 
     state.in_sync.contains(node) && state.in_sync.iter().any(|other| other != node && map.is_active(other))
 }
 
-/// Whether the map shows that a node is about to stop, and nothing waits for it but what nobody else has.
+/// Whether the map shows that a node is about to stop, where it can, and nothing waits for it but what nobody else has.
 pub fn has_left(map: &ClusterMap, node: NodeId) -> bool {
-    map.member(node).is_none_or(|member| member.state != MemberState::Active)
-        && !map.partitions.iter().any(|state| may_leave(map, state, node))
+    let is_to_stay =
+        map.has(Level::STOPPING) && map.member(node).is_some_and(|m| m.state == MemberState::Active);
+    !is_to_stay && !map.partitions.iter().any(|state| may_leave(map, state, node))
 }
 
 /// Rule 10: the node has committed its tails and orders no more, so its word is the release. From here on it is given nothing: were
-/// its copies taken in again, which hold everything, writes would wait for them once it has ended, until it is found dead.
+/// its copies taken in again, which hold everything, writes would wait for them once it has ended, until it is found dead. Below
+/// [`Level::STOPPING`] the map does not show that, and this coordinator alone keeps it in mind ([`crate::leave`]).
 fn leave(map: &mut ClusterMap, node: NodeId, incarnation: Incarnation) {
+    let is_shown = map.has(Level::STOPPING);
     let Some(member) = map.member_mut(node).filter(|member| member.incarnation == incarnation) else {
         return;
     };
-    if member.state == MemberState::Active {
+    if is_shown && member.state == MemberState::Active {
         member.state = MemberState::Stopping;
     }
     let mut primaries: BTreeMap<NodeId, usize> = BTreeMap::new();
@@ -453,13 +485,12 @@ fn leave(map: &mut ClusterMap, node: NodeId, incarnation: Incarnation) {
     }
     for at in 0..map.partitions.len() {
         let mut state = map.partitions[at];
-        let has_seat = state.in_sync.contains(node);
-        if !may_leave(map, &state, node) && (has_seat || !state.copies.contains(node))
-            || state.epoch == Epoch(0)
-        {
+        // Also where it is not in sync: its joining may be under way, and must become void.
+        let has_no_seat = state.copies.contains(node) && !state.in_sync.contains(node);
+        let goes = may_leave(map, &state, node) || is_shown && has_no_seat;
+        if !goes || state.epoch == Epoch(0) {
             continue;
         }
-        // Also where it was not in sync: its joining may be under way, and must become void.
         state.epoch = state.epoch.next();
         state.in_sync.remove(node);
         if state.primary == Some(node) {
@@ -526,6 +557,9 @@ mod tests {
             peer_port: 3,
             weight: 1,
             zone: String::new(),
+            level: Level::HIGHEST,
+            build: String::new(),
+            witness: false,
         }
     }
 

@@ -10,9 +10,11 @@
 use crate::balance::{self, Balance};
 use crate::command::{Command, is_doubtful as is_doubtful_partition, is_lost, is_news, is_valid_change};
 use crate::leave;
+use crate::levels::Builds;
 use crate::machine::Control;
 use crate::message::{Change, Message, Order, Registration};
 use crate::moves::{self, Moves};
+use crate::voters::{self, Voters};
 use placement::{ClusterMap, MemberState, PlanNode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -37,6 +39,8 @@ pub struct Coordinator {
     since: Option<Instant>,
     /// Who says that it has started, and when it last said so.
     registrations: BTreeMap<NodeId, (Registration, Instant)>,
+    /// What starts of nodes have told of their builds. That holds in any term.
+    builds: Builds,
     changes: BTreeMap<PartitionId, Change>,
     /// By node: the voters that report it, in which incarnation, and what they had applied when they said so.
     reports: BTreeMap<NodeId, BTreeMap<NodeId, (Incarnation, u64)>>,
@@ -46,6 +50,8 @@ pub struct Coordinator {
     pub(crate) orders: Vec<Order>,
     /// Where copies should be.
     pub(crate) moves: Moves,
+    /// Who should vote.
+    pub(crate) voters: Voters,
     /// Who says that it is about to stop; the map shows it from the next entry on.
     pub(crate) leaving: BTreeMap<NodeId, Incarnation>,
     /// Which primaries are to hand over.
@@ -75,13 +81,14 @@ pub(crate) struct Question {
 impl Coordinator {
     /// A node says that it has started. Kept also while this node does not lead: it may soon.
     pub fn register(&mut self, now: Instant, registration: Registration) {
+        self.builds.hear(&registration);
         self.registrations.insert(registration.node, (registration, now));
     }
 
     fn begin_term(&mut self, term: u64) {
         let registrations = std::mem::take(&mut self.registrations);
-        *self =
-            Coordinator { term, registrations, last_question: self.last_question, ..Coordinator::default() };
+        let (builds, last_question) = (std::mem::take(&mut self.builds), self.last_question);
+        *self = Coordinator { term, registrations, builds, last_question, ..Coordinator::default() };
     }
 }
 
@@ -110,7 +117,7 @@ pub fn message(control: &mut Control, now: Instant, from: NodeId, message: Messa
             }
         }
         Message::Report { term: reported_in, applied, silent, heard }
-            if reported_in == term && map.voters.contains(&from) =>
+            if reported_in == term && map.is_voter(from) =>
         {
             for (node, incarnation) in heard {
                 if let Some(voters) = coordinator.reports.get_mut(&node) {
@@ -157,7 +164,11 @@ pub fn tick(control: &mut Control, now: Instant) {
         control.coordinator.begin_term(term);
         control.coordinator.since = Some(now);
     }
+    // While another voter is being made the coordinator, the log takes nothing in.
     if !control.is_settled() || control.gives_lead() {
+        return;
+    }
+    if !control.map.members.is_empty() && voters::tick(control, now) {
         return;
     }
     let mut commands = Vec::new();
@@ -175,6 +186,13 @@ pub fn tick(control: &mut Control, now: Instant) {
         balance::tick(control, now, &mut commands);
         // Last: whatever else changes a partition in this entry makes its move void.
         moves::tick(control, now, &mut commands);
+    }
+    let level = control.map.level;
+    commands.retain(|command| command.needs() <= level);
+    if commands.is_empty() {
+        // Alone in its entry, which an older build would not read: whatever else stood there would be lost to it.
+        let map = control.map.clone();
+        commands.extend(control.coordinator.builds.raise(&map));
     }
     if !commands.is_empty() && !control.propose(&commands) {
         control.coordinator.begin_term(term);
@@ -230,19 +248,20 @@ fn dismiss(control: &mut Control, commands: &mut Vec<Command>) {
     }));
 }
 
-/// Those whom a majority of voters report, in the incarnation that the map shows.
+/// Those whom a majority of voters report, of the old ones too while they are being changed, in the incarnation that the map shows.
 fn reported_dead(control: &Control) -> BTreeMap<NodeId, Incarnation> {
     let map = &control.map;
-    let majority = map.voters.len() / 2 + 1;
     let mut dead = BTreeMap::new();
     for (&node, voters) in &control.coordinator.reports {
         let Some(member) = map.member(node).filter(|member| member.is_alive()) else {
             continue;
         };
-        let stands = |&(&voter, &(incarnation, applied)): &(&NodeId, &(Incarnation, u64))| {
-            incarnation == member.incarnation && applied >= control.answered_at(voter, node)
+        let stands = |voter: NodeId| {
+            voters.get(&voter).is_some_and(|&(incarnation, applied)| {
+                incarnation == member.incarnation && applied >= control.answered_at(voter, node)
+            })
         };
-        if voters.iter().filter(stands).count() >= majority {
+        if map.is_majority(stands) {
             dead.insert(node, member.incarnation);
         }
     }
@@ -421,7 +440,7 @@ fn longest(tails: &BTreeMap<PartitionId, BTreeMap<NodeId, Position>>) -> Vec<(Pa
 }
 
 fn change(control: &mut Control, commands: &mut Vec<Command>) {
-    let map = control.map.clone();
+    let map = leave::shown(control);
     let changes = std::mem::take(&mut control.coordinator.changes);
     commands.extend(changes.into_values().filter(|c| is_valid_change(&map, c)).map(Command::Change));
 }

@@ -42,11 +42,11 @@ pub fn drop_void_heir(state: &mut PartitionState) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Command, apply};
+    use crate::command::{Command, apply, has_left};
     use crate::message::{Change, Kept, Registration};
     use crate::small_map::{cluster, set};
     use placement::{ChangeKind, MemberState};
-    use types::Incarnation;
+    use types::{Incarnation, Level};
 
     fn run(map: &mut ClusterMap, command: Command) -> PartitionState {
         apply(map, &command, &mut Vec::new());
@@ -131,6 +131,9 @@ mod tests {
                 peer_port: 0,
                 weight: 1,
                 zone: String::new(),
+                level: types::Level::HIGHEST,
+                build: String::new(),
+                witness: false,
             })
         };
         let leave = |node: u16| Command::Leave { node: NodeId(node), incarnation: Incarnation(1) };
@@ -157,5 +160,22 @@ mod tests {
         run(&mut map, order(5, 3));
         let state = run(&mut map, Command::Leave { node: NodeId(1), incarnation: Incarnation(1) });
         assert_eq!((state.primary, state.in_sync), (Some(NodeId(3)), set(&[2, 3])));
+    }
+
+    /// As a build of feature level 1 applies it, to the bit: its map must not be another.
+    #[test]
+    fn beside_older_builds_the_map_does_not_show_who_stops() {
+        let stop = Command::Leave { node: NodeId(3), incarnation: Incarnation(1) };
+        for (level, state) in [(Level::FIRST, MemberState::Active), (Level::STOPPING, MemberState::Stopping)]
+        {
+            let mut map = ClusterMap { level, ..cluster(3) };
+            let after = run(&mut map, stop.clone());
+            assert_eq!((after.epoch, after.in_sync), (Epoch(6), set(&[1, 2])));
+            assert_eq!(map.members[2].state, state, "{level}");
+            assert!(has_left(&map, NodeId(3)), "{level}");
+            // A joining that may be under way is made void where all know that it is.
+            let again = run(&mut map, stop.clone());
+            assert_eq!(again.epoch == after.epoch, level == Level::FIRST, "{level}");
+        }
     }
 }

@@ -9,9 +9,26 @@
 use crate::command::{Command, has_left, may_leave};
 use crate::coordinator::put_question;
 use crate::machine::Control;
-use placement::ClusterMap;
+use placement::{ClusterMap, MemberState};
 use std::collections::BTreeMap;
-use types::{Incarnation, Instant, NodeId, PartitionId};
+use std::sync::Arc;
+use types::{Incarnation, Instant, Level, NodeId, PartitionId};
+
+/// The map with those shown as about to stop who say so. Where the cluster's feature level has no form for that only the coordinator
+/// knows, so it decides by this what they may be given; a new coordinator hears it again from them.
+pub(crate) fn shown(control: &Control) -> Arc<ClusterMap> {
+    let leaving = &control.coordinator.leaving;
+    if control.map.has(Level::STOPPING) || leaving.is_empty() {
+        return control.map.clone();
+    }
+    let mut map = ClusterMap::clone(&control.map);
+    for member in &mut map.members {
+        if member.state == MemberState::Active && leaving.get(&member.id) == Some(&member.incarnation) {
+            member.state = MemberState::Stopping;
+        }
+    }
+    Arc::new(map)
+}
 
 /// Lets those go who are about to stop, once all who stay have answered.
 pub(crate) fn tick(control: &mut Control, now: Instant, commands: &mut Vec<Command>) {

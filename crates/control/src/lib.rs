@@ -10,7 +10,9 @@
 //!   in the group's log; applying one ([`command::apply`]) is a pure function of the map.
 //!
 //! The cluster's shape (who is a member, where copies belong) changes by [`shape`]; what is due of it the coordinator
-//! plans in `moves`.
+//! plans in `moves`. Who votes changes by [`voters`], one step after another, each an entry of the group's own log ([`seats`]).
+//!
+//! Two builds run together while a cluster is upgraded: [`levels`] says what the cluster uses, [`format`] and [`format_1`] write it.
 //!
 //! What this room leaves out: files (it yields frames to be made durable, and takes them back at start), sockets,
 //! clocks, and everything about keys.
@@ -18,21 +20,28 @@
 mod balance;
 pub mod command;
 pub mod coordinator;
+mod follow;
+mod format;
+pub mod format_1;
 mod frames;
 mod hand_over;
 mod heart;
 mod leave;
+mod levels;
 mod machine;
 pub mod message;
 mod moves;
+pub mod seats;
 pub mod shape;
 #[cfg(test)]
 mod small_map;
 mod step_down;
 mod store;
+pub mod voters;
 
 pub use command::Command;
 pub use frames::{RestoreError, Restored, Started, restore, start_frame};
 pub use heart::{Heart, HeartConfig, HeartEffects, HeartInput, HeartNotice, Pulse};
+pub use levels::Build;
 pub use machine::{Control, ControlConfig, ControlEffects};
 pub use message::{Beat, Change, Identity, Kept, MapChanges, Message, Order, Registration};

@@ -5,25 +5,26 @@
 
 use crate::command::{Answered, Command, apply, has_left};
 use crate::coordinator::{self, Coordinator};
-use crate::frames::{FORMAT, Frame, Report, Restored, encode_frame};
+use crate::format::{decode_entry, decode_map, encode_entry, encode_map};
+use crate::frames::{Frame, Report, Restored, encode_frame, seat_frame};
 use crate::heart::{HeartInput, HeartNotice};
-use crate::message::{Change, Identity, MapChanges, Message, Order, Registration};
+use crate::message::{Change, Identity, Message, Order, Registration};
+use crate::seats::{self, Step, TICK};
 use crate::store::LogStore;
-use placement::{ClusterMap, Member};
+use placement::{ClusterMap, Member, Seat};
 use protobuf::Message as _;
-use raft::eraftpb::{Entry, Message as RaftMessage, MessageType};
+use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, Message as RaftMessage, MessageType};
 use raft::{RawNode, StateRole, Storage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use types::{Incarnation, Instant, NodeId, PartitionId, Position};
+use types::planted::{self, Bug};
+use types::{Incarnation, Instant, Level, NodeId, PartitionId, Position};
 
-/// The consensus library's clock ticks this often.
-const TICK: Duration = Duration::from_millis(10);
-/// Ticks between the coordinator's heartbeats to the other voters.
-const HEARTBEAT_TICKS: usize = 5;
 /// Between two attempts of something that is repeated until it works.
 const REPEAT: Duration = Duration::from_millis(100);
+/// A snapshot of the map that has not arrived by then is sent again.
+const SNAPSHOT_REPEAT: Duration = Duration::from_millis(500);
 /// The same, of a node's word that it is about to stop.
 const LEAVE: Duration = Duration::from_millis(10);
 /// Entries kept before the log is cut behind a snapshot of the map.
@@ -40,9 +41,11 @@ pub struct ControlConfig {
     pub me: Registration,
     /// Every listed node.
     pub listed: Vec<NodeId>,
-    /// Those of them that vote.
+    /// Those of them that vote when the cluster is made.
     pub voters: Vec<NodeId>,
-    /// This node was listed before but its directory is new: it does not vote (rule 16).
+    /// The most voters that there may ever be.
+    pub voters_max: usize,
+    /// This node was listed before but its directory is new: the seat that was made for it is not its own (rule 16).
     pub rejoins: bool,
     /// The cluster's id.
     pub cluster_id: String,
@@ -54,6 +57,8 @@ pub struct ControlConfig {
     pub partitions: u16,
     /// The copies of a node that has been dead for this long are made anew on others. Zero: never by itself.
     pub replace_after: Duration,
+    /// Another node votes in place of a voter that has been dead for this long. Zero: never by itself.
+    pub replace_voter_after: Duration,
     /// Least time without word of the coordinator before a voter stands for election.
     pub election: Duration,
     /// Draws election timeouts.
@@ -83,7 +88,11 @@ pub struct ControlEffects {
 /// One node's control machine.
 pub struct Control {
     pub(crate) config: ControlConfig,
+    /// The newest map that this node knows.
     pub(crate) map: Arc<ClusterMap>,
+    /// The map that the entries applied here have made. Behind `map` on a member that has not caught up.
+    state: Arc<ClusterMap>,
+    /// This node's part in the consensus group, where it has a seat.
     pub(crate) raft: Option<RawNode<LogStore>>,
     pub(crate) coordinator: Coordinator,
     /// The term of the newest entry applied.
@@ -100,8 +109,15 @@ pub struct Control {
     known_coordinator: Option<NodeId>,
     next_tick: Instant,
     next_repeat: Instant,
-    effects: ControlEffects,
+    next_snapshots: Instant,
+    /// Members that had not taken in a snapshot at the last look.
+    awaiting_snapshot: BTreeSet<u64>,
+    pub(crate) effects: ControlEffects,
     frames_kept: usize,
+    /// Since when this member's map has had this version, while others have had newer ones.
+    pub(crate) moved_at: (Instant, u64),
+    /// The voters of the map that a node without a seat keeps on disk, by since when they are.
+    pub(crate) kept_voters_since: u64,
     bytes_kept: usize,
     /// The coordinator thinks that this voter holds entries which it does not.
     forgot: bool,
@@ -110,20 +126,36 @@ pub struct Control {
     /// It does not lead any more, if it can be helped.
     pub(crate) stepping_down: bool,
     next_leave: Instant,
+    /// The level of the cluster that the file tells of.
+    pub(crate) level: Level,
+    /// The file does not tell of this member's seat yet.
+    seat_unsaid: bool,
+    pub(crate) next_level: Instant,
+    /// A newer build has written an entry or a snapshot that this one does not know.
+    pub(crate) outgrown: bool,
 }
 
 impl Control {
     /// A machine that goes on from what its file said. The caller has issued a new incarnation already.
     pub fn new(config: ControlConfig, restored: Restored, now: Instant) -> Control {
-        let votes = config.voters.contains(&config.me.node) && !config.rejoins;
-        let mut map = ClusterMap::default();
+        let mut map = restored.map.clone().unwrap_or_default();
+        let mut effects = ControlEffects::default();
         let mut applied_index = 0;
         let mut applied_term = 0;
-        let raft = votes.then(|| {
-            let mut store = LogStore::new(config.voters.iter().map(|voter| u64::from(voter.0)).collect());
+        let mut seat_unsaid = restored.seat.is_none();
+        let seat = seats::at_start(&config, &restored);
+        let raft = seat.map(|(id, group)| {
+            // Below that level the file is an older build's as well, which knows no seats.
+            if restored.seat.is_none() && restored.started.level >= Level::VOTERS_FOLLOW {
+                effects.frames.push(seat_frame(restored.started.level, id, &group));
+                effects.sync = true;
+                seat_unsaid = false;
+            }
+            map = ClusterMap::default();
+            let mut store = LogStore::new(group);
             if let Some(snapshot) = &restored.snapshot {
                 store.install(snapshot);
-                map = postcard::from_bytes(&snapshot.data).unwrap_or_default();
+                map = decode_map(&snapshot.data).unwrap_or_default();
                 applied_index = snapshot.get_metadata().index;
                 applied_term = snapshot.get_metadata().term;
             }
@@ -131,13 +163,18 @@ impl Control {
             let mut hard_state = restored.hard_state.clone();
             hard_state.commit = hard_state.commit.max(applied_index);
             store.set_hard_state(hard_state);
-            let raft_config = raft_config(&config, applied_index);
-            let logger = slog::Logger::root(slog::Discard, slog::o!());
-            RawNode::new(&raft_config, store, &logger).expect("the configuration is valid by construction")
+            seats::member(&config, id, store, applied_index)
         });
+        let map = Arc::new(map);
+        if raft.is_none() && map.version > 0 {
+            effects.map = Some(map.clone());
+            effects.to_heart.push(HeartInput::Applied { map: map.clone(), cleared: Vec::new() });
+        }
         Control {
             config,
-            map: Arc::new(map),
+            kept_voters_since: map.voters_since,
+            state: map.clone(),
+            map,
             raft,
             coordinator: Coordinator::default(),
             applied_term,
@@ -150,13 +187,20 @@ impl Control {
             known_coordinator: None,
             next_tick: now,
             next_repeat: now,
-            effects: ControlEffects::default(),
+            next_snapshots: now,
+            awaiting_snapshot: BTreeSet::new(),
+            effects,
             frames_kept: 0,
+            moved_at: (now, 0),
             bytes_kept: 0,
             forgot: false,
             leaving: false,
             stepping_down: false,
             next_leave: now,
+            level: restored.started.level,
+            seat_unsaid,
+            next_level: now,
+            outgrown: false,
         }
     }
 
@@ -172,17 +216,22 @@ impl Control {
 
     /// The coordinator, as far as this node knows.
     pub fn coordinator(&self) -> Option<NodeId> {
-        match &self.raft {
-            Some(raft) => Some(NodeId(raft.raft.leader_id as u16)).filter(|node| node.0 != 0),
-            None => self.told_coordinator,
-        }
+        let known = self.raft.as_ref().map(|raft| Seat::node_of(raft.raft.leader_id));
+        let known = known.filter(|node| node.0 != 0);
+        // Who only learns the log may not have heard of the leader yet.
+        let learns = || self.raft.is_none() || !self.map.is_voter(self.config.me.node) && self.map.is_made();
+        known.or_else(|| self.told_coordinator.filter(|_| learns()))
     }
 
     /// Whether this node thinks that it votes, while the cluster knows another data directory of it as the voter: then
     /// it has forgotten what that one promised, and must not go on.
     pub fn lost_its_vote(&self) -> bool {
         let me = &self.config.me;
-        self.forgot || self.raft.is_some() && !self.map.holds_vote(me.node, me.directory)
+        let is_mine = |seat: &Seat| seat.directory == 0 || seat.directory == me.directory;
+        self.forgot
+            || self.raft.as_ref().is_some_and(|raft| {
+                self.map.seats.iter().any(|seat| seat.id() == raft.raft.id && !is_mine(seat))
+            })
     }
 
     /// Whether this node is the coordinator, and up to date with what earlier ones decided.
@@ -190,6 +239,7 @@ impl Control {
         self.raft
             .as_ref()
             .is_some_and(|raft| raft.raft.state == StateRole::Leader && self.applied_term == raft.raft.term)
+            && self.state.version == self.map.version
     }
 
     /// The consensus' term; 0 on a node that does not vote.
@@ -216,11 +266,25 @@ impl Control {
         if now >= self.next_repeat {
             self.next_repeat = now + REPEAT;
             self.register(now);
+            self.tell_level(now);
             self.send_reports(now);
             self.give_lead();
         }
+        if now >= self.next_snapshots {
+            self.next_snapshots = now + SNAPSHOT_REPEAT;
+            self.send_snapshots_again();
+        }
         self.send_leave(now);
         self.advance(now);
+    }
+
+    fn send_snapshots_again(&mut self) {
+        let Some(raft) = &mut self.raft else { return };
+        let awaiting = seats::awaiting_snapshot(raft);
+        for &id in awaiting.intersection(&self.awaiting_snapshot) {
+            seats::send_snapshot_again(raft, id);
+        }
+        self.awaiting_snapshot = awaiting;
     }
 
     /// This node is about to stop: its shards have committed what they ordered and order no more.
@@ -238,8 +302,10 @@ impl Control {
     }
 
     fn send_leave(&mut self, now: Instant) {
-        // Requests wait for it, so it is said again soon: the coordinator may be too new to have heard it.
-        if self.leaving && !self.has_left() && now >= self.next_leave {
+        // Requests wait for it, so it is said again soon: the coordinator may be too new to have heard it. Where the map does not
+        // show it, the coordinator is all who knows.
+        let is_known = self.map.has(Level::STOPPING) && self.has_left();
+        if self.leaving && !is_known && now >= self.next_leave {
             self.next_leave = now + LEAVE;
             self.tell_the_coordinator(now, Message::Leave(self.config.me.incarnation));
         }
@@ -260,6 +326,8 @@ impl Control {
             Message::AskTails { question, partitions } => {
                 self.effects.ask_tails.push((from.node, question, partitions));
             }
+            // What a voter says, only the holder of its seat can.
+            Message::Report { .. } if !self.map.holds_vote(from.node, from.directory) => {}
             // Another start than the map shows does not hold what the map says, and another's word for it does not count.
             Message::Tails { .. }
                 if self.map.member(from.node).is_none_or(|m| m.incarnation != from.incarnation) => {}
@@ -271,10 +339,10 @@ impl Control {
     /// What the heart noticed.
     pub fn heart(&mut self, now: Instant, notice: HeartNotice) {
         match notice {
-            HeartNotice::Silent { node, incarnation, mark } => {
+            HeartNotice::Silent { node, incarnation, mark, voters_since } => {
                 let alive = |member: &&Member| member.incarnation == incarnation && member.is_alive();
-                if self.map.member(node).filter(alive).is_none() {
-                    // Decided already: nothing will answer this one.
+                if self.map.member(node).filter(alive).is_none() || voters_since < self.map.voters_since {
+                    // Decided already, or of a time with other voters: nothing will answer this one.
                     let cleared = vec![(node, mark)];
                     self.effects.to_heart.push(HeartInput::Applied { map: self.map.clone(), cleared });
                     return;
@@ -290,12 +358,7 @@ impl Control {
                     self.send_reports(now);
                 }
             }
-            HeartNotice::NewerMap { voter, version } => {
-                if self.raft.is_none() && version > self.map.version && voter != self.config.me.node {
-                    let have = self.map.version;
-                    self.send(voter, Message::AskMap { have });
-                }
-            }
+            HeartNotice::NewerMap { node, version } => self.newer_map(now, node, version),
             HeartNotice::Coordinator(node) => self.told_coordinator = Some(node),
             HeartNotice::Refused => self.register(now),
         }
@@ -337,7 +400,7 @@ impl Control {
         self.advance(now);
     }
 
-    fn tell_the_coordinator(&mut self, now: Instant, message: Message) {
+    pub(crate) fn tell_the_coordinator(&mut self, now: Instant, message: Message) {
         match self.coordinator() {
             Some(node) if node == self.config.me.node => coordinator::message(self, now, node, message),
             Some(node) => self.send(node, message),
@@ -357,8 +420,10 @@ impl Control {
             return;
         }
         let registration = me.clone();
-        let voters =
-            if self.map.voters.is_empty() { self.config.voters.clone() } else { self.map.voters.clone() };
+        let voters: Vec<NodeId> = match self.map.voters.is_empty() {
+            true => self.config.listed.clone(),
+            false => self.map.seats.iter().map(|seat| seat.node).collect(),
+        };
         for voter in voters {
             if voter == self.config.me.node {
                 self.coordinator.register(now, registration.clone());
@@ -396,22 +461,36 @@ impl Control {
 
     fn save_reports(&mut self) {
         let reports = self.reports.iter().map(|(&node, &report)| (node, report)).collect();
-        self.effects.frames.push(encode_frame(&Frame::Reports(reports)));
+        self.effects.frames.push(encode_frame(self.level(), &Frame::Reports(reports)));
         self.effects.sync = true;
     }
 
-    /// Puts commands into the group's log. False where this node is not the leader any more.
+    /// Puts commands into the group's log. False where this node is not the leader any more, or the cluster's level has no form for
+    /// one of them.
     pub(crate) fn propose(&mut self, commands: &[Command]) -> bool {
         let Some(raft) = &mut self.raft else { return false };
-        let mut data = vec![FORMAT];
-        data.extend(postcard::to_stdvec(commands).unwrap_or_default());
+        let Some(data) = encode_entry(self.map.level, commands) else { return false };
         raft.propose(Vec::new(), data).is_ok()
     }
 
-    /// The newest entry that answers this voter's reports of this node: what the voter said before it is void.
+    /// Takes a step towards other voters. False where it cannot be taken now.
+    pub(crate) fn take_step(&mut self, step: &Step) -> bool {
+        let Some(raft) = &mut self.raft else { return false };
+        if let Step::Transfer(node) = step {
+            self.map.seat(*node).into_iter().for_each(|seat| raft.transfer_leader(seat.id()));
+            return true;
+        }
+        // The log holds nothing that is not applied.
+        let entry = seats::entry(&self.map, step, self.applied_index + 1);
+        entry.is_some_and(|entry| raft.propose_conf_change(Vec::new(), entry).is_ok())
+    }
+
+    /// The newest entry that answers this voter's reports of this node: what the voter said before it is void. So is what was
+    /// said before the voters changed last (rule 6).
     pub(crate) fn answered_at(&self, voter: NodeId, node: NodeId) -> u64 {
         let at = |voter| self.answers.get(&(voter, node)).copied().unwrap_or(0);
-        at(None).max(at(Some(voter))).max(self.answers_since)
+        let since = if planted::is(Bug::NewVotersReportAtOnce) { 0 } else { self.map.voters_since };
+        at(None).max(at(Some(voter))).max(self.answers_since).max(since)
     }
 
     /// Whether the newest entry of this leader's log is applied: then the next batch may go.
@@ -421,12 +500,16 @@ impl Control {
 
     fn raft_message(&mut self, from: Identity, bytes: &[u8]) {
         let Ok(message) = RaftMessage::parse_from_bytes(bytes) else { return };
-        // Who sent it is what the transport proved, not what it says; and a voter is its directory: one that lost it
-        // has forgotten its votes and is none (rule 16).
-        if message.from != u64::from(from.node.0) || !self.map.holds_vote(from.node, from.directory) {
+        // Who sent it is what the transport proved, not what it says; and a seat is its directory's: on another one its node
+        // has forgotten its votes (rule 16).
+        let is_not_its = |seat: &Seat| {
+            seat.id() == message.from && seat.directory != 0 && seat.directory != from.directory
+        };
+        if Seat::node_of(message.from) != from.node || self.map.seats.iter().any(is_not_its) {
             return;
         }
-        if let Some(raft) = &mut self.raft {
+        // What was meant for an earlier seat of this node is for nobody.
+        if let Some(raft) = self.raft.as_mut().filter(|raft| raft.raft.id == message.to) {
             let last = raft.store().last_index().unwrap_or(0);
             if message.get_msg_type() == MessageType::MsgHeartbeat && message.commit > last {
                 // A heartbeat never tells of more than we said we hold: our directory was emptied since.
@@ -447,9 +530,10 @@ impl Control {
 
     /// Runs the consensus library until it wants nothing more.
     fn run_consensus(&mut self) {
-        let before = self.map.clone();
+        let (before, state_before) = (self.map.clone(), self.state.clone());
         let mut answered: Vec<Answered> = Vec::new();
         let mut cleared_by_term = false;
+        let mut regrouped = false;
         if let Some(mut raft) = self.raft.take() {
             while raft.has_ready() {
                 let mut ready = raft.ready();
@@ -457,8 +541,9 @@ impl Control {
                 if !ready.snapshot().is_empty() {
                     let snapshot = ready.snapshot().clone();
                     raft.mut_store().install(&snapshot);
-                    if let Ok(map) = postcard::from_bytes::<ClusterMap>(&snapshot.data) {
-                        self.map = Arc::new(map);
+                    match decode_map(&snapshot.data) {
+                        Some(map) => self.state = Arc::new(map),
+                        None => self.outgrown = true,
                     }
                     self.applied_index = snapshot.get_metadata().index;
                     self.applied_term = snapshot.get_metadata().term;
@@ -466,10 +551,10 @@ impl Control {
                     // What the snapshot skips may have answered any report.
                     cleared_by_term = true;
                     let bytes = snapshot.write_to_bytes().unwrap_or_default();
-                    self.effects.frames.push(encode_frame(&Frame::Snapshot(bytes)));
+                    self.effects.frames.push(encode_frame(self.level(), &Frame::Snapshot(bytes)));
                 }
                 let committed = ready.take_committed_entries();
-                self.apply_entries(&committed, &mut answered);
+                regrouped |= self.apply_entries(&mut raft, &committed, &mut answered);
                 if !ready.entries().is_empty() {
                     raft.mut_store().append(ready.entries());
                     let entries = ready
@@ -477,13 +562,13 @@ impl Control {
                         .iter()
                         .map(|entry| entry.write_to_bytes().unwrap_or_default())
                         .collect();
-                    self.effects.frames.push(encode_frame(&Frame::Entries(entries)));
+                    self.effects.frames.push(encode_frame(self.level(), &Frame::Entries(entries)));
                 }
                 self.effects.sync |= ready.must_sync();
                 if let Some(hard_state) = ready.hs() {
                     raft.mut_store().set_hard_state(hard_state.clone());
                     let bytes = hard_state.write_to_bytes().unwrap_or_default();
-                    self.effects.frames.push(encode_frame(&Frame::HardState(bytes)));
+                    self.effects.frames.push(encode_frame(self.level(), &Frame::HardState(bytes)));
                 }
                 self.queue_raft(ready.take_persisted_messages());
                 let mut light = raft.advance(ready);
@@ -492,17 +577,58 @@ impl Control {
                 }
                 self.queue_raft(light.take_messages());
                 let committed = light.take_committed_entries();
-                self.apply_entries(&committed, &mut answered);
+                regrouped |= self.apply_entries(&mut raft, &committed, &mut answered);
                 raft.advance_apply();
+            }
+            if regrouped {
+                // That this node has applied it must outlive its process: its grants name maps as new as this from now on (rule 6).
+                let bytes = raft.store().hard_state().write_to_bytes().unwrap_or_default();
+                self.effects.frames.push(encode_frame(self.level(), &Frame::HardState(bytes)));
+                self.effects.sync = true;
             }
             self.raft = Some(raft);
             self.compact();
         }
-        self.settle_reports(&answered, cleared_by_term, &before);
+        if self.state.version > self.map.version {
+            self.map = self.state.clone();
+        }
+        self.note_level();
+        if !Arc::ptr_eq(&before, &self.map) || !Arc::ptr_eq(&state_before, &self.state) {
+            self.settle_reports(&answered, cleared_by_term);
+        }
+        self.reseat();
         self.tell_coordinator();
         if !Arc::ptr_eq(&before, &self.map) {
             self.effects.map = Some(self.map.clone());
             self.push_changes(&before);
+        }
+    }
+
+    /// Takes the seat that the map has for this node, or gives up the one that is gone from it.
+    fn reseat(&mut self) {
+        let me = &self.config.me;
+        if let Some(id) = self.raft.as_ref().map(|raft| raft.raft.id) {
+            let is_gone = self.map.is_made() && self.map.seats.iter().all(|seat| seat.id() != id);
+            // A map from before the seat was made says nothing of it.
+            if is_gone && self.map.version >= id >> 16 {
+                self.raft = None;
+                self.state = self.map.clone();
+                self.known_coordinator = None;
+                self.reports.clear();
+                self.heard.clear();
+                self.keep_map();
+            }
+            return;
+        }
+        let seat = self.map.seat(me.node).filter(|seat| seat.directory == me.directory && seat.number > 0);
+        if let Some(id) = seat.map(Seat::id) {
+            let group = ConfState::default();
+            self.effects.frames.push(seat_frame(self.level(), id, &group));
+            self.effects.sync = true;
+            self.raft = Some(seats::member(&self.config, id, LogStore::new(group), 0));
+            self.state = Arc::default();
+            (self.applied_index, self.applied_term, self.answers_since) = (0, 0, 0);
+            self.answers.clear();
         }
     }
 
@@ -514,18 +640,37 @@ impl Control {
         }
     }
 
-    fn apply_entries(&mut self, entries: &[Entry], answered: &mut Vec<Answered>) {
+    /// Applies entries. True where one of them changed who is in the group.
+    fn apply_entries(
+        &mut self,
+        raft: &mut RawNode<LogStore>,
+        entries: &[Entry],
+        answered: &mut Vec<Answered>,
+    ) -> bool {
         if entries.is_empty() {
-            return;
+            return false;
         }
-        let mut map = ClusterMap::clone(&self.map);
+        let mut map = ClusterMap::clone(&self.state);
+        let mut regrouped = false;
         for entry in entries {
             if entry.index <= self.applied_index {
                 continue;
             }
-            if let Some((&FORMAT, rest)) = entry.data.split_first()
-                && let Ok(commands) = postcard::from_bytes::<Vec<Command>>(rest)
-            {
+            if entry.get_entry_type() == EntryType::EntryConfChangeV2 {
+                // One that cannot be was refused by whoever led when it was proposed, and is an empty entry.
+                if let Ok(change) = ConfChangeV2::parse_from_bytes(&entry.data)
+                    && let Ok(group) = raft.apply_conf_change(&change)
+                {
+                    seats::take_up(&mut map, &group, &change, entry.index);
+                    raft.mut_store().set_group(group);
+                    regrouped = true;
+                }
+            } else {
+                let Some(commands) = decode_entry(&entry.data) else {
+                    // Who leaves out what others apply has another map than they.
+                    self.outgrown = true;
+                    break;
+                };
                 let first = answered.len();
                 for command in &commands {
                     apply(&mut map, command, answered);
@@ -538,18 +683,24 @@ impl Control {
             map.version = entry.index;
             (self.applied_index, self.applied_term) = (entry.index, entry.term);
         }
-        self.map = Arc::new(map);
+        self.state = Arc::new(map);
+        if regrouped {
+            // Whoever is new in the group begins with a snapshot in which it is; none of the first entries says who was in it.
+            let state = encode_map(&self.state);
+            let forget = self.applied_index.saturating_sub(ENTRIES_BEHIND).max(1);
+            raft.mut_store().compact(self.applied_index, state, forget);
+        }
+        regrouped
     }
 
     /// Ends the reports that what was applied has answered (rule 6), durably, and lets the heart grant again.
-    fn settle_reports(&mut self, answered: &[Answered], all_earlier: bool, before: &Arc<ClusterMap>) {
-        if Arc::ptr_eq(before, &self.map) {
-            return;
-        }
+    fn settle_reports(&mut self, answered: &[Answered], all_earlier: bool) {
         let (me, applied_term) = (self.config.me.node, self.applied_term);
+        let voters_since = self.state.voters_since;
         let is_answered = |node: NodeId, report: &Report| {
             report.term < applied_term
                 || all_earlier
+                || report.applied < voters_since
                 || answered.iter().any(|answer| {
                     answer.node == node
                         && answer.incarnation >= report.incarnation
@@ -581,77 +732,10 @@ impl Control {
         let coordinator = self.coordinator();
         if coordinator != self.known_coordinator {
             self.known_coordinator = coordinator;
+            // Once this node has no seat any more, the heart tells only what differs from this.
+            self.told_coordinator = coordinator.or(self.told_coordinator);
             self.effects.to_heart.push(HeartInput::Coordinator(coordinator));
         }
-    }
-
-    /// The coordinator sends what changed to the nodes that do not vote.
-    fn push_changes(&mut self, before: &ClusterMap) {
-        if !self.is_coordinator() {
-            return;
-        }
-        // Who was removed is told so, too.
-        let gone = before.members.iter().filter(|member| self.map.member(member.id).is_none());
-        let followers: Vec<NodeId> = self
-            .map
-            .members
-            .iter()
-            .chain(gone)
-            .filter(|member| member.is_alive() && member.id != self.config.me.node)
-            .filter(|member| {
-                !self.map.voters.contains(&member.id) || !self.map.holds_vote(member.id, member.directory)
-            })
-            .map(|member| member.id)
-            .collect();
-        if followers.is_empty() {
-            return;
-        }
-        let changes = difference(before, &self.map);
-        for node in followers {
-            self.send(node, Message::MapChanges(changes.clone()));
-        }
-    }
-
-    fn follow(&mut self, map: ClusterMap) {
-        if self.raft.is_none() && map.version > self.map.version {
-            self.map_moved(map);
-        }
-    }
-
-    fn follow_changes(&mut self, from: NodeId, changes: MapChanges) {
-        if self.raft.is_some() || changes.to <= self.map.version {
-            return;
-        }
-        // Changes say nothing of what never changes: a node without a map needs it whole.
-        if changes.from != self.map.version || self.map.version == 0 {
-            let have = self.map.version;
-            self.send(from, Message::AskMap { have });
-            return;
-        }
-        let mut map = ClusterMap::clone(&self.map);
-        (map.copies, map.min_in_sync) = (changes.copies, changes.min_in_sync);
-        map.members.retain(|member| !changes.gone.contains(&member.id));
-        for member in changes.members {
-            match map.members.binary_search_by_key(&member.id, |kept| kept.id) {
-                Ok(at) => map.members[at] = member,
-                Err(at) => map.members.insert(at, member),
-            }
-        }
-        map.removed = changes.removed;
-        for (partition, state) in changes.partitions {
-            if let Some(kept) = map.partitions.get_mut(usize::from(partition.0)) {
-                *kept = state;
-            }
-        }
-        map.version = changes.to;
-        map.voter_directories = changes.voter_directories;
-        self.map_moved(map);
-    }
-
-    fn map_moved(&mut self, map: ClusterMap) {
-        self.map = Arc::new(map);
-        self.effects.map = Some(self.map.clone());
-        self.effects.to_heart.push(HeartInput::Applied { map: self.map.clone(), cleared: Vec::new() });
     }
 
     /// Cuts the log behind a snapshot of the map, and rewrites the control file with what still counts.
@@ -660,79 +744,56 @@ impl Control {
         self.bytes_kept += self.effects.frames.iter().map(Vec::len).sum::<usize>();
         let Some(raft) = &mut self.raft else { return };
         let is_short = raft.store().kept() <= ENTRIES_MAX && self.frames_kept <= ENTRIES_MAX * 4;
-        if is_short && self.bytes_kept <= BYTES_MAX {
+        // Once the level has risen to that, the file begins to tell of the seat.
+        let tells_enough = !self.seat_unsaid || self.level < Level::VOTERS_FOLLOW || self.applied_index == 0;
+        if is_short && self.bytes_kept <= BYTES_MAX && tells_enough {
             return;
         }
-        let state = postcard::to_stdvec(self.map.as_ref()).unwrap_or_default();
+        let state = encode_map(&self.state);
         raft.mut_store().compact(
             self.applied_index,
             state,
             self.applied_index.saturating_sub(ENTRIES_BEHIND),
         );
+        let start = self.start_frame();
+        let Some(raft) = &self.raft else { return };
         let store = raft.store();
         let snapshot = store.latest_snapshot();
         let entries = store.entries_after(snapshot.get_metadata().index);
-        let me = &self.config.me;
-        let frames = [
-            Frame::Start {
-                incarnation: me.incarnation,
-                directory: me.directory,
-                rejoins: self.config.rejoins,
-                kept_since: me.kept.since,
-                lost: me.kept.lost.clone(),
-            },
+        let group = snapshot.get_metadata().get_conf_state();
+        let group = group.write_to_bytes().unwrap_or_default();
+        let mut frames = vec![start];
+        if self.level >= Level::VOTERS_FOLLOW {
+            frames.push(Frame::Seat { id: raft.raft.id, group });
+        }
+        frames.extend([
             Frame::Snapshot(snapshot.write_to_bytes().unwrap_or_default()),
             Frame::Entries(entries.iter().map(|entry| entry.write_to_bytes().unwrap_or_default()).collect()),
             Frame::HardState(store.hard_state().write_to_bytes().unwrap_or_default()),
             Frame::Reports(self.reports.iter().map(|(&node, &report)| (node, report)).collect()),
-        ];
+        ]);
+        if self.level > Level::FIRST {
+            frames.push(Frame::Level(self.level));
+        }
         self.effects.frames.clear();
-        self.effects.rewrite = Some(frames.iter().map(encode_frame).collect());
+        self.seat_unsaid &= self.level < Level::VOTERS_FOLLOW;
+        self.effects.rewrite = Some(frames.iter().map(|frame| encode_frame(self.level, frame)).collect());
+        self.begin_to_count_frames();
+    }
+
+    /// The control file has just been written anew.
+    pub(crate) fn begin_to_count_frames(&mut self) {
         (self.frames_kept, self.bytes_kept) = (0, 0);
     }
-}
 
-fn difference(before: &ClusterMap, after: &ClusterMap) -> MapChanges {
-    let members =
-        after.members.iter().filter(|member| before.member(member.id) != Some(member)).cloned().collect();
-    let partitions = after
-        .each_partition()
-        .filter(|(id, state)| before.partition(*id) != Some(state))
-        .map(|(id, state)| (id, *state))
-        .collect();
-    let gone =
-        before.members.iter().map(|member| member.id).filter(|id| after.member(*id).is_none()).collect();
-    MapChanges {
-        from: before.version,
-        to: after.version,
-        copies: after.copies,
-        min_in_sync: after.min_in_sync,
-        members,
-        gone,
-        removed: after.removed.clone(),
-        voter_directories: after.voter_directories.clone(),
-        partitions,
-    }
-}
-
-/// The library draws election timeouts from a generator of its own thread: a range of one value leaves it no choice,
-/// and the value is ours, different for each voter so that they do not stand at once.
-fn raft_config(config: &ControlConfig, applied: u64) -> raft::Config {
-    let base = (config.election.as_millis() / TICK.as_millis()).max(2 * HEARTBEAT_TICKS as u128) as usize;
-    let rank = config.voters.iter().position(|&voter| voter == config.me.node).unwrap_or(0);
-    let drawn = (config.seed % 3) as usize;
-    let timeout = base + rank * 4 + drawn;
-    raft::Config {
-        id: u64::from(config.me.node.0),
-        election_tick: base,
-        min_election_tick: timeout,
-        max_election_tick: timeout + 1,
-        heartbeat_tick: HEARTBEAT_TICKS,
-        applied,
-        max_size_per_msg: 1024 * 1024,
-        max_inflight_msgs: 64,
-        check_quorum: true,
-        pre_vote: true,
-        ..raft::Config::default()
+    pub(crate) fn start_frame(&self) -> Frame {
+        let me = &self.config.me;
+        Frame::Start {
+            incarnation: me.incarnation,
+            directory: me.directory,
+            rejoins: self.config.rejoins,
+            kept_since: me.kept.since,
+            lost: me.kept.lost.clone(),
+        }
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! The transport adds who sent it (node, incarnation, data directory).
 
-use placement::{ChangeKind, ClusterMap, PartitionState};
+use placement::{ChangeKind, ClusterMap, PartitionState, Seat};
 use serde::{Deserialize, Serialize};
-use types::{Epoch, Incarnation, NodeId, PartitionId, Position};
+use types::{Epoch, Incarnation, Level, NodeId, PartitionId, Position};
 
 /// Who sent a message, as the transport has proved it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +22,8 @@ pub struct Identity {
 pub enum Message {
     /// A message of the consensus library, in its own encoding.
     Raft(Vec<u8>),
-    /// Node to voters: I have started. Repeated until the map says so.
+    /// Node to voters: I have started. Repeated until the map says so; and to the coordinator, from time to time, while the cluster's
+    /// level is below what the node has.
     Register(Registration),
     /// Primary to coordinator: change in-sync sets, or hand over. Repeated until the map shows a newer epoch.
     Propose(Vec<Change>),
@@ -100,6 +101,8 @@ pub struct MapChanges {
     pub from: u64,
     /// The version that it makes.
     pub to: u64,
+    /// The cluster's level.
+    pub level: Level,
     /// Copies of each partition.
     pub copies: u16,
     /// Fewest in-sync copies that take writes.
@@ -110,8 +113,14 @@ pub struct MapChanges {
     pub gone: Vec<NodeId>,
     /// All nodes that were ever removed, and are not back.
     pub removed: Vec<(NodeId, Incarnation)>,
-    /// The voters' data directories.
-    pub voter_directories: Vec<(NodeId, u64)>,
+    /// The voters.
+    pub voters: Vec<NodeId>,
+    /// Those that were the voters before, while they are being changed.
+    pub old_voters: Vec<NodeId>,
+    /// The version at which these last changed.
+    pub voters_since: u64,
+    /// The seats in the consensus group.
+    pub seats: Vec<Seat>,
     /// Partitions that changed.
     pub partitions: Vec<(PartitionId, PartitionState)>,
 }
@@ -125,7 +134,7 @@ pub struct Registration {
     pub incarnation: Incarnation,
     /// Its data directory's number.
     pub directory: u64,
-    /// Whether it votes: not where its directory is new and an earlier one had its vote.
+    /// Whether it takes a seat that was made for it with the cluster: not where its directory is new and an earlier one had its vote.
     pub votes: bool,
     /// Its data threads.
     pub shards: u16,
@@ -143,6 +152,12 @@ pub struct Registration {
     pub weight: u16,
     /// Copies of a partition are kept in different zones where there are enough of them. Empty: a zone of its own.
     pub zone: String,
+    /// The highest feature level of its build. Not told over a link that has none: then the first.
+    pub level: Level,
+    /// Its build's version. Empty: not told.
+    pub build: String,
+    /// It is there to vote, and holds no data.
+    pub witness: bool,
 }
 
 /// What a node's logs have kept of what it held before it started.

@@ -16,6 +16,7 @@
 //! Left out: which of the copies is primary, and handing over; a copy that is primary leaves after that.
 
 use crate::command::Command;
+use crate::leave;
 use crate::machine::Control;
 use crate::message::Registration;
 use crate::shape::{self, Move, droppable};
@@ -52,7 +53,7 @@ struct Plan {
 
 /// What is due of the cluster's shape.
 pub(crate) fn tick(control: &mut Control, now: Instant, commands: &mut Vec<Command>) {
-    let map = control.map.clone();
+    let map = leave::shown(control);
     obey(control, &map, commands);
     let replace_after = control.config.replace_after;
     let moves = &mut control.coordinator.moves;
@@ -255,7 +256,7 @@ pub(crate) fn due_drops(map: &ClusterMap) -> Vec<(PartitionId, Epoch)> {
 
 /// The members that are to go and hold nothing any more.
 pub(crate) fn due_removals(map: &ClusterMap) -> Vec<NodeId> {
-    let going = map.members.iter().filter(|member| member.draining && !map.voters.contains(&member.id));
+    let going = map.members.iter().filter(|member| member.draining && map.seat(member.id).is_none());
     going.map(|member| member.id).filter(|&id| map.is_empty_node(id)).collect()
 }
 

@@ -33,6 +33,9 @@ fn registration(node: NodeId, incarnation: u64) -> Registration {
         peer_port: 3,
         weight: 1,
         zone: String::new(),
+        level: types::Level::HIGHEST,
+        build: String::new(),
+        witness: false,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::message::{Order, Registration};
 use placement::{ClusterMap, Member, MemberState, PartitionState};
 use serde::{Deserialize, Serialize};
 use types::planted::{self, Bug};
-use types::{Epoch, Incarnation, NodeId, NodeSet, PartitionId};
+use types::{Epoch, Incarnation, Level, NodeId, NodeSet, PartitionId};
 
 /// The greatest number of a node, as the setting `node_id` has it.
 const NODE_MAX: NodeId = NodeId(9999);
@@ -46,6 +46,9 @@ pub fn unheard_of(id: NodeId) -> Member {
         weight: 1,
         zone: String::new(),
         draining: false,
+        level: Level::FIRST,
+        build: String::new(),
+        witness: false,
     }
 }
 
@@ -143,10 +146,11 @@ pub fn drain(map: &mut ClusterMap, node: NodeId, on: bool) {
     }
 }
 
-/// Empties a dead node; ends the membership of one that is empty. A voter stays, without data.
+/// Empties a dead node; ends the membership of one that is empty. A voter stays until it has handed its vote over
+/// ([`crate::voters`]).
 pub fn remove(map: &mut ClusterMap, node: NodeId) {
     let is_empty = map.is_empty_node(node);
-    let votes = map.voters.contains(&node);
+    let votes = map.seat(node).is_some();
     let Some(member) = map.member_mut(node) else { return };
     if member.is_alive() && !member.draining {
         return;

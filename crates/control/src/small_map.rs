@@ -2,7 +2,7 @@
 
 use crate::shape::unheard_of;
 use placement::{ClusterMap, Member, MemberState, PartitionState};
-use types::{Epoch, Incarnation, NodeId, NodeSet};
+use types::{Epoch, Incarnation, Level, NodeId, NodeSet};
 
 pub(crate) fn set(nodes: &[u16]) -> NodeSet {
     nodes.iter().copied().map(NodeId).collect()
@@ -25,6 +25,7 @@ pub(crate) fn cluster(nodes: u16) -> ClusterMap {
         ..PartitionState::default()
     };
     ClusterMap {
+        level: Level::HIGHEST,
         members: (1..=nodes).map(member).collect(),
         partitions: vec![state],
         ..ClusterMap::default()

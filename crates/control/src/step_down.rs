@@ -10,9 +10,10 @@
 //! coordinator goes on with what it remembers. What nodes told the old coordinator and it had not written yet they tell the new one.
 
 use crate::machine::Control;
+use placement::Seat;
 use raft::StateRole;
 use std::cmp::Reverse;
-use types::{Instant, NodeId};
+use types::Instant;
 
 impl Control {
     /// This node is about to stop: it leads no more, and does not stand for election again.
@@ -45,7 +46,7 @@ impl Control {
         }
         let next = self.next_leader();
         if let (Some(next), Some(raft)) = (next, &mut self.raft) {
-            raft.transfer_leader(u64::from(next.0));
+            raft.transfer_leader(next);
         }
     }
 
@@ -53,15 +54,17 @@ impl Control {
         self.raft.as_ref().is_some_and(|raft| raft.raft.state == StateRole::Leader)
     }
 
-    /// The voter that is heard, is to stay, and whose log reaches furthest.
-    fn next_leader(&self) -> Option<NodeId> {
+    /// The seat of the voter that is heard, is to stay, and whose log reaches furthest. While the voters are being changed, one of those
+    /// that go on to vote: only such a one ends the change.
+    fn next_leader(&self) -> Option<u64> {
         let raft = self.raft.as_ref().filter(|raft| raft.raft.state == StateRole::Leader)?;
         let others = raft.raft.prs().iter().filter_map(|(&id, progress)| {
-            let node = NodeId(id as u16);
-            (node != self.config.me.node && self.map.is_active(node)).then_some((node, progress))
+            let node = Seat::node_of(id);
+            let may = id != raft.raft.id && self.map.voters.contains(&node) && self.map.is_active(node);
+            may.then_some((id, progress))
         });
         others
-            .max_by_key(|&(node, progress)| (progress.recent_active, progress.matched, Reverse(node)))
-            .map(|(node, _)| node)
+            .max_by_key(|&(id, progress)| (progress.recent_active, progress.matched, Reverse(id)))
+            .map(|(id, _)| id)
     }
 }

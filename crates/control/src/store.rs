@@ -13,13 +13,18 @@ pub struct LogStore {
     base_index: u64,
     base_term: u64,
     entries: Vec<Entry>,
-    /// The newest state to hand to a voter that is too far behind: index, term and bytes.
-    latest: (u64, u64, Vec<u8>),
+    /// The newest state to hand to a member that is too far behind: index, term, who was in the group, and bytes.
+    latest: (u64, u64, ConfState, Vec<u8>),
 }
 
 impl LogStore {
-    pub fn new(voters: Vec<u64>) -> LogStore {
-        LogStore { conf_state: ConfState::from((voters, vec![])), ..LogStore::default() }
+    pub fn new(group: ConfState) -> LogStore {
+        LogStore { conf_state: group, ..LogStore::default() }
+    }
+
+    /// Who is in the group, as far as entries are applied.
+    pub fn set_group(&mut self, group: ConfState) {
+        self.conf_state = group;
     }
 
     pub fn hard_state(&self) -> &HardState {
@@ -55,13 +60,13 @@ impl LogStore {
         self.hard_state.commit = self.hard_state.commit.max(metadata.index);
         self.hard_state.term = self.hard_state.term.max(metadata.term);
         self.entries.clear();
-        self.latest = (metadata.index, metadata.term, snapshot.data.to_vec());
+        self.latest = (metadata.index, metadata.term, self.conf_state.clone(), snapshot.data.to_vec());
     }
 
-    /// Remembers the state after `index`, and forgets the entries up to `forget`.
+    /// Remembers the state after `index`, the last entry applied, and forgets the entries up to `forget`.
     pub fn compact(&mut self, index: u64, state: Vec<u8>, forget: u64) {
         let Ok(term) = self.term(index) else { return };
-        self.latest = (index, term, state);
+        self.latest = (index, term, self.conf_state.clone(), state);
         let forget = forget.min(index);
         if forget > self.base_index
             && let Ok(term) = self.term(forget)
@@ -72,10 +77,10 @@ impl LogStore {
     }
 
     pub fn latest_snapshot(&self) -> Snapshot {
-        let mut snapshot = Snapshot { data: self.latest.2.clone().into(), ..Snapshot::default() };
+        let mut snapshot = Snapshot { data: self.latest.3.clone().into(), ..Snapshot::default() };
         let metadata = snapshot.mut_metadata();
         (metadata.index, metadata.term) = (self.latest.0, self.latest.1);
-        metadata.set_conf_state(self.conf_state.clone());
+        metadata.set_conf_state(self.latest.2.clone());
         snapshot
     }
 
@@ -131,7 +136,7 @@ impl Storage for LogStore {
     }
 
     fn snapshot(&self, request_index: u64, _: u64) -> Result<Snapshot> {
-        if self.latest.0 < request_index || self.latest.2.is_empty() {
+        if self.latest.0 < request_index || self.latest.3.is_empty() {
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         }
         Ok(self.latest_snapshot())

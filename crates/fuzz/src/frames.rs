@@ -2,16 +2,19 @@
 //! the handshake, and a frame that was read and is written again reads the same.
 //!
 //! An input is a byte that chooses, one that cuts the stream, and the stream. The choice may put a frame's head before the
-//! bytes, so that an input need not guess its length.
+//! bytes, in either format, so that an input need not guess its length.
 
 use crate::input::{Cuts, Input};
 use crate::meter;
 use bytes::Bytes;
 use wire::peer::handshake::Step;
 use wire::peer::{
-    FORMAT_VERSION, Frame, FrameError, FrameReader, HANDSHAKE_FRAME_BYTES_MAX, decode, encode_beats,
-    encode_control, encode_handshake, encode_shard,
+    FORMAT_NEWEST, FORMAT_OLDEST, Frame, FrameError, FrameReader, HANDSHAKE_FRAME_BYTES_MAX, decode,
+    encode_beats, encode_control, encode_handshake, encode_shard,
 };
+
+/// Of messages between control planes, compressed.
+const KIND_COMPRESSED: u8 = 19;
 
 /// See the [module](self).
 pub fn run(data: &[u8]) {
@@ -21,12 +24,15 @@ pub fn run(data: &[u8]) {
     if choice & 1 != 0 {
         let kind = input.byte();
         stream.extend_from_slice(&(input.rest.len() as u32 + 2).to_le_bytes());
-        stream.extend_from_slice(&[FORMAT_VERSION, kind]);
+        let format = if choice & 2 != 0 { FORMAT_OLDEST } else { FORMAT_NEWEST };
+        stream.extend_from_slice(&[format, kind]);
     }
     stream.extend_from_slice(input.rest);
     // A message between control planes may be one byte long and some hundred in memory; the serializer makes room for up
     // to a mebibyte of a list that was only declared, in each list that lies within another.
-    let room = (8 << 20) + 1024 * stream.len();
+    // What is compressed may become 255 times as long before that.
+    let expands = if stream.contains(&KIND_COMPRESSED) { 255 } else { 1 };
+    let room = (8 << 20) + 1024 * stream.len() * expands;
     for reader in [FrameReader::open, FrameReader::handshake] {
         let (whole, cut) = meter::within(room, || {
             (read(&stream, reader(), Cuts::new(0)), read(&stream, reader(), Cuts::new(seed)))
@@ -62,9 +68,14 @@ fn reads_back(frame: &Frame) {
         Frame::Welcome(welcome) => encode_handshake(&Step::Welcome(welcome), &mut out),
         Frame::Refused(why) => encode_handshake(&Step::Refused(why), &mut out),
         Frame::Nodes(nodes) => encode_handshake(&Step::Nodes(nodes), &mut out),
-        Frame::Shard(messages) => assert_eq!(encode_shard(messages, &mut out), 0),
-        Frame::Control(messages) => encode_control(messages, &mut out),
-        Frame::Beat(beats) => encode_beats(beats, &mut out),
+        Frame::Shard(messages) => assert_eq!(encode_shard(FORMAT_NEWEST, messages, &mut out), 0),
+        Frame::Control(messages) => {
+            encode_control(FORMAT_OLDEST, messages, &mut out);
+            assert!(matches!(decode(Bytes::from(out.split_off(4))), Ok(Frame::Control(_))));
+            out.clear();
+            encode_control(FORMAT_NEWEST, messages, &mut out);
+        }
+        Frame::Beat(beats) => encode_beats(FORMAT_NEWEST, beats, &mut out),
     }
     match frame {
         // A turn without messages makes no frame.

@@ -10,7 +10,7 @@ use crate::run::{Origin, OwnedTask, Task};
 use crate::scan::Scan;
 use crate::shard::{Shard, Ticket};
 use bytes::Bytes;
-use command::{CommandError, Merge, Reply, wait};
+use command::{CommandError, Merge, Reply, Scope, wait};
 use replication::Partition;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -86,10 +86,8 @@ impl Shard {
 
     /// Runs a request on every partition: at the door for cluster-aware clients on those of which this node is primary.
     /// Some are asked at each [`Shard::work`], so the connection's next requests have to wait.
-    pub(crate) fn everywhere(&mut self, merge: Merge, task: &Task<'_>) {
-        let me = self.config.identity.node;
-        let map = self.context.map.clone();
-        let mine = map.each_partition().filter(|(_, state)| !task.redirects || state.primary == Some(me));
+    pub(crate) fn everywhere(&mut self, merge: Merge, scope: Scope, task: &Task<'_>) {
+        let mine = self.context.map.each_partition().filter(|(_, state)| self.speaks_of(scope, state));
         let todo: VecDeque<(usize, PartitionId)> = mine.map(|(id, _)| id).enumerate().collect();
         let count = todo.len();
         let whole = Some(OwnedTask { redirects: false, ..task.kept() });

@@ -16,8 +16,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use storage::{Disk, Journal, JournalError};
 use thiserror::Error;
-use types::settings::Settings;
-use types::{Incarnation, Instant, NodeId, PartitionId, Position};
+use types::settings::{Settings, YesNo};
+use types::{Incarnation, Instant, Level, NodeId, PartitionId, Position};
 
 /// The control file's name in the data directory.
 pub const FILE: &str = "control.journal";
@@ -30,6 +30,9 @@ pub(crate) const ROT_ADVICE: &str = "Where other nodes of the cluster run, move 
 const ROOM_BYTES: u64 = 2 << 20;
 /// Between two attempts to get that room back.
 const ROOM_RETRY: Duration = Duration::from_secs(1);
+
+/// This build's version, as it is told to other nodes.
+pub const BUILD: &str = env!("CARGO_PKG_VERSION");
 
 /// Why a control driver cannot start or go on.
 #[derive(Debug, Error)]
@@ -81,6 +84,8 @@ pub struct ControlDriverConfig {
     pub seed: u64,
     /// What this node's logs have kept.
     pub kept: KeptLogs,
+    /// The highest feature level that this node's build has.
+    pub level: Level,
 }
 
 /// What a node's logs have kept since its last start, as reading them back has shown.
@@ -139,6 +144,12 @@ impl<D: Disk> ControlDriver<D> {
         let (mut journal, frames) = Journal::open_with_room(disk, &path, ROOM_BYTES)?;
         let restored = control::restore(&frames)
             .map_err(|why| ControlDriverError::Content { file: path.display().to_string(), why })?;
+        let level = restored.started.level;
+        if level > config.level {
+            let (found, highest, file) = (level, config.level, path.display().to_string());
+            let why = control::RestoreError::Level { found, highest };
+            return Err(ControlDriverError::Content { file, why });
+        }
         let settings = &config.settings;
         let is_new = restored.started.incarnation == Incarnation(0);
         let incarnation = if is_new { config.wall_ms.max(1) } else { restored.started.incarnation.0 + 1 };
@@ -158,11 +169,13 @@ impl<D: Disk> ControlDriver<D> {
             log: config.kept.any,
             lost: lost.into_iter().collect(),
         };
-        journal.append(&control::start_frame(identity.incarnation, identity.directory, rejoins, &kept))?;
+        let (incarnation, number) = (identity.incarnation, identity.directory);
+        journal.append(&control::start_frame(level, incarnation, number, rejoins, &kept))?;
         journal.sync()?;
         let listed: Vec<NodeId> = settings.listed_nodes()?.iter().map(|node| NodeId(node.id)).collect();
         let voters: Vec<NodeId> = settings.voter_ids()?.into_iter().map(NodeId).collect();
         let votes = voters.contains(&identity.node) && !rejoins;
+        let witness = settings.witness == YesNo::Yes;
         let reported = restored.started.reported.clone();
         let control_config = ControlConfig {
             me: Registration {
@@ -176,17 +189,22 @@ impl<D: Disk> ControlDriver<D> {
                 port: settings.port,
                 cluster_port: settings.cluster_port,
                 peer_port: settings.peer_port,
-                weight: settings.weight,
+                weight: if witness { 0 } else { settings.weight },
                 zone: settings.zone.as_str().to_owned(),
+                level: config.level,
+                build: BUILD.to_owned(),
+                witness,
             },
             listed,
             voters,
+            voters_max: settings.voters_max(),
             rejoins,
             cluster_id: config.cluster_id.clone(),
             copies: settings.copies,
             min_in_sync: settings.min_in_sync,
             partitions: settings.partitions,
             replace_after: Duration::from_secs(settings.replace_after),
+            replace_voter_after: Duration::from_secs(settings.replace_voter_after),
             election: Duration::from_millis(settings.election_ms),
             seed: config.seed,
         };
@@ -207,6 +225,7 @@ impl<D: Disk> ControlDriver<D> {
 
     /// Where to tell the node's other threads how it fares.
     pub fn publish_to(&mut self, published: Arc<Published>) {
+        ShardCounters::set(&published.control.level, u64::from(self.control.level().0));
         self.published = Some(published);
     }
 
@@ -224,6 +243,7 @@ impl<D: Disk> ControlDriver<D> {
         }
         ShardCounters::set(&figures.is_coordinator, u64::from(self.control.is_coordinator()));
         ShardCounters::set(&figures.map_version, self.control.map().version);
+        ShardCounters::set(&figures.level, u64::from(self.control.level().0));
         ShardCounters::set(&figures.lacks_room, u64::from(!self.has_room));
         ShardCounters::set(&figures.stepped_down, u64::from(self.control.has_stepped_down()));
         if self.control.has_left() && figures.left_at.load(Ordering::Relaxed) == 0 {
@@ -248,6 +268,7 @@ impl<D: Disk> ControlDriver<D> {
         Ok(control::HeartConfig {
             me: self.identity,
             voters: settings.voter_ids()?.into_iter().map(NodeId).collect(),
+            listed: settings.listed_nodes()?.iter().map(|node| NodeId(node.id)).collect(),
             votes: self.votes,
             heartbeat: Duration::from_millis(settings.heartbeat_ms),
             lease: Duration::from_millis(settings.lease_ms),
@@ -371,14 +392,26 @@ impl<D: Disk> ControlDriver<D> {
             self.effects.failed = Some(error.to_string());
             return;
         }
+        if self.control.is_outgrown() {
+            self.effects.failed = Some(format!(
+                "the cluster has come to feature level {}, and this build has {}: start a newer build here",
+                self.control.level(),
+                self.control.highest_level()
+            ));
+            return;
+        }
         if self.control.lost_its_vote() {
             self.effects.failed = Some(
                 "this node's data directory is new, but the cluster knows it as a voter on another one, whose promises \
-                 are lost with it. Start it with --join HOST:PORT (a running node's peer address): it then holds data \
-                 and does not vote"
+                 are lost with it. Start it with --join HOST:PORT (a running node's peer address): it is then filled \
+                 anew, and gets a vote where one is wanted"
                     .to_owned(),
             );
             return;
+        }
+        // Before anything leaves this node that says so: its heart grants by these voters from now on (rule 6).
+        if let Some(published) = &self.published {
+            published.set_voters_since(self.control.map().voters_since);
         }
         self.effects.messages.extend(effects.messages);
         self.effects.to_heart.extend(effects.to_heart);

@@ -32,19 +32,21 @@ impl HeartDriver {
         let acted_version = self.published.acted_version();
         let keys = self.published.sum(|shard| &shard.keys);
         self.published.stamp_heart(now);
-        self.heart.tick(now, Pulse { wall_ms, acted_version, stalled, keys });
+        let voters_since = self.published.voters_since();
+        self.heart.tick(now, Pulse { wall_ms, acted_version, stalled, keys, voters_since });
         self.publish();
     }
 
     /// A heartbeat, or the answer to one.
     pub fn beat(&mut self, now: Instant, wall_ms: u64, from: Identity, beat: Beat) {
-        self.heart.beat(now, wall_ms, from, beat);
+        // After the beat has come, and so after it was sent: see the heart.
+        self.heart.beat(now, wall_ms, from, beat, self.published.voters_since());
         self.publish();
     }
 
     /// Word from this node's control machine.
-    pub fn input(&mut self, input: HeartInput) {
-        self.heart.input(input);
+    pub fn input(&mut self, now: Instant, input: HeartInput) {
+        self.heart.input(now, input);
     }
 
     /// What is to be done; the caller empties it.

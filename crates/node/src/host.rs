@@ -1,5 +1,6 @@
 //! What connection commands ask of the node: figures, the cluster as clients see it, and its state as JSON.
 
+use crate::control_driver::BUILD;
 use crate::operate;
 use crate::published::{LogFigures, ShardCounters};
 use crate::shard::Shard;
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use types::settings::Settings;
 use types::shared_settings::ChangeError;
-use types::{Epoch, Instant, NodeId, slots_of_partition};
+use types::{Epoch, Instant, Level, NodeId, slots_of_partition};
 
 /// A shard, as the commands of one of its connections see its node.
 pub(crate) struct NodeHost<'a> {
@@ -99,6 +100,18 @@ impl NodeHost<'_> {
     fn is_ok(&self, health: &Health) -> bool {
         // This node must be able to serve, too: until it holds a lease it cannot know.
         health.total > 0 && health.unavailable == 0 && self.shard.context.leased()
+    }
+
+    /// A member's feature level and build, as fields of JSON; null where they are not known.
+    fn build_json(&self, member: &Member) -> String {
+        let known = match member.id == self.shard.config.identity.node {
+            true => Some((Level::HIGHEST, BUILD.to_owned())),
+            false => self.shard.config.published.builds.of(&self.shard.context.map, member),
+        };
+        let level = known.as_ref().map_or("null".to_owned(), |(level, _)| level.to_string());
+        let build = known.filter(|(_, build)| !build.is_empty());
+        let build = build.map_or("null".to_owned(), |(_, build)| json_string(&build));
+        format!("\"level\":{level},\"build\":{build}")
     }
 }
 
@@ -257,29 +270,32 @@ impl Host for NodeHost<'_> {
                 let keys = keys.map_or("null".to_owned(), |(_, keys)| keys.to_string());
                 format!(
                     "{{\"id\":{},\"name\":\"{}\",\"host\":{},\"port\":{},\"cluster_port\":{},\"peer_port\":{},\
-                     \"state\":\"{state}\",\"voter\":{},\"incarnation\":{},\"primaries\":{},\"copies\":{},\
-                     \"in_sync\":{},\"keys\":{keys},{}}}",
+                     \"state\":\"{state}\",\"voter\":{},\"witness\":{},\"incarnation\":{},\"primaries\":{},\"copies\":{},\
+                     \"in_sync\":{},\"keys\":{keys},{},{}}}",
                     member.id,
                     node_name(&map.cluster_id, member.id),
                     json_string(&member.host),
                     member.port,
                     member.cluster_port,
                     member.peer_port,
-                    map.voters.contains(&member.id),
+                    map.is_voter(member.id),
+                    member.witness,
                     member.incarnation,
                     count(&|state| state.primary == Some(member.id)),
                     count(&|state| state.copies.contains(member.id)),
                     count(&|state| state.in_sync.contains(member.id)),
                     operate::shape_json(member),
+                    self.build_json(member),
                 )
             })
             .collect();
         format!(
-            "{{\"ok\":{ok},\"cluster_id\":\"{}\",\"version\":{},\"coordinator\":{},\"copies\":{},\"min_in_sync\":{},\"moves\":{},\
+            "{{\"ok\":{ok},\"cluster_id\":\"{}\",\"version\":{},\"level\":{},\"coordinator\":{},\"copies\":{},\"min_in_sync\":{},\"moves\":{},\
              \"partitions\":{{\"total\":{},\"served\":{},\"at_risk\":{},\"filling\":{},\"short\":{},\"unavailable\":{},\"lost\":{}}},\
              \"nodes\":[{}]}}",
             map.cluster_id,
             map.version,
+            map.level,
             number(view.coordinator),
             map.copies,
             map.min_in_sync,

@@ -26,6 +26,7 @@ mod log_begin;
 pub mod look;
 mod operate;
 mod partitions;
+mod peer_builds;
 mod published;
 mod random_key;
 pub mod recover;
@@ -38,8 +39,11 @@ mod snapshots;
 pub mod stats;
 
 pub use control_driver::FILE as CONTROL_FILE;
-pub use control_driver::{ControlDriver, ControlDriverConfig, ControlDriverError, DriverEffects, KeptLogs};
+pub use control_driver::{
+    BUILD, ControlDriver, ControlDriverConfig, ControlDriverError, DriverEffects, KeptLogs,
+};
 pub use heart_driver::HeartDriver;
+pub use peer_builds::PeerBuilds;
 pub use published::{
     ClusterFigures, ControlFigures, LogFigures, ProcessFigures, Published, ServerFigures, ShardCounters, View,
 };

@@ -12,7 +12,7 @@ use crate::collect::Collector;
 use crate::run::{Origin, OwnedTask, Task};
 use crate::shard::Shard;
 use bytes::Bytes;
-use command::{CommandError, List, Reply, keys, lookup};
+use command::{CommandError, List, Reply, Scope, keys, lookup};
 use std::collections::{BTreeSet, VecDeque};
 use types::PartitionId;
 
@@ -36,18 +36,15 @@ pub(crate) struct Listing {
 
 impl Shard {
     /// Begins a KEYS.
-    pub(crate) fn list(&mut self, task: &Task<'_>) -> Result<(), CommandError> {
+    pub(crate) fn list(&mut self, scope: Scope, task: &Task<'_>) -> Result<(), CommandError> {
         let command = lookup(b"scan").ok_or(CommandError::Syntax)?;
-        let me = self.config.identity.node;
-        let map = self.context.map.clone();
-        let all = map.each_partition();
-        let todo =
-            all.filter(|(_, state)| !task.redirects || state.primary == Some(me)).map(|(id, _)| (id, 0));
+        let all = self.context.map.each_partition();
+        let todo = all.filter(|(_, state)| self.speaks_of(scope, state)).map(|(id, _)| (id, 0)).collect();
         let listing = Listing {
             task: OwnedTask { command, redirects: false, ..task.kept() },
             pattern: Bytes::copy_from_slice(task.args[1]),
             origin: task.origin,
-            todo: todo.collect(),
+            todo,
             under_way: BTreeSet::new(),
             found: List::default(),
         };

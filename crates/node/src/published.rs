@@ -1,11 +1,12 @@
 //! What a node's threads tell each other: one writer for each figure, many readers, no lock on the way of a request.
 
+use crate::peer_builds::PeerBuilds;
 use crate::slow_log::SlowLog;
 use crate::stats::{CommandStats, Totals};
 use command::Pause;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use types::{Instant, NodeId, ShardId};
+use types::{Instant, Level, NodeId, ShardId};
 
 const NO_OFFSET: i64 = i64::MIN;
 /// Of a pause: which requests wait.
@@ -17,6 +18,7 @@ const PAUSE_ALL: u64 = 2;
 #[derive(Debug)]
 pub struct Published {
     lease_until: AtomicU64,
+    voters_since: AtomicU64,
     clock_offset_ms: AtomicI64,
     shards: Vec<ShardCounters>,
     /// Of the shards' logs on disk.
@@ -41,6 +43,8 @@ pub struct Published {
     pub cluster: ClusterFigures,
     /// The slow requests.
     pub slow: SlowLog,
+    /// What other nodes' builds are.
+    pub builds: PeerBuilds,
     /// What the figures were when they were last told to start anew.
     counted_from: Mutex<Option<Totals>>,
 }
@@ -248,6 +252,8 @@ counters! {
     coordinator_changes,
     /// The version of the newest map that this node knows.
     map_version,
+    /// The cluster's feature level, as far as this node knows. 0 before it is set.
+    level,
     /// 1 where this node is about to stop and is not the coordinator, or nobody else can be.
     stepped_down,
     /// The version of the map by which nobody waits for this node, which is about to stop; 0 before.
@@ -289,10 +295,16 @@ impl ShardCounters {
 }
 
 impl Published {
+    /// The cluster's feature level, as far as this node knows.
+    pub fn level(&self) -> Level {
+        Level(self.control.level.load(Ordering::Relaxed) as u16).max(Level::FIRST)
+    }
+
     /// For a node of so many shards.
     pub fn new(shards: u16) -> Published {
         Published {
             lease_until: AtomicU64::new(0),
+            voters_since: AtomicU64::new(0),
             clock_offset_ms: AtomicI64::new(NO_OFFSET),
             shards: (0..shards.max(1)).map(|_| ShardCounters::default()).collect(),
             commands: (0..shards.max(1)).map(|_| CommandStats::default()).collect(),
@@ -308,6 +320,7 @@ impl Published {
             cluster: ClusterFigures::default(),
             slow: SlowLog::new(shards),
             counted_from: Mutex::default(),
+            builds: PeerBuilds::default(),
         }
     }
 
@@ -373,6 +386,15 @@ impl Published {
     /// Until when this node holds a lease, on its own monotonic clock.
     pub fn lease_until(&self) -> Instant {
         Instant(self.lease_until.load(Ordering::Acquire))
+    }
+
+    /// The newest change of the voters that this node's control plane has applied.
+    pub fn voters_since(&self) -> u64 {
+        self.voters_since.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_voters_since(&self, version: u64) {
+        self.voters_since.store(version, Ordering::Release);
     }
 
     pub(crate) fn set_lease_until(&self, until: Instant) {

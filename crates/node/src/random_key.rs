@@ -6,10 +6,11 @@
 //! old numbers, never the reply that there is no key: for that they are counted after the request came.
 
 use crate::collect::Collector;
+use crate::request::in_scope;
 use crate::run::{Origin, OwnedTask, Task};
 use crate::shard::Shard;
 use bytes::Bytes;
-use command::{CommandError, Reply};
+use command::{CommandError, Reply, Scope};
 use std::sync::Arc;
 use std::time::Duration;
 use types::settings::ReadLevel;
@@ -52,8 +53,8 @@ pub(crate) struct Count {
 #[derive(Debug)]
 pub(crate) struct RandomKey {
     pub task: OwnedTask,
-    /// Only partitions of which this node is primary.
-    own_only: bool,
+    /// Whose partitions.
+    scope: Scope,
     /// The last count that had begun when it came.
     came_after: u64,
     /// What it chooses by.
@@ -89,14 +90,14 @@ impl Shard {
     }
 
     /// RANDOMKEY: at the door for cluster-aware clients among the partitions of which this node is primary.
-    pub(crate) fn random_key(&mut self, task: &Task<'_>) {
+    pub(crate) fn random_key(&mut self, scope: Scope, task: &Task<'_>) {
         // The seed is secret, and no two requests have one number at one time.
         let drawn = [self.context.now.0.to_le_bytes(), self.next_collector.to_le_bytes()].concat();
         let random = self.hasher.hash(&drawn);
         let (now, counts) = (self.context.now, self.counts_of(task.read_level));
         let choice = RandomKey {
             task: OwnedTask { redirects: false, ..task.kept() },
-            own_only: task.redirects,
+            scope,
             came_after: counts.begun,
             counted: counts.last.clone().filter(|last| now.since(last.at) < COUNTS_LAST),
             barren: Vec::new(),
@@ -115,9 +116,8 @@ impl Shard {
         let Some(Counted { number, counts, .. }) = choice.counted.clone() else {
             return self.wait_for_counts(collector, &task);
         };
-        let own_only = choice.own_only;
-        let may =
-            |id: PartitionId| !own_only || map.partition(id).is_some_and(|state| state.primary == Some(me));
+        let scope = choice.scope;
+        let may = |id: PartitionId| map.partition(id).is_some_and(|state| in_scope(scope, me, state));
         let partitions = (0..counts.len() as u16).map(PartitionId);
         let error = partitions.clone().zip(&*counts).find_map(|(id, count)| match count {
             Err(error) if may(id) => Some(error.clone()),

@@ -6,10 +6,11 @@ use crate::published::ShardCounters;
 use crate::run::{Origin, Outcome, OwnedTask, Parked, Task};
 use crate::shard::{Answer, SETTLING, SETTLING_PARTING, Shard, Ticket};
 use command::{
-    Command, CommandError, Door, Flags, Handler, KeySpec, Over, Reply, Session, resolve, resolve_from,
+    Command, CommandError, Door, Flags, Handler, KeySpec, Over, Reply, Scope, Session, resolve, resolve_from,
 };
+use placement::PartitionState;
 use std::collections::VecDeque;
-use types::{Instant, PartitionId, Slot, partition_of_key, partition_of_slot, slot_of_key};
+use types::{Instant, NodeId, PartitionId, Slot, partition_of_key, partition_of_slot, slot_of_key};
 
 /// Requests of one shard that may wait for partitions that nobody serves.
 const PARKED_MAX: usize = 200_000;
@@ -157,6 +158,7 @@ impl Shard {
             deadline: self.context.now + self.config.settings.request_timeout(),
             redirects: session.door == Door::Cluster,
         };
+        let scope = session.door.scope();
         match command.handler {
             Handler::Keys { over, .. } => match preview.partition {
                 Some(id) => self.on_one(id, task, sink),
@@ -169,18 +171,23 @@ impl Shard {
                 self.on_one(partition_of_slot(Slot(slot), self.partition_count()), task, sink)
             }
             Handler::Everywhere { merge, .. } => {
-                self.everywhere(merge, &task);
+                self.everywhere(merge, scope, &task);
                 Ok(Answer::Alone)
             }
-            Handler::Listing => self.list(&task).map(|()| Answer::Alone),
-            Handler::Scan => self.scan(&task).map(|()| Answer::Later),
+            Handler::Listing => self.list(scope, &task).map(|()| Answer::Alone),
+            Handler::Scan => self.scan(scope, &task).map(|()| Answer::Later),
             Handler::RandomKey => {
-                self.random_key(&task);
+                self.random_key(scope, &task);
                 Ok(Answer::Later)
             }
             Handler::Wait => self.wait_for_backups(&task).map(|()| Answer::Later),
             Handler::Session(_) | Handler::Clients(_) => Err(CommandError::Syntax),
         }
+    }
+
+    /// Whether a command over all keys, asked with this scope, speaks of a partition.
+    pub(crate) fn speaks_of(&self, scope: Scope, state: &PartitionState) -> bool {
+        in_scope(scope, self.config.identity.node, state)
     }
 
     pub(crate) fn partition_count(&self) -> u16 {
@@ -379,6 +386,15 @@ impl Shard {
 
     pub(crate) fn not_served(&self, id: PartitionId) -> CommandError {
         not_served(&self.context.map, id)
+    }
+}
+
+/// Whether a command over all keys, asked of this node with this scope, speaks of a partition.
+pub(crate) fn in_scope(scope: Scope, node: NodeId, state: &PartitionState) -> bool {
+    match scope {
+        Scope::Cluster => true,
+        Scope::Primaries => state.primary == Some(node),
+        Scope::Held => state.in_sync.contains(node),
     }
 }
 

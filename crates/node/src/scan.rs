@@ -12,7 +12,7 @@ use crate::collect::Collector;
 use crate::run::{Origin, OwnedTask, Task};
 use crate::shard::Shard;
 use bytes::Bytes;
-use command::{CommandError, Reply, scan};
+use command::{CommandError, Reply, Scope, scan};
 use std::collections::VecDeque;
 use types::PartitionId;
 
@@ -26,8 +26,8 @@ const AHEAD_ENTRIES_MAX: usize = 100_000;
 
 #[derive(Debug)]
 pub(crate) struct Scan {
-    /// Only partitions of which this node is primary.
-    own_only: bool,
+    /// Whose partitions.
+    scope: Scope,
     pub(crate) task: OwnedTask,
     count: usize,
     /// The next partition to ask, and where in it.
@@ -57,7 +57,7 @@ enum Taken {
 
 impl Shard {
     /// Begins a call of SCAN.
-    pub(crate) fn scan(&mut self, task: &Task<'_>) -> Result<(), CommandError> {
+    pub(crate) fn scan(&mut self, scope: Scope, task: &Task<'_>) -> Result<(), CommandError> {
         let request = scan::parse(task.args)?;
         let next = (request.cursor & ((1 << PARTITION_BITS) - 1)) as u16;
         let inner = request.cursor >> PARTITION_BITS << PARTITION_BITS;
@@ -65,7 +65,7 @@ impl Shard {
             return Err(CommandError::InvalidCursor);
         }
         let kept = OwnedTask { redirects: false, ..task.kept() };
-        let scan = Scan { own_only: task.redirects, next, inner, ..Scan::new(kept, request.count) };
+        let scan = Scan { scope, next, inner, ..Scan::new(kept, request.count) };
         let collector = self.new_collector(Collector::Scan(scan));
         self.scan_on(collector);
         Ok(())
@@ -75,8 +75,8 @@ impl Shard {
     pub(crate) fn scan_on(&mut self, collector: u64) {
         let Some(Collector::Scan(scan)) = self.collectors.get_mut(&collector) else { return };
         scan.queued = false;
-        let (next, own_only, is_last) = (scan.next, scan.own_only, scan.asked.is_empty());
-        let Some(id) = self.scanned_from(next, own_only) else {
+        let (next, scope, is_last) = (scan.next, scan.scope, scan.asked.is_empty());
+        let Some(id) = self.scanned_from(next, scope) else {
             if is_last {
                 self.scan_done(collector, 0);
             }
@@ -106,12 +106,11 @@ impl Shard {
     }
 
     /// The first partition from this one on that is scanned.
-    fn scanned_from(&self, first: u16, own_only: bool) -> Option<PartitionId> {
-        let me = self.config.identity.node;
+    fn scanned_from(&self, first: u16, scope: Scope) -> Option<PartitionId> {
         let map = &self.context.map;
         (first..self.partition_count())
             .map(PartitionId)
-            .find(|&id| !own_only || map.partition(id).is_none_or(|state| state.primary == Some(me)))
+            .find(|&id| map.partition(id).is_none_or(|state| self.speaks_of(scope, state)))
     }
 
     fn scan_done(&mut self, collector: u64, cursor: u64) {
@@ -131,8 +130,8 @@ impl Shard {
             }
             Taken::Within(cursor) => self.scan_done(collector, cursor),
             Taken::Before(next) => {
-                let own_only = scan.own_only;
-                let next = self.scanned_from(next, own_only);
+                let scope = scan.scope;
+                let next = self.scanned_from(next, scope);
                 self.scan_done(collector, next.map_or(0, |next| u64::from(next.0)));
             }
             Taken::Failed(error) => {
@@ -147,7 +146,7 @@ impl Shard {
 impl Scan {
     fn new(task: OwnedTask, count: usize) -> Scan {
         Scan {
-            own_only: false,
+            scope: Scope::Cluster,
             task,
             count,
             next: 0,

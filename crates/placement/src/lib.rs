@@ -6,6 +6,7 @@
 //! the figures.
 
 mod change;
+pub mod format_1;
 pub mod map;
 pub mod plan;
 pub mod progress;
@@ -13,6 +14,6 @@ mod quota;
 pub mod ring;
 
 pub use change::ChangeKind;
-pub use map::{ClusterMap, Member, MemberState, PartitionState};
+pub use map::{ClusterMap, Member, MemberState, PartitionState, Seat};
 pub use plan::{PlanNode, even_primaries, plan_new, replan};
 pub use progress::{Held, Progress, progress};

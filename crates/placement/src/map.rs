@@ -2,13 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 use types::planted::{self, Bug};
-use types::{Epoch, Incarnation, NodeId, NodeSet, PartitionId, ShardId};
+use types::{Epoch, Incarnation, Level, NodeId, NodeSet, PartitionId, ShardId};
 
 /// The map that a node acts on. Its version is the place of the last applied entry in the control plane's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterMap {
     /// Grows with every applied change. 0: nothing is known yet.
     pub version: u64,
+    /// What all members' builds have: nothing is written that needs more. It never goes down.
+    pub level: Level,
     /// The cluster's id, 40 hex digits.
     pub cluster_id: String,
     /// How many copies each partition should have.
@@ -19,14 +21,44 @@ pub struct ClusterMap {
     pub members: Vec<Member>,
     /// The voters of the control plane, by number.
     pub voters: Vec<NodeId>,
-    /// The data directory that each voter's seat belongs to, from its first registration on. A voter that lost its
-    /// directory has forgotten what it promised, and is none (rule 16).
-    pub voter_directories: Vec<(NodeId, u64)>,
+    /// Those that were the voters before, while they are being changed: until the change is over a majority of either set is
+    /// needed for whatever needs one (rule 6). Empty at all other times.
+    pub old_voters: Vec<NodeId>,
+    /// The version at which `voters` or `old_voters` last changed.
+    pub voters_since: u64,
+    /// The consensus group's seats: those of the voters, old ones too, and of nodes that learn the log before they vote, or that
+    /// voted until a moment ago. One a node, by number.
+    pub seats: Vec<Seat>,
     /// Nodes that were members and were removed, each in its last start: that start does not join again by itself, a later
     /// one does.
     pub removed: Vec<(NodeId, Incarnation)>,
     /// Every partition's configuration; the index is the partition's number.
     pub partitions: Vec<PartitionState>,
+}
+
+/// A place in the consensus group. It belongs to one data directory: on another one its node has forgotten what it promised, and
+/// needs a new seat (rule 16).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seat {
+    /// Whose it is.
+    pub node: NodeId,
+    /// Tells it from every other seat that the node ever had: the version of the map that made it. 0: it is there since the cluster
+    /// was made.
+    pub number: u64,
+    /// The data directory. 0: the node of a first seat has not registered yet.
+    pub directory: u64,
+}
+
+impl Seat {
+    /// As the consensus group numbers its members. Never used for another seat.
+    pub fn id(&self) -> u64 {
+        self.number << 16 | u64::from(self.node.0)
+    }
+
+    /// The node of a member of the consensus group.
+    pub fn node_of(id: u64) -> NodeId {
+        NodeId(id as u16)
+    }
 }
 
 /// A node, as the cluster knows it.
@@ -56,6 +88,12 @@ pub struct Member {
     pub zone: String,
     /// An operator has it emptied, to be removed.
     pub draining: bool,
+    /// The highest feature level of the build that its newest start runs. Not told before the cluster is at level 2: then the first.
+    pub level: Level,
+    /// That build's version. Empty: not told.
+    pub build: String,
+    /// It is there to vote, and holds no data.
+    pub witness: bool,
 }
 
 /// What the control plane knows of a node's life.
@@ -69,6 +107,7 @@ pub enum MemberState {
     /// Found dead after the grace.
     Failed,
     /// Alive and granted leases, and about to end in order: it serves what nobody else has, and is given nothing any more (rule 10).
+    /// From [`Level::STOPPING`] on.
     Stopping,
 }
 
@@ -118,9 +157,30 @@ impl ClusterMap {
         self.partitions.iter().enumerate().map(|(at, state)| (PartitionId(at as u16), state))
     }
 
-    /// Whether a node on this data directory may speak as a voter. True also where nothing is known of the seat yet.
+    /// Whether the cluster is made: before that the map says nothing.
+    pub fn is_made(&self) -> bool {
+        !self.members.is_empty()
+    }
+
+    /// The seat of a node in the consensus group.
+    pub fn seat(&self, id: NodeId) -> Option<&Seat> {
+        self.seats.iter().find(|seat| seat.node == id)
+    }
+
+    /// Whether a node on this data directory may speak as the holder of its seat. True also where nothing is known of the seat yet.
     pub fn holds_vote(&self, id: NodeId, directory: u64) -> bool {
-        self.voter_directories.iter().all(|&(voter, of)| voter != id || of == directory)
+        self.seat(id).is_none_or(|seat| seat.directory == 0 || seat.directory == directory)
+    }
+
+    /// Whether a node votes: also one that is about to vote no more.
+    pub fn is_voter(&self, id: NodeId) -> bool {
+        self.voters.contains(&id) || self.old_voters.contains(&id)
+    }
+
+    /// Whether those of the voters for which this is so are a majority, of both sets while they are being changed.
+    pub fn is_majority(&self, is_so: impl Fn(NodeId) -> bool) -> bool {
+        let of = |set: &[NodeId]| set.iter().filter(|&&voter| is_so(voter)).count() > set.len() / 2;
+        of(&self.voters) && (self.old_voters.is_empty() || of(&self.old_voters))
     }
 
     /// Whether no partition has anything to do with a node: it holds no copy, and nobody waits for one of its logs.
@@ -129,6 +189,11 @@ impl ClusterMap {
             [state.copies, state.in_sync, state.doubtful].iter().any(|set| set.contains(id))
         };
         !self.partitions.iter().any(has)
+    }
+
+    /// Whether the cluster uses what comes with a feature level: all members know it. Whoever makes something new asks this first.
+    pub fn has(&self, level: Level) -> bool {
+        self.level >= level || planted::is(Bug::UsesEarly)
     }
 
     /// Whether a node is registered, alive, and here to stay: only such a one is given anything.

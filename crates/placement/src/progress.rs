@@ -142,6 +142,9 @@ mod tests {
             weight: 1,
             zone: String::new(),
             draining: false,
+            level: types::Level::FIRST,
+            build: String::new(),
+            witness: false,
         }
     }
 

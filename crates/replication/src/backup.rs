@@ -12,11 +12,11 @@
 use crate::log_turn::{NewRecord, Tail};
 use crate::message::{Append, AppendOutcome, Appended, Chunk, ChunkStored, Message, Sender, SnapshotEnd};
 use crate::partition::{Partition, Role};
-use crate::{LogTurn, Outbox};
+use crate::{Context, LogTurn, Outbox};
 use placement::PartitionState;
 use storage::{effect, snapshot};
 use types::planted::{self, Bug};
-use types::{Epoch, Lsn};
+use types::{Epoch, Level, Lsn};
 
 #[derive(Debug, Default)]
 pub(crate) struct Backup {
@@ -285,7 +285,7 @@ impl<W> Partition<W> {
         }
     }
 
-    pub(crate) fn on_chunk(&mut self, from: Sender, chunk: Chunk, out: &mut Outbox<W>) {
+    pub(crate) fn on_chunk(&mut self, context: &Context, from: Sender, chunk: Chunk, out: &mut Outbox<W>) {
         if !self.accept_epoch(chunk.epoch, chunk.primary_since, out) {
             return;
         }
@@ -294,7 +294,7 @@ impl<W> Partition<W> {
             return;
         }
         if chunk.session > backup.newest_session {
-            return self.begin_session(from, &chunk, out);
+            return self.begin_session(context, from, &chunk, out);
         }
         let next = match backup.stands_at() {
             Some(at) if at.next == chunk.index => {
@@ -336,13 +336,15 @@ impl<W> Partition<W> {
 
     /// The first word of a session: its chunk 0, which empties the copy, or a joint, which fits where the copy stands or nowhere.
     /// Others of its chunks have overtaken that, and come again.
-    fn begin_session(&mut self, from: Sender, chunk: &Chunk, out: &mut Outbox<W>) {
+    fn begin_session(&mut self, context: &Context, from: Sender, chunk: &Chunk, out: &mut Outbox<W>) {
         let Role::Backup(backup) = &mut self.role else { return };
         let session = chunk.session;
         match (chunk.joint_after(), backup.stands_at()) {
             (Some(after), Some(at)) => {
                 if at.session == after && at.next == chunk.index {
                     let at = InTransfer { session, next: chunk.index + 1 };
+                    // Whatever map this shard has yet: who sends a joint knows that the cluster has it. And chunks of this session must
+                    // not be counted as the one's before.
                     self.note_session(at, &mut out.log);
                     self.stand_at(at);
                     self.say_stored(from, at, out);
@@ -358,9 +360,12 @@ impl<W> Partition<W> {
                 backup.owes = None;
                 self.wipe(&mut out.log);
                 let at = InTransfer { session, next: 0 };
-                self.note_session(at, &mut out.log);
+                // An older build would not start on such an entry. Without it a restart begins the transfer anew.
+                if context.map.has(Level::TRANSFERS_GO_ON) {
+                    self.note_session(at, &mut out.log);
+                }
                 self.stand_at(at);
-                self.on_chunk(from, chunk.clone(), out);
+                self.on_chunk(context, from, chunk.clone(), out);
             }
             (None, _) => {}
         }

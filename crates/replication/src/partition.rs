@@ -257,6 +257,9 @@ impl<W> Partition<W> {
 
     /// Whether and how this partition has done a forwarded request (rule 17).
     pub fn seen(&self, id: RequestId) -> Seen {
+        if planted::is(Bug::RunsAgain) {
+            return Seen::Never;
+        }
         self.requests.seen(id)
     }
 
@@ -345,9 +348,7 @@ impl<W> Partition<W> {
         let request = request
             .map(|(id, reply)| (id, if reply.len() > LOGGED_REPLY_BYTES_MAX { Bytes::new() } else { reply }));
         if changes.is_empty() {
-            if let Some((id, reply)) = request
-                && !planted::is(Bug::RunsAgain)
-            {
+            if let Some((id, reply)) = request {
                 self.requests.add_unchanged(id, wait, now_ms, reply);
             }
             return Ran { written: None, wait };
@@ -640,7 +641,7 @@ impl<W> Partition<W> {
     pub fn on_message(&mut self, context: &Context, from: Sender, message: Message, out: &mut Outbox<W>) {
         match message {
             Message::Append(append) => self.on_append(from, append, out),
-            Message::Chunk(chunk) => self.on_chunk(from, chunk, out),
+            Message::Chunk(chunk) => self.on_chunk(context, from, chunk, out),
             Message::Appended(appended) => self.on_appended(context, from, appended),
             Message::ChunkStored(stored) => self.on_chunk_stored(context, from, stored, out),
             // Requests are the node's.

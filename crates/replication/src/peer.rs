@@ -97,6 +97,8 @@ pub(crate) struct Sending<'a> {
     pub ahead_bytes_max: usize,
     /// The size of a snapshot's chunk, in bytes.
     pub chunk_bytes: usize,
+    /// Whether copies know joints.
+    pub transfers_go_on: bool,
     /// Whether the peer at hand counts for commits: such a one never gets a snapshot.
     pub required: bool,
     pub last_session: &'a mut u64,
@@ -338,6 +340,7 @@ impl Peer {
         let resend = if sending.serving { RESEND } else { RESEND_AT_FIRST };
         let takes = self.takes();
         let overdue = sending.now.since(self.sent_at) >= resend + takes;
+        self.broken.take_if(|_| !sending.transfers_go_on);
         match &mut self.state {
             State::Probing if overdue => self.probe(sending, out),
             State::Streaming { next } => {

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use types::planted::{self, Bug};
 use types::settings::WriteLevel;
-use types::{Incarnation, Instant, Lsn, NodeId, NodeSet, PartitionId};
+use types::{Incarnation, Instant, Level, Lsn, NodeId, NodeSet, PartitionId};
 
 /// Between two proposals of the same change.
 const PROPOSE: Duration = Duration::from_millis(200);
@@ -28,7 +28,7 @@ pub(crate) struct Primary<W> {
     pub serving: bool,
     /// Whether it is to be handed over, so that none may run any more (rule 10).
     pub retiring: bool,
-    /// Whether records are kept at all: not where there is no other copy.
+    /// Whether records are kept at all: not where there is no other copy, nor is to be one.
     pub keeps_log: bool,
     /// Whose acknowledgement a commit needs: the in-sync set, and a joiner that is being proposed.
     pub required: NodeSet,
@@ -102,7 +102,9 @@ impl<W> Primary<W> {
         self.hand_over = state.heir.map(|heir| HandOver::new(heir, context.now));
         self.has_news = true;
         self.min_in_sync = usize::from(context.map.min_in_sync);
-        self.keeps_log |= state.copies.len() > 1;
+        // A partition may be down to one copy for a while, until another is made.
+        let is_to_have_others = context.map.copies > 1 && context.map.members.len() > 1;
+        self.keeps_log |= state.copies.len() > 1 || is_to_have_others;
         let mut others: NodeSet = state.copies.iter().chain(state.in_sync.iter()).collect();
         others.remove(me);
         self.peers.retain(|node, _| others.contains(*node));
@@ -377,6 +379,7 @@ impl<W> Partition<W> {
             snapshot_allowed: context.snapshots_free > 0,
             ahead_bytes_max: context.ahead_bytes_max,
             chunk_bytes: context.chunk_bytes,
+            transfers_go_on: context.map.has(Level::TRANSFERS_GO_ON),
             required: false,
             last_session: &mut primary.last_session,
             more: false,

@@ -9,6 +9,7 @@
 //! | `map primary=1 in_sync=1 forced` | the same, and a loss was accepted, or could not be helped |
 //! | `map heir=2` | the primary is to hand over to node 2 (0: to nobody) |
 //! | `put NODE KEY VALUE [all quorum one]` | a write at a primary, waiting at the level |
+//! | `remove NODE KEY NUMBER` | a removal that node 2 passed on under this number, unless it has been done already |
 //! | `read NODE KEY` | what a linearizable read would say, and what it waits for |
 //! | `deliver [from-to ...]` | messages on the way arrive, and those that they lead to; only on these links |
 //! | `drop from-to` | messages on the way there are lost |
@@ -16,6 +17,7 @@
 //! | `away NODE`, `back NODE` | the map shows the node dead, or alive, under a new epoch |
 //! | `tick MS` | time passes at every node |
 //! | `restart NODE` | a new start, another incarnation: empty, or with what its log has kept |
+//! | `level NUMBER` | the cluster's feature level from the next map on |
 //! | `logs NODE` | it begins anew, with a log on disk |
 //! | `down NODE`, `up NODE` | frozen: takes no maps, messages or ticks |
 //! | `blind NODE`, `sees NODE` | takes no maps, until it takes the newest |
@@ -23,7 +25,9 @@
 use bytes::Bytes;
 use placement::{ChangeKind, ClusterMap, Member, MemberState, PartitionState};
 use replication::recovery::Recovery;
-use replication::{Context, Durability, LogTurn, Message, Outbox, Partition, Release, Sender, Standing};
+use replication::{
+    Context, Durability, LogTurn, Message, Outbox, Partition, Release, Seen, Sender, Standing,
+};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -31,7 +35,7 @@ use std::time::Duration;
 use storage::log_entry::entries;
 use storage::{Changes, Footprint, Hasher, Value};
 use types::settings::WriteLevel;
-use types::{Incarnation, Instant, NodeId, NodeSet, PartitionId, ShardId};
+use types::{Incarnation, Instant, Level, NodeId, NodeSet, PartitionId, RequestId, ShardId};
 
 struct Node {
     partition: Partition<String>,
@@ -86,9 +90,13 @@ impl World {
             weight: 1,
             zone: String::new(),
             draining: false,
+            level: Level::HIGHEST,
+            build: String::new(),
+            witness: false,
         };
         let map = ClusterMap {
             version: 1,
+            level: Level::HIGHEST,
             copies: 2,
             min_in_sync: 1,
             members: (1..=3).map(member).collect(),
@@ -194,6 +202,7 @@ impl World {
                 self.map = Arc::new(map);
                 self.change_map(&[]);
             }
+            "remove" => self.remove(id(), words[2], words[3].parse().expect("a number")),
             "read" => self.read(id(), words[2]),
             "deliver" => self.deliver(&words[1..]),
             "drop" => {
@@ -221,6 +230,10 @@ impl World {
             "logs" => {
                 let node = self.nodes.get_mut(&id()).expect("a node");
                 node.partition = recovered(id(), node.disk.insert(Vec::new()));
+            }
+            "level" => {
+                let level = Level(words[1].parse().expect("a level"));
+                self.map = Arc::new(ClusterMap { level, ..ClusterMap::clone(&self.map) });
             }
             "blind" => self.nodes.get_mut(&id()).expect("a node").blind = true,
             "sees" => {
@@ -289,6 +302,27 @@ impl World {
         } else {
             node.partition.wait(ran.wait, level, name);
         }
+        let mut outbox = Outbox::default();
+        node.partition.flush(&context, &mut outbox);
+        self.collect(id, outbox);
+    }
+
+    fn remove(&mut self, id: u16, key: &str, number: u64) {
+        let context = self.context();
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let incarnation = Incarnation(1);
+        let request = RequestId { node: NodeId(2), incarnation, shard: ShardId(0), sequence: number };
+        let seen = node.partition.seen(request);
+        if seen != Seen::Never {
+            let _ = writeln!(self.out, "    not run: {seen:?}");
+            return;
+        }
+        let (footprint, mut changes) = (Footprint::default(), Changes::default());
+        let removed = node.partition.begin(&context, &mut changes, &footprint).remove(key.as_bytes());
+        let reply = Bytes::from(removed.to_string());
+        let log = &mut LogTurn::default();
+        let ran = node.partition.finish(&context, &mut changes, &footprint, Some((request, reply)), log);
+        let _ = writeln!(self.out, "    removed: {removed}, told once {} is committed", ran.wait);
         let mut outbox = Outbox::default();
         node.partition.flush(&context, &mut outbox);
         self.collect(id, outbox);
@@ -458,9 +492,11 @@ scripts!(
     a_deposed_primary_returns,
     a_copy_is_filled,
     a_transfer_goes_on,
+    a_transfer_begins_anew_beside_older_builds,
     three_copies_align,
     a_loss_is_accepted,
     lost_messages,
+    a_request_comes_again,
     a_message_outruns_the_map,
     a_hand_over,
     a_hand_over_is_given_up,

@@ -7,7 +7,7 @@ use replication::{Context, Durability, Message, Outbox, Partition, Sender};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::{Changes, Footprint, Hasher, Value};
-use types::{Epoch, Incarnation, Instant, Lsn, NodeId, PartitionId, ShardId};
+use types::{Epoch, Incarnation, Instant, Level, Lsn, NodeId, PartitionId, ShardId};
 
 const MIB: usize = 1 << 20;
 const AHEAD: usize = 8 * MIB;
@@ -34,6 +34,9 @@ impl Primary {
             weight: 1,
             zone: String::new(),
             draining: false,
+            level: Level::HIGHEST,
+            build: String::new(),
+            witness: false,
         };
         let both = [NodeId(1), NodeId(2)].into_iter().collect();
         let state = PartitionState {

@@ -149,6 +149,9 @@ mod tests {
             weight: 1,
             zone: String::new(),
             draining: false,
+            level: types::Level::FIRST,
+            build: String::new(),
+            witness: false,
         }
     }
 

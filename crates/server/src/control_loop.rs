@@ -201,7 +201,8 @@ impl<M: ControlMachine> ControlLoop<M> {
         }
         let now: Instant = clock::now();
         for (&node, messages) in outgoing.iter_mut().filter(|(_, messages)| !messages.is_empty()) {
-            self.links.queue(now, node, Endpoint::Control, |out| encode_control(messages, out));
+            self.links
+                .queue(now, node, Endpoint::Control, |format, out| encode_control(format, messages, out));
             messages.clear();
         }
     }

@@ -127,7 +127,7 @@ impl<M: HeartMachine> HeartLoop<M> {
             }
         }
         for (&node, beats) in outgoing.iter_mut().filter(|(_, beats)| !beats.is_empty()) {
-            self.links.queue(now, node, Endpoint::Heart, |out| encode_beats(beats, out));
+            self.links.queue(now, node, Endpoint::Heart, |format, out| encode_beats(format, beats, out));
             beats.clear();
         }
     }

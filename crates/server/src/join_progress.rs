@@ -1,5 +1,5 @@
-//! What a node tells its operator of its own place in the cluster, from map to map: that it is let in, how far it is filled, and when
-//! it has no place any more.
+//! What a node tells its operator of its own place in the cluster, from map to map: that it is let in, how far it is filled, whether it
+//! votes, and when it has no place any more.
 
 use control::message::Identity;
 use placement::ClusterMap;
@@ -26,6 +26,8 @@ pub struct JoinProgress {
     /// Whether it is to be told of: a node that joins, until it holds all that is meant for it.
     tells: bool,
     let_in: bool,
+    /// Whether it votes, as last seen; none before the first map.
+    votes: Option<bool>,
     /// Copies here, and how many of them are in sync, when it was last said.
     said: (usize, usize),
     said_at: Option<Instant>,
@@ -34,7 +36,7 @@ pub struct JoinProgress {
 impl JoinProgress {
     /// Nothing seen yet. `joins`: whether to tell how far it is.
     pub fn new(me: Identity, joins: bool) -> JoinProgress {
-        JoinProgress { me, tells: joins, let_in: false, said: (0, 0), said_at: None }
+        JoinProgress { me, tells: joins, let_in: false, votes: None, said: (0, 0), said_at: None }
     }
 
     /// A newer map. An error: why this node must not go on.
@@ -42,6 +44,14 @@ impl JoinProgress {
         let me = self.me;
         if map.removed.iter().any(|&(node, incarnation)| node == me.node && incarnation >= me.incarnation) {
             return Ok(Place::Removed);
+        }
+        let votes = map.voters.contains(&me.node) && map.holds_vote(me.node, me.directory);
+        match self.votes.replace(votes) {
+            Some(false) if votes => {
+                info!(voters = map.voters.len(), "this node votes in the control plane now")
+            }
+            Some(true) if !votes => info!("this node votes in the control plane no more"),
+            _ => {}
         }
         let Some(member) = map.member(me.node) else { return Ok(Place::Has) };
         if member.directory != me.directory && member.incarnation > me.incarnation {
@@ -99,6 +109,9 @@ mod tests {
             weight: 1,
             zone: String::new(),
             draining: false,
+            level: types::Level::FIRST,
+            build: String::new(),
+            witness: false,
         };
         let map = |member| ClusterMap { version: 1, members: vec![member], ..ClusterMap::default() };
         progress.map(Instant(0), &ClusterMap::default()).unwrap();

@@ -10,7 +10,7 @@
 //!                  └── links (frames, one way each) ────────┘
 //!                           ^ sockets that have proved themselves
 //!  peer port ──────> peers (tokio: dial, accept, handshake)
-//!  HTTP port ──────> http (tokio: /metrics, /healthz, /readyz)
+//!  HTTP port ──────> http (tokio: /metrics, /healthz, /readyz, gRPC)
 //! ```
 //!
 //! Threads share nothing but letter boxes ([`mailbox`]) and what `node::Published` holds in atomics. The shards and
@@ -26,8 +26,10 @@ pub mod clock;
 pub mod connection;
 pub mod control_loop;
 pub mod data;
+pub mod desk;
 pub mod directory;
 pub mod disk;
+mod grpc;
 pub mod heart_loop;
 pub mod http;
 pub mod join_progress;

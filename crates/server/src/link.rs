@@ -15,12 +15,14 @@ use control::message::Identity;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use node::Published;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
 use std::time::Duration;
 use tracing::{debug, warn};
-use types::{Endpoint, Instant, NodeId};
-use wire::peer::{Frame, FrameReader};
+use types::{Endpoint, Instant, Level, NodeId};
+use wire::peer::{Frame, FrameReader, format_at};
 
 /// The most bytes that wait for a link that is down.
 const DISCONNECTED_BYTES_MAX: usize = 1024 * 1024;
@@ -34,6 +36,15 @@ const BUFFER_BYTES_KEPT: usize = 1024 * 1024;
 const LINK: usize = 1 << 62;
 const OUTGOING: usize = 1 << 61;
 
+/// What the two ends of a link have agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spoken {
+    /// The format of frames.
+    pub format: u8,
+    /// The highest feature level of the other end's build.
+    pub level: Level,
+}
+
 /// What `peers` tells a thread of its links.
 #[derive(Debug)]
 pub enum LinkMail {
@@ -45,6 +56,8 @@ pub enum LinkMail {
         identity: Identity,
         /// Its thread.
         from: Endpoint,
+        /// What was agreed on.
+        spoken: Spoken,
     },
     /// What came of a [`DialRequest`].
     Dialed {
@@ -53,7 +66,7 @@ pub enum LinkMail {
         /// Its thread.
         to: Endpoint,
         /// Nonblocking; none where it could not be reached or did not prove who it is.
-        stream: Option<std::net::TcpStream>,
+        link: Option<(std::net::TcpStream, Spoken)>,
     },
 }
 
@@ -67,6 +80,7 @@ enum State {
     Up {
         stream: TcpStream,
         writable: bool,
+        spoken: Spoken,
     },
 }
 
@@ -86,6 +100,7 @@ struct Incoming {
     stream: TcpStream,
     identity: Identity,
     from: Endpoint,
+    level: Level,
     reader: FrameReader,
     /// In `Links::readable`.
     readable: bool,
@@ -103,6 +118,9 @@ pub struct Links {
     bytes_max: usize,
     /// How often something was dropped.
     drops: u64,
+    published: Arc<Published>,
+    /// The cluster's level, as last seen.
+    level: Level,
     outgoing: Vec<Outgoing>,
     by_target: BTreeMap<(NodeId, Endpoint), usize>,
     incoming: Vec<Option<Incoming>>,
@@ -118,13 +136,21 @@ pub fn is_link(token: Token) -> bool {
 
 impl Links {
     /// No links yet. `own` is the thread that they begin and end at; so many bytes may wait for one of them.
-    pub fn new(own: Endpoint, registry: Registry, dialer: Dialer, bytes_max: usize) -> Links {
+    pub fn new(
+        own: Endpoint,
+        registry: Registry,
+        dialer: Dialer,
+        bytes_max: usize,
+        published: Arc<Published>,
+    ) -> Links {
         Links {
             own,
             registry,
             dialer,
             bytes_max,
             drops: 0,
+            level: published.level(),
+            published,
             outgoing: Vec::new(),
             by_target: BTreeMap::new(),
             incoming: Vec::new(),
@@ -134,9 +160,9 @@ impl Links {
         }
     }
 
-    /// Queues what `write` appends: whole frames. They leave at the next [`Links::flush`], or are dropped where
-    /// too much waits already.
-    pub fn queue(&mut self, now: Instant, node: NodeId, to: Endpoint, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Queues what `write` appends: whole frames, in the format that it is given: the link's, or while there is none what every
+    /// member can read. They leave at the next [`Links::flush`], or are dropped where too much waits already.
+    pub fn queue(&mut self, now: Instant, node: NodeId, to: Endpoint, write: impl FnOnce(u8, &mut Vec<u8>)) {
         let at = *self.by_target.entry((node, to)).or_insert_with(|| {
             self.outgoing.push(Outgoing {
                 node,
@@ -151,14 +177,14 @@ impl Links {
         });
         let link = &mut self.outgoing[at];
         // What one turn has to say is never refused where little waits, however much it is: a large value must get through.
-        let most = match link.state {
-            State::Up { .. } => self.bytes_max,
-            _ => DISCONNECTED_BYTES_MAX.min(self.bytes_max),
+        let (format, most) = match link.state {
+            State::Up { spoken, .. } => (spoken.format, self.bytes_max),
+            _ => (format_at(self.level), DISCONNECTED_BYTES_MAX.min(self.bytes_max)),
         };
         if link.out.len() - link.sent > most {
             self.drops += 1;
         } else {
-            write(&mut link.out);
+            write(format, &mut link.out);
         }
         if !link.dirty {
             link.dirty = true;
@@ -185,10 +211,34 @@ impl Links {
 
     /// Dials again what has waited long enough. To be called every few milliseconds.
     pub fn tick(&mut self, now: Instant) {
+        self.cut_those_behind(now);
         for at in 0..self.outgoing.len() {
             let link = &self.outgoing[at];
             if !link.out.is_empty() && matches!(link.state, State::Down { dial_at } if dial_at <= now) {
                 self.dial(at);
+            }
+        }
+    }
+
+    /// The cluster's level may have risen: whose build has less is spoken to no more. It dials again, and is told why.
+    fn cut_those_behind(&mut self, now: Instant) {
+        let level = self.published.level();
+        if level <= self.level {
+            return;
+        }
+        self.level = level;
+        for at in 0..self.outgoing.len() {
+            if matches!(self.outgoing[at].state, State::Up { spoken, .. } if spoken.level < level) {
+                self.lose(
+                    now,
+                    at,
+                    &io::Error::other("the node's build has less than the cluster's feature level"),
+                );
+            }
+        }
+        for at in 0..self.incoming.len() {
+            if self.incoming[at].as_ref().is_some_and(|link| link.level < level) {
+                self.drop_incoming(at);
             }
         }
     }
@@ -202,14 +252,19 @@ impl Links {
     /// A letter from `peers`.
     pub fn mail(&mut self, now: Instant, mail: LinkMail) {
         match mail {
-            LinkMail::Accepted { stream, identity, from } => {
-                if let Err(error) = self.accept(stream, identity, from) {
+            // The level may have risen since it was agreed on.
+            LinkMail::Accepted { spoken, .. } if spoken.level < self.level => {}
+            LinkMail::Dialed { node, to, link: Some((_, spoken)) } if spoken.level < self.level => {
+                self.mail(now, LinkMail::Dialed { node, to, link: None });
+            }
+            LinkMail::Accepted { stream, identity, from, spoken } => {
+                if let Err(error) = self.accept(stream, identity, from, spoken) {
                     warn!(node = identity.node.0, %error, "cannot watch an incoming link");
                 }
             }
-            LinkMail::Dialed { node, to, stream } => {
+            LinkMail::Dialed { node, to, link } => {
                 let Some(&at) = self.by_target.get(&(node, to)) else { return };
-                match stream.map(|stream| self.connected(at, stream)) {
+                match link.map(|(stream, spoken)| self.connected(at, stream, spoken)) {
                     Some(Ok(())) => {}
                     Some(Err(error)) => self.lose(now, at, &error),
                     None => self.outgoing[at].wait(now),
@@ -218,12 +273,12 @@ impl Links {
         }
     }
 
-    fn connected(&mut self, at: usize, stream: std::net::TcpStream) -> io::Result<()> {
+    fn connected(&mut self, at: usize, stream: std::net::TcpStream, spoken: Spoken) -> io::Result<()> {
         let mut stream = TcpStream::from_std(stream);
         let token = Token(LINK | OUTGOING | at);
         self.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         let link = &mut self.outgoing[at];
-        link.state = State::Up { stream, writable: true };
+        link.state = State::Up { stream, writable: true, spoken };
         link.back_off = BACK_OFF_LEAST;
         if !link.dirty {
             link.dirty = true;
@@ -232,7 +287,13 @@ impl Links {
         Ok(())
     }
 
-    fn accept(&mut self, stream: std::net::TcpStream, identity: Identity, from: Endpoint) -> io::Result<()> {
+    fn accept(
+        &mut self,
+        stream: std::net::TcpStream,
+        identity: Identity,
+        from: Endpoint,
+        spoken: Spoken,
+    ) -> io::Result<()> {
         let same = |link: &Incoming| link.identity.node == identity.node && link.from == from;
         // A thread has one link to another: a second one means that the first broke at its other end.
         if let Some(at) = self.incoming.iter().position(|link| link.as_ref().is_some_and(same)) {
@@ -249,9 +310,9 @@ impl Links {
         });
         let mut stream = TcpStream::from_std(stream);
         self.registry.register(&mut stream, Token(LINK | at), Interest::READABLE)?;
-        let reader = FrameReader::open();
+        let (reader, level) = (FrameReader::open(), spoken.level);
         self.incoming[at] =
-            Some(Incoming { stream, identity, from, reader, readable: false, hung_up: false });
+            Some(Incoming { stream, identity, from, level, reader, readable: false, hung_up: false });
         Ok(())
     }
 
@@ -279,7 +340,7 @@ impl Links {
 
     fn outgoing_event(&mut self, now: Instant, at: usize, event: &Event) {
         let Some(link) = self.outgoing.get_mut(at) else { return };
-        let State::Up { stream, writable } = &mut link.state else { return };
+        let State::Up { stream, writable, .. } = &mut link.state else { return };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             // The acceptor says nothing on this link, so that all it can tell is that it has gone.
             let error = match stream.read(&mut [0; 16]) {
@@ -359,7 +420,7 @@ impl Links {
 impl Outgoing {
     /// Writes until all is out or the socket is full.
     fn write(&mut self) -> io::Result<()> {
-        let State::Up { stream, writable } = &mut self.state else { return Ok(()) };
+        let State::Up { stream, writable, .. } = &mut self.state else { return Ok(()) };
         while *writable && self.sent < self.out.len() {
             match stream.write(&self.out[self.sent..]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),

@@ -4,7 +4,7 @@
 //! must agree on. It keeps the answer in its data directory, so that it needs none of this to be said again: at its next start it
 //! asks those that it knows, and where nobody answers it goes on with what it was told.
 //!
-//! A joiner never votes (rule 16). The file is a journal of one frame of text, a setting a line; only nodes that joined have one.
+//! A joiner has no vote until the cluster gives it one (rule 16). The file is a journal of one frame of text, a setting a line; only nodes that joined have one.
 
 use crate::disk::RealDisk;
 use crate::peers;
@@ -306,7 +306,7 @@ mod tests {
         let mut settings = Settings { node_id: 0, ..Settings::default() };
         let file = complete(&mut settings, dir.path(), &secret).unwrap().unwrap();
         assert_eq!((settings.node_id, settings.copies, settings.join.as_str()), (4, 3, "a:1"));
-        assert_eq!(settings.voter_ids().unwrap(), [1, 2, 3], "a joiner does not vote");
+        assert_eq!(settings.voter_ids().unwrap(), [1, 2, 3], "a joiner is none of the voters");
         drop(file);
         let mut settings = Settings { node_id: 5, ..Settings::default() };
         let error = complete(&mut settings, dir.path(), &secret).err().unwrap().to_string();

@@ -610,6 +610,13 @@ const METRICS: &[Metric] = &[
         "The version of the newest cluster map that this node knows.",
         published!(control.map_version),
     ),
+    one(
+        "annulet_feature_level",
+        Gauge,
+        "levels",
+        "The cluster's feature level, as this node knows it: what all members' builds have.",
+        published!(control.level),
+    ),
 ];
 
 /// How long requests took: buckets at the powers of two, from 1 µs to 67 s.

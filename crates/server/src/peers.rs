@@ -1,14 +1,18 @@
 //! Other nodes: dialing and accepting, and the proof of membership before a connection becomes a link.
 //!
+//! The proof also tells of the two builds: the link's format is the newest that both have, and a node whose build has less than the
+//! cluster uses gets no link, in either direction, and is told why.
+//!
 //! Handshakes run on a small runtime beside the loops. What comes out of one is a plain nonblocking socket, posted
 //! to the thread that the link is meant for. Nothing after the handshake is read here.
 
 use crate::address_book::AddressBook;
-use crate::link::LinkMail;
+use crate::link::{LinkMail, Spoken};
 use crate::proof::{self, Secret};
 use crate::threads::{Mail, Threads};
 use bytes::Bytes;
 use control::message::Identity;
+use node::{BUILD, Published};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,11 +23,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
-use types::{Endpoint, Incarnation, NodeId};
+use types::{Endpoint, Incarnation, Level, NodeId};
 use wire::peer::handshake::Step;
 use wire::peer::{
-    Challenge, Frame, FrameError, HANDSHAKE_FRAME_BYTES_MAX, Hello, LENGTH_BYTES, NODES_BYTES_MAX, Welcome,
-    body_bytes, decode, encode_handshake,
+    About, Challenge, Frame, FrameError, HANDSHAKE_FRAME_BYTES_MAX, Hello, LENGTH_BYTES, NODES_BYTES_MAX,
+    Welcome, body_bytes, decode, encode_handshake,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
@@ -70,6 +74,13 @@ pub struct Membership {
     pub secret: Secret,
     /// Where the other nodes are.
     pub book: Arc<AddressBook>,
+    /// What the cluster's level is, and where to tell of other nodes' builds.
+    pub published: Arc<Published>,
+}
+
+/// What this node says of its build.
+fn own_build() -> About {
+    About::own(Level::HIGHEST, BUILD)
 }
 
 /// The node that a hello is to where the dialer does not know who answers: it wants to join.
@@ -83,7 +94,7 @@ pub fn ask_to_join(address: &str, me: NodeId, secret: &Secret) -> Result<String,
         let mut stream = connect.await.map_err(|_| HandshakeError::Timeout)??;
         let identity = Identity { node: me, incarnation: Incarnation(0), directory: 0 };
         let request = DialRequest { from: Endpoint::Control, node: WHOEVER, to: Endpoint::Control };
-        say_hello(secret, identity, request, &mut stream).await?;
+        say_hello(secret, identity, request, Level::FIRST, &mut stream).await?;
         match receive(&mut stream, NODES_BYTES_MAX).await? {
             Frame::Nodes(nodes) => Ok(nodes),
             _ => Err(HandshakeError::Unexpected),
@@ -111,7 +122,11 @@ enum HandshakeError {
     #[error("refused: {0}")]
     Refused(String),
     #[error("{0}")]
-    Refuse(&'static str),
+    Refuse(String),
+    #[error("{0}")]
+    Formats(String),
+    #[error("{0}")]
+    TooOld(String),
     #[error(
         "node {found} answers at this address: correct the `nodes` setting, or start the node there, so that it says where it is"
     )]
@@ -156,10 +171,10 @@ impl Said {
 }
 
 async fn dial(membership: Arc<Membership>, threads: Threads, said: Arc<Said>, request: DialRequest) {
-    let stream = match dial_once(&membership, request).await {
-        Ok(stream) => {
+    let link = match dial_once(&membership, request).await {
+        Ok(link) => {
             said.reached(request.node);
-            Some(stream)
+            Some(link)
         }
         Err(error) => {
             said.failed(request.node, &error);
@@ -167,18 +182,18 @@ async fn dial(membership: Arc<Membership>, threads: Threads, said: Arc<Said>, re
         }
     };
     if let Some(post) = threads.post(request.from) {
-        post.send(Mail::Link(LinkMail::Dialed { node: request.node, to: request.to, stream }));
+        post.send(Mail::Link(LinkMail::Dialed { node: request.node, to: request.to, link }));
     }
 }
 
 async fn dial_once(
     membership: &Membership,
     request: DialRequest,
-) -> Result<std::net::TcpStream, HandshakeError> {
+) -> Result<(std::net::TcpStream, Spoken), HandshakeError> {
     let mut failed = HandshakeError::NotKnown;
     for (host, port) in membership.book.addresses(request.node) {
         match dial_at(membership, request, &host, port).await {
-            Ok(stream) => return Ok(stream),
+            Ok(link) => return Ok(link),
             Err(error) => failed = error,
         }
     }
@@ -190,25 +205,46 @@ async fn dial_at(
     request: DialRequest,
     host: &str,
     port: u16,
-) -> Result<std::net::TcpStream, HandshakeError> {
+) -> Result<(std::net::TcpStream, Spoken), HandshakeError> {
     let connect = TcpStream::connect((host, port));
     let mut stream = timeout(CONNECT_TIMEOUT, connect).await.map_err(|_| HandshakeError::Timeout)??;
     tune(&stream)?;
-    let handshake = say_hello(&membership.secret, membership.identity, request, &mut stream);
-    timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(|_| HandshakeError::Timeout)??;
-    Ok(stream.into_std()?)
+    let level = membership.published.level();
+    let handshake = say_hello(&membership.secret, membership.identity, request, level, &mut stream);
+    let (welcome, spoken) =
+        timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(|_| HandshakeError::Timeout)??;
+    membership.saw(welcome.identity, spoken, welcome.about.as_ref());
+    Ok((stream.into_std()?, spoken))
 }
 
+/// `level`: the cluster's; who has less is not spoken to.
 async fn say_hello(
     secret: &Secret,
     identity: Identity,
     request: DialRequest,
+    level: Level,
     stream: &mut TcpStream,
-) -> Result<(), HandshakeError> {
+) -> Result<(Welcome, Spoken), HandshakeError> {
     let challenge = match receive(stream, HANDSHAKE_FRAME_BYTES_MAX).await? {
         Frame::Challenge(challenge) => challenge,
         Frame::Refused(why) => return Err(HandshakeError::Refused(why)),
         _ => return Err(HandshakeError::Unexpected),
+    };
+    let own = own_build();
+    let about = match challenge.formats() {
+        None => None,
+        Some((oldest, newest)) => {
+            let acceptor = About { oldest, newest, ..About::unsaid() };
+            if own.format_with(&acceptor).is_none() {
+                return Err(HandshakeError::Formats(no_common_format(
+                    request.node,
+                    &acceptor,
+                    identity.node,
+                    &own,
+                )));
+            }
+            Some(own.clone())
+        }
     };
     let mut hello = Hello {
         cluster_id: secret.cluster_id(),
@@ -217,6 +253,7 @@ async fn say_hello(
         to_node: request.node,
         to: request.to,
         nonce: proof::nonce()?,
+        about,
         proof: Default::default(),
     };
     hello.proof = secret.prove(&hello.proved(&challenge));
@@ -232,7 +269,44 @@ async fn say_hello(
     if welcome.identity.node != request.node && request.node != WHOEVER {
         return Err(HandshakeError::OtherNode { found: welcome.identity.node });
     }
-    Ok(())
+    if welcome.about.is_some() != hello.about.is_some() {
+        return Err(HandshakeError::Unexpected);
+    }
+    let acceptor = welcome.about.clone().unwrap_or_else(About::unsaid);
+    let format = own.format_with(&acceptor).ok_or(HandshakeError::Unexpected)?;
+    if acceptor.level < level {
+        return Err(HandshakeError::TooOld(too_old(welcome.identity.node, &acceptor, level)));
+    }
+    Ok((welcome, Spoken { format, level: acceptor.level }))
+}
+
+/// Why two builds have nothing to say to each other, and what to do. `theirs`: the one at the other end.
+fn no_common_format(they: NodeId, theirs: &About, we: NodeId, ours: &About) -> String {
+    let behind = if theirs.newest < ours.oldest { they } else { we };
+    format!(
+        "node {they} speaks formats {} to {} of the peer protocol, and node {we} formats {} to {}: upgrade node {behind}, by way of a \
+         build that has one of the other's",
+        theirs.oldest, theirs.newest, ours.oldest, ours.newest
+    )
+}
+
+/// Why a node's build does not do any more, and what to do.
+fn too_old(node: NodeId, about: &About, level: Level) -> String {
+    let build = if about.build.is_empty() { String::new() } else { format!(" {}", about.build) };
+    // One that joins may have no number yet.
+    let whose = if node == NodeId(0) { "the joining node's".to_owned() } else { format!("node {node}'s") };
+    format!(
+        "the cluster has come to feature level {level}, and {whose} build{build} has {}: start a build there that has level {level}",
+        about.level
+    )
+}
+
+impl Membership {
+    /// A node has proved who it is.
+    fn saw(&self, identity: Identity, spoken: Spoken, about: Option<&About>) {
+        let build = about.map_or("", |about| &about.build);
+        self.published.builds.saw(identity.node, identity.incarnation, spoken.level, build);
+    }
 }
 
 async fn accept_all(membership: Arc<Membership>, threads: Threads, listener: TcpListener) {
@@ -269,15 +343,17 @@ async fn accept_one(
 ) -> Result<(), HandshakeError> {
     tune(&stream)?;
     let handshake = hear_hello(membership, threads, &mut stream);
-    let hello = timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(|_| HandshakeError::Timeout)??;
+    let (hello, spoken) =
+        timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(|_| HandshakeError::Timeout)??;
     if hello.to_node == WHOEVER {
         let answer = membership.book.answer(hello.identity.node);
         return send(&mut stream, &Step::Nodes(&answer)).await;
     }
+    membership.saw(hello.identity, spoken, hello.about.as_ref());
     let stream = stream.into_std()?;
     if let Some(post) = threads.post(hello.to) {
         let (identity, from) = (hello.identity, hello.from);
-        post.send(Mail::Link(LinkMail::Accepted { stream, identity, from }));
+        post.send(Mail::Link(LinkMail::Accepted { stream, identity, from, spoken }));
     }
     Ok(())
 }
@@ -286,27 +362,51 @@ async fn hear_hello(
     membership: &Membership,
     threads: &Threads,
     stream: &mut TcpStream,
-) -> Result<Hello, HandshakeError> {
-    let challenge = Challenge { nonce: proof::nonce()? };
+) -> Result<(Hello, Spoken), HandshakeError> {
+    let challenge = Challenge::marked(proof::nonce()?);
     send(stream, &Step::Challenge(&challenge)).await?;
     let Frame::Hello(hello) = receive(stream, HANDSHAKE_FRAME_BYTES_MAX).await? else {
         return Err(HandshakeError::Unexpected);
     };
-    if let Err(why) = admit(membership, threads, &challenge, &hello) {
-        if hello.cluster_id == membership.secret.cluster_id() {
-            warn!(node = hello.identity.node.0, why, "refused a node on peer_port");
+    let spoken = match admit(membership, threads, &challenge, &hello) {
+        Ok(spoken) => spoken,
+        Err(why) => {
+            if hello.cluster_id == membership.secret.cluster_id() {
+                warn!(node = hello.identity.node.0, why, "refused a node on peer_port");
+            }
+            send(stream, &Step::Refused(&why)).await?;
+            return Err(HandshakeError::Refuse(why));
         }
-        send(stream, &Step::Refused(why)).await?;
-        return Err(HandshakeError::Refuse(why));
-    }
-    let mut welcome = Welcome { identity: membership.identity, proof: Default::default() };
+    };
+    let about = hello.about.is_some().then(own_build);
+    let mut welcome = Welcome { identity: membership.identity, about, proof: Default::default() };
     welcome.proof = membership.secret.prove(&welcome.proved(&challenge, &hello.nonce));
     send(stream, &Step::Welcome(&welcome)).await?;
-    Ok(hello)
+    Ok((hello, spoken))
 }
 
 /// Whether the dialer may have its link; why not, in words for its operator.
 fn admit(
+    membership: &Membership,
+    threads: &Threads,
+    challenge: &Challenge,
+    hello: &Hello,
+) -> Result<Spoken, String> {
+    let (identity, own) = (membership.identity, own_build());
+    check_claims(membership, threads, challenge, hello)?;
+    let about = hello.about.clone().unwrap_or_else(About::unsaid);
+    let Some(format) = own.format_with(&about) else {
+        return Err(no_common_format(hello.identity.node, &about, identity.node, &own));
+    };
+    let level = membership.published.level();
+    if about.level < level {
+        return Err(too_old(hello.identity.node, &about, level));
+    }
+    Ok(Spoken { format, level: about.level })
+}
+
+/// Whether the dialer belongs to this cluster, and means this node and a thread that it has.
+fn check_claims(
     membership: &Membership,
     threads: &Threads,
     challenge: &Challenge,

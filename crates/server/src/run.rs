@@ -18,7 +18,7 @@ use std::sync::Arc;
 use storage::ShardLogOptions;
 use tracing::info;
 use types::settings::Settings;
-use types::{Instant, NodeId, ShardId};
+use types::{Instant, Level, NodeId, ShardId};
 
 /// The room that the shards' logs reserve at the start, in bytes.
 const SEGMENTS_BYTES: u64 = 256 << 20;
@@ -44,6 +44,7 @@ fn build(prepared: &mut Prepared) -> Result<(Identity, NodeMachines), StartError
         wall_ms: clock::wall_ms(),
         seed: random()?,
         kept: KeptLogs::default(),
+        level: Level::HIGHEST,
     };
     let not_opened = |error| match error {
         ControlDriverError::Settings(error) => StartError::Setting(error),
@@ -141,8 +142,8 @@ impl HeartMachine for Heart {
         self.driver.beat(now, wall_ms, from, beat);
     }
 
-    fn input(&mut self, _: Instant, input: HeartInput) {
-        self.driver.input(input);
+    fn input(&mut self, now: Instant, input: HeartInput) {
+        self.driver.input(now, input);
     }
 
     fn effects(&mut self) -> &mut HeartEffects {

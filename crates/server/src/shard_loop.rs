@@ -4,6 +4,7 @@
 //! is long ([`work`]); let the machine flush; carry out its effects; write to each client once and to each link once.
 //! Nothing here blocks but the wait.
 
+mod asks;
 mod connections;
 
 use crate::buffers::ClientBuffers;
@@ -11,6 +12,7 @@ use crate::client_ports::ClientCount;
 use crate::clients::Orders;
 use crate::clock;
 use crate::connection::Connection;
+use crate::desk::Asked;
 use crate::link::{Links, is_link};
 use crate::log_thread::LogFeed;
 use crate::machine::{Effects, ShardMachine};
@@ -20,6 +22,7 @@ use crate::ring::{Completion, Ring};
 use crate::stats::ShardStats;
 use crate::threads::{Mail, Threads};
 use crate::work::{self, Work};
+use asks::Asks;
 use command::{ClientAnswer, ClientOrder, Door, Pause, Reply, Session};
 use connections::{Connections, Place};
 use control::message::Identity;
@@ -107,6 +110,8 @@ pub struct ShardLoop<M> {
     log_bytes: Vec<u8>,
     work: Work,
     outgoing: BTreeMap<(NodeId, ShardId), Vec<Message>>,
+    /// What the doors on the runtime asked.
+    asks: Asks,
     /// What clients asked of all connections.
     orders: Orders,
     /// Connections with a request that waits for the end of a pause.
@@ -144,6 +149,7 @@ impl<M: ShardMachine> ShardLoop<M> {
             log_bytes: Vec::new(),
             work: Work::default(),
             outgoing: BTreeMap::new(),
+            asks: Asks::default(),
             orders: Orders::default(),
             held: Vec::new(),
             kept: 0,
@@ -169,6 +175,7 @@ impl<M: ShardMachine> ShardLoop<M> {
                 || !self.dirty.is_empty()
                 || self.work.is_left()
                 || self.orders.can_begin()
+                || self.asks.has_second()
                 || self.parts.links.has_backlog();
             let timeout = if busy { Duration::ZERO } else { self.next_tick.since(self.ended_at) };
             if let Err(error) = self.wait(&mut events, timeout)
@@ -329,6 +336,7 @@ impl<M: ShardMachine> ShardLoop<M> {
         self.read_links();
         self.take_completions();
         self.run_connections();
+        self.asks.run_second(&mut self.parts.machine);
         self.end_turn();
     }
 
@@ -354,6 +362,7 @@ impl<M: ShardMachine> ShardLoop<M> {
             match mail {
                 Mail::Link(mail) => self.parts.links.mail(now, mail),
                 Mail::Client(stream, door) => self.welcome(now, stream, door),
+                Mail::Asked(asked) => self.ask(now, asked),
                 Mail::Shard(from, messages) => {
                     self.parts.stats.begin(now, messages.iter().map(passed_on_bytes).max().unwrap_or(0));
                     for message in messages {
@@ -420,6 +429,13 @@ impl<M: ShardMachine> ShardLoop<M> {
         self.touch(at);
         self.parts.stats.welcomed();
         self.parts.stats.connections(self.connections.count);
+    }
+
+    fn ask(&mut self, now: Instant, asked: Asked) {
+        let bytes = asked.question.args.iter().map(|arg| arg.len()).sum();
+        self.parts.stats.begin(now, bytes);
+        let id = self.parts.client_ids.fetch_add(1, Ordering::Relaxed);
+        self.asks.ask(now, &mut self.parts.machine, asked, id, &self.parts.settings);
     }
 
     fn read_links(&mut self) {
@@ -506,8 +522,11 @@ impl<M: ShardMachine> ShardLoop<M> {
 
     /// Lets go on what a pause held, once it is over.
     fn resume_held(&mut self, now: Instant) {
-        if self.held.is_empty() || self.parts.machine.pause(now) == Pause::All {
+        if self.held.is_empty() && !self.asks.is_held() || self.parts.machine.pause(now) == Pause::All {
             return;
+        }
+        for asked in self.asks.take_held() {
+            self.ask(now, asked);
         }
         for at in std::mem::take(&mut self.held) {
             let Some(connection) = &mut self.connections.places[at].connection else { continue };
@@ -609,8 +628,8 @@ impl<M: ShardMachine> ShardLoop<M> {
                 send_local(threads, from, to, messages);
                 continue;
             }
-            links.queue(now, node, Endpoint::Shard(to), |out| {
-                let too_large = encode_shard(messages, out);
+            links.queue(now, node, Endpoint::Shard(to), |format, out| {
+                let too_large = encode_shard(format, messages, out);
                 if too_large > 0 {
                     error!(node = node.0, too_large, "messages that no frame can hold");
                 }
@@ -618,6 +637,10 @@ impl<M: ShardMachine> ShardLoop<M> {
             messages.clear();
         }
         for (ticket, reply) in answered.drain(..) {
+            if Asks::is_question(ticket) {
+                self.asks.reply(now, &mut self.parts.machine, ticket.connection, reply);
+                continue;
+            }
             let Some(at) = self.connections.place_of(ticket.connection) else {
                 // Gone meanwhile: the machine must not remember it because of this reply.
                 self.parts.machine.closed(ticket.connection);

@@ -5,6 +5,7 @@ use crate::buffers::ClientBuffers;
 use crate::client_ports::{ClientCount, ClientPorts, ClientPortsStop, listen};
 use crate::control_loop::ControlLoop;
 use crate::data::{self, DataFile};
+use crate::desk::Desk;
 use crate::directory::Directory;
 use crate::disk::RealDisk;
 use crate::heart_loop::HeartLoop;
@@ -342,7 +343,8 @@ where
         let poll = Poll::new()?;
         let (post, mailbox) = mailbox(Waker::new(poll.registry(), WAKER)?);
         let bytes_max = usize::try_from(settings.link_bytes_max.0).unwrap_or(usize::MAX);
-        let links = Links::new(endpoint, poll.registry().try_clone()?, dialer.clone(), bytes_max);
+        let published = machines.published.clone();
+        let links = Links::new(endpoint, poll.registry().try_clone()?, dialer.clone(), bytes_max, published);
         Ok((post, Loop { poll, mailbox, links }))
     };
     let watch = "cannot watch sockets (epoll)";
@@ -382,12 +384,14 @@ where
             settings: shared.clone(),
             figures: machines.figures,
             clients: count.clone(),
+            desk: Desk::new(threads.clone()),
         };
         runtime.spawn(http::serve(watched(http)?, state));
     }
     let identities: Vec<_> =
         (0..shards).map(|shard| secret.file_identity(identity.node, ShardId(shard))).collect();
-    let membership = Arc::new(Membership { identity, secret, book: book.clone() });
+    let membership =
+        Arc::new(Membership { identity, secret, book: book.clone(), published: published.clone() });
     runtime.spawn(peers::run(membership, threads.clone(), peers, requests));
 
     let Loop { poll, mailbox, links } = control;

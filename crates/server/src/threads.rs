@@ -1,5 +1,6 @@
 //! What the threads of a node post to each other.
 
+use crate::desk::Asked;
 use crate::link::LinkMail;
 use crate::machine::{HeartInput, HeartNotice};
 use crate::mailbox::Post;
@@ -18,6 +19,8 @@ pub enum Mail {
     Link(LinkMail),
     /// To a shard: a client's connection.
     Client(TcpStream, Door),
+    /// To a shard: what a door on the runtime asks.
+    Asked(Asked),
     /// To a shard: what another shard of this node said in one turn.
     Shard(Sender, Vec<Message>),
     /// To a shard: a newer map.

@@ -5,11 +5,13 @@ pub mod acknowledged;
 pub mod committed;
 pub mod growth;
 pub mod leases;
+pub mod levels;
 pub mod maps;
 pub mod moves;
 pub mod one_primary;
 pub mod stopping;
 pub mod tables;
+pub mod voters;
 
 use crate::history::Time;
 use crate::process::Process;
@@ -38,6 +40,8 @@ pub struct Checks {
     pub growth: growth::Growth,
     /// Copies that go.
     pub moves: moves::Moves,
+    /// Who votes.
+    pub voters: voters::Voters,
 }
 
 impl Checks {
@@ -49,6 +53,7 @@ impl Checks {
             committed: committed::CommittedLogs::new(nodes, partitions),
             growth: growth::Growth::new(nodes, partitions),
             moves: moves::Moves::default(),
+            voters: voters::Voters::default(),
         }
     }
 
@@ -65,7 +70,9 @@ impl Checks {
         let newer = self.maps.look(&seat)?;
         if let Some((before, after)) = &newer {
             leases::check(before, after, seats)?;
+            levels::check(before, after, seats)?;
             self.moves.look(before, after)?;
+            self.voters.look(before, after)?;
             stopping::check(before, after)?;
         }
         if shards {

@@ -6,12 +6,13 @@ use crate::history::{Answer, Call, Operation, Outcome, Time};
 use crate::injure::add;
 use crate::linearizability;
 use crate::network::MS;
+use crate::shape::may_hold;
 use crate::world::{
     Event, FAULTS_END, KEYS, LAST_CLIENT, LastReader, MENDING, NODES, PARTITIONS, Summary, World,
 };
 use command::{Door, Reply};
 use placement::PlanNode;
-use types::partition_of_key;
+use types::{Level, partition_of_key};
 
 /// By then the cluster has formed, where nothing goes wrong.
 const FORMED: Time = 1_500 * MS;
@@ -70,7 +71,14 @@ impl World {
                 return Some(format!("partition {id} is not served: {state:?}"));
             }
         }
-        if let Some(ailment) = self.wrong_shape() {
+        if map.level < Level::HIGHEST {
+            return Some(format!(
+                "all nodes have feature level {}, and the cluster is at {}",
+                Level::HIGHEST,
+                map.level
+            ));
+        }
+        if let Some(ailment) = self.wrong_shape().or_else(|| self.wrong_voters()) {
             return Some(ailment);
         }
         if let Some(uneven) = self.unevenness() {
@@ -93,7 +101,7 @@ impl World {
         let nodes: Vec<PlanNode> = map
             .members
             .iter()
-            .filter(|m| !m.draining)
+            .filter(|member| may_hold(member))
             .map(|m| PlanNode { id: m.id, weight: 1, zone: None })
             .collect();
         let current: Vec<_> = map.partitions.iter().map(|state| (state.primary, state.copies)).collect();
@@ -191,9 +199,13 @@ impl World {
             snapshots: self.snapshots,
             transfers,
             transfers_gone_on,
+            upgrades: self.upgrades.done,
+            mixed: self.upgrades.mixed,
+            raised: self.upgrades.raised,
             faults: self.faults,
             shapes: self.shapes.done,
             moved: self.checks.moves.gone,
+            voters_changed: self.checks.voters.changes,
             reigns: map.partitions.iter().map(|state| state.primary_since.0).sum(),
             hand_overs: self.checks.maps.hand_overs,
             leads_given: self.leads_given,
@@ -215,7 +227,7 @@ impl World {
             Outcome::Answered(_) => false,
         };
         match self.history.operations().iter().find(harmed) {
-            Some(operation) if self.plan.kinds.is_empty() => {
+            Some(operation) if self.plan.kinds.is_empty() && self.upgrades.done == 0 => {
                 Err(format!("nothing went wrong, and yet {operation:?}"))
             }
             _ => Ok(()),

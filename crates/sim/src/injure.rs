@@ -190,7 +190,7 @@ impl World {
     }
 
     /// A node is told to stop: it hands over what others can take over, for as long as it has patience.
-    fn begin_stop(&mut self, node: usize) -> Result<(), String> {
+    pub(crate) fn begin_stop(&mut self, node: usize) -> Result<(), String> {
         let mut patience = self.plan.random().pick(&[0, 50, 2000]) * MS;
         if !self.keeping.logs() {
             // It may hold the last copy of something when it has waited, and could not be let go.
@@ -273,7 +273,7 @@ impl World {
 
     /// A process stops because its disk refuses. It is started again, and stops again until the disk is well.
     pub(crate) fn stops(&mut self, node: usize, why: &str) -> Result<(), String> {
-        if !self.nodes[node].disk_hurt {
+        if !self.nodes[node].disk_hurt && !self.is_left_behind(node) {
             return Err(format!("node {} stops: {why}", node + 1));
         }
         if why.contains(node::CONTROL_FILE) && why.contains("no storage space") {
@@ -436,6 +436,7 @@ impl World {
 
     /// Everything is well again, at once.
     pub(crate) fn heal(&mut self) -> Result<(), String> {
+        self.note_level();
         self.network.heal();
         self.links_mended_at = self.now;
         for (from, to) in (0..MACHINES).flat_map(|from| (0..MACHINES).map(move |to| (from, to))) {
@@ -452,6 +453,7 @@ impl World {
                 self.nodes[node].pauses = 0;
                 self.wake(node)?;
             }
+            self.upgrade_at_once(node)?;
         }
         Ok(())
     }

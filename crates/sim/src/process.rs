@@ -3,6 +3,7 @@
 //! What the server's threads hand each other by queue leaves here as [`Effect`]s, so that the world can take its time
 //! with them: messages between the shards of one node, and maps on their way to the shards.
 
+use crate::checks::levels;
 use crate::disk::SimDisk;
 use crate::log_thread::{Done, LogThread, Place, SEGMENT_BYTES, SnapshotNews, Work};
 use command::{Door, Reply, Session};
@@ -21,7 +22,7 @@ use std::time::Duration;
 use storage::{Log, ShardLogOptions, Table};
 use types::settings::{Fsync, LogMode, ReadLevel, Settings};
 use types::shared_settings::SharedSettings;
-use types::{Instant, NodeId, PartitionId, ShardId};
+use types::{Instant, Level, NodeId, PartitionId, ShardId};
 
 /// Where a node keeps its control file.
 const DIRECTORY: &str = "data";
@@ -78,6 +79,8 @@ pub struct Start {
     /// Whether nothing of what the one before had handed to the system can be lost: the machine has not stopped since, or the
     /// process had ended in order.
     pub kept: bool,
+    /// The highest feature level that its build has.
+    pub level: Level,
 }
 
 /// What a process' control plane has cost, where it was asked to be measured.
@@ -120,6 +123,7 @@ pub struct Copy<'a> {
 pub struct Process {
     identity: Identity,
     settings: Arc<Settings>,
+    level: Level,
     control: ControlDriver<SimDisk>,
     heart: HeartDriver,
     shards: Vec<Shard>,
@@ -129,6 +133,7 @@ pub struct Process {
     snapshots_written: u64,
     sessions: BTreeMap<u64, Session>,
     effects: Vec<Effect>,
+    has_failed: bool,
     /// Real nanoseconds, for reports alone: nothing that a run does may follow from it.
     stopwatch: Option<fn() -> u64>,
     control_cost: ControlCost,
@@ -137,7 +142,7 @@ pub struct Process {
 impl Process {
     /// Starts a process on what its disk has kept.
     pub fn start(start: Start) -> Result<Process, String> {
-        let Start { settings, shards, chunk_bytes, disk, seed, now, wall_ms, again, kept } = start;
+        let Start { settings, shards, chunk_bytes, disk, seed, now, wall_ms, again, kept, level } = start;
         let directory = Path::new(DIRECTORY);
         storage::Disk::create_dir_all(&disk, directory).map_err(|error| error.to_string())?;
         let published = Arc::new(Published::new(shards));
@@ -151,6 +156,7 @@ impl Process {
                 if let Some((partition, why)) = open.lost.first() {
                     return Err(format!("{partition:?} cannot be used: {why}"));
                 }
+                levels::check_log(level, &disk, directory, &config)?;
                 opened.push(open);
             }
             kept.whole |= again && settings.fsync == Fsync::Always;
@@ -164,10 +170,12 @@ impl Process {
             wall_ms,
             seed,
             kept,
+            level,
         };
-        let control =
+        let mut control =
             ControlDriver::open(disk.clone(), directory, config, now).map_err(|error| error.to_string())?;
         let heart_config = control.heart_config(&settings).map_err(|error| error.to_string())?;
+        control.publish_to(published.clone());
         let heart = HeartDriver::new(heart_config, published.clone(), now);
         let identity = control.identity();
         let shared = SharedSettings::new(settings.clone());
@@ -201,6 +209,7 @@ impl Process {
         Ok(Process {
             identity,
             settings,
+            level,
             control,
             heart,
             shards: machines,
@@ -209,6 +218,7 @@ impl Process {
             snapshots_written: 0,
             sessions: BTreeMap::new(),
             effects: Vec::new(),
+            has_failed: false,
             stopwatch: None,
             control_cost: ControlCost::default(),
         })
@@ -245,9 +255,24 @@ impl Process {
         self.identity
     }
 
+    /// The highest feature level that its build has.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// The cluster's feature level, as far as it knows.
+    pub fn cluster_level(&self) -> Level {
+        self.published.level()
+    }
+
     /// The map that its control plane knows.
     pub fn map(&self) -> &Arc<ClusterMap> {
         self.control.map()
+    }
+
+    /// Whether its control plane has failed: nothing leaves it any more, and what it decided last may not be durable.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed
     }
 
     /// Until when it holds a lease, on its own clock.
@@ -531,6 +556,7 @@ impl Process {
             let effects = std::mem::take(self.control.effects());
             if let Some(why) = effects.failed {
                 self.effects.push(Effect::Stop(why));
+                self.has_failed = true;
                 return Ok(());
             }
             for (to, message) in effects.messages {
@@ -543,7 +569,7 @@ impl Process {
             }
             for input in effects.to_heart {
                 idle = false;
-                self.heart.input(input);
+                self.heart.input(now, input);
             }
             for (to, question, partitions) in effects.ask_tails {
                 idle = false;

@@ -19,8 +19,8 @@ use replication::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use types::settings::{LogMode, Settings, Text};
-use types::{NodeId, ShardId};
-use wire::peer::{encode_beats, encode_control, encode_shard};
+use types::{Level, NodeId, ShardId};
+use wire::peer::{FORMAT_NEWEST, encode_beats, encode_control, encode_shard};
 
 /// Partitions of the cluster.
 pub const PARTITIONS: u16 = 1024;
@@ -183,6 +183,7 @@ impl Cluster {
                 wall_ms: cluster.clocks[at].wall_ms(0),
                 again: false,
                 kept: false,
+                level: Level::HIGHEST,
             })?;
             process.measure_control(stopwatch);
             cluster.nodes.push(Some(process));
@@ -355,10 +356,12 @@ fn kind_of(envelope: &Envelope) -> Kind {
 fn bytes_of(envelope: &Envelope) -> usize {
     let mut frame = Vec::new();
     match envelope {
-        Envelope::Beat(beat) => encode_beats(std::slice::from_ref(beat), &mut frame),
-        Envelope::Control(message) => encode_control(std::slice::from_ref(message), &mut frame),
+        Envelope::Beat(beat) => encode_beats(FORMAT_NEWEST, std::slice::from_ref(beat), &mut frame),
+        Envelope::Control(message) => {
+            encode_control(FORMAT_NEWEST, std::slice::from_ref(message), &mut frame)
+        }
         Envelope::Shard(_, _, message) => {
-            encode_shard(std::slice::from_ref(message), &mut frame);
+            encode_shard(FORMAT_NEWEST, std::slice::from_ref(message), &mut frame);
         }
     }
     frame.len()

@@ -1,8 +1,10 @@
 //! The cluster's shape changes while all else happens: nodes join that nobody listed, and operators have nodes drained and
-//! removed, and copies and `min_in_sync` changed.
+//! removed, and copies and `min_in_sync` changed. The voters follow: one, three or five of the nodes. In some runs the last node to join
+//! is a witness.
 //!
 //! The draws are of their own, so that a seed has the same faults with them and without. At the end the shape has to be what was
-//! last asked for: nothing moves any more, drained nodes are empty where that is possible, and the others hold even shares.
+//! last asked for: nothing moves any more, drained nodes are empty where that is possible, the others hold even shares, and as many
+//! vote as should.
 
 use crate::history::Time;
 use crate::network::MS;
@@ -21,6 +23,10 @@ pub(crate) struct Shapes {
     gap: Option<Time>,
     /// Seconds after which the copies of a dead node are made anew.
     pub replace_after: u64,
+    /// Seconds after which another node votes in place of a dead one.
+    pub replace_voter_after: u64,
+    /// Whether the last of the machines is a witness.
+    pub witness: bool,
     /// Changes so far.
     pub done: usize,
     pub random: Random,
@@ -32,7 +38,10 @@ impl Shapes {
         let mut random = Random::new(seed ^ 0x5a9e_0000_0000_0000);
         let gap = random.chance(600).then(|| random.pick(&[400, 1200, 4000]) * MS);
         let replace_after = if gap.is_some() { random.pick(&[0, 2, 300]) } else { 300 };
-        Shapes { gap, replace_after, done: 0, random }
+        let mut own = Random::new(seed ^ 0x707e_0000_0000_0000);
+        let replace_voter_after = own.pick(&[0, 1, 1, 3]);
+        let witness = gap.is_some() && own.chance(300);
+        Shapes { gap, replace_after, replace_voter_after, witness, done: 0, random }
     }
 
     /// When the next change comes, after one at `now`.
@@ -93,7 +102,7 @@ impl World {
     /// into, so no order asks for fewer copies either.
     fn two_others(&self, node: NodeId) -> bool {
         let map = self.checks.maps.newest();
-        map.members.iter().filter(|member| member.id != node && !member.draining).count() >= 2
+        map.members.iter().filter(|member| member.id != node && may_hold(member)).count() >= 2
     }
 
     /// A machine that has nothing starts a node that nobody listed.
@@ -103,6 +112,27 @@ impl World {
             Some(at) => self.start(at),
             None => Ok(()),
         }
+    }
+
+    /// What of the voters is not as it should be once all is well: as many as should vote, who all can, and nobody else has a seat.
+    pub(crate) fn wrong_voters(&self) -> Option<String> {
+        let map = self.checks.maps.newest();
+        let may_vote = |member: &&Member| !member.draining;
+        let wanted = match map.members.iter().filter(may_vote).count() {
+            0 => return None,
+            1 | 2 => 1,
+            3 | 4 => 3,
+            _ => 5,
+        };
+        let votes = |member: &Member| {
+            let seat = map.seats.iter().find(|seat| seat.node == member.id);
+            map.voters.contains(&member.id) && seat.is_some_and(|seat| seat.directory == member.directory)
+        };
+        let able = map.members.iter().filter(may_vote).filter(|member| votes(member)).count();
+        let is_so = able == wanted && map.voters.len() == wanted && map.seats.len() == wanted;
+        (!is_so || !map.old_voters.is_empty()).then(|| {
+            format!("{wanted} are to vote: {:?} do, {:?} did, {:?}", map.voters, map.old_voters, map.seats)
+        })
     }
 
     /// What of the cluster's shape is not as it should be once all is well and nothing moves any more.
@@ -117,7 +147,7 @@ impl World {
             return Some(format!("a copy of partition {id} is still leaving: {state:?}"));
         }
         let copies = usize::from(map.copies);
-        let holders: Vec<&Member> = map.members.iter().filter(|member| !member.draining).collect();
+        let holders: Vec<&Member> = map.members.iter().filter(|member| may_hold(member)).collect();
         // Where too few nodes may hold copies, those that are to go keep theirs, but need not take any.
         let least = copies.min(holders.len());
         let wrong =
@@ -132,11 +162,16 @@ impl World {
         if let Some(going) = map.members.iter().find(|member| member.draining && load(member.id) > 0) {
             return Some(format!("node {} is to be empty and holds {} copies", going.id, load(going.id)));
         }
-        if let Some(going) = map.members.iter().find(|m| m.draining && !map.voters.contains(&m.id)) {
+        if let Some(going) = map.members.iter().find(|member| member.draining) {
             return Some(format!("node {} is empty and still a member", going.id));
         }
         let loads: Vec<usize> = holders.iter().map(|member| load(member.id)).collect();
         let uneven = loads.iter().max() > loads.iter().min().map(|least| least + 1).as_ref();
         uneven.then(|| format!("the nodes hold {loads:?} copies"))
     }
+}
+
+/// Whether a node may hold copies.
+pub(crate) fn may_hold(member: &Member) -> bool {
+    !member.draining && !member.witness
 }

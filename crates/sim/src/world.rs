@@ -19,6 +19,7 @@ use crate::process::{Effect, Envelope, Process, Start};
 use crate::random::Random;
 use crate::shape::Shapes;
 use crate::trace::{Trace, digest};
+use crate::upgrades::Upgrades;
 use command::{Door, Reply};
 use control::Identity;
 use node::Ticket;
@@ -26,8 +27,8 @@ use placement::ClusterMap;
 use replication::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use types::settings::{ByteSize, Settings};
-use types::{NodeId, ShardId};
+use types::settings::{ByteSize, Settings, YesNo};
+use types::{Level, NodeId, ShardId};
 
 /// Nodes that the cluster is made of.
 pub(crate) const NODES: usize = 3;
@@ -83,12 +84,20 @@ pub struct Summary {
     pub transfers: u64,
     /// Those that went on after a break.
     pub transfers_gone_on: u64,
+    /// Nodes that were upgraded.
+    pub upgrades: usize,
+    /// Whether nodes of two builds ran at once.
+    pub mixed: bool,
+    /// Whether the feature level rose after that, while faults went on.
+    pub raised: bool,
     /// Faults.
     pub faults: usize,
     /// Nodes that joined, and orders of operators.
     pub shapes: usize,
     /// Copies that went for good.
     pub moved: usize,
+    /// How often the voters changed.
+    pub voters_changed: usize,
     /// Reigns: how often a partition got a primary.
     pub reigns: u64,
     /// How often a primary handed over to its heir.
@@ -131,6 +140,7 @@ pub(crate) enum Event {
     Fault,
     Shape,
     HandOver,
+    Upgrade,
     Mend(crate::injure::Mend),
     Tables,
     Heal,
@@ -157,6 +167,8 @@ pub(crate) struct Node {
     /// Until when all that each shard has for its log was durable, as last seen.
     pub synced_at: Vec<Time>,
     pub process: Option<Process>,
+    /// The level of the build that it started with last, or is to start with next.
+    pub build: Option<Level>,
     /// Counts its processes.
     pub start: u64,
     /// How many pauses hold it.
@@ -197,6 +209,7 @@ pub struct World {
     pub(crate) hand_overs: HandOvers,
     pub(crate) shapes: Shapes,
     pub(crate) breaks: Breaks,
+    pub(crate) upgrades: Upgrades,
     pub(crate) keeping: Keeping,
     pub(crate) blackout_at: Time,
     /// Snapshots written to disks.
@@ -242,7 +255,7 @@ impl World {
         let mut shapes = Shapes::draw(seed);
         let ahead = Ahead::draw(seed);
         let settings = (1..=MACHINES)
-            .map(|id| Arc::new(ahead.set(settings_of(id, copies, shards, keeping, shapes.replace_after))))
+            .map(|id| Arc::new(ahead.set(settings_of(id, copies, shards, keeping, &shapes))))
             .collect();
         let mut nodes: Vec<Node> = (0..NODES).map(|_| Node::new(Clock::draw(&mut random))).collect();
         nodes.extend((NODES..MACHINES).map(|_| Node::new(Clock::draw(&mut shapes.random))));
@@ -278,6 +291,7 @@ impl World {
             hand_overs: HandOvers::draw(seed),
             shapes,
             breaks: Breaks::draw(seed),
+            upgrades: Upgrades::draw(seed, keeping.logs()),
             keeping,
             blackout_at: 0,
             snapshots: 0,
@@ -323,6 +337,9 @@ impl World {
         if let Some(at) = self.shapes.next_at(0) {
             self.schedule(at, Event::Shape);
         }
+        if let Some(at) = self.upgrades.next_at(0) {
+            self.schedule(at, Event::Upgrade);
+        }
         self.schedule(TABLES, Event::Tables);
         self.schedule(FAULTS_END, Event::Heal);
         while !self.done {
@@ -339,6 +356,7 @@ impl World {
     pub(crate) fn start(&mut self, index: usize) -> Result<(), String> {
         let seed = self.random.draw();
         let now = self.now;
+        let level = self.level_to_start(index);
         let node = &mut self.nodes[index];
         let (own, wall) = (node.clock.monotonic(now), node.clock.wall_ms(now));
         let start = Start {
@@ -351,6 +369,7 @@ impl World {
             wall_ms: wall,
             again: node.start > 0,
             kept: node.stopped || !node.power_lost,
+            level,
         };
         let process =
             Process::start(start).map_err(|why| format!("node {} does not start: {why}", index + 1))?;
@@ -359,14 +378,16 @@ impl World {
         node.synced_at = vec![now; usize::from(self.shards)];
         let incarnation = process.identity().incarnation.0;
         node.process = Some(process);
+        node.build = Some(level);
         node.start += 1;
         node.awake_since = now;
         let start = node.start;
         self.trace.event(now, &[1, index as u64, incarnation], || {
-            format!("node {} starts as {incarnation}", index + 1)
+            format!("node {} starts as {incarnation}, with level {level}", index + 1)
         });
         let first = now + self.random.between(0, TICK);
         self.schedule(first, Event::Tick { node: index, start });
+        self.note_builds();
         Ok(())
     }
 
@@ -470,9 +491,7 @@ impl World {
     fn send(&mut self, from: usize, to: usize, envelope: Envelope) {
         let Some(process) = &self.nodes[from].process else { return };
         let identity = process.identity();
-        if self.nodes[to].process.is_none() {
-            return;
-        }
+        let Some(envelope) = self.as_spoken(from, to, envelope) else { return };
         // A client's request is passed on once; everything else stands coming twice.
         let once = matches!(&envelope, Envelope::Shard(_, _, Message::Forward(_)));
         let start = self.nodes[to].start;
@@ -521,6 +540,7 @@ impl World {
                     format!("node {} -> node {}: {}", from.node, to + 1, brief(&envelope))
                 });
                 let data = matches!(envelope, Envelope::Shard(..));
+                self.check_spoken(to, &envelope)?;
                 let is_chunk = is_chunk(&envelope);
                 self.at_node(to, data, |process, own, wall| process.message(own, wall, from, envelope))?;
                 if is_chunk { self.break_transfer(usize::from(from.node.0) - 1, to) } else { Ok(()) }
@@ -600,6 +620,7 @@ impl World {
                 Ok(())
             }
             Event::HandOver => self.order_hand_over(),
+            Event::Upgrade => self.upgrade(),
             Event::Shape => self.change_shape(),
             Event::Mend(mend) => self.mend(mend),
             Event::Tables => {
@@ -641,6 +662,7 @@ impl Node {
             whole: true,
             synced_at: Vec::new(),
             process: None,
+            build: None,
             start: 0,
             pauses: 0,
             inbox: Vec::new(),
@@ -683,10 +705,10 @@ fn draw_chunk_bytes(seed: u64) -> usize {
     Random::new(seed ^ 0x71c4_0000_0000_0000).pick(&[1, 1, 1024, replication::CHUNK_BYTES])
 }
 
-fn settings_of(id: usize, copies: u64, shards: u16, keeping: Keeping, replace_after: u64) -> Settings {
+fn settings_of(id: usize, copies: u64, shards: u16, keeping: Keeping, shapes: &Shapes) -> Settings {
     let mut listed = "1=sim:7201,2=sim:7202,3=sim:7203".to_owned();
     if id > NODES {
-        // A node that joins is no voter: it knows of those that are, and of itself.
+        // A node that joins is no voter at first: it knows of those that are, and of itself.
         listed += &format!(",{id}=sim:{}", 7200 + id);
     }
     Settings {
@@ -703,7 +725,9 @@ fn settings_of(id: usize, copies: u64, shards: u16, keeping: Keeping, replace_af
         shards,
         partitions: PARTITIONS,
         copies: copies as u16,
-        replace_after,
+        replace_after: shapes.replace_after,
+        replace_voter_after: shapes.replace_voter_after,
+        witness: if shapes.witness && id == MACHINES { YesNo::Yes } else { YesNo::No },
         request_timeout_ms: REQUEST_TIMEOUT / MS,
         ..Settings::default()
     }
@@ -720,10 +744,14 @@ fn brief(envelope: &Envelope) -> String {
 fn brief_map(map: &ClusterMap) -> String {
     let nodes: Vec<String> =
         map.members.iter().map(|m| format!("{}:{}:{:?}", m.id, m.incarnation, m.state)).collect();
+    let voters: Vec<u16> = map.voters.iter().map(|node| node.0).collect();
+    let old: Vec<u16> = map.old_voters.iter().map(|node| node.0).collect();
+    let seats: Vec<u16> = map.seats.iter().map(|seat| seat.node.0).collect();
     let partitions: Vec<String> = map
         .partitions
         .iter()
         .map(|p| format!("e{} p{} {:?}", p.epoch, p.primary.unwrap_or_default(), p.in_sync))
         .collect();
-    format!("{} [{}] [{}]", map.version, nodes.join(" "), partitions.join(", "))
+    let group = format!("{voters:?} {old:?} of {seats:?}");
+    format!("{} [{}] [{group}] [{}]", map.version, nodes.join(" "), partitions.join(", "))
 }

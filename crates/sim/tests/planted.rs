@@ -1,29 +1,34 @@
 //! The checks can fail: each bug that is planted in the machines is found within a bounded number of seeds.
 //!
 //! `cargo test --profile campaign -p annulet-sim --features planted --test planted -- --nocapture`
+//!
+//! The seed that found a bug when this was last looked at is tried first, so that every commit can show that each is found. Where the
+//! simulation has changed and it finds it no more, the search begins at seed 0. `PLANTED_FROM_0=1` always does: that is how many
+//! seeds a bug survives.
 
 use sim::{Options, run};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use types::planted::{BUGS, Bug, plant};
 
 /// Seeds that a bug may survive.
-fn seeds_max(bug: Bug) -> u64 {
-    match bug {
-        // It shows only where a forwarded request that changed nothing is sent again.
-        Bug::RunsAgain => 4000,
-        _ => 1500,
-    }
-}
+const SEEDS_MAX: u64 = 1500;
 
 /// Whether a bug shows only where a process that restarts has lost what it held.
 fn needs_log_off(bug: Bug) -> bool {
     bug == Bug::BelievesOldIncarnation
 }
 
+/// The seeds that found bugs which survive many.
+const LAST_FOUND_BY: [(Bug, u64); 0] = [];
+
 /// The first seed that finds a bug, and what it says.
 fn found_by(bug: Bug) -> Option<(u64, String)> {
+    let from_0 = std::env::var_os("PLANTED_FROM_0").is_some();
+    let last = LAST_FOUND_BY.iter().filter(|(found, _)| *found == bug && !from_0).map(|(_, seed)| *seed);
     plant(Some(bug));
-    let found = (0..seeds_max(bug)).find_map(|seed| {
+    let found = last.chain(0..SEEDS_MAX).find_map(|seed| {
         let options = Options { log_off: needs_log_off(bug), ..Options::default() };
         match catch_unwind(AssertUnwindSafe(|| run(seed, options))) {
             Ok(Ok(_)) => None,
@@ -41,27 +46,26 @@ fn every_planted_bug_is_found() {
     // One alone: PLANTED=DropsTail.
     let wanted = std::env::var("PLANTED").unwrap_or_default();
     let bugs: Vec<Bug> = BUGS.into_iter().filter(|bug| format!("{bug:?}").contains(&wanted)).collect();
-    let missed: Vec<Bug> = std::thread::scope(|scope| {
-        let halves: Vec<_> = (0..2)
-            .map(|half| bugs.iter().skip(half).step_by(2).copied().collect::<Vec<_>>())
-            .map(|bugs| {
-                scope.spawn(move || {
-                    let missed = |bug: &Bug| match found_by(*bug) {
-                        Some((seed, what)) => {
-                            let what: String = what.chars().take(150).collect();
-                            println!("{bug:?}: found after {} seeds: {what}", seed + 1);
-                            false
-                        }
-                        None => {
-                            println!("{bug:?}: NOT found in {} seeds", seeds_max(*bug));
-                            true
-                        }
-                    };
-                    bugs.into_iter().filter(missed).collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        halves.into_iter().flat_map(|half| half.join().unwrap_or_else(|_| BUGS.to_vec())).collect()
+    let (next, missed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let search = || {
+        while let Some(&bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match found_by(bug) {
+                Some((seed, what)) => {
+                    let what: String = what.chars().take(150).collect();
+                    println!("{bug:?}: found by seed {seed}: {what}");
+                }
+                None => {
+                    println!("{bug:?}: NOT found in {SEEDS_MAX} seeds");
+                    missed.lock().expect("nobody panics with it").push(bug);
+                }
+            }
+        }
+    };
+    // Joined by the scope, which passes a panic on.
+    std::thread::scope(|scope| {
+        scope.spawn(search);
+        scope.spawn(search);
     });
-    assert!(missed.is_empty(), "not found: {missed:?}");
+    let missed = missed.into_inner().expect("nobody panicked with it");
+    assert!(!bugs.is_empty() && missed.is_empty(), "not found: {missed:?}");
 }

@@ -4,6 +4,7 @@
 
 pub mod ids;
 pub mod latency;
+pub mod level;
 pub mod limits;
 pub mod planted;
 pub mod settings;
@@ -14,5 +15,6 @@ pub mod time;
 pub use ids::{
     Endpoint, Epoch, Incarnation, Lsn, NodeId, NodeSet, PartitionId, Position, RequestId, ShardId,
 };
+pub use level::Level;
 pub use slot::{SLOTS, Slot, partition_of_key, partition_of_slot, slot_of_key, slots_of_partition};
 pub use time::{Instant, Version};

@@ -32,16 +32,24 @@ pub enum Bug {
     AcknowledgesUnsynced,
     /// A snapshot on disk claims to hold one record more than it shows.
     SnapshotAhead,
-    /// A forwarded write that changed nothing is run again when it comes again (rule 17).
+    /// A forwarded write is run again when it comes again (rule 17).
     RunsAgain,
     /// A copy that is to leave goes before the one that takes its place is in sync (rule 11).
     DropsBeforeFilled,
     /// A primary serves on after it has released its partition to another (rule 10).
     ServesAfterRelease,
+    /// A voter reports at once whom it has not heard since the voters changed, and what was reported before still counts (rule 6).
+    NewVotersReportAtOnce,
+    /// The map forgets the old voters as soon as there are new ones, while the consensus group still counts both (rule 6).
+    ForgetsOldVoters,
     /// A node that is about to stop, and has handed over, is given seats again (rule 10).
     GivesToStopping,
     /// A transfer goes on one chunk too far after a break (rule 9).
     ResumesTooFar,
+    /// The cluster's feature level rises before all members have it.
+    RaisesEarly,
+    /// What comes with a feature level is used before the cluster has it.
+    UsesEarly,
     /// A shard's log does not sync its directory after it has made a segment.
     SkipsDirSync,
     /// A shard's log takes a failed sync for one that may be tried again.
@@ -53,7 +61,7 @@ pub enum Bug {
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 18] = [
+pub const BUGS: [Bug; 22] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -72,6 +80,10 @@ pub const BUGS: [Bug; 18] = [
     Bug::ServesAfterRelease,
     Bug::GivesToStopping,
     Bug::ResumesTooFar,
+    Bug::RaisesEarly,
+    Bug::UsesEarly,
+    Bug::NewVotersReportAtOnce,
+    Bug::ForgetsOldVoters,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.

@@ -317,15 +317,17 @@ settings! {
     port: u16 = "7001", 0..=65535, "Port for every Redis client: any node answers any key. 0 turns it off.";
     cluster_port: u16 = "7101", 0..=65535, "Port for cluster-aware Redis clients: another node's key is answered with MOVED. 0 turns it off.";
     peer_port: u16 = "7201", 1..=65535, "Port for the other nodes.";
-    http_port: u16 = "7301", 0..=65535, "Port for HTTP: /metrics, /healthz and /readyz. 0 turns it off.";
+    http_port: u16 = "7301", 0..=65535, "Port for HTTP (/metrics, /healthz and /readyz) and for gRPC. 0 turns it off.";
     shards: u16 = "0", 0..=256, "Data threads. 0: one for each processor that this process may use.";
     #[cluster] partitions: u16 = "1024", 1..=16384, "Partitions of the cluster, a power of two, fixed when it is made.";
     #[cluster] copies: u16 = "2", 1..=7, "Copies of each partition, the primary's among them.";
     weight: u16 = "1", 0..=100, "How much of the data this node should hold, beside a node of weight 1. 0: none.";
     zone: Text = "", 0..=0, "Where this node stands. Copies of a partition are kept in different zones, where there are enough of them. Empty: a zone of its own.";
     #[cluster] replace_after: u64 = "300", 0..=31536000, "Seconds after which the copies of a dead node are made anew on others. 0: never by itself.";
+    #[cluster] replace_voter_after: u64 = "60", 0..=31536000, "Seconds after which another node votes in place of a dead voter, where there is one. 0: never by itself.";
+    witness: YesNo = "no", 0..=0, "Whether this node is there to vote and holds no data: so that two nodes with data, and it, survive the loss of any one.";
     #[cluster] min_in_sync: u16 = "1", 1..=7, "Writes to a partition with fewer in-sync copies are refused.";
-    #[cluster] voters: u16 = "0", 0..=5, "Nodes that vote in the control plane: 1, 3 or 5. 0: by the number of nodes.";
+    #[cluster] voters: u16 = "0", 0..=5, "The most nodes that vote in the control plane: 1, 3 or 5. How many do follows the number of nodes: one of 1 or 2, three of 3 or 4, five of more. 0: no other bound.";
     #[cluster] log: LogMode = "on", 0..=0, "Where partitions' logs are kept: on (on disk) or off (in memory only: a cache, which a restart empties).";
     #[cluster] fsync: Fsync = "always", 0..=0, "When a record in the log on disk counts as durable, and a write so acknowledged: always (synced), everysec (handed to the system, synced within a second) or never (handed to the system).";
     #[live, size] snapshot_log_bytes: ByteSize = "1073741824", 1048576..=i64::MAX as i128, "Bytes of log on disk that a start may have to read. Beyond that, and beyond what the data takes in memory, partitions get snapshots, and the log before them goes.";
@@ -354,11 +356,15 @@ settings! {
     #[cluster] election_ms: u64 = "300", 50..=60000, "Least milliseconds without word of the coordinator before a voter stands for election.";
     #[live] evict_ms: u64 = "2000", 100..=600000, "Milliseconds that a backup may hold up its partition's writes before its primary asks to have it removed from the in-sync set.";
     #[live] proto_max_bulk_len: u64 = "536870912", 1048576..=536870912, "Largest value, in bytes.";
+    #[live, size] max_request_bytes: ByteSize = "16777216", 65536..=536870912, "Bytes of one request over gRPC, and of the one message that a snapshot over gRPC is.";
     #[live] slowlog_log_slower_than: i64 = "10000", -1..=i64::MAX as i128, "Microseconds of a data thread after which a request is kept for `SLOWLOG`. 0 keeps every request, -1 none.";
     #[live] slowlog_max_len: u32 = "128", 0..=10000, "Requests that `SLOWLOG` keeps.";
     #[live] latency_tracking: YesNo = "yes", 0..=0, "Whether latencies are counted by command, for `LATENCY HISTOGRAM`, `INFO latencystats` and /metrics.";
     log_level: Text = "info", 0..=0, "What is logged on standard error: error, warn, info, debug, trace, or a filter by module.";
 }
+
+/// More voters than this make every decision slower, and hardly anything safer.
+const VOTERS_MAX: usize = 5;
 
 /// A node named in the `nodes` setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -467,7 +473,12 @@ impl Settings {
         Duration::from_millis(self.stop_grace_ms)
     }
 
-    /// Which of the listed nodes vote: the first 1, 3 or 5 of them.
+    /// The most voters that there may ever be.
+    pub fn voters_max(&self) -> usize {
+        if self.voters == 0 { VOTERS_MAX } else { usize::from(self.voters) }
+    }
+
+    /// Which of the listed nodes vote when they make the cluster: the first 1, 3 or 5 of them.
     pub fn voter_ids(&self) -> Result<Vec<u16>, SettingError> {
         let listed = self.listed_nodes()?;
         let fitting = match listed.len() {
@@ -475,7 +486,7 @@ impl Settings {
             3 | 4 => 3,
             _ => 5,
         };
-        let wanted = if self.voters == 0 { fitting } else { usize::from(self.voters).min(fitting) };
+        let wanted = self.voters_max().min(fitting);
         Ok(listed.iter().take(wanted).map(|node| node.id).collect())
     }
 }

@@ -1,6 +1,7 @@
 //! Frames between nodes.
 //!
-//! A frame is a length, a format version, a kind and a payload (docs/peer-protocol.md draws the bytes). It has no
+//! A frame is a length, a format version, a kind and a payload (docs/peer-protocol.md draws the bytes). Two nodes agree in the
+//! handshake on the newest format that both have ([`handshake::About`]), and write that. A frame has no
 //! checksum of its own: TCP has one, and records carry their own positions. One frame carries all that a loop
 //! turn has to say to one endpoint of a peer, so that a turn costs one write and is answered with one frame. Records
 //! with large values are compressed in it, where that helps ([`shard`]).
@@ -15,19 +16,21 @@ mod codec;
 pub mod handshake;
 pub mod shard;
 
-pub use handshake::{Challenge, Hello, Welcome};
+pub use handshake::{About, Challenge, Hello, Welcome};
 pub use shard::encode_shard;
 
 use bytes::{Bytes, BytesMut};
 use codec::Reader;
 use serde::Serialize;
+use storage::compression::{LARGE_VALUE_BYTES, compressed, decompress};
 use thiserror::Error;
+use types::Level;
 use types::limits::PEER_FRAME_BYTES_MAX;
 
-/// The format that this build writes. It also reads the one before, which had no compressed records.
-pub const FORMAT_VERSION: u8 = 2;
-/// The oldest that this build reads.
-const FORMAT_VERSION_OLDEST: u8 = 1;
+/// The newest format that this build reads and writes.
+pub const FORMAT_NEWEST: u8 = 3;
+/// The oldest: what builds have that know one format only.
+pub const FORMAT_OLDEST: u8 = 2;
 /// The largest frame before both sides have proved that they belong, in bytes after the length.
 pub const HANDSHAKE_FRAME_BYTES_MAX: usize = 1024;
 /// The largest list of a cluster's nodes, in bytes.
@@ -47,6 +50,13 @@ const KIND_NODES: u8 = 5;
 const KIND_SHARD: u8 = 16;
 const KIND_CONTROL: u8 = 17;
 const KIND_BEAT: u8 = 18;
+/// From format 3 on.
+const KIND_CONTROL_COMPRESSED: u8 = 19;
+
+/// The format in which every member of a cluster of this level can read frames.
+pub fn format_at(level: Level) -> u8 {
+    if level < Level::BUILDS { FORMAT_OLDEST } else { FORMAT_NEWEST }
+}
 
 /// Bytes that are no frame. The link that they came on is of no more use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -60,10 +70,7 @@ pub enum FrameError {
         most: usize,
     },
     /// Written by a build that this one does not understand.
-    #[error(
-        "a peer's frame of format {found}; this build reads formats {FORMAT_VERSION_OLDEST} to {FORMAT_VERSION}: run the same \
-         version on all nodes"
-    )]
+    #[error("a peer's frame of format {found}; this build reads formats {FORMAT_OLDEST} to {FORMAT_NEWEST}")]
     Version {
         /// Its version.
         found: u8,
@@ -97,25 +104,49 @@ pub enum Frame {
     Beat(Vec<control::message::Beat>),
 }
 
-/// Appends messages between control planes, as one frame. What is too large for a frame is left out.
-pub fn encode_control(messages: &[control::message::Message], out: &mut Vec<u8>) {
-    encode_postcard(KIND_CONTROL, messages, out);
+/// Appends messages between control planes, as one frame. What is too large for a frame is left out, and what the format has no
+/// form for. From format 3 on large ones are compressed where that helps: a map is mostly repetition.
+pub fn encode_control(format: u8, messages: &[control::message::Message], out: &mut Vec<u8>) {
+    if format == FORMAT_OLDEST {
+        let start = begin(out, format, KIND_CONTROL);
+        for message in messages {
+            let before = out.len();
+            if !control::format_1::encode_message(message, out) || out.len() - start > PEER_FRAME_BYTES_MAX {
+                out.truncate(before);
+            }
+        }
+        return finish(out, start);
+    }
+    let start = out.len();
+    encode_postcard(format, KIND_CONTROL, messages, out);
+    let payload = out.get(start + LENGTH_BYTES + HEAD_BYTES..).unwrap_or(&[]);
+    if payload.len() <= LARGE_VALUE_BYTES {
+        return;
+    }
+    let bytes = payload.len();
+    if let Some(block) = compressed(payload) {
+        out.truncate(start);
+        let start = begin(out, format, KIND_CONTROL_COMPRESSED);
+        codec::put_number(out, bytes as u64);
+        out.extend_from_slice(&block);
+        finish(out, start);
+    }
 }
 
 /// Appends heartbeats and their answers, as one frame.
-pub fn encode_beats(beats: &[control::message::Beat], out: &mut Vec<u8>) {
-    encode_postcard(KIND_BEAT, beats, out);
+pub fn encode_beats(format: u8, beats: &[control::message::Beat], out: &mut Vec<u8>) {
+    encode_postcard(format, KIND_BEAT, beats, out);
 }
 
 /// Appends a frame of the handshake.
 pub fn encode_handshake(frame: &handshake::Step<'_>, out: &mut Vec<u8>) {
-    let start = begin(out, frame.kind());
+    let start = begin(out, frame.format(), frame.kind());
     frame.encode(out);
     finish(out, start);
 }
 
-fn encode_postcard<M: Serialize>(kind: u8, messages: &[M], out: &mut Vec<u8>) {
-    let start = begin(out, kind);
+fn encode_postcard<M: Serialize>(format: u8, kind: u8, messages: &[M], out: &mut Vec<u8>) {
+    let start = begin(out, format, kind);
     for message in messages {
         let before = out.len();
         let taken = std::mem::take(out);
@@ -133,10 +164,11 @@ fn encode_postcard<M: Serialize>(kind: u8, messages: &[M], out: &mut Vec<u8>) {
 }
 
 /// Starts a frame; [`finish`] fills in its length. Returns where it starts.
-fn begin(out: &mut Vec<u8>, kind: u8) -> usize {
+fn begin(out: &mut Vec<u8>, format: u8, kind: u8) -> usize {
+    debug_assert!((FORMAT_OLDEST..=FORMAT_NEWEST).contains(&format));
     let start = out.len();
     out.extend_from_slice(&[0; LENGTH_BYTES]);
-    out.push(FORMAT_VERSION);
+    out.push(format);
     out.push(kind);
     start
 }
@@ -150,33 +182,52 @@ fn finish(out: &mut [u8], start: usize) {
 /// Decodes what stands after a frame's length: version, kind, payload.
 pub fn decode(body: Bytes) -> Result<Frame, FrameError> {
     let mut reader = Reader::new(body);
-    let version = reader.byte()?;
-    if !(FORMAT_VERSION_OLDEST..=FORMAT_VERSION).contains(&version) {
-        return Err(FrameError::Version { found: version });
+    let format = reader.byte()?;
+    if !(FORMAT_OLDEST..=FORMAT_NEWEST).contains(&format) {
+        return Err(FrameError::Version { found: format });
     }
     let kind = reader.byte()?;
     let frame = match kind {
         KIND_CHALLENGE => Frame::Challenge(Challenge::decode(&mut reader)?),
-        KIND_HELLO => Frame::Hello(Hello::decode(&mut reader)?),
-        KIND_WELCOME => Frame::Welcome(Welcome::decode(&mut reader)?),
+        KIND_HELLO => Frame::Hello(Hello::decode(format, &mut reader)?),
+        KIND_WELCOME => Frame::Welcome(Welcome::decode(format, &mut reader)?),
         KIND_REFUSED => Frame::Refused(handshake::decode_refusal(&mut reader)?),
         KIND_NODES => Frame::Nodes(handshake::decode_nodes(&mut reader)?),
-        KIND_SHARD => Frame::Shard(shard::decode_all(version, &mut reader)?),
-        KIND_CONTROL => Frame::Control(decode_postcard(&mut reader)?),
-        KIND_BEAT => Frame::Beat(decode_postcard(&mut reader)?),
+        KIND_SHARD => Frame::Shard(shard::decode_all(&mut reader)?),
+        KIND_CONTROL if format == FORMAT_OLDEST => Frame::Control(decode_format_1(&mut reader)?),
+        KIND_CONTROL => Frame::Control(decode_postcard(&reader.take_rest())?),
+        KIND_CONTROL_COMPRESSED if format > FORMAT_OLDEST => Frame::Control(decode_compressed(&mut reader)?),
+        KIND_BEAT => Frame::Beat(decode_postcard(&reader.take_rest())?),
         _ => return Err(FrameError::Corrupt { what: "unknown kind of frame" }),
     };
     reader.end()?;
     Ok(frame)
 }
 
-fn decode_postcard<M: serde::de::DeserializeOwned>(reader: &mut Reader) -> Result<Vec<M>, FrameError> {
-    let bytes = reader.take_rest();
-    let mut rest: &[u8] = &bytes;
+const NO_MESSAGE: FrameError = FrameError::Corrupt { what: "a message between control planes" };
+
+fn decode_postcard<M: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<Vec<M>, FrameError> {
+    decode_each(bytes, |rest| postcard::take_from_bytes(rest).ok())
+}
+
+fn decode_format_1(reader: &mut Reader) -> Result<Vec<control::message::Message>, FrameError> {
+    decode_each(&reader.take_rest(), control::format_1::take_message)
+}
+
+fn decode_compressed(reader: &mut Reader) -> Result<Vec<control::message::Message>, FrameError> {
+    let length: usize = reader.number_to()?;
+    let bytes = decompress(&reader.take_rest(), length)
+        .map_err(|corrupt| FrameError::Corrupt { what: corrupt.what })?;
+    decode_postcard(&bytes)
+}
+
+fn decode_each<M>(
+    mut rest: &[u8],
+    take: impl for<'a> Fn(&'a [u8]) -> Option<(M, &'a [u8])>,
+) -> Result<Vec<M>, FrameError> {
     let mut messages = Vec::new();
     while !rest.is_empty() {
-        let (message, after) = postcard::take_from_bytes(rest)
-            .map_err(|_| FrameError::Corrupt { what: "a message between control planes" })?;
+        let (message, after) = take(rest).ok_or(NO_MESSAGE)?;
         messages.push(message);
         rest = after;
     }

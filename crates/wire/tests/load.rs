@@ -12,7 +12,7 @@ use std::time::Instant;
 use storage::{Effect, Record, Value};
 use types::{Epoch, Lsn, PartitionId, Position, Version};
 use values::{noise, orders};
-use wire::peer::{FrameReader, encode_shard};
+use wire::peer::{FORMAT_NEWEST, FrameReader, encode_shard};
 
 /// Bytes of values that a case writes.
 const BYTES: usize = 160 << 20;
@@ -65,7 +65,7 @@ fn sending_large_records() {
         for message in messages.iter().cycle().take(records) {
             out.clear();
             let began = Instant::now();
-            encode_shard(std::slice::from_ref(message), &mut out);
+            encode_shard(FORMAT_NEWEST, std::slice::from_ref(message), &mut out);
             wrote += began.elapsed().as_nanos();
             sent += out.len();
             let mut reader = FrameReader::open();

@@ -90,7 +90,7 @@ fn shown(reply: &Reply<'_>) -> String {
 
 /// Requests that are sent ahead of their replies, in order.
 fn ask_all(launch: &Launch, id: u16, requests: &[Vec<String>]) -> Result<Vec<Reply<'static>>, Broken> {
-    let (mut sender, mut replies) = connect(launch, id, Door::Plain)?.into_pipeline()?;
+    let (mut sender, mut replies) = connect(launch, id, Door::Plain)?.into_halves()?;
     let mut bytes = Vec::new();
     for words in requests {
         let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();

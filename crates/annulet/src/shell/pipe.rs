@@ -142,7 +142,7 @@ pub(crate) fn load(path: &OsStr, connection: Connection, style: Style) -> Result
     let mut input = Input::new(source);
     input.fill().map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let address = connection.address().to_owned();
-    let (requests, replies) = connection.into_pipeline()?;
+    let (requests, replies) = connection.into_halves()?;
     let (flow, progress) = (Flow::default(), Progress::new(length, input.kind()));
     let began = Instant::now();
     std::thread::scope(|scope| {

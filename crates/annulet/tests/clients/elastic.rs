@@ -299,3 +299,87 @@ fn a_local_cluster_restarts_node_by_node() {
     let kept: u64 = redis::cmd("GET").arg("a").query(&mut connect(port, 2)).unwrap();
     assert_eq!(kept, 1);
 }
+
+/// Who votes, as a node's map shows it, once nothing of it changes.
+fn voters(nodes: &ServedNodes, asked: u16) -> Vec<u64> {
+    let Some(status) = nodes.status(asked) else { return Vec::new() };
+    members_of(&status).filter(|node| node["voter"] == true).filter_map(|node| node["id"].as_u64()).collect()
+}
+
+/// Counts in every key, at each of these nodes in turn; what is not answered yet is asked again.
+fn count_on(nodes: &ServedNodes, asked: &[u16], counts: &mut [u64]) {
+    for (key, count) in counts.iter_mut().enumerate() {
+        let name = format!("count:{key}");
+        let port = nodes.port(asked[key % asked.len()]);
+        until("a write that is taken", || {
+            let answer = say(&mut connect(port, 2), &format!("SET {name} {}", *count + 1));
+            matches!(answer, Ok(Value::Okay))
+        });
+        *count += 1;
+        let now: u64 = redis::cmd("GET").arg(&name).query(&mut connect(port, 2)).expect("a number");
+        assert_eq!(now, *count, "{name}");
+    }
+}
+
+#[test]
+fn a_cluster_that_grew_from_one_node_outlives_its_first_voter() {
+    let mut nodes = ServedNodes::start(1, &[]);
+    assert_eq!(voters(&nodes, 1), [1]);
+    let mut counts = vec![0; 16];
+    count_on(&nodes, &[1], &mut counts);
+    for members in [2, 3] {
+        nodes.start_joining();
+        wait_at_rest(&nodes, members, 2);
+    }
+    until("three voters", || voters(&nodes, 3) == [1, 2, 3]);
+    count_on(&nodes, &[1, 2, 3], &mut counts);
+    nodes.kill([1]);
+    count_on(&nodes, &[2, 3], &mut counts);
+    until("node 1 is found dead", || {
+        let status = nodes.status(2);
+        status.is_some_and(|status| members_of(&status).any(|node| node["state"] == "FAILED"))
+    });
+    // Given up, it votes no more: of two nodes one does. That one alone is needed then.
+    let output = finish(&mut nodes.annulet(2, &["node", "remove", "1", "--wait"]));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    until("one voter of two nodes", || voters(&nodes, 2).len() == 1);
+    count_on(&nodes, &[2, 3], &mut counts);
+    // All start again, without the node that was there at first.
+    nodes.kill([2, 3]);
+    nodes.start_node(2);
+    nodes.start_node(3);
+    until("both answer again", || nodes.status(2).is_some() && nodes.status(3).is_some());
+    count_on(&nodes, &[2, 3], &mut counts);
+}
+
+#[test]
+fn two_nodes_with_data_and_a_witness_survive_the_loss_of_any_one() {
+    let mut nodes = ServedNodes::start(2, &[]);
+    nodes.set(&["--witness"]);
+    let witness = nodes.start_joining();
+    until("three voters", || voters(&nodes, witness) == [1, 2, 3]);
+    let status = nodes.status(1).expect("it serves");
+    let third = members_of(&status).nth(2).expect("the witness");
+    assert_eq!((third["witness"] == true, third["copies"].as_u64()), (true, Some(0)));
+    let mut counts = vec![0; 16];
+    count_on(&nodes, &[1, 2, witness], &mut counts);
+    for dead in [1, 2, witness] {
+        nodes.kill([dead]);
+        let alive: Vec<u16> = nodes.ids().filter(|&id| id != dead).collect();
+        count_on(&nodes, &alive, &mut counts);
+        nodes.set(if dead == witness { &["--witness"] } else { &[] });
+        nodes.start_node(dead);
+        // It may have been gone for so short a time that nobody missed it.
+        until("it answers again", || nodes.status(dead).is_some());
+        until("both copies in sync", || {
+            nodes.status(alive[0]).is_some_and(|status| {
+                let states = members_of(&status).all(|node| node["state"] == "ACTIVE");
+                status["ok"] == true && status["partitions"]["short"] == 0 && states
+            })
+        });
+        count_on(&nodes, &[1, 2, witness], &mut counts);
+        assert_eq!(voters(&nodes, dead), [1, 2, 3], "nobody is replaced so soon");
+    }
+    let status = nodes.status(1).expect("it serves");
+    assert_eq!(members_of(&status).nth(2).expect("the witness")["copies"], 0);
+}

@@ -1,5 +1,5 @@
 //! Clients that are not ours, at clusters of real processes: the `redis` crate, redis-py (with its own tests), ioredis, redis-cli and redis-benchmark,
-//! and the binary's own shell. What they see is what users see.
+//! the binary's own shell, and our own Rust client. What they see is what users see.
 //!
 //! Most tests share one cluster and take turns at it; those that bring nodes down, or need a password, have their own.
 //! The others' programs have to be there: `pip install redis==5.2.1` (or ANNULET_TEST_PYTHON names an interpreter that
@@ -15,6 +15,7 @@ mod durable;
 mod elastic;
 mod failover;
 mod full_disk;
+mod grpc;
 mod hostile;
 mod limits;
 mod local_cluster;
@@ -28,8 +29,10 @@ mod pressure;
 mod python;
 mod redis_py_suite;
 mod redis_tools;
+mod rust_client;
 mod script;
 mod served_nodes;
 mod shell;
 mod typed;
+mod upgrade;
 mod written;

@@ -30,14 +30,22 @@ pub struct ServedNodes {
     listed: u16,
     /// What is to be run with before a node's own command, such as a tracer.
     before: Vec<String>,
+    /// The program that nodes are started with, where it is not this build's.
+    program: Option<PathBuf>,
 }
 
 impl ServedNodes {
     /// Starts so many nodes, and returns once all copies of all partitions are in sync.
     pub fn start(nodes: u16, settings: &[&str]) -> ServedNodes {
+        ServedNodes::start_build(None, nodes, settings)
+    }
+
+    /// The same with another build's program.
+    pub fn start_build(program: Option<&PathBuf>, nodes: u16, settings: &[&str]) -> ServedNodes {
         let mut failure = String::new();
         for _ in 0..TRIES {
             let mut made = ServedNodes::prepare(nodes, settings);
+            made.run_build(program);
             made.start_all();
             match made.try_whole() {
                 Ok(()) => return made,
@@ -62,6 +70,7 @@ impl ServedNodes {
             running: (0..nodes).map(|_| None).collect(),
             listed: nodes,
             before: Vec::new(),
+            program: None,
         };
         for id in made.ids() {
             std::fs::create_dir_all(made.data(id)).expect("a directory of this test's own");
@@ -124,8 +133,19 @@ impl ServedNodes {
         self.before = words.iter().map(|&word| word.to_owned()).collect();
     }
 
+    /// Starts nodes with another build's program from now on; none: with this one's.
+    pub fn run_build(&mut self, program: Option<&PathBuf>) {
+        self.program = program.cloned();
+    }
+
+    /// The node that was added last has ended, and does not come again.
+    pub fn forget(&mut self, id: u16) {
+        assert_eq!(usize::from(id), self.running.len(), "not the last one");
+        assert!(matches!(self.running.pop(), Some(None)), "node {id} runs");
+    }
+
     fn command(&self, id: u16) -> Command {
-        let node = annulet();
+        let node = self.program.as_ref().map_or_else(annulet, Command::new);
         let mut command = match self.before.split_first() {
             None => node,
             Some((program, words)) => {
@@ -366,7 +386,7 @@ fn is_segment(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("log-"))
 }
 
-/// Every file below a directory, with what is in it.
+/// Every file below a directory, with what is in it. What holds nothing but room in reserve (`*.new`) comes and goes, with older builds too.
 #[derive(PartialEq, Eq)]
 pub struct Contents(std::collections::BTreeMap<PathBuf, Vec<u8>>);
 
@@ -379,7 +399,9 @@ impl Contents {
             for entry in std::fs::read_dir(&directory).expect("a directory").flatten() {
                 if entry.path().is_dir() {
                     directories.push(entry.path());
-                } else {
+                } else if entry.path().extension().is_none_or(|end| end != "new")
+                    || entry.metadata().is_ok_and(|file| file.len() > 0)
+                {
                     found.insert(entry.path(), std::fs::read(entry.path()).expect("a file"));
                 }
             }

@@ -72,7 +72,7 @@ fn run(session: &mut Session, host: &mut dyn Host, args: &[&[u8]]) -> Result<Rep
     }
     session.protocol = protocol;
     let mode = match session.door {
-        Door::Plain => "standalone",
+        Door::Plain | Door::Held => "standalone",
         Door::Cluster => "cluster",
     };
     Ok(Reply::Map(vec![

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use types::settings::{LogMode, Settings};
 use types::shared_settings::SharedSettings;
-use types::{Epoch, Incarnation, Instant, Lsn, NodeId, PartitionId, RequestId, ShardId};
+use types::{Epoch, Incarnation, Instant, Level, Lsn, NodeId, PartitionId, RequestId, ShardId};
 
 const KB: usize = 1000;
 const PARTITIONS: u16 = 4;
@@ -57,6 +57,9 @@ impl Test {
             weight: 1,
             zone: String::new(),
             draining: false,
+            level: Level::HIGHEST,
+            build: String::new(),
+            witness: false,
         };
         let both = [NodeId(1), NodeId(2)].into_iter().collect();
         let state = PartitionState {

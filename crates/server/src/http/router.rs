@@ -5,7 +5,7 @@
 //! password.
 
 use super::{HttpState, health};
-use crate::{clock, metrics};
+use crate::{clock, grpc, metrics};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -23,18 +23,26 @@ pub fn router(state: HttpState) -> Router {
         .route_layer(middleware::from_fn_with_state(state.clone(), only_with_password));
     let open =
         Router::new().route("/", get(index)).route("/healthz", get(healthz)).route("/readyz", get(readyz));
-    shut.merge(open).fallback(nothing_here).with_state(state)
+    let grpc = grpc::routes(state.clone());
+    shut.merge(open).fallback(nothing_here).with_state(state).merge(grpc)
 }
 
 async fn index(State(state): State<HttpState>) -> String {
     format!(
-        "Annulet, node {}\n\n/metrics   figures for Prometheus\n/healthz   whether its threads move\n/readyz    whether it serves\n",
+        "Annulet, node {}\n\n/metrics   figures for Prometheus\n/healthz   whether its threads move\n/readyz    whether it serves\n\ngRPC (HTTP/2 in the clear): kvstore, annulet.v1, health, reflection\n",
         state.node
     )
 }
 
-async fn nothing_here() -> (StatusCode, &'static str) {
-    (StatusCode::NOT_FOUND, "nothing here; / tells what there is\n")
+async fn nothing_here(headers: HeaderMap) -> Response {
+    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    if content_type.starts_with(b"application/grpc") {
+        return tonic::Status::unimplemented(
+            "there is no such service; reflection lists those that there are",
+        )
+        .into_http();
+    }
+    (StatusCode::NOT_FOUND, "nothing here; / tells what there is\n").into_response()
 }
 
 async fn metrics(State(state): State<HttpState>) -> impl IntoResponse {
@@ -70,7 +78,8 @@ async fn only_with_password(State(state): State<HttpState>, request: Request, ne
         .into_response()
 }
 
-fn may_enter(password: &str, headers: &HeaderMap) -> bool {
+/// Whether a request shows the password, where one is set.
+pub(crate) fn may_enter(password: &str, headers: &HeaderMap) -> bool {
     if password.is_empty() {
         return true;
     }

@@ -5,9 +5,11 @@ use crate::peers::Dialer;
 use crate::proof::Secret;
 use crate::testing::{FakeConfig, FakeNode, Told, forwarded, nodes, port, with_both_drivers};
 use control::message::{Beat, Identity};
+use node::Published;
 use replication::message::Sender;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 use types::{Endpoint, Incarnation, Instant, NodeId, ShardId};
 
@@ -44,9 +46,10 @@ fn a_large_frame_is_taken_and_what_comes_behind_too_much_is_dropped() {
     let poll = mio::Poll::new().unwrap();
     let (dialer, _requests) = Dialer::new();
     let own = Endpoint::Shard(ShardId(0));
-    let mut links = Links::new(own, poll.registry().try_clone().unwrap(), dialer, 1000);
+    let mut links =
+        Links::new(own, poll.registry().try_clone().unwrap(), dialer, 1000, Arc::new(Published::new(1)));
     let queue = |links: &mut Links, bytes: usize| {
-        links.queue(Instant(1), NodeId(2), own, |out| out.resize(out.len() + bytes, 0));
+        links.queue(Instant(1), NodeId(2), own, |_, out| out.resize(out.len() + bytes, 0));
         (links.waiting_bytes(), links.drops())
     };
     assert_eq!(queue(&mut links, 900), (900, 0));

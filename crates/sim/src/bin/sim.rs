@@ -68,8 +68,8 @@ fn report(failure: &Failure) {
 
 fn show(seed: u64, summary: &Summary) {
     println!(
-        "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} transfers ({} gone on), {} faults, {} reigns, {} hand-overs and {} of the lead, \
-         {} changes of shape with {} copies moved, \
+        "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} transfers ({} gone on), {} faults, {} upgrades ({}{}), {} reigns, {} hand-overs and {} of the lead, \
+         {} changes of shape with {} copies moved, {} changes of the voters, \
          {} partitions lost, whole again after {} ms, hash {:016x}",
         summary.events,
         summary.operations,
@@ -80,11 +80,15 @@ fn show(seed: u64, summary: &Summary) {
         summary.transfers,
         summary.transfers_gone_on,
         summary.faults,
+        summary.upgrades,
+        if summary.mixed { "mixed builds" } else { "one build" },
+        if summary.raised { ", level risen" } else { "" },
         summary.reigns,
         summary.hand_overs,
         summary.leads_given,
         summary.shapes,
         summary.moved,
+        summary.voters_changed,
         summary.lost,
         summary.mended / 1_000_000,
         summary.hash
@@ -141,7 +145,8 @@ fn main() {
     let began = Instant::now();
     let (next, failed, stop) = (AtomicU64::new(arguments.first), AtomicU64::new(0), AtomicBool::new(false));
     let (operations, unknown, lost) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    let (transfers, gone_on) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (transfers, gone_on, voters) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (upgrades, mixed, raised) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let one = arguments.end - arguments.first == 1;
     std::thread::scope(|scope| {
         for _ in 0..arguments.jobs {
@@ -158,6 +163,10 @@ fn main() {
                             unknown.fetch_add(summary.unknown as u64, Ordering::Relaxed);
                             transfers.fetch_add(summary.transfers, Ordering::Relaxed);
                             gone_on.fetch_add(summary.transfers_gone_on, Ordering::Relaxed);
+                            upgrades.fetch_add(summary.upgrades as u64, Ordering::Relaxed);
+                            mixed.fetch_add(u64::from(summary.mixed), Ordering::Relaxed);
+                            raised.fetch_add(u64::from(summary.raised), Ordering::Relaxed);
+                            voters.fetch_add(summary.voters_changed as u64, Ordering::Relaxed);
                             lost.fetch_add(summary.lost as u64, Ordering::Relaxed);
                             if one {
                                 show(seed, &summary);
@@ -187,11 +196,15 @@ fn main() {
     if !one {
         let seeds = arguments.end - arguments.first;
         println!(
-            "{seeds} seeds, {failures} failed, {} operations, {} of unknown outcome, {} transfers of which {} went on after a break, {} partitions lost, {:.1} s",
+            "{seeds} seeds, {failures} failed, {} operations, {} of unknown outcome, {} transfers of which {} went on after a break, {} nodes upgraded in {} clusters of two builds whose level rose in {} before the end, {} changes of the voters, {} partitions lost, {:.1} s",
             operations.load(Ordering::Relaxed),
             unknown.load(Ordering::Relaxed),
             transfers.load(Ordering::Relaxed),
             gone_on.load(Ordering::Relaxed),
+            upgrades.load(Ordering::Relaxed),
+            mixed.load(Ordering::Relaxed),
+            raised.load(Ordering::Relaxed),
+            voters.load(Ordering::Relaxed),
             lost.load(Ordering::Relaxed),
             began.elapsed().as_secs_f64()
         );

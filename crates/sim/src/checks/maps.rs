@@ -27,6 +27,10 @@ impl Maps {
 
     /// Looks at the map of a node. Where it is the newest so far: the one before it, and it.
     pub fn look(&mut self, seat: &Seat<'_>) -> Result<Option<Step>, String> {
+        // A lone voter that cannot sync has decided something that nobody will ever know.
+        if seat.process.has_failed() {
+            return Ok(None);
+        }
         let map = seat.process.map();
         if self.seen.get(&seat.node).is_some_and(|seen| Arc::ptr_eq(seen, map)) {
             return Ok(None);

@@ -23,19 +23,19 @@ const CHUNK: u8 = 3;
 const CHUNK_STORED: u8 = 4;
 const FORWARD: u8 = 5;
 const FORWARDED: u8 = 6;
-/// From format 2 on.
 const APPEND_COMPRESSED: u8 = 7;
 
-/// Appends messages as one frame, or as several where one would grow beyond some megabytes.
+/// Appends messages as one frame, or as several where one would grow beyond some megabytes. They are the same in all formats that this
+/// build has.
 ///
 /// Returns how many messages were left out because no frame can hold them.
-pub fn encode_shard(messages: &[Message], out: &mut Vec<u8>) -> usize {
+pub fn encode_shard(format: u8, messages: &[Message], out: &mut Vec<u8>) -> usize {
     let mut too_large = 0;
     let mut start = None;
     // Bytes that compressing has saved in this frame.
     let mut saved = 0;
     for message in messages {
-        let frame = *start.get_or_insert_with(|| begin(out, KIND_SHARD));
+        let frame = *start.get_or_insert_with(|| begin(out, format, KIND_SHARD));
         let before = out.len();
         let saved_here = encode(message, out);
         if out.len() - before + saved_here > PEER_FRAME_BYTES_MAX - FRAME_BYTES_GOAL {
@@ -55,10 +55,10 @@ pub fn encode_shard(messages: &[Message], out: &mut Vec<u8>) -> usize {
     too_large
 }
 
-pub(super) fn decode_all(version: u8, reader: &mut Reader) -> Result<Vec<Message>, FrameError> {
+pub(super) fn decode_all(reader: &mut Reader) -> Result<Vec<Message>, FrameError> {
     let mut messages = Vec::new();
     // Bytes that may still be decompressed.
-    let mut room = if version == 1 { None } else { Some(PEER_FRAME_BYTES_MAX) };
+    let mut room = PEER_FRAME_BYTES_MAX;
     while !reader.is_empty() {
         messages.push(decode(reader, &mut room)?);
     }
@@ -199,14 +199,14 @@ fn put_partition(out: &mut Vec<u8>, partition: PartitionId, epoch: Epoch) {
     put_number(out, epoch.0);
 }
 
-/// Of `room` bytes may still be decompressed; `None`: the format has nothing that is compressed.
-fn decode(reader: &mut Reader, room: &mut Option<usize>) -> Result<Message, FrameError> {
-    match (reader.byte()?, room) {
-        (APPEND, _) => decode_append(reader, Reader::record).map(Message::Append),
-        (APPEND_COMPRESSED, Some(room)) => {
+/// Of `room` bytes may still be decompressed.
+fn decode(reader: &mut Reader, room: &mut usize) -> Result<Message, FrameError> {
+    match reader.byte()? {
+        APPEND => decode_append(reader, Reader::record).map(Message::Append),
+        APPEND_COMPRESSED => {
             decode_append(reader, |reader| compressed_record(reader, room)).map(Message::Append)
         }
-        (kind, _) => decode_other(kind, reader),
+        kind => decode_other(kind, reader),
     }
 }
 

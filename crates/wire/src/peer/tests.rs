@@ -172,16 +172,27 @@ fn hello() -> impl Strategy<Value = Hello> {
         incarnation: Incarnation(incarnation),
         directory,
     });
-    (any::<[u8; 20]>(), identity, endpoint(), any::<u16>(), endpoint(), any::<[u8; 32]>(), any::<[u8; 32]>())
-        .prop_map(|(cluster_id, identity, from, to_node, to, nonce, proof)| Hello {
+    let about =
+        ((1u8..9, 1u8..9, any::<u16>()), "[!-~]{0,64}").prop_map(|((oldest, newest, level), build)| About {
+            oldest,
+            newest,
+            level: types::Level(level),
+            build,
+        });
+    let threads = (endpoint(), any::<u16>(), endpoint());
+    let bytes = (any::<[u8; 32]>(), any::<[u8; 32]>());
+    (any::<[u8; 20]>(), identity, threads, bytes, proptest::option::of(about)).prop_map(
+        |(cluster_id, identity, (from, to_node, to), (nonce, proof), about)| Hello {
             cluster_id,
             identity,
             from,
             to_node: NodeId(to_node),
             to,
             nonce,
+            about,
             proof,
-        })
+        },
+    )
 }
 
 /// Frames as they are written one after another, and what should be read.
@@ -192,29 +203,33 @@ fn stream() -> impl Strategy<Value = (Vec<u8>, Vec<Frame>)> {
         list(beat()).prop_map(Frame::Beat),
         any::<[u8; 32]>().prop_map(|nonce| Frame::Challenge(Challenge { nonce })),
         hello().prop_map(Frame::Hello),
-        hello().prop_map(|hello| Frame::Welcome(Welcome { identity: hello.identity, proof: hello.proof })),
+        hello().prop_map(|hello| Frame::Welcome(Welcome {
+            identity: hello.identity,
+            about: hello.about,
+            proof: hello.proof
+        })),
         "[a-z ]{0,40}".prop_map(Frame::Refused),
         "[0-9a-z=:,]{0,60}".prop_map(Frame::Nodes),
     ];
-    proptest::collection::vec(frame, 1..5).prop_map(|frames| {
+    (proptest::collection::vec(frame, 1..5), FORMAT_OLDEST..=FORMAT_NEWEST).prop_map(|(frames, format)| {
         let mut out = Vec::new();
         for frame in &frames {
-            encode(frame, &mut out);
+            encode(format, frame, &mut out);
         }
         (out, frames)
     })
 }
 
-fn encode(frame: &Frame, out: &mut Vec<u8>) {
+fn encode(format: u8, frame: &Frame, out: &mut Vec<u8>) {
     match frame {
         Frame::Challenge(challenge) => encode_handshake(&Step::Challenge(challenge), out),
         Frame::Hello(hello) => encode_handshake(&Step::Hello(hello), out),
         Frame::Welcome(welcome) => encode_handshake(&Step::Welcome(welcome), out),
         Frame::Refused(why) => encode_handshake(&Step::Refused(why), out),
         Frame::Nodes(nodes) => encode_handshake(&Step::Nodes(nodes), out),
-        Frame::Shard(messages) => assert_eq!(encode_shard(messages, out), 0),
-        Frame::Control(messages) => encode_control(messages, out),
-        Frame::Beat(beats) => encode_beats(beats, out),
+        Frame::Shard(messages) => assert_eq!(encode_shard(format, messages, out), 0),
+        Frame::Control(messages) => encode_control(format, messages, out),
+        Frame::Beat(beats) => encode_beats(format, beats, out),
     }
 }
 
@@ -248,8 +263,12 @@ proptest! {
     }
 
     #[test]
-    fn any_payload_of_any_kind_decodes_without_a_panic(kind in 0u8..20, payload: Vec<u8>) {
-        let mut body = vec![FORMAT_VERSION, kind];
+    fn any_payload_of_any_kind_decodes_without_a_panic(
+        format in FORMAT_OLDEST..=FORMAT_NEWEST,
+        kind in 0u8..21,
+        payload: Vec<u8>,
+    ) {
+        let mut body = vec![format, kind];
         body.extend_from_slice(&payload);
         let _ = decode(Bytes::from(body));
     }
@@ -286,7 +305,7 @@ fn a_long_turn_becomes_several_frames() {
     };
     let messages = vec![forward(3 << 20), forward(3 << 20), forward(10)];
     let mut out = Vec::new();
-    assert_eq!(encode_shard(&messages, &mut out), 0);
+    assert_eq!(encode_shard(FORMAT_NEWEST, &messages, &mut out), 0);
     let mut reader = FrameReader::open();
     reader.push(&out);
     let frames = read_all(&mut reader);
@@ -303,16 +322,19 @@ fn a_proof_covers_every_claim() {
         to_node: NodeId(4),
         to: Endpoint::Shard(ShardId(1)),
         nonce: [5; 32],
+        about: Some(About::own(types::Level(2), "0.1.0")),
         proof: [0; 32],
     };
     let proved = hello.proved(&challenge);
-    let changes: [fn(&mut Hello); 6] = [
+    let changes: [fn(&mut Hello); 8] = [
         |hello| hello.cluster_id[19] = 9,
         |hello| hello.identity.incarnation = Incarnation(9),
         |hello| hello.from = Endpoint::Control,
         |hello| hello.to_node = NodeId(9),
         |hello| hello.to = Endpoint::Shard(ShardId(2)),
         |hello| hello.nonce[0] = 9,
+        |hello| hello.about = None,
+        |hello| hello.about.as_mut().unwrap().newest = 2,
     ];
     for change in changes {
         let mut other = hello.clone();
@@ -351,7 +373,7 @@ fn noise(bytes: usize) -> Vec<u8> {
 /// The bytes of messages, and of those the kind of the first.
 fn written(messages: &[Message]) -> (Vec<u8>, u8) {
     let mut out = Vec::new();
-    assert_eq!(encode_shard(messages, &mut out), 0);
+    assert_eq!(encode_shard(FORMAT_OLDEST, messages, &mut out), 0);
     let kind = out[LENGTH_BYTES + HEAD_BYTES];
     (out, kind)
 }
@@ -435,11 +457,11 @@ fn a_compressed_record_that_lies_is_refused() {
     }
 }
 
-/// Frames of the format before: the same but for the version, and without compressed records.
+/// Frames as builds wrote them that had one format only.
 #[test]
-fn frames_of_format_1_are_read() {
+fn frames_of_format_2_are_read_and_written() {
     let frame = [
-        24, 0, 0, 0, 1, 16, // length, version, kind
+        24, 0, 0, 0, 2, 16, // length, version, kind
         1, 5, 3, 2, 2, 8, 7,
         1, // Append: partition, epoch, reign, position before, commit lsn, one record
         3, 9, 2, 0xe8, 0x07, 0, 3, b'a', b'b', b'c', // the record
@@ -449,19 +471,95 @@ fn frames_of_format_1_are_read() {
     reader.push(&frame);
     let record = Record { time_ms: 1000, ..record_of(9, b"abc".to_vec(), None) };
     let appended = Appended { partition: PartitionId(5), epoch: Epoch(3), outcome: AppendOutcome::Empty };
-    assert_eq!(
-        read_all(&mut reader),
-        [Frame::Shard(vec![append_of(vec![record]), Message::Appended(appended)])]
-    );
-
-    let (out, _) = written(&[append_of(vec![record_of(9, vec![7; 5000], None)])]);
-    let of_version = |version: u8| {
+    let messages = vec![append_of(vec![record]), Message::Appended(appended)];
+    let (out, _) = written(&messages);
+    assert_eq!(out, frame);
+    assert_eq!(read_all(&mut reader), [Frame::Shard(messages)]);
+    for (format, is_known) in [(1, false), (2, true), (3, true), (4, false)] {
         let mut body = out[LENGTH_BYTES..].to_vec();
-        body[0] = version;
-        decode(body.into())
-    };
-    assert!(of_version(2).is_ok());
-    assert!(matches!(of_version(1), Err(FrameError::Corrupt { .. })));
-    assert_eq!(of_version(0), Err(FrameError::Version { found: 0 }));
-    assert_eq!(of_version(3), Err(FrameError::Version { found: 3 }));
+        body[0] = format;
+        match decode(body.into()) {
+            Ok(_) => assert!(is_known, "{format}"),
+            Err(error) => assert!(!is_known && error == FrameError::Version { found: format }, "{format}"),
+        }
+    }
+}
+
+/// What the other side knows not to be there it does not miss: the frame is read by the build that knows no abouts.
+#[test]
+fn a_handshake_without_abouts_is_as_it_was() {
+    let identity = Identity { node: NodeId(1), incarnation: Incarnation(2), directory: 3 };
+    let welcome = Welcome { identity, about: None, proof: [9; 32] };
+    let mut out = Vec::new();
+    encode_handshake(&Step::Welcome(&welcome), &mut out);
+    let mut frame = vec![37, 0, 0, 0, 2, 3, 1, 2, 3];
+    frame.extend_from_slice(&[9; 32]);
+    assert_eq!(out, frame);
+    out.clear();
+    encode_handshake(&Step::Challenge(&Challenge::marked([7; 32])), &mut out);
+    assert_eq!(out[..30], [&[34, 0, 0, 0, 2, 1][..], &[7; 24]].concat());
+    assert_eq!(out[30..], *b"ANNFMT\x02\x03");
+}
+
+#[test]
+fn the_link_has_the_newest_format_that_both_have() {
+    let own = About::own(types::Level(2), "0.1.0");
+    let of = |oldest, newest| About { oldest, newest, ..own.clone() };
+    assert_eq!(own.format_with(&own), Some(FORMAT_NEWEST));
+    assert_eq!(own.format_with(&About::unsaid()), Some(FORMAT_OLDEST));
+    assert_eq!(own.format_with(&of(3, 9)), Some(3));
+    assert_eq!(own.format_with(&of(4, 9)), None);
+    assert_eq!(own.format_with(&of(1, 1)), None);
+    assert_eq!(Challenge::marked([7; 32]).formats(), Some((FORMAT_OLDEST, FORMAT_NEWEST)));
+    assert_eq!(Challenge { nonce: [7; 32] }.formats(), None);
+}
+
+#[test]
+fn what_a_later_build_adds_to_an_about_is_left_out() {
+    let about = About::own(types::Level(2), "0.1.0");
+    let identity = Identity { node: NodeId(1), incarnation: Incarnation(2), directory: 3 };
+    let welcome = Welcome { identity, about: Some(about), proof: [9; 32] };
+    let mut out = Vec::new();
+    encode_handshake(&Step::Welcome(&welcome), &mut out);
+    // Length, version, kind, identity; then the about: its length, formats, level, version.
+    assert_eq!(out[4..19], [&[3, 3, 1, 2, 3, 9, 2, 3, 2, 5][..], b"0.1.0"].concat());
+    drop(out.splice(19..19, *b"more"));
+    out[9] += 4;
+    assert_eq!(decode(Bytes::copy_from_slice(&out[4..])), Ok(Frame::Welcome(welcome)));
+}
+
+fn large_map(level: types::Level) -> placement::ClusterMap {
+    let copies: types::NodeSet = [NodeId(1), NodeId(2)].into_iter().collect();
+    let state = placement::PartitionState { epoch: Epoch(3), copies, in_sync: copies, ..Default::default() };
+    placement::ClusterMap { version: 9, level, partitions: vec![state; 1024], ..Default::default() }
+}
+
+#[test]
+fn a_whole_map_is_compressed_where_the_other_side_knows_it() {
+    use control::message::Message;
+    let messages = vec![Message::AskMap { have: 1 }, Message::Map(Box::new(large_map(types::Level::FIRST)))];
+    let [old, new] = [FORMAT_OLDEST, FORMAT_NEWEST].map(|format| {
+        let mut out = Vec::new();
+        encode_control(format, &messages, &mut out);
+        assert_eq!(decode(Bytes::copy_from_slice(&out[4..])), Ok(Frame::Control(messages.clone())));
+        out
+    });
+    assert_eq!((old[5], new[5]), (KIND_CONTROL, KIND_CONTROL_COMPRESSED));
+    assert!(new.len() * 10 < old.len(), "{} of {}", new.len(), old.len());
+    let mut lies = new.clone();
+    lies[6] ^= 1;
+    assert!(matches!(decode(Bytes::copy_from_slice(&lies[4..])), Err(FrameError::Corrupt { .. })));
+    let mut older = new;
+    older[4] = FORMAT_OLDEST;
+    assert!(matches!(decode(Bytes::copy_from_slice(&older[4..])), Err(FrameError::Corrupt { .. })));
+}
+
+#[test]
+fn what_a_format_has_no_form_for_is_left_out() {
+    use control::message::Message;
+    let asks = Message::AskMap { have: 1 };
+    let messages = [asks.clone(), Message::Map(Box::new(large_map(types::Level(2)))), asks.clone()];
+    let mut out = Vec::new();
+    encode_control(FORMAT_OLDEST, &messages, &mut out);
+    assert_eq!(decode(Bytes::copy_from_slice(&out[4..])), Ok(Frame::Control(vec![asks.clone(), asks])));
 }

@@ -1,5 +1,7 @@
-//! Three nodes' control machines and hearts, joined by a transport that can cut links: the cluster forms, a death is
-//! found after the grace and never before, and a restarted voter keeps what it promised.
+//! Nodes' control machines and hearts, joined by a transport that can cut links: the cluster forms, a death is
+//! found after the grace and never before, a restarted voter keeps what it promised, and the voters follow the nodes.
+
+mod voters;
 
 use control::{
     Beat, Change, Control, ControlConfig, Heart, HeartConfig, Identity, Kept, MapChanges, Message, Pulse,
@@ -8,11 +10,13 @@ use control::{
 use placement::{ChangeKind, MemberState};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use types::{Incarnation, Instant, NodeId, PartitionId, Position};
+use types::{Incarnation, Instant, Level, NodeId, PartitionId, Position};
 
 const STEP: Duration = Duration::from_millis(5);
 const LEASE: Duration = Duration::from_millis(350);
 const GRACE: Duration = Duration::from_millis(420);
+/// After which a dead voter is replaced.
+const REPLACE: Duration = Duration::from_secs(5);
 
 struct Node {
     me: Identity,
@@ -46,20 +50,54 @@ fn registration(me: Identity) -> Registration {
         peer_port: 7200 + me.node.0,
         weight: 1,
         zone: String::new(),
+        level: Level::HIGHEST,
+        build: String::new(),
+        witness: false,
     }
 }
 
-fn start(id: u16, mut file: Vec<Vec<u8>>, now: Instant) -> Node {
+fn start(id: u16, file: Vec<Vec<u8>>, now: Instant) -> Node {
+    start_in(id, 3, u64::from(id) * 11, file, now)
+}
+
+/// Starts a node whose build has this level.
+fn start_build(id: u16, file: Vec<Vec<u8>>, now: Instant, level: Level) -> Node {
+    start_with(id, 3, u64::from(id) * 11, file, now, level)
+}
+
+/// Starts a node of a cluster that so many nodes made, on a data directory.
+fn start_in(id: u16, founders: u16, directory: u64, file: Vec<Vec<u8>>, now: Instant) -> Node {
+    start_with(id, founders, directory, file, now, Level::HIGHEST)
+}
+
+fn start_with(
+    id: u16,
+    founders: u16,
+    directory: u64,
+    mut file: Vec<Vec<u8>>,
+    now: Instant,
+    level: Level,
+) -> Node {
     let restored = restore(&file).expect("own frames");
-    let incarnation = Incarnation(restored.started.incarnation.0 + 1);
-    let me = Identity { node: NodeId(id), incarnation, directory: u64::from(id) * 11 };
-    file.push(start_frame(incarnation, me.directory, false, &Kept::nothing(incarnation)));
-    let voters: Vec<NodeId> = (1..=3).map(NodeId).collect();
+    let is_new = file.is_empty() && directory != u64::from(id) * 11;
+    let incarnation = Incarnation(if is_new { directory } else { restored.started.incarnation.0 + 1 });
+    let me = Identity { node: NodeId(id), incarnation, directory };
+    let rejoins = is_new || restored.started.rejoins;
+    file.push(start_frame(
+        restored.started.level,
+        incarnation,
+        me.directory,
+        rejoins,
+        &Kept::nothing(incarnation),
+    ));
+    let voters: Vec<NodeId> = (1..=founders).map(NodeId).collect();
+    let votes = id <= founders && !rejoins;
     let heart = Heart::new(
         HeartConfig {
             me,
             voters: voters.clone(),
-            votes: true,
+            listed: voters.clone(),
+            votes,
             heartbeat: Duration::from_millis(50),
             lease: LEASE,
             grace: GRACE,
@@ -68,15 +106,17 @@ fn start(id: u16, mut file: Vec<Vec<u8>>, now: Instant) -> Node {
         now,
     );
     let config = ControlConfig {
-        me: registration(me),
+        me: Registration { level, votes, ..registration(me) },
         listed: voters.clone(),
         voters,
-        rejoins: false,
+        voters_max: 5,
+        rejoins,
         cluster_id: "c".into(),
         copies: 2,
         min_in_sync: 1,
         partitions: 16,
         replace_after: Duration::ZERO,
+        replace_voter_after: REPLACE,
         election: Duration::from_millis(300),
         seed: u64::from(id),
     };
@@ -111,8 +151,9 @@ impl Group {
         for node in self.nodes.iter_mut().flatten() {
             node.control.tick(now);
             let acted_version = node.control.map().version;
-            node.heart
-                .tick(now, Pulse { wall_ms: 5_000 + now.as_millis(), acted_version, ..Pulse::default() });
+            let voters_since = node.control.map().voters_since;
+            let wall_ms = 5_000 + now.as_millis();
+            node.heart.tick(now, Pulse { wall_ms, acted_version, voters_since, ..Pulse::default() });
             drain(node, now, &mut packets);
         }
         while let Some(packet) = packets.pop() {
@@ -126,10 +167,15 @@ impl Group {
             if self.cut.contains(&(from, to)) || is_control && self.control_cut.contains(&(from, to)) {
                 continue;
             }
-            let Some(node) = &mut self.nodes[usize::from(to - 1)] else { continue };
+            let Some(node) = self.nodes.get_mut(usize::from(to - 1)).and_then(Option::as_mut) else {
+                continue;
+            };
             match packet {
                 Packet::Control(from, _, message) => node.control.message(now, from, message),
-                Packet::Beat(from, _, beat) => node.heart.beat(now, 5_000 + now.as_millis(), from, beat),
+                Packet::Beat(from, _, beat) => {
+                    let voters_since = node.control.map().voters_since;
+                    node.heart.beat(now, 5_000 + now.as_millis(), from, beat, voters_since);
+                }
             }
             drain(node, now, &mut packets);
         }
@@ -152,13 +198,19 @@ impl Group {
     }
 
     fn formed() -> Group {
-        let mut group = Group::new();
+        Group::new().form()
+    }
+
+    fn form(self) -> Group {
+        let mut group = self;
         group.run_until("a cluster forms", Duration::from_secs(5), |group| {
+            let level = (1..=3).map(|id| group.node(id).control.highest_level()).min();
             (1..=3).all(|id| {
                 let now = group.now;
                 let node = group.node(id);
                 let map = node.control.map();
-                map.partitions.len() == 16
+                Some(map.level) == level
+                    && map.partitions.len() == 16
                     && map.partitions.iter().all(|state| state.in_sync.len() == 2)
                     && node.heart.lease_until() > now
             })
@@ -189,7 +241,7 @@ fn drain(node: &mut Node, now: Instant, packets: &mut Vec<Packet>) {
             node.control.tails(now, to, question, tails);
         }
         for input in effects.to_heart {
-            node.heart.input(input);
+            node.heart.input(now, input);
         }
         if nothing {
             return;
@@ -293,6 +345,22 @@ fn with_no_other_voter_alive_there_is_nobody_to_lead() {
     assert!(group.node(old).control.has_stepped_down(), "both others are about to stop: it waits for nobody");
 }
 
+/// Has the primaries propose that all copies of a node join, and returns of how many partitions it is in sync then.
+fn seats_after_joining(group: &mut Group, gone: u16, other: u16) -> usize {
+    let now = group.now;
+    let map = group.node(other).control.map().clone();
+    let start = map.member(NodeId(gone)).unwrap().incarnation;
+    for (partition, state) in map.each_partition().filter(|(_, state)| state.copies.contains(NodeId(gone))) {
+        let primary = state.primary.unwrap();
+        let (node, kind) = (NodeId(gone), ChangeKind::Join);
+        let change = Change { partition, epoch: state.epoch, primary, node, incarnation: start, kind };
+        group.node(primary.0).control.changes(now, vec![change]);
+    }
+    group.run(Duration::from_millis(50));
+    let map = group.node(other).control.map().clone();
+    map.partitions.iter().filter(|state| state.in_sync.contains(NodeId(gone))).count()
+}
+
 #[test]
 fn a_node_that_has_left_is_given_nothing_while_it_lives_and_is_welcome_when_it_starts_again() {
     let mut group = Group::formed();
@@ -300,22 +368,7 @@ fn a_node_that_has_left_is_given_nothing_while_it_lives_and_is_welcome_when_it_s
     let now = group.now;
     group.node(gone).control.leave(now);
     group.run_until("it has left", Duration::from_millis(50), |group| group.node(gone).control.has_left());
-    let joins = |group: &mut Group| {
-        let now = group.now;
-        let map = group.node(other).control.map().clone();
-        let start = map.member(NodeId(gone)).unwrap().incarnation;
-        for (partition, state) in
-            map.each_partition().filter(|(_, state)| state.copies.contains(NodeId(gone)))
-        {
-            let primary = state.primary.unwrap();
-            let (node, kind) = (NodeId(gone), ChangeKind::Join);
-            let change = Change { partition, epoch: state.epoch, primary, node, incarnation: start, kind };
-            group.node(primary.0).control.changes(now, vec![change]);
-        }
-        group.run(Duration::from_millis(50));
-        let map = group.node(other).control.map().clone();
-        map.partitions.iter().filter(|state| state.in_sync.contains(NodeId(gone))).count()
-    };
+    let joins = |group: &mut Group| seats_after_joining(group, gone, other);
     assert_eq!(joins(&mut group), 0);
     // Nor does another coordinator take it in, which has not heard its word.
     let now = group.now;
@@ -330,6 +383,29 @@ fn a_node_that_has_left_is_given_nothing_while_it_lives_and_is_welcome_when_it_s
         group.node(other).control.map().is_active(NodeId(gone))
     });
     assert!(joins(&mut group) > 0, "its next start joins");
+}
+
+#[test]
+fn beside_an_older_build_a_node_that_stops_is_let_go_and_given_nothing() {
+    let mut group = Group::new();
+    let now = group.now;
+    group.nodes[2] = Some(start_build(3, vec![], now, Level::FIRST));
+    let mut group = group.form();
+    let (coordinator, [gone, other]) = lead(&mut group);
+    let now = group.now;
+    group.node(gone).control.leave(now);
+    group.run_until("it has left", Duration::from_millis(50), |group| group.node(gone).control.has_left());
+    assert!(group.node(other).control.map().is_active(NodeId(gone)), "an older build has no word for it");
+    assert_eq!(seats_after_joining(&mut group, gone, other), 0);
+    let now = group.now;
+    group.node(coordinator).control.step_down(now);
+    group.run(Duration::from_millis(50));
+    assert_ne!(lead(&mut group).0, coordinator);
+    assert_eq!(
+        seats_after_joining(&mut group, gone, other),
+        0,
+        "another coordinator has heard its word, too"
+    );
 }
 
 #[test]
@@ -407,7 +483,9 @@ impl Group {
             };
             let incarnation = map.member(node).unwrap().incarnation;
             let change = Change { partition, epoch: state.epoch, primary, node, incarnation, kind };
-            self.node(primary.0).control.changes(now, vec![change]);
+            if let Some(primary) = &mut self.nodes[usize::from(primary.0 - 1)] {
+                primary.control.changes(now, vec![change]);
+            }
         }
     }
 
@@ -569,12 +647,14 @@ fn a_node_without_a_map_asks_for_it_whole() {
         me: Registration { votes: false, ..registration(me) },
         listed: vec![NodeId(1), NodeId(2)],
         voters: vec![NodeId(1)],
+        voters_max: 5,
         rejoins: false,
         cluster_id: "c".into(),
         copies: 2,
         min_in_sync: 1,
         partitions: 16,
         replace_after: Duration::ZERO,
+        replace_voter_after: REPLACE,
         election: Duration::from_millis(300),
         seed: 1,
     };
@@ -605,12 +685,14 @@ fn a_voter_that_lost_its_directory_is_none_and_says_so() {
         me: registration(me),
         listed: voters.clone(),
         voters,
+        voters_max: 5,
         rejoins: false,
         cluster_id: "c".into(),
         copies: 2,
         min_in_sync: 1,
         partitions: 16,
         replace_after: Duration::ZERO,
+        replace_voter_after: REPLACE,
         election: Duration::from_millis(300),
         seed: 1,
     };
@@ -625,4 +707,68 @@ fn a_voter_that_lost_its_directory_is_none_and_says_so() {
     group.nodes[usize::from(coordinator - 1)] = None;
     group.run(Duration::from_secs(3));
     assert!(!group.node(other).control.is_coordinator(), "elected with a forgotten vote");
+}
+
+/// The format of a control file's frames, and of entries in the group's log.
+const FORMATS: [u8; 2] = [3, 4];
+
+#[test]
+fn the_level_rises_with_the_last_build_and_files_are_the_older_ones_until_then() {
+    let mut group = Group::new();
+    let now = group.now;
+    group.nodes = (1..=3).map(|id| Some(start_build(id, vec![], now, Level::FIRST))).collect();
+    let mut group = group.form();
+    let restart = |group: &mut Group, id: u16, level| {
+        let (file, now) = (group.node(id).file.clone(), group.now);
+        group.nodes[usize::from(id - 1)] = Some(start_build(id, file, now, level));
+        group.run_until("it is back", Duration::from_secs(3), |group| {
+            let incarnation = group.node(id).me.incarnation;
+            (1..=3).all(|at| {
+                group.node(at).control.map().member(NodeId(id)).is_some_and(|m| m.incarnation == incarnation)
+            })
+        });
+        group.run(Duration::from_secs(3));
+    };
+    let levels = |group: &mut Group| [1, 2, 3].map(|id| group.node(id).control.map().level);
+    let formats = |group: &mut Group, id: u16| -> BTreeSet<u8> {
+        group.node(id).file.iter().map(|frame| frame[0]).collect()
+    };
+    // There and back again, and on.
+    for (id, level) in [(1, Level::HIGHEST), (1, Level::FIRST), (2, Level::HIGHEST), (1, Level::HIGHEST)] {
+        restart(&mut group, id, level);
+        assert_eq!(levels(&mut group), [Level::FIRST; 3]);
+        for id in 1..=3 {
+            assert_eq!(formats(&mut group, id), [FORMATS[0]].into(), "node {id}");
+        }
+    }
+    restart(&mut group, 3, Level::HIGHEST);
+    assert_eq!(levels(&mut group), [Level::HIGHEST; 3]);
+    for id in 1..=3 {
+        // The file begins anew, since it tells of the seat now.
+        assert_eq!(formats(&mut group, id), [FORMATS[1]].into(), "node {id}");
+        let file = group.node(id).file.clone();
+        assert_eq!(restore(&file).unwrap().started.level, Level::HIGHEST);
+        assert_eq!(group.node(id).control.map().member(NodeId(id)).unwrap().level, Level::HIGHEST);
+    }
+    // A later start writes as the file says, before it knows a map.
+    restart(&mut group, 2, Level::HIGHEST);
+    assert_eq!(group.node(2).control.level(), Level::HIGHEST);
+}
+
+#[test]
+fn a_member_that_is_away_holds_the_level_down() {
+    let mut group = Group::new();
+    let now = group.now;
+    group.nodes[2] = Some(start_build(3, vec![], now, Level::FIRST));
+    let mut group = group.form();
+    let file = group.node(3).file.clone();
+    group.nodes[2] = None;
+    group.run(Duration::from_secs(5));
+    assert_eq!(group.node(1).control.map().member(NodeId(3)).unwrap().state, MemberState::Failed);
+    assert_eq!(group.node(1).control.map().level, Level::FIRST);
+    let now = group.now;
+    group.nodes[2] = Some(start(3, file, now));
+    group.run_until("the level rises", Duration::from_secs(3), |group| {
+        (1..=3).all(|id| group.node(id).control.map().level == Level::HIGHEST)
+    });
 }

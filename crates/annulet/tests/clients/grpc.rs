@@ -1,0 +1,57 @@
+//! grpcio, run by scripts in tests/grpc: stubs made of the product's descriptions, and for package `kvstore` of one that the script
+//! writes itself.
+
+use crate::local_cluster::{LocalCluster, output, printed};
+use crate::served_nodes::ServedNodes;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const ADVICE: &str = "this test needs Python 3 with redis-py and gRPC: pip install redis==5.2.1 grpcio==1.85.1 grpcio-tools==1.85.1 \
+                      grpcio-health-checking==1.85.1 grpcio-reflection==1.85.1 (or name an interpreter that has them in \
+                      ANNULET_TEST_PYTHON)";
+const PASSWORD: &str = "open sesame";
+
+/// An interpreter that has what the scripts need.
+fn python() -> Command {
+    let named = std::env::var_os("ANNULET_TEST_PYTHON").filter(|path| !path.is_empty());
+    let interpreter = named.unwrap_or_else(|| "python3".into());
+    let imports = "import redis, grpc, grpc_tools.protoc, grpc_health.v1.health, grpc_reflection.v1alpha.reflection_pb2";
+    let found = output(Command::new(&interpreter).args(["-c", imports]), ADVICE);
+    assert!(found.status.success(), "{}\n{ADVICE}", String::from_utf8_lossy(&found.stderr));
+    Command::new(interpreter)
+}
+
+fn run(script: &str, ports: &[u16]) {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let proto: PathBuf = [here, Path::new("../../proto")].iter().collect();
+    let name = format!("annulet-stubs-{}-{}", std::process::id(), script.trim_end_matches(".py"));
+    let made = std::env::temp_dir().join(name);
+    std::fs::create_dir(&made).expect("a directory of this test's own");
+    let mut command = python();
+    // Without bytecode files among the sources.
+    command.arg("-B").arg(here.join("tests/grpc").join(script)).arg(&made).arg(proto);
+    command.args(ports.iter().map(u16::to_string)).env("PASSWORD", PASSWORD);
+    let said = printed(&mut command, ADVICE);
+    let _ = std::fs::remove_dir_all(&made);
+    assert!(said.ends_with("done\n"), "{said}");
+}
+
+#[test]
+fn grpc_of_the_family_of_small_clients() {
+    let nodes = ServedNodes::start(3, &[]);
+    run("kvstore.py", &nodes.ports());
+}
+
+#[test]
+fn grpc_of_annulet() {
+    let mut nodes = ServedNodes::start(3, &[]);
+    run("annulet_v1.py", &nodes.ports());
+    nodes.kill([2, 3]);
+    run("alone.py", &nodes.ports());
+}
+
+#[test]
+fn grpc_asks_for_the_password() {
+    let cluster = LocalCluster::start(&["--requirepass", PASSWORD]);
+    run("password.py", &cluster.ports());
+}

@@ -1,0 +1,134 @@
+//! Replies as messages: what each command of [`crate::ask`] answers, or the error as a status.
+
+use crate::errors::{nonsense, status};
+use crate::v1;
+use bytes::Bytes;
+use command::Reply;
+use tonic::Status;
+use types::Version;
+
+/// What GETV tells of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its version.
+    pub version: Version,
+    /// Milliseconds until it expires; none: never.
+    pub ttl_ms: Option<u64>,
+    /// Its value.
+    pub value: Bytes,
+}
+
+/// The error that a reply is, if it is one.
+fn checked(reply: Reply<'static>) -> Result<Reply<'static>, Status> {
+    match reply {
+        Reply::Error(error) => Err(status(&error)),
+        other => Ok(other),
+    }
+}
+
+/// Of GETV; none where there is no such key.
+pub fn found(reply: Reply<'static>) -> Result<Option<Found>, Status> {
+    let parts = match checked(reply)? {
+        Reply::Null => return Ok(None),
+        Reply::Array(parts) => parts,
+        _ => return Err(nonsense("GETV")),
+    };
+    match <[Reply<'static>; 3]>::try_from(parts) {
+        Ok([Reply::Integer(version), Reply::Integer(left_ms), Reply::Bulk(value)]) => Ok(Some(Found {
+            version: Version(version as u64),
+            ttl_ms: u64::try_from(left_ms).ok(),
+            value: Bytes::from(value.into_owned()),
+        })),
+        _ => Err(nonsense("GETV")),
+    }
+}
+
+/// A key with what was found of it.
+pub fn entry(key: Bytes, found: Found) -> v1::Entry {
+    let Found { version, ttl_ms, value } = found;
+    v1::Entry { key, value, version: version.0, written_at_ms: written_at_ms(version), ttl_ms }
+}
+
+/// When a version was made, in Unix milliseconds.
+pub fn written_at_ms(version: Version) -> i64 {
+    i64::try_from(version.millis()).unwrap_or(i64::MAX)
+}
+
+/// Of KV.Get.
+pub fn get(key: Bytes, reply: Reply<'static>) -> Result<v1::GetResponse, Status> {
+    Ok(v1::GetResponse { entry: found(reply)?.map(|found| entry(key, found)) })
+}
+
+/// Of SETV.
+pub fn put(reply: Reply<'static>) -> Result<v1::PutResponse, Status> {
+    match checked(reply)? {
+        Reply::Null => Ok(v1::PutResponse { applied: false, version: 0 }),
+        Reply::Integer(version) => Ok(v1::PutResponse { applied: true, version: version as u64 }),
+        _ => Err(nonsense("SETV")),
+    }
+}
+
+/// Of DELV.
+pub fn delete(reply: Reply<'static>) -> Result<v1::DeleteResponse, Status> {
+    match checked(reply)? {
+        Reply::Null => Ok(v1::DeleteResponse { deleted: false, found: true }),
+        Reply::Integer(removed) => Ok(v1::DeleteResponse { deleted: removed == 1, found: removed == 1 }),
+        _ => Err(nonsense("DELV")),
+    }
+}
+
+/// Of SCAN: where to go on, 0 at the end, and keys.
+pub fn scanned(reply: Reply<'static>) -> Result<(u64, Vec<Bytes>), Status> {
+    let Reply::Array(parts) = checked(reply)? else { return Err(nonsense("SCAN")) };
+    match <[Reply<'static>; 2]>::try_from(parts) {
+        Ok([Reply::Bulk(cursor), Reply::Array(keys)]) => {
+            let cursor = std::str::from_utf8(&cursor).ok().and_then(|text| text.parse().ok());
+            let keys = keys.into_iter().map(|key| match key {
+                Reply::Bulk(key) => Some(Bytes::from(key.into_owned())),
+                _ => None,
+            });
+            cursor.zip(keys.collect::<Option<Vec<_>>>()).ok_or_else(|| nonsense("SCAN"))
+        }
+        _ => Err(nonsense("SCAN")),
+    }
+}
+
+/// Of a command that just says OK.
+pub fn done(reply: Reply<'static>) -> Result<(), Status> {
+    checked(reply).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use command::CommandError;
+    use tonic::Code;
+
+    #[test]
+    fn what_getv_tells() {
+        let version = (1_700_000_000_000u64 << 16) | 3;
+        let reply =
+            |left| Reply::Array(vec![Reply::Integer(version as i64), Reply::Integer(left), Reply::bulk("v")]);
+        let entry = get("k".into(), reply(9)).unwrap().entry.unwrap();
+        assert_eq!((entry.version, entry.written_at_ms, entry.ttl_ms), (version, 1_700_000_000_000, Some(9)));
+        assert_eq!((&entry.key[..], &entry.value[..]), (&b"k"[..], &b"v"[..]));
+        assert_eq!(get("k".into(), reply(-1)).unwrap().entry.unwrap().ttl_ms, None);
+        assert_eq!(get("k".into(), Reply::Null).unwrap().entry, None);
+        assert_eq!(found(Reply::ok()).unwrap_err().code(), Code::Internal);
+        assert_eq!(found(CommandError::WrongType.into()).unwrap_err().code(), Code::FailedPrecondition);
+    }
+
+    #[test]
+    fn what_setv_delv_and_scan_tell() {
+        assert_eq!(put(Reply::Integer(5)).unwrap(), v1::PutResponse { applied: true, version: 5 });
+        assert!(!put(Reply::Null).unwrap().applied);
+        let told = |reply| delete(reply).map(|told| (told.deleted, told.found)).unwrap();
+        assert_eq!(told(Reply::Integer(1)), (true, true));
+        assert_eq!(told(Reply::Integer(0)), (false, false));
+        assert_eq!(told(Reply::Null), (false, true));
+        let page = Reply::Array(vec![Reply::bulk("17"), Reply::Array(vec![Reply::bulk("a")])]);
+        assert_eq!(scanned(page).unwrap(), (17, vec![Bytes::from("a")]));
+        let wrong = Reply::Array(vec![Reply::bulk("x"), Reply::Array(Vec::new())]);
+        assert_eq!(scanned(wrong).unwrap_err().code(), Code::Internal);
+    }
+}
