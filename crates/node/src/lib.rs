@@ -40,6 +40,7 @@ pub mod stats;
 pub use control_driver::FILE as CONTROL_FILE;
 pub use control_driver::{ControlDriver, ControlDriverConfig, ControlDriverError, DriverEffects, KeptLogs};
 pub use heart_driver::HeartDriver;
+pub use host::node_name;
 pub use published::{
     ClusterFigures, ControlFigures, LogFigures, ProcessFigures, Published, ServerFigures, ShardCounters, View,
 };

@@ -8,12 +8,15 @@
 mod cluster_aware;
 mod conformance;
 mod damaged;
+mod doors;
 mod durable;
 mod elastic;
 mod failover;
 mod full_disk;
 mod hostile;
+mod http;
 mod limits;
+mod lines;
 mod local_cluster;
 mod look;
 mod node;

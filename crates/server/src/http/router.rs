@@ -4,7 +4,7 @@
 //! basic authentication with any user. Probes (`/healthz`, `/readyz`) do not: whoever starts and stops containers has no
 //! password.
 
-use super::{HttpState, health};
+use super::{HttpState, api, health};
 use crate::{clock, metrics};
 use axum::Router;
 use axum::extract::{Request, State};
@@ -23,12 +23,13 @@ pub fn router(state: HttpState) -> Router {
         .route_layer(middleware::from_fn_with_state(state.clone(), only_with_password));
     let open =
         Router::new().route("/", get(index)).route("/healthz", get(healthz)).route("/readyz", get(readyz));
-    shut.merge(open).fallback(nothing_here).with_state(state)
+    let api = api::routes(state.clone());
+    shut.merge(open).fallback(nothing_here).with_state(state).merge(api)
 }
 
 async fn index(State(state): State<HttpState>) -> String {
     format!(
-        "Annulet, node {}\n\n/metrics   figures for Prometheus\n/healthz   whether its threads move\n/readyz    whether it serves\n",
+        "Annulet, node {}\n\n/v1/kv/KEY, /v1/keys, /v1/cluster; /v1/openapi.json describes them\n/metrics   figures for Prometheus\n/healthz   whether its threads move\n/readyz    whether it serves\n",
         state.node
     )
 }
@@ -70,7 +71,8 @@ async fn only_with_password(State(state): State<HttpState>, request: Request, ne
         .into_response()
 }
 
-fn may_enter(password: &str, headers: &HeaderMap) -> bool {
+/// Whether a request shows the password, where one is set.
+pub(crate) fn may_enter(password: &str, headers: &HeaderMap) -> bool {
     if password.is_empty() {
         return true;
     }
