@@ -34,6 +34,8 @@ pub struct Question {
     pub write_level: Option<WriteLevel>,
     /// Whose keys a command over all keys speaks of: the cluster's, or those of which this node is primary.
     pub scope: Door,
+    /// Whether whoever asks has shown the password of administration.
+    pub administrates: bool,
     /// Who asks: `host:port`, for the slow log.
     pub asker: Arc<str>,
 }
@@ -46,6 +48,7 @@ impl Question {
             read_level: None,
             write_level: None,
             scope: Door::Plain,
+            administrates: false,
             asker: asker.clone(),
         }
     }

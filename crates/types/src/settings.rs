@@ -334,6 +334,7 @@ settings! {
     #[live] write_level: WriteLevel = "all", 0..=0, "When a write is acknowledged, unless the connection says otherwise: all, quorum or one.";
     #[live] read_level: ReadLevel = "linearizable", 0..=0, "What a read may show, unless the connection says otherwise: linearizable or stale.";
     #[secret, live] requirepass: Text = "", 0..=0, "Password of every door. Empty: none is asked for.";
+    #[secret, live] adminpass: Text = "", 0..=0, "Password of administration: where it is set, operators' commands need it. It lets in as `requirepass` does. Empty: whoever may enter may administrate.";
     io_driver: IoDriver = "auto", 0..=0, "How clients' sockets are read and written: auto (io_uring where the system has it, otherwise epoll), epoll or io_uring.";
     #[live] maxclients: u32 = "10000", 1..=1000000, "Client connections that this node takes at once.";
     #[live] timeout: u64 = "0", 0..=31536000, "Seconds that a client may send nothing before its connection is closed. 0: for ever.";

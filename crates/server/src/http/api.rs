@@ -104,7 +104,7 @@ async fn wrong_method() -> Problem {
 /// Lets through who shows the password, or everybody where none is set. The description is no secret.
 async fn only_with_password(State(state): State<HttpState>, request: Request, next: Next) -> Response {
     let is_open = request.uri().path() == "/v1/openapi.json";
-    if is_open || may_enter(state.settings.get().requirepass.as_str(), request.headers()) {
+    if is_open || may_enter(&state.settings.get(), request.headers()) {
         return next.run(request).await;
     }
     let why = "show the password of requirepass, as a bearer token or by basic authentication";

@@ -14,7 +14,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use command::is_password;
+use command::rights::{Shown, shown};
+use types::settings::Settings;
 
 /// Every route of the port.
 pub fn router(state: HttpState) -> Router {
@@ -59,7 +60,7 @@ fn probe(result: Result<(), String>) -> (StatusCode, String) {
 
 /// Lets through who shows the password, or everybody where none is set.
 async fn only_with_password(State(state): State<HttpState>, request: Request, next: Next) -> Response {
-    if may_enter(state.settings.get().requirepass.as_str(), request.headers()) {
+    if may_enter(&state.settings.get(), request.headers()) {
         return next.run(request).await;
     }
     let ask = [(header::WWW_AUTHENTICATE, "Bearer, Basic realm=\"annulet\"")];
@@ -72,23 +73,24 @@ async fn only_with_password(State(state): State<HttpState>, request: Request, ne
 }
 
 /// Whether a request shows the password, where one is set.
-pub(crate) fn may_enter(password: &str, headers: &HeaderMap) -> bool {
-    if password.is_empty() {
+pub(crate) fn may_enter(settings: &Settings, headers: &HeaderMap) -> bool {
+    if settings.requirepass.as_str().is_empty() {
         return true;
     }
-    let Some(shown) = headers.get(header::AUTHORIZATION) else { return false };
-    let shown = shown.as_bytes();
-    let Some(space) = shown.iter().position(|byte| *byte == b' ') else { return false };
-    let (scheme, rest) = (&shown[..space], shown[space..].trim_ascii());
+    let lets_in = |password: &[u8]| shown(settings, password) != Shown::Wrong;
+    let Some(header) = headers.get(header::AUTHORIZATION) else { return false };
+    let header = header.as_bytes();
+    let Some(space) = header.iter().position(|byte| *byte == b' ') else { return false };
+    let (scheme, rest) = (&header[..space], header[space..].trim_ascii());
     if scheme.eq_ignore_ascii_case(b"bearer") {
-        return is_password(password, rest);
+        return lets_in(rest);
     }
     if !scheme.eq_ignore_ascii_case(b"basic") {
         return false;
     }
     let decoded = BASE64_STANDARD.decode(rest).unwrap_or_default();
     let colon = decoded.iter().position(|byte| *byte == b':');
-    colon.is_some_and(|colon| is_password(password, &decoded[colon + 1..]))
+    colon.is_some_and(|colon| lets_in(&decoded[colon + 1..]))
 }
 
 #[cfg(test)]
@@ -102,7 +104,9 @@ mod tests {
             if !shown.is_empty() {
                 headers.insert(header::AUTHORIZATION, shown.parse().unwrap());
             }
-            may_enter(password, &headers)
+            let mut settings = Settings::default();
+            settings.set("requirepass", password).unwrap();
+            may_enter(&settings, &headers)
         };
         // any:secret, any:secret:more, secret, any:wrong
         for right in ["Bearer secret", "bearer  secret", "Basic YW55OnNlY3JldA=="] {

@@ -4,7 +4,8 @@ use super::LineState;
 use crate::clock;
 use crate::desk::Question;
 use bytes::Bytes;
-use command::{CommandError, Door, List, Reply, is_password, lookup, place_of};
+use command::rights::{Shown, shown};
+use command::{CommandError, Door, List, Reply, lookup, place_of};
 use std::sync::Arc;
 use std::time::Duration;
 use types::NodeId;
@@ -29,6 +30,8 @@ pub(super) struct Caller<'a> {
     pub asker: &'a Arc<str>,
     /// Whether it has shown the password, or none is needed.
     pub authenticated: &'a mut bool,
+    /// Whether it has shown that of administration.
+    pub administrates: &'a mut bool,
 }
 
 /// What of an answer is still to be written.
@@ -262,14 +265,15 @@ impl Caller<'_> {
 
     fn authenticate(&mut self, password: &[u8]) -> Result<(), CommandError> {
         let settings = self.state.http.settings.get();
-        match settings.requirepass.as_str() {
-            "" => Err(CommandError::NoPassword),
-            wanted if is_password(wanted, password) => {
-                *self.authenticated = true;
-                Ok(())
-            }
-            _ => Err(CommandError::WrongPass),
+        let is_set = !settings.requirepass.as_str().is_empty() || !settings.adminpass.as_str().is_empty();
+        match shown(&settings, password) {
+            _ if !is_set => return Err(CommandError::NoPassword),
+            Shown::Administrates => (*self.authenticated, *self.administrates) = (true, true),
+            // Any lets in where only the other is set: but it is not what was meant.
+            Shown::Enters if !settings.requirepass.as_str().is_empty() => *self.authenticated = true,
+            Shown::Enters | Shown::Wrong => return Err(CommandError::WrongPass),
         }
+        Ok(())
     }
 
     async fn expire(&self, key: Bytes, seconds: i64) -> Result<bool, CommandError> {
@@ -278,7 +282,9 @@ impl Caller<'_> {
     }
 
     async fn ask(&self, args: impl IntoIterator<Item = Bytes>) -> Result<Reply<'static>, CommandError> {
-        result(self.state.http.desk.ask(Question::new(self.asker, args)).await)
+        let administrates = *self.administrates;
+        let question = Question { administrates, ..Question::new(self.asker, args) };
+        result(self.state.http.desk.ask(question).await)
     }
 }
 

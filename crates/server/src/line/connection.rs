@@ -46,6 +46,7 @@ pub(super) struct Connection {
     out: Vec<u8>,
     held: Held,
     authenticated: bool,
+    administrates: bool,
     /// What kind of requests it sends: in its last one's manner it is told what is wrong.
     kind: Kind,
     /// When its last request was answered; at first, when it came.
@@ -85,6 +86,7 @@ impl Connection {
             out: Vec::new(),
             held: state.http.budget.hold(),
             authenticated: settings.requirepass.as_str().is_empty(),
+            administrates: false,
             kind: Kind::Text,
             answered: now,
             begun: None,
@@ -188,8 +190,12 @@ impl Connection {
     }
 
     async fn answer(&mut self, kind: Kind, request: Bytes) -> io::Result<()> {
-        let mut caller =
-            Caller { state: &self.state, asker: &self.asker, authenticated: &mut self.authenticated };
+        let mut caller = Caller {
+            state: &self.state,
+            asker: &self.asker,
+            authenticated: &mut self.authenticated,
+            administrates: &mut self.administrates,
+        };
         let rest = match kind {
             Kind::Text => {
                 caller.text(&request, &mut self.out).await;
