@@ -312,7 +312,7 @@ const CURL: &str = "apt install curl";
 fn curl(port: u16, args: &[&str]) -> String {
     let output = Command::new("curl")
         .args(["--silent", "--show-error", "--max-time", "60"])
-        .args(args.iter().map(|arg| arg.replace("7301", &port.to_string())))
+        .args(args.iter().map(|arg| arg.replace("127.0.0.1:7301", &format!("127.0.0.1:{port}"))))
         .stdin(Stdio::null())
         .output()
         .unwrap_or_else(|error| panic!("curl: {error}; {CURL}"));

@@ -14,7 +14,7 @@ use crate::desk::Question;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, any, on};
@@ -437,21 +437,21 @@ async fn cluster(state: HttpState, request: Request) -> Result<Response, Problem
     }
 }
 
-/// The methods of each path, as the description writes them: what it is held against.
-#[cfg(test)]
-fn routed() -> std::collections::BTreeSet<(String, String)> {
-    let methods = [Method::GET, Method::PUT, Method::DELETE];
-    let name = |filter: MethodFilter| {
-        let of = |method: &Method| MethodFilter::try_from(method.clone()).is_ok_and(|of| of == filter);
-        methods.iter().find(|method| of(method)).expect("a known method").as_str().to_ascii_lowercase()
-    };
-    ROUTES.iter().map(|(path, filter, _)| ((*path).to_owned(), name(*filter))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::Method;
     use std::collections::BTreeSet;
+
+    /// The methods of each path, as the description writes them: what it is held against.
+    fn routed() -> BTreeSet<(String, String)> {
+        let methods = [Method::GET, Method::PUT, Method::DELETE];
+        let name = |filter: MethodFilter| {
+            let of = |method: &Method| MethodFilter::try_from(method.clone()).is_ok_and(|of| of == filter);
+            methods.iter().find(|method| of(method)).expect("a known method").as_str().to_ascii_lowercase()
+        };
+        ROUTES.iter().map(|(path, filter, _)| ((*path).to_owned(), name(*filter))).collect()
+    }
 
     #[test]
     fn the_description_and_the_routes_are_the_same() {

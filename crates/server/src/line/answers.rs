@@ -248,7 +248,7 @@ impl Caller<'_> {
             let of = |name: &&str| {
                 totals.commands.get(place_of(lookup(name.as_bytes())?)).map(|figures| figures.calls)
             };
-            names.iter().filter_map(of).sum()
+            names.iter().filter_map(of).sum::<u64>()
         };
         json::Stats {
             total_requests: totals.commands.iter().map(|figures| figures.calls).sum(),

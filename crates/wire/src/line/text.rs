@@ -82,7 +82,7 @@ pub fn parse(line: &Bytes) -> Result<Request, String> {
         let node = words.as_deref().and_then(|words| {
             let [host, port] = words else { return None };
             let host = std::str::from_utf8(host).ok()?.to_owned();
-            Some((host, std::str::from_utf8(port).ok()?.parse().ok()?))
+            Some((host, std::str::from_utf8(port).ok()?.parse::<u16>().ok()?))
         });
         node.ok_or_else(|| format!("expected {usage}: the port is a number from 0 to 65535"))
     };
