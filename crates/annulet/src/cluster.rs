@@ -39,9 +39,7 @@ pub(crate) enum ClusterError {
     Conflict { dir: PathBuf, name: &'static str, remembered: u16, asked: u16 },
     #[error("another `annulet up` runs the cluster in {}; stop it first, or start another with --dir and --port", dir.display())]
     Running { dir: PathBuf },
-    #[error(
-        "--port {port} leaves no room: node {nodes}'s HTTP would need port {highest}; choose a lower one"
-    )]
+    #[error("--port {port} leaves no room: node {nodes}'s line port would be {highest}; choose a lower one")]
     NoRoom { port: u16, nodes: u16, highest: u32 },
     #[error("in use: {}; stop what listens there, or move the whole cluster with --port (say --port {})", ports.join(", "), suggestion)]
     InUse { ports: Vec<String>, suggestion: u16 },
@@ -93,7 +91,7 @@ impl Shape {
                 return Err(ClusterError::Conflict { dir: dir.to_owned(), name, remembered, asked });
             }
         }
-        let highest = u32::from(known.port) + 3 * u32::from(PORT_STEP) + u32::from(known.nodes) - 1;
+        let highest = u32::from(known.port) + 4 * u32::from(PORT_STEP) + u32::from(known.nodes) - 1;
         if highest > u32::from(u16::MAX) {
             return Err(ClusterError::NoRoom { port: known.port, nodes: known.nodes, highest });
         }
@@ -181,6 +179,11 @@ impl Cluster {
         self.port(id) + 3 * PORT_STEP
     }
 
+    /// A node's port for JSON and text.
+    pub(crate) fn line_port(&self, id: u16) -> u16 {
+        self.port(id) + 4 * PORT_STEP
+    }
+
     /// The host at which this machine reaches its nodes.
     pub(crate) fn host(&self) -> &str {
         match self.common_value("bind") {
@@ -215,6 +218,7 @@ impl Cluster {
             ("cluster_port", (self.port(id) + PORT_STEP).to_string()),
             ("peer_port", (self.port(id) + 2 * PORT_STEP).to_string()),
             ("http_port", self.http_port(id).to_string()),
+            ("line_port", self.line_port(id).to_string()),
             ("copies", self.shape.copies.to_string()),
             ("partitions", self.shape.partitions.to_string()),
         ];
@@ -247,7 +251,9 @@ impl Cluster {
         let host = self.common_value("bind").unwrap_or("127.0.0.1");
         let mut ports = Vec::new();
         for id in self.ids() {
-            for (offset, what) in [(0, "clients"), (1, "cluster-aware clients"), (2, "peers"), (3, "HTTP")] {
+            for (offset, what) in
+                [(0, "clients"), (1, "cluster-aware clients"), (2, "peers"), (3, "HTTP"), (4, "lines")]
+            {
                 let port = base + (id - 1) + offset * PORT_STEP;
                 match TcpListener::bind((host, port)) {
                     Ok(_) => {}
@@ -372,7 +378,7 @@ mod tests {
             (settings.node_id, settings.port, settings.cluster_port, settings.peer_port),
             (2, 7002, 7102, 7202)
         );
-        assert_eq!(settings.http_port, 7302);
+        assert_eq!((settings.http_port, settings.line_port), (7302, 7402));
         assert_eq!(settings.nodes.as_str(), "1=127.0.0.1:7201,2=127.0.0.1:7202,3=127.0.0.1:7203");
         assert_eq!((settings.copies, settings.partitions, settings.log_level.as_str()), (3, 1024, "debug"));
         let secret = |id: u16| std::fs::read_to_string(cluster.node_dir(id).join("join.secret")).unwrap();
@@ -405,6 +411,6 @@ mod tests {
     fn ports_that_cannot_be_are_refused() {
         let scratch = Scratch::new("room");
         let error = scratch.open(Asked { port: Some(65400), ..Asked::default() }).err().unwrap().to_string();
-        assert!(error.contains("node 3's HTTP would need port 65702"), "{error}");
+        assert!(error.contains("node 3's line port would be 65802"), "{error}");
     }
 }

@@ -20,6 +20,7 @@ pub(crate) const DECIDED_BY_UP: &[&str] = &[
     "cluster_port",
     "peer_port",
     "http_port",
+    "line_port",
     "witness",
 ];
 
@@ -474,7 +475,8 @@ const UP: &str = "\
 Starts a cluster on this machine, each node a process of its own, waits until it serves, and stops it on Ctrl-C.
 
 Node i (from 0) listens on PORT + i for every Redis client, PORT + 100 + i for cluster-aware ones, PORT + 200 + i \
-for the other nodes, and PORT + 300 + i for HTTP (/metrics, /healthz, /readyz). Its data and its log are in DIR/node-(i+1). DIR remembers the shape of the cluster, so that \
+for the other nodes, PORT + 300 + i for HTTP (keys, /metrics, /healthz, /readyz), and PORT + 400 + i for JSON and text, a request a \
+line. Its data and its log are in DIR/node-(i+1). DIR remembers the shape of the cluster, so that \
 `annulet up` alone starts it again. Further flags are settings that every node gets.
 
 Examples:

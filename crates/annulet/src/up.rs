@@ -76,6 +76,11 @@ impl Launch {
             (first, last) if first == last => format!("port {first}"),
             (first, last) => format!("ports {first} to {last}"),
         };
+        let line = self.cluster.line_port(1);
+        let line_ports = match (line, self.cluster.line_port(shape.nodes)) {
+            (first, last) if first == last => format!("port {first}"),
+            (first, last) => format!("ports {first} to {last}"),
+        };
         let flags = match (port, self.cluster.host()) {
             (7001, "127.0.0.1") => String::new(),
             (port, "127.0.0.1") => format!(" --port {port}"),
@@ -93,12 +98,14 @@ impl Launch {
   try:                  {name} cli{flags} put user:1 Alice
   then:                 {name} cli{flags} get user:1
   look:                 {name} status{flags}
-  metrics, health:      http://{http}/metrics, /healthz, /readyz     ({http_ports})
+  by HTTP:              curl http://{http}/v1/kv/user:1     ({http_ports}; /metrics, /healthz, /readyz)
+  by hand:              echo 'GET user:1' | nc {} {line}     ({line_ports}; JSON, too)
   data and logs:        {}/node-*/ (each node's log is the file `log`)
 
 Ctrl-C stops all.",
             shape.partitions,
             shape.copies,
+            self.cluster.host(),
             dir.display(),
             name = program(),
         )

@@ -136,6 +136,7 @@ impl Cluster {
             ("cluster-port", self.cluster_port(id).to_string()),
             ("peer-port", self.peer_port(id).to_string()),
             ("http-port", (self.plain_port(id) + 3 * PORT_STEP).to_string()),
+            ("line-port", (self.plain_port(id) + 4 * PORT_STEP).to_string()),
             ("copies", self.shape.copies.to_string()),
             ("partitions", self.shape.partitions.to_string()),
         ];
@@ -318,7 +319,7 @@ pub(crate) fn free_port(nodes: u16) -> Result<u16, Failure> {
     let mut random = Random::new(u64::from_le_bytes(bytes));
     for _ in 0..200 {
         let port = PORTS.start + random.below(u64::from(PORTS.end - PORTS.start)) as u16;
-        let taken = (0..4)
+        let taken = (0..5)
             .flat_map(|kind| (0..nodes).map(move |node| port + kind * PORT_STEP + node))
             .map(|port| TcpListener::bind(("127.0.0.1", port)))
             .collect::<Result<Vec<_>, _>>();

@@ -59,7 +59,7 @@ struct Common {
     /// The binary to run. By default the one beside this program.
     #[arg(long, global = true, value_name = "PATH")]
     annulet: Option<PathBuf>,
-    /// First port: nodes take PORT + i, PORT + 100 + i, PORT + 200 + i and PORT + 300 + i. By default free ones are looked for.
+    /// First port: nodes take PORT + i, PORT + 100 + i, PORT + 200 + i, PORT + 300 + i and PORT + 400 + i. By default free ones are looked for.
     #[arg(long, global = true)]
     port: Option<u16>,
     /// Nodes of the cluster.

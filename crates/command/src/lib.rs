@@ -24,6 +24,7 @@ mod long_double;
 mod neutral;
 pub mod number;
 pub mod reply;
+pub mod rights;
 pub mod session;
 pub mod slow_request;
 pub mod table;
@@ -31,7 +32,6 @@ pub mod table;
 pub mod testing;
 
 pub use clients::{ClientAnswer, ClientFilter, ClientOrder, ClientState};
-pub use commands::auth::is_password;
 pub use commands::{keys, randomkey, scan, wait};
 pub use error::{CommandError, ERROR_WORDS, ErrorKind};
 pub use host::{
@@ -39,6 +39,7 @@ pub use host::{
 };
 pub use list::{Chunk, List};
 pub use reply::{Corrupt, Reply};
+pub use rights::{check_rights, is_administration};
 pub use session::{Door, ReplyMode, Scope, Session};
 pub use slow_request::SlowRequest;
 pub use table::{

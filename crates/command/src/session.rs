@@ -63,6 +63,8 @@ pub struct Session {
     pub protocol: u8,
     /// Whether it has shown the password, or none is needed.
     pub authenticated: bool,
+    /// Whether it has shown the password of administration. Where none is set that makes no difference.
+    pub administrates: bool,
     /// The port it came in by.
     pub door: Door,
     /// `READONLY`: reads may be stale.
@@ -105,6 +107,7 @@ impl Session {
             name: Vec::new(),
             protocol: 2,
             authenticated: settings.requirepass.as_str().is_empty(),
+            administrates: false,
             door,
             readonly: false,
             asking: false,

@@ -82,6 +82,7 @@ impl World {
         if !self.session.authenticated && !command.flags.contains(Flags::NO_AUTH) {
             return Err(CommandError::NoAuth);
         }
+        crate::check_rights(&self.session, command, self.host.settings())?;
         match command.handler {
             Handler::Keys { run, .. } | Handler::Everywhere { run, .. } | Handler::Slot { run, .. } => {
                 self.keyspace(|keyspace| run(keyspace, args).map(Reply::into_owned))

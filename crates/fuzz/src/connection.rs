@@ -15,8 +15,8 @@ use crate::records::{Contents, contents};
 use crate::replies::reads_back;
 use command::testing::FixedHost;
 use command::{
-    Command, CommandError, Door, Flags, Handler, Host, List, Reply, Session, check_session, keys, randomkey,
-    resolve, scan, table, wait,
+    Command, CommandError, Door, Flags, Handler, Host, List, Reply, Session, check_rights, check_session,
+    keys, randomkey, resolve, scan, table, wait,
 };
 use storage::effect::apply_all;
 use storage::{Changes, Footprint, Hasher, Keyspace, Table, Uncommitted};
@@ -92,6 +92,9 @@ impl World {
         if choice & 1 != 0 {
             settings.set("requirepass", "secret").expect("any text is a password");
         }
+        if choice & 4 != 0 {
+            settings.set("adminpass", "master").expect("any text is a password");
+        }
         let door = if choice & 2 != 0 { Door::Cluster } else { Door::Plain };
         World {
             table: Table::new(Hasher::new(1)),
@@ -118,9 +121,9 @@ impl World {
             Ok(command) if !self.session.authenticated && !command.flags.contains(Flags::NO_AUTH) => {
                 Err(CommandError::NoAuth)
             }
-            Ok(command) => {
-                check_session(&self.session, command).and_then(|()| self.run_command(command, args))
-            }
+            Ok(command) => check_session(&self.session, command)
+                .and_then(|()| check_rights(&self.session, command, self.host.settings()))
+                .and_then(|()| self.run_command(command, args)),
         };
         self.reply(&Reply::from(reply));
     }

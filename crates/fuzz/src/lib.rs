@@ -17,6 +17,7 @@ pub mod connection;
 pub mod frames;
 pub mod input;
 pub mod journal;
+pub mod lines;
 pub mod log;
 pub mod meter;
 pub mod records;
@@ -40,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "connection", run: connection::run, words: connection::words },
     Target { name: "frames", run: frames::run, words: Vec::new },
     Target { name: "journal", run: journal::run, words: journal::words },
+    Target { name: "lines", run: lines::run, words: lines::words },
     Target { name: "log", run: log::run, words: log::words },
     Target { name: "records", run: records::run, words: Vec::new },
     Target { name: "replies", run: replies::run, words: replies::words },

@@ -115,6 +115,11 @@ fn journal() {
 }
 
 #[test]
+fn lines() {
+    replay("lines");
+}
+
+#[test]
 fn log() {
     replay("log");
 }

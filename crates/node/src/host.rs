@@ -23,7 +23,7 @@ pub(crate) struct NodeHost<'a> {
 }
 
 /// A node's 40 hex digits: made from the cluster's id and its number, so that they last.
-fn node_name(cluster_id: &str, node: NodeId) -> String {
+pub fn node_name(cluster_id: &str, node: NodeId) -> String {
     let mut state = u64::from(node.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     for byte in cluster_id.bytes() {
         state = (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);

@@ -43,6 +43,7 @@ pub use control_driver::{
     BUILD, ControlDriver, ControlDriverConfig, ControlDriverError, DriverEffects, KeptLogs,
 };
 pub use heart_driver::HeartDriver;
+pub use host::node_name;
 pub use peer_builds::PeerBuilds;
 pub use published::{
     ClusterFigures, ControlFigures, LogFigures, ProcessFigures, Published, ServerFigures, ShardCounters, View,

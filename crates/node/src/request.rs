@@ -131,6 +131,7 @@ impl Shard {
             return Err(CommandError::NoAuth);
         }
         command::check_session(session, command)?;
+        command::check_rights(session, command, &self.config.settings)?;
         session.last_command = Some(command);
         if let Handler::Session(run) = command.handler {
             // Whatever it says from here on, it was run.

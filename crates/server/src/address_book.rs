@@ -63,6 +63,11 @@ impl AddressBook {
         }
     }
 
+    /// The newest map.
+    pub fn map(&self) -> Arc<ClusterMap> {
+        self.known().map.clone()
+    }
+
     /// Where a node may be, likeliest first.
     pub fn addresses(&self, node: NodeId) -> Vec<Address> {
         let known = self.known();

@@ -37,6 +37,8 @@ pub struct Question {
     /// A second command of the same connection, run once the first is answered without an error; none where it is empty. The
     /// answer is then both replies, as an array.
     pub then: Vec<Bytes>,
+    /// Whether whoever asks has shown the password of administration.
+    pub administrates: bool,
     /// Who asks: `host:port`, for the slow log.
     pub asker: Arc<str>,
 }
@@ -50,6 +52,7 @@ impl Question {
             write_level: None,
             scope: Door::Plain,
             then: Vec::new(),
+            administrates: false,
             asker: asker.clone(),
         }
     }

@@ -24,7 +24,6 @@ use axum::Router;
 use axum::middleware;
 use bytes::Bytes;
 use command::{CommandError, Door, Reply};
-use gate::Budget;
 use std::sync::{Arc, OnceLock};
 use tonic::server::NamedService;
 use tonic::{Extensions, Status};
@@ -42,14 +41,13 @@ const SERVICES: [&str; 4] = [
 #[derive(Clone)]
 struct Services {
     http: HttpState,
-    budget: Budget,
     /// The node's 40 hex digits, once they are known.
     name: Arc<OnceLock<String>>,
 }
 
 /// The routes of all services.
 pub(crate) fn routes(http: HttpState) -> Router {
-    let services = Services { http, budget: Budget::default(), name: Arc::default() };
+    let services = Services { http, name: Arc::default() };
     let of = |name: &str| format!("/{name}/{{*method}}");
     // The gate has bounded what comes, and a reply is as large as what it shows.
     let unary = Router::new()
@@ -146,5 +144,6 @@ impl Services {
 
 fn question(caller: &Caller, scope: Door, ask: Ask) -> Question {
     let Ask { args, read_level, write_level } = ask;
-    Question { read_level, write_level, scope, ..Question::new(&caller.asker, args) }
+    let administrates = caller.administrates;
+    Question { read_level, write_level, scope, administrates, ..Question::new(&caller.asker, args) }
 }

@@ -1,13 +1,17 @@
 //! The HTTP port: accepts within bounds and hands each connection to the routes.
 //!
 //! Whoever connects is a stranger: so many connections at once and no more, each for a limited time; a head of a
-//! request that is too large or comes too slowly ends its connection ([`connection`]). What there is to ask is in [`router`], what
-//! it says in [`health`], in [`crate::metrics`] and in [`crate::grpc`].
+//! request that is too large or comes too slowly ends its connection ([`connection`]). What there is to ask is in [`router`]; what it
+//! says in [`api`], in [`health`], in [`crate::metrics`] and in [`crate::grpc`].
 
+pub mod api;
 pub mod connection;
 pub mod health;
+pub mod problem;
+pub mod query;
 pub mod router;
 
+use crate::budget::Budget;
 use crate::client_ports::ClientCount;
 use crate::desk::Desk;
 use crate::metrics::Source;
@@ -16,7 +20,7 @@ use router::router;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 use types::NodeId;
 use types::shared_settings::SharedSettings;
@@ -41,6 +45,8 @@ pub struct HttpState {
     pub clients: Arc<ClientCount>,
     /// Where commands are run.
     pub desk: Desk,
+    /// What the doors have in hand.
+    pub budget: Budget,
 }
 
 impl HttpState {
@@ -58,14 +64,18 @@ impl HttpState {
     }
 }
 
-/// Serves for as long as the process runs.
-pub async fn serve(listener: TcpListener, state: HttpState) {
+/// Accepts until the node lets its clients go.
+pub async fn serve(listener: TcpListener, state: HttpState, mut parting: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let router = router(state);
-    loop {
+    while !*parting.borrow_and_update() {
         // Beyond the bound connections wait in the system's queue, which is bounded, too.
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let (stream, peer) = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = parting.changed() => continue,
+        };
+        let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 warn!(%error, "cannot accept an HTTP connection");

@@ -10,7 +10,8 @@
 //!                  └── links (frames, one way each) ────────┘
 //!                           ^ sockets that have proved themselves
 //!  peer port ──────> peers (tokio: dial, accept, handshake)
-//!  HTTP port ──────> http (tokio: /metrics, /healthz, /readyz, gRPC)
+//!  HTTP port ──────> http ─┐ doors (tokio): requests, gRPC's too, go to a shard by desk
+//!  line port ──────> line ─┘
 //! ```
 //!
 //! Threads share nothing but letter boxes ([`mailbox`]) and what `node::Published` holds in atomics. The shards and
@@ -19,20 +20,24 @@
 //! Start at [`run()`], then [`start::run_with`].
 
 pub mod address_book;
+pub mod budget;
 pub mod buffers;
 pub mod client_ports;
 pub mod clients;
 pub mod clock;
+pub mod cluster_view;
 pub mod connection;
 pub mod control_loop;
 pub mod data;
 pub mod desk;
 pub mod directory;
 pub mod disk;
+pub mod doors;
 mod grpc;
 pub mod heart_loop;
 pub mod http;
 pub mod join_progress;
+pub mod line;
 pub mod link;
 pub mod log_thread;
 pub mod look;

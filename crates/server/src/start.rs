@@ -1,16 +1,20 @@
 //! Starting a node: what can fail does so here, with words on what to do, before a thread runs. Stopping it is [`crate::stop`].
 
 use crate::address_book::AddressBook;
+use crate::budget::Budget;
 use crate::buffers::ClientBuffers;
 use crate::client_ports::{ClientCount, ClientPorts, ClientPortsStop, listen};
+use crate::cluster_view::ClusterView;
 use crate::control_loop::ControlLoop;
 use crate::data::{self, DataFile};
 use crate::desk::Desk;
 use crate::directory::Directory;
 use crate::disk::RealDisk;
+use crate::doors::Doors;
 use crate::heart_loop::HeartLoop;
 use crate::http::{self, HttpState};
 use crate::join_progress::JoinProgress;
+use crate::line::{self, LineState};
 use crate::link::Links;
 use crate::log_thread::{LogFeed, LogThread};
 use crate::machine::{ControlMachine, HeartMachine, ShardMachine};
@@ -176,6 +180,7 @@ pub struct Prepared {
     pub(crate) clients: Vec<(TcpListener, Door)>,
     pub(crate) peers: TcpListener,
     pub(crate) http: Option<TcpListener>,
+    pub(crate) line: Option<TcpListener>,
     /// What a node that joined has been told.
     pub(crate) membership: Option<MembershipFile>,
     /// The settings as they stand while the node runs.
@@ -212,10 +217,12 @@ pub fn prepare(mut settings: Settings) -> Result<Prepared, StartError> {
         clients.push((listen(settings.bind.as_str(), port, setting)?, door));
     }
     let peers = listen(settings.bind.as_str(), settings.peer_port, "peer_port")?;
-    let http = match settings.http_port {
-        0 => None,
-        port => Some(listen(settings.bind.as_str(), port, "http_port")?),
+    let opened = |port: u16, setting| match port {
+        0 => Ok(None),
+        port => listen(settings.bind.as_str(), port, setting).map(Some),
     };
+    let http = opened(settings.http_port, "http_port")?;
+    let line = opened(settings.line_port, "line_port")?;
     let clients_max = clients_that_fit(settings.maxclients);
     settings.maxclients = settings.maxclients.min(clients_max);
     let settings = Arc::new(settings);
@@ -231,6 +238,7 @@ pub fn prepare(mut settings: Settings) -> Result<Prepared, StartError> {
         clients,
         peers,
         http,
+        line,
         membership,
         shared,
     })
@@ -301,6 +309,7 @@ pub struct Running {
     pub(crate) heart: JoinHandle<()>,
     pub(crate) control: JoinHandle<()>,
     pub(crate) runtime: tokio::runtime::Runtime,
+    pub(crate) doors: Doors,
     /// Held, and so locked, until the last thread is gone.
     _directory: Directory,
 }
@@ -332,6 +341,7 @@ where
         clients,
         peers,
         http,
+        line,
         membership,
         shared,
     } = prepared;
@@ -377,16 +387,23 @@ where
     };
     let peers = watched(peers)?;
     runtime.spawn(Sampler::new(machines.published.clone(), shared.reader()).run());
+    let doors = Doors::start().map_err(system("cannot start the threads for HTTP and the line port"))?;
+    let state = HttpState {
+        node: identity.node,
+        published: published.clone(),
+        settings: shared.clone(),
+        figures: machines.figures,
+        clients: count.clone(),
+        desk: Desk::new(threads.clone()),
+        budget: Budget::new(settings.maxmemory_clients.0),
+    };
+    if let Some(line) = line {
+        let cluster = ClusterView::new(identity.node, book.clone(), published.clone(), settings.clone());
+        let state = LineState::new(state.clone(), cluster);
+        doors.open(line, |listener, parting| line::serve(listener, state, parting)).map_err(system(watch))?;
+    }
     if let Some(http) = http {
-        let state = HttpState {
-            node: identity.node,
-            published: published.clone(),
-            settings: shared.clone(),
-            figures: machines.figures,
-            clients: count.clone(),
-            desk: Desk::new(threads.clone()),
-        };
-        runtime.spawn(http::serve(watched(http)?, state));
+        doors.open(http, |listener, parting| http::serve(listener, state, parting)).map_err(system(watch))?;
     }
     let identities: Vec<_> =
         (0..shards).map(|shard| secret.file_identity(identity.node, ShardId(shard))).collect();
@@ -503,6 +520,7 @@ where
         heart,
         control,
         runtime,
+        doors,
         _directory: directory,
     })
 }

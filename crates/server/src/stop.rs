@@ -42,6 +42,7 @@ impl Running {
     /// Lets the clients go, those that always have something under way after `patience`; writes all logs out, and ends every thread.
     pub(crate) fn end(self, patience: Duration) {
         self.ports.stop();
+        self.doors.part();
         let _ = self.acceptor.join();
         let until = clock::now() + patience;
         for shard in &self.threads.shards {
@@ -72,6 +73,7 @@ impl Running {
         let _ = self.heart.join();
         self.threads.control.send(Mail::Stop);
         let _ = self.control.join();
+        self.doors.end();
         self.runtime.shutdown_timeout(Duration::from_millis(100));
     }
 

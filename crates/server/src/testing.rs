@@ -329,6 +329,7 @@ impl FakeNode {
             peers: config.peers,
             client_count: Arc::default(),
             http: None,
+            line: None,
             membership: None,
         };
         let identity = Identity {

@@ -317,7 +317,8 @@ settings! {
     port: u16 = "7001", 0..=65535, "Port for every Redis client: any node answers any key. 0 turns it off.";
     cluster_port: u16 = "7101", 0..=65535, "Port for cluster-aware Redis clients: another node's key is answered with MOVED. 0 turns it off.";
     peer_port: u16 = "7201", 1..=65535, "Port for the other nodes.";
-    http_port: u16 = "7301", 0..=65535, "Port for HTTP (/metrics, /healthz and /readyz) and for gRPC. 0 turns it off.";
+    http_port: u16 = "7301", 0..=65535, "Port for HTTP (keys, the cluster, /metrics, /healthz and /readyz) and for gRPC. 0 turns it off.";
+    line_port: u16 = "7401", 0..=65535, "Port for JSON and text, a request a line. 0 turns it off.";
     shards: u16 = "0", 0..=256, "Data threads. 0: one for each processor that this process may use.";
     #[cluster] partitions: u16 = "1024", 1..=16384, "Partitions of the cluster, a power of two, fixed when it is made.";
     #[cluster] copies: u16 = "2", 1..=7, "Copies of each partition, the primary's among them.";
@@ -335,6 +336,7 @@ settings! {
     #[live] write_level: WriteLevel = "all", 0..=0, "When a write is acknowledged, unless the connection says otherwise: all, quorum or one.";
     #[live] read_level: ReadLevel = "linearizable", 0..=0, "What a read may show, unless the connection says otherwise: linearizable or stale.";
     #[secret, live] requirepass: Text = "", 0..=0, "Password of every door. Empty: none is asked for.";
+    #[secret, live] adminpass: Text = "", 0..=0, "Password of administration: where it is set, operators' commands need it. It lets in as `requirepass` does. Empty: whoever may enter may administrate.";
     io_driver: IoDriver = "auto", 0..=0, "How clients' sockets are read and written: auto (io_uring where the system has it, otherwise epoll), epoll or io_uring.";
     #[live] maxclients: u32 = "10000", 1..=1000000, "Client connections that this node takes at once.";
     #[live] timeout: u64 = "0", 0..=31536000, "Seconds that a client may send nothing before its connection is closed. 0: for ever.";
@@ -356,7 +358,8 @@ settings! {
     #[cluster] election_ms: u64 = "300", 50..=60000, "Least milliseconds without word of the coordinator before a voter stands for election.";
     #[live] evict_ms: u64 = "2000", 100..=600000, "Milliseconds that a backup may hold up its partition's writes before its primary asks to have it removed from the in-sync set.";
     #[live] proto_max_bulk_len: u64 = "536870912", 1048576..=536870912, "Largest value, in bytes.";
-    #[live, size] max_request_bytes: ByteSize = "16777216", 65536..=536870912, "Bytes of one request over gRPC, and of the one message that a snapshot over gRPC is.";
+    #[live, size] max_request_bytes: ByteSize = "16777216", 65536..=536870912, "Bytes of one request over the line port, HTTP or gRPC, and of the one message that a snapshot over gRPC is.";
+    #[live] line_idle_ms: u64 = "20", 0..=60000, "Milliseconds after which text of at most 1400 bytes that stands without a newline on the line port is a whole request. 0: only a newline, or the end of what the client sends, ends one.";
     #[live] slowlog_log_slower_than: i64 = "10000", -1..=i64::MAX as i128, "Microseconds of a data thread after which a request is kept for `SLOWLOG`. 0 keeps every request, -1 none.";
     #[live] slowlog_max_len: u32 = "128", 0..=10000, "Requests that `SLOWLOG` keeps.";
     #[live] latency_tracking: YesNo = "yes", 0..=0, "Whether latencies are counted by command, for `LATENCY HISTOGRAM`, `INFO latencystats` and /metrics.";

@@ -274,7 +274,18 @@ fn a_node_that_joined_needs_nothing_said_again_and_takes_nobodys_number() {
                 "--dir",
             ])
             .arg(&dir)
-            .args(["--port", "0", "--cluster-port", "0", "--http-port", "0", "--peer-port", "1"]),
+            .args([
+                "--port",
+                "0",
+                "--cluster-port",
+                "0",
+                "--http-port",
+                "0",
+                "--line-port",
+                "0",
+                "--peer-port",
+                "1",
+            ]),
     );
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");

@@ -111,6 +111,11 @@ impl LocalCluster {
         self.ports().map(|port| port + 3 * PORT_STEP)
     }
 
+    /// The ports for JSON and text, node by node.
+    pub fn line_ports(&self) -> [u16; NODES as usize] {
+        self.ports().map(|port| port + 4 * PORT_STEP)
+    }
+
     /// `annulet ARGS --port`, of one node.
     pub fn annulet(&self, node: usize, subcommand: &str) -> Command {
         let mut command = annulet();
@@ -323,7 +328,7 @@ pub fn free_base() -> u16 {
     for _ in 0..span {
         let at = NEXT.fetch_add(2 * NODES, Ordering::Relaxed);
         let base = BASES.start + ((u32::from(start) + u32::from(at)) % u32::from(span)) as u16;
-        let mut ports = (0..4).flat_map(|kind| (0..NODES).map(move |node| base + kind * PORT_STEP + node));
+        let mut ports = (0..5).flat_map(|kind| (0..NODES).map(move |node| base + kind * PORT_STEP + node));
         if ports.all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return base;
         }

@@ -117,3 +117,46 @@ fn every_door_is_shut_until_the_password_is_said() {
         assert!(!failed.stderr.is_empty());
     }
 }
+
+#[test]
+fn administration_has_a_password_of_its_own() {
+    let cluster = LocalCluster::start(&["--requirepass", "user", "--adminpass", "master"]);
+    let with = |password: &str| {
+        let url = format!("redis://:{password}@127.0.0.1:{}/", cluster.port);
+        redis::Client::open(url).unwrap().get_connection().unwrap()
+    };
+    let script = "
+        SET a 1                  -> OK
+        CONFIG GET maxclients    -> [\"maxclients\" \"10000\"]
+        CONFIG GET adminpass     -> [\"adminpass\" \"(hidden)\"]
+        CONFIG SET timeout 0     -> !NOPERM this user has no permissions to run the 'config|set' command
+        ANNULET DRAIN 3          -> !NOPERM this user has no permissions to run the 'annulet|drain' command
+        CLIENT PAUSE 1           -> !NOPERM this user has no permissions to run the 'client|pause' command
+        FLUSHALL                 -> !NOPERM this user has no permissions to run the 'flushall' command
+        AUTH admin user          -> !WRONGPASS invalid username-password pair or user is disabled.
+        AUTH admin master        -> OK
+        CONFIG SET timeout 0     -> OK
+        FLUSHALL                 -> OK
+    ";
+    play(&mut with("user"), script, "the first password");
+    play(&mut with("master"), "CONFIG SET timeout 0 -> OK", "the second in place of the first");
+    let [port, _, there] = cluster.line_ports();
+    let order = format!("UNREGISTER_NODE 127.0.0.1 {there}");
+    let mut line = crate::lines::Line::to(port);
+    assert_eq!(line.ask("AUTH user"), "OK");
+    assert_eq!(line.ask("PUT a 1"), "OK");
+    assert!(line.ask(&order).starts_with("ERROR NOPERM"));
+    assert_eq!(line.ask("AUTH master"), "OK");
+    assert!(line.ask(&order).ends_with("unregistered"));
+    for password in ["user", "master"] {
+        let shown = format!("Authorization: Bearer {password}\r\n");
+        assert_eq!(http_get(cluster.http_ports()[0], "/v1/kv/a", &shown), (200, "1".into()));
+    }
+    // The shell's orders need no other flag.
+    let order = |password: &str| {
+        let mut command = cluster.annulet(0, "set");
+        output(command.args(["copies", "2", "--password", password]), "").status.code()
+    };
+    assert_ne!(order("user"), Some(0));
+    assert_eq!(order("master"), Some(0));
+}

@@ -170,6 +170,7 @@ impl ServedNodes {
             ("--cluster-port", self.port(id) + PORT_STEP),
             ("--peer-port", peer_port(id)),
             ("--http-port", self.port(id) + 3 * PORT_STEP),
+            ("--line-port", self.port(id) + 4 * PORT_STEP),
         ];
         for (flag, port) in ports {
             command.args([flag, &port.to_string()]);

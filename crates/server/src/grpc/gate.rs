@@ -1,25 +1,23 @@
 //! What a gRPC request passes before a service sees it: the password, and the taking in of its message within bounds.
 //!
-//! The message is taken in whole, as it comes, and counted against a budget of the node. The library that reads it makes room for the
+//! The message is taken in whole, as it comes, and counted in the budget of these doors ([`crate::budget`]). The library that reads it makes room for the
 //! length that its first bytes declare; so it is given only messages that are there.
 
 use super::{Services, caller};
-use crate::http::connection::UnderWay;
-use crate::http::router::may_enter;
+use crate::budget::Held;
+use crate::http::connection::{Caller, UnderWay};
+use crate::http::router::shown_by;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use command::CommandError;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use command::rights::Shown;
 use std::time::Duration;
 use tokio_stream::StreamExt;
 use tonic::Status;
 
-/// Bytes of requests that the node has taken in and not answered, at most.
-const BUDGET_BYTES: usize = 512 * 1024 * 1024;
 /// Bytes of a question of the reflection service, and of a probe.
 pub(super) const QUESTION_BYTES_MAX: usize = 16 * 1024;
 /// Of a message: whether it is compressed, and its length.
@@ -29,10 +27,14 @@ const MIB: usize = 1024 * 1024;
 /// Lets through who shows the password, or everybody where none is set.
 pub(super) async fn only_with_password(
     State(services): State<Services>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
-    if may_enter(services.http.settings.get().requirepass.as_str(), request.headers()) {
+    let shown = shown_by(&services.http.settings.get(), request.headers());
+    if shown != Shown::Wrong {
+        if let Some(caller) = request.extensions_mut().get_mut::<Caller>() {
+            caller.administrates = shown == Shown::Administrates;
+        }
         return next.run(request).await;
     }
     let why = "show the password of requirepass, as metadata `authorization: Bearer <password>`";
@@ -65,7 +67,7 @@ async fn within(most: usize, services: Services, request: Request, next: Next) -
     let patience = Duration::from_millis(settings.request_incomplete_timeout_ms)
         + Duration::from_secs((most / MIB) as u64);
     let (head, body) = request.into_parts();
-    let mut held = services.budget.hold();
+    let mut held = services.http.budget.hold();
     let taken = tokio::time::timeout(patience, take(body, most, &mut held)).await;
     match taken.unwrap_or_else(|_| Err(Status::invalid_argument("the request did not come whole in time"))) {
         Ok(message) => next.run(Request::from_parts(head, Body::from(message))).await,
@@ -84,9 +86,14 @@ async fn take(body: Body, most: usize, held: &mut Held) -> Result<Bytes, Status>
     let mut pieces = body.into_data_stream();
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
+    let mut length = 0;
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|_| Status::cancelled("the request broke off"))?;
-        held.add(piece.len())?;
+        length += piece.len();
+        if !held.set(length) {
+            let why = "this node has too many bytes of requests in hand (maxmemory_clients): ask again in a moment, or another node".into();
+            return Err(::grpc::errors::status(&CommandError::TryAgain { why }));
+        }
         if first.is_empty() {
             first = piece;
         } else {
@@ -118,57 +125,23 @@ fn declared(bytes: &[u8]) -> Result<Option<usize>, Status> {
     }
 }
 
-/// How many bytes of requests the node has in hand.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Budget(Arc<AtomicUsize>);
-
-/// One request's part of it, given back when it is answered.
-#[derive(Debug)]
-struct Held {
-    budget: Budget,
-    bytes: usize,
-}
-
-impl Budget {
-    fn hold(&self) -> Held {
-        Held { budget: self.clone(), bytes: 0 }
-    }
-}
-
-impl Held {
-    fn add(&mut self, bytes: usize) -> Result<(), Status> {
-        self.bytes += bytes;
-        let before = self.budget.0.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes > BUDGET_BYTES {
-            let why = "this node has too many bytes of gRPC requests in hand: ask again in a moment, or another node".into();
-            return Err(::grpc::errors::status(&CommandError::TryAgain { why }));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
     use tonic::Code;
 
     fn taken(pieces: &[&[u8]], most: usize) -> Result<Bytes, Code> {
-        let budget = Budget::default();
+        taken_of(&Budget::new(1 << 20), pieces, most)
+    }
+
+    fn taken_of(budget: &Budget, pieces: &[&[u8]], most: usize) -> Result<Bytes, Code> {
         let mut held = budget.hold();
         let pieces: Vec<Result<Bytes, std::io::Error>> =
             pieces.iter().map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
         let body = Body::from_stream(tokio_stream::iter(pieces));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let result = runtime.block_on(take(body, most, &mut held)).map_err(|status| status.code());
-        drop(held);
-        assert_eq!(budget.0.load(Ordering::Relaxed), 0, "given back");
-        result
+        runtime.block_on(take(body, most, &mut held)).map_err(|status| status.code())
     }
 
     #[test]
@@ -193,12 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_is_the_nodes() {
-        let budget = Budget::default();
-        let mut large = budget.hold();
-        assert!(large.add(BUDGET_BYTES).is_ok());
-        assert_eq!(budget.hold().add(1).unwrap_err().code(), Code::Unavailable);
-        drop(large);
-        assert!(budget.hold().add(1).is_ok());
+    fn what_goes_beyond_the_budget_is_refused_for_now() {
+        let message = [&b"\0\0\x01\x86\xa0"[..], &[b'x'; 100_000]].concat();
+        let budget = Budget::new(150_000);
+        assert_eq!(taken_of(&budget, &[&message], 1 << 20).map(|bytes| bytes.len()), Ok(message.len()));
+        let mut another = budget.hold();
+        assert!(another.set(100_000));
+        assert_eq!(taken_of(&budget, &[&message], 1 << 20), Err(Code::Unavailable));
+        drop(another);
+        assert!(taken_of(&budget, &[&message], 1 << 20).is_ok(), "the refused one has given back what it held");
     }
 }

@@ -36,6 +36,8 @@ const PINGS: Duration = Duration::from_secs(30);
 pub struct Caller {
     /// `host:port` of the other end.
     pub asker: Arc<str>,
+    /// Whether this request shows the password of administration. Known once it has been asked for.
+    pub administrates: bool,
     /// gRPC requests.
     under_way: Arc<AtomicUsize>,
     /// Whether it has ever asked for anything.
@@ -44,7 +46,12 @@ pub struct Caller {
 
 impl Default for Caller {
     fn default() -> Caller {
-        Caller { asker: Arc::from(""), under_way: Arc::default(), has_asked: Arc::default() }
+        Caller {
+            asker: Arc::from(""),
+            administrates: false,
+            under_way: Arc::default(),
+            has_asked: Arc::default(),
+        }
     }
 }
 

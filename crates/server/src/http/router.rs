@@ -4,7 +4,7 @@
 //! basic authentication with any user. Probes (`/healthz`, `/readyz`) do not: whoever starts and stops containers has no
 //! password.
 
-use super::{HttpState, health};
+use super::{HttpState, api, health};
 use crate::{clock, grpc, metrics};
 use axum::Router;
 use axum::extract::{Request, State};
@@ -14,7 +14,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use command::is_password;
+use command::rights::{Shown, shown};
+use std::borrow::Cow;
+use types::settings::Settings;
 
 /// Every route of the port.
 pub fn router(state: HttpState) -> Router {
@@ -23,13 +25,13 @@ pub fn router(state: HttpState) -> Router {
         .route_layer(middleware::from_fn_with_state(state.clone(), only_with_password));
     let open =
         Router::new().route("/", get(index)).route("/healthz", get(healthz)).route("/readyz", get(readyz));
-    let grpc = grpc::routes(state.clone());
-    shut.merge(open).fallback(nothing_here).with_state(state).merge(grpc)
+    let (api, grpc) = (api::routes(state.clone()), grpc::routes(state.clone()));
+    shut.merge(open).fallback(nothing_here).with_state(state).merge(api).merge(grpc)
 }
 
 async fn index(State(state): State<HttpState>) -> String {
     format!(
-        "Annulet, node {}\n\n/metrics   figures for Prometheus\n/healthz   whether its threads move\n/readyz    whether it serves\n\ngRPC (HTTP/2 in the clear): kvstore, annulet.v1, health, reflection\n",
+        "Annulet, node {}\n\n/v1/kv/KEY, /v1/keys, /v1/cluster; /v1/openapi.json describes them\n/metrics   figures for Prometheus\n/healthz   whether its threads move\n/readyz    whether it serves\n\ngRPC (HTTP/2 in the clear): kvstore, annulet.v1, health, reflection\n",
         state.node
     )
 }
@@ -66,7 +68,7 @@ fn probe(result: Result<(), String>) -> (StatusCode, String) {
 
 /// Lets through who shows the password, or everybody where none is set.
 async fn only_with_password(State(state): State<HttpState>, request: Request, next: Next) -> Response {
-    if may_enter(state.settings.get().requirepass.as_str(), request.headers()) {
+    if may_enter(&state.settings.get(), request.headers()) {
         return next.run(request).await;
     }
     let ask = [(header::WWW_AUTHENTICATE, "Bearer, Basic realm=\"annulet\"")];
@@ -78,24 +80,34 @@ async fn only_with_password(State(state): State<HttpState>, request: Request, ne
         .into_response()
 }
 
-/// Whether a request shows the password, where one is set.
-pub(crate) fn may_enter(password: &str, headers: &HeaderMap) -> bool {
-    if password.is_empty() {
-        return true;
+/// Whether a request shows a password that lets in, where one is set.
+pub(crate) fn may_enter(settings: &Settings, headers: &HeaderMap) -> bool {
+    shown_by(settings, headers) != Shown::Wrong
+}
+
+/// What the password is good for that a request shows.
+pub(crate) fn shown_by(settings: &Settings, headers: &HeaderMap) -> Shown {
+    match password_of(headers) {
+        Some(password) => shown(settings, &password),
+        None if settings.requirepass.as_str().is_empty() => Shown::Enters,
+        None => Shown::Wrong,
     }
-    let Some(shown) = headers.get(header::AUTHORIZATION) else { return false };
-    let shown = shown.as_bytes();
-    let Some(space) = shown.iter().position(|byte| *byte == b' ') else { return false };
-    let (scheme, rest) = (&shown[..space], shown[space..].trim_ascii());
+}
+
+/// A bearer token, or the password of basic authentication with any user.
+fn password_of(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
+    let header = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let space = header.iter().position(|byte| *byte == b' ')?;
+    let (scheme, rest) = (&header[..space], header[space..].trim_ascii());
     if scheme.eq_ignore_ascii_case(b"bearer") {
-        return is_password(password, rest);
+        return Some(rest.into());
     }
     if !scheme.eq_ignore_ascii_case(b"basic") {
-        return false;
+        return None;
     }
-    let decoded = BASE64_STANDARD.decode(rest).unwrap_or_default();
-    let colon = decoded.iter().position(|byte| *byte == b':');
-    colon.is_some_and(|colon| is_password(password, &decoded[colon + 1..]))
+    let decoded = BASE64_STANDARD.decode(rest).ok()?;
+    let colon = decoded.iter().position(|byte| *byte == b':')?;
+    Some(decoded[colon + 1..].to_vec().into())
 }
 
 #[cfg(test)]
@@ -109,7 +121,9 @@ mod tests {
             if !shown.is_empty() {
                 headers.insert(header::AUTHORIZATION, shown.parse().unwrap());
             }
-            may_enter(password, &headers)
+            let mut settings = Settings::default();
+            settings.set("requirepass", password).unwrap();
+            may_enter(&settings, &headers)
         };
         // any:secret, any:secret:more, secret, any:wrong
         for right in ["Bearer secret", "bearer  secret", "Basic YW55OnNlY3JldA=="] {

@@ -151,6 +151,7 @@ fn session(question: &Question, id: u64, settings: &Settings) -> Session {
     let mut session = Session::new(id, question.scope, settings);
     session.protocol = 3;
     session.authenticated = true;
+    session.administrates = question.administrates;
     session.read_level = question.read_level.unwrap_or(settings.read_level);
     session.write_level = question.write_level.unwrap_or(settings.write_level);
     session.address = question.asker.as_ref().to_owned();
