@@ -72,6 +72,7 @@ pub(crate) fn plan(args: &[&[u8]]) -> Result<Plan, Error> {
     let route = match command.handler {
         Handler::Keys { over, .. } => return over_keys(command, over, args),
         Handler::Slot { at, .. } => Route::Slot(slot_argument(args.get(at).copied().unwrap_or_default())?),
+        Handler::Changes => Route::Slot(slot_argument(args[1])?),
         Handler::Everywhere { .. } | Handler::Scan | Handler::Listing | Handler::RandomKey => Route::Whole,
         Handler::Session(_) | Handler::Clients(_) | Handler::Wait => Route::Any,
     };

@@ -181,10 +181,12 @@ errors! {
     } Final "NOPERM this user has no permissions to run the '{command}' command";
     /// The disk has no room for more data.
     33 DiskFull Retryable "MISCONF the disk is full: commands that may need more room are refused until it has some";
+    /// CHANGES from where the log does not lead on.
+    34 NoHistory Final "NOHISTORY the changes behind this place are not kept any more: begin with NOW, and read the keys anew";
 }
 
 /// The first words of errors, by which they are counted (`INFO errorstats`). The last stands for any other.
-pub const ERROR_WORDS: [&str; 19] = [
+pub const ERROR_WORDS: [&str; 20] = [
     "ERR",
     "WRONGTYPE",
     "NOAUTH",
@@ -203,6 +205,7 @@ pub const ERROR_WORDS: [&str; 19] = [
     "NOPERM",
     "BUSYKEY",
     "MISCONF",
+    "NOHISTORY",
     "OTHER",
 ];
 

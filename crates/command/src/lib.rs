@@ -32,7 +32,7 @@ pub mod table;
 pub mod testing;
 
 pub use clients::{ClientAnswer, ClientFilter, ClientOrder, ClientState};
-pub use commands::{keys, randomkey, scan, wait};
+pub use commands::{changes, keys, randomkey, scan, wait};
 pub use error::{CommandError, ERROR_WORDS, ErrorKind};
 pub use host::{
     ClusterOrder, ClusterView, CommandFigures, Host, InfoData, NodeView, Pause, Persistence, RangeView,

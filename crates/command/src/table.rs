@@ -52,6 +52,8 @@ pub enum Handler {
         /// What runs there.
         run: KeysFn,
     },
+    /// `CHANGES`: on the partition of the slot that its first argument names. The node reads the log, as [`changes`] says.
+    Changes,
     /// On the connection's session, touching no key.
     Session(SessionFn),
     /// `RANDOMKEY`: a partition after all have said how many keys they have. The node chooses, and drives [`randomkey`].
@@ -311,6 +313,7 @@ static TABLE: &[Command] = &numbered([
     save::BGSAVE,
     bitcount::COMMAND,
     bitpos::COMMAND,
+    changes::COMMAND,
     client::COMMAND,
     cluster::COMMAND,
     command::COMMAND,
@@ -566,7 +569,7 @@ fn reference_row(page: &mut String, command: &Command) {
         Handler::Everywhere { .. } | Handler::Scan | Handler::Listing | Handler::RandomKey => {
             "all partitions"
         }
-        Handler::Slot { .. } => "the slot's",
+        Handler::Slot { .. } | Handler::Changes => "the slot's",
         Handler::Session(_) | Handler::Clients(_) | Handler::Wait => "no keys",
     };
     let since = if command.since.starts_with('0') {

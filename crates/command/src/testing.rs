@@ -102,7 +102,7 @@ impl World {
             Handler::RandomKey => {
                 Ok(self.keyspace(|keyspace| randomkey::run_partition(keyspace, &[args[0], b"0"])))
             }
-            Handler::Clients(_) | Handler::Wait => Ok(Reply::Integer(0)),
+            Handler::Clients(_) | Handler::Wait | Handler::Changes => Ok(Reply::Integer(0)),
             Handler::Listing => {
                 let mut list = List::default();
                 let mut cursor = Some(0);

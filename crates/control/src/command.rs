@@ -195,7 +195,7 @@ fn create(
     map.min_in_sync = min_in_sync;
     map.voters = voters.to_vec();
     map.seats = voters.iter().map(|&node| Seat { node, ..Seat::default() }).collect();
-    map.members = members.iter().map(|&id| shape::unheard_of(id)).collect();
+    map.members = members.iter().map(|&id| Member::unheard_of(id)).collect();
     map.members.sort_by_key(|member| member.id);
     map.partitions = placement
         .iter()
@@ -242,6 +242,8 @@ fn up(map: &mut ClusterMap, registration: &Registration) -> bool {
     let map_level = map.level;
     let Some(member) = map.member_mut(node) else { return false };
     let (before, draining) = (member.incarnation, member.draining);
+    // Below the level that tells of builds, an entry does not hold what the registration said of it.
+    let told = |port: u16| if map_level < Level::BUILDS { 0 } else { port };
     *member = Member {
         id: node,
         incarnation: registration.incarnation,
@@ -252,10 +254,11 @@ fn up(map: &mut ClusterMap, registration: &Registration) -> bool {
         port: registration.port,
         cluster_port: registration.cluster_port,
         peer_port: registration.peer_port,
+        http_port: told(registration.http_port),
+        line_port: told(registration.line_port),
         weight: registration.weight,
         zone: registration.zone.clone(),
         draining,
-        // Below the level that tells of builds, an entry does not hold what the registration said.
         level: if map_level < Level::BUILDS { Level::FIRST } else { registration.level },
         build: if map_level < Level::BUILDS { String::new() } else { registration.build.clone() },
         witness: map_level >= Level::VOTERS_FOLLOW && registration.witness,
@@ -555,6 +558,8 @@ mod tests {
             port: 1,
             cluster_port: 2,
             peer_port: 3,
+            http_port: 4,
+            line_port: 5,
             weight: 1,
             zone: String::new(),
             level: Level::HIGHEST,

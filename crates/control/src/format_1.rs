@@ -180,6 +180,8 @@ impl From<Registration> for message::Registration {
             port: old.port,
             cluster_port: old.cluster_port,
             peer_port: old.peer_port,
+            http_port: 0,
+            line_port: 0,
             weight: old.weight,
             zone: old.zone,
             level: Level::FIRST,

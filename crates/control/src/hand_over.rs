@@ -129,6 +129,8 @@ mod tests {
                 port: 0,
                 cluster_port: 0,
                 peer_port: 0,
+                http_port: 0,
+                line_port: 0,
                 weight: 1,
                 zone: String::new(),
                 level: types::Level::HIGHEST,

@@ -34,6 +34,10 @@ pub struct Build {
     pub build: String,
     /// Whether it is a witness, which an older level does not know.
     pub witness: bool,
+    /// Its port for HTTP and gRPC, likewise. 0: none.
+    pub http_port: u16,
+    /// Its port for JSON and text, likewise.
+    pub line_port: u16,
 }
 
 /// What the coordinator has heard of builds.
@@ -43,11 +47,12 @@ pub(crate) struct Builds(BTreeMap<NodeId, Build>);
 impl Builds {
     /// A registration has come, maybe over a link that has no levels.
     pub fn hear(&mut self, registration: &Registration) {
-        let Registration { node, incarnation, level, build, witness, .. } = registration;
-        let known = self.0.get(node).map(|known| (known.incarnation, known.level));
-        if known < Some((*incarnation, *level)) {
-            let (node, incarnation, level, witness) = (*node, *incarnation, *level, *witness);
-            self.0.insert(node, Build { node, incarnation, level, build: build.clone(), witness });
+        let &Registration { node, incarnation, level, witness, http_port, line_port, .. } = registration;
+        let known = self.0.get(&node).map(|known| (known.incarnation, known.level));
+        if known < Some((incarnation, level)) {
+            let build = registration.build.clone();
+            let told = Build { node, incarnation, level, build, witness, http_port, line_port };
+            self.0.insert(node, told);
         }
     }
 
@@ -90,6 +95,7 @@ pub(crate) fn apply(map: &mut ClusterMap, command: &Command) {
             member.level = build.level;
             member.build.clone_from(&build.build);
             member.witness = build.witness;
+            (member.http_port, member.line_port) = (build.http_port, build.line_port);
         }
     }
 }
@@ -140,11 +146,10 @@ impl Control {
 mod tests {
     use super::*;
     use crate::message::Kept;
-    use crate::shape::unheard_of;
 
     fn member(id: u16, incarnation: u64) -> placement::Member {
         let incarnation = Incarnation(incarnation);
-        placement::Member { incarnation, state: MemberState::Active, ..unheard_of(NodeId(id)) }
+        placement::Member { incarnation, state: MemberState::Active, ..placement::Member::unheard_of(NodeId(id)) }
     }
 
     fn map() -> ClusterMap {
@@ -164,6 +169,8 @@ mod tests {
             port: 1,
             cluster_port: 2,
             peer_port: 3,
+            http_port: 4,
+            line_port: 5,
             weight: 1,
             zone: String::new(),
             level: Level(level),

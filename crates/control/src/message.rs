@@ -148,6 +148,10 @@ pub struct Registration {
     pub cluster_port: u16,
     /// Port for peers.
     pub peer_port: u16,
+    /// Port for HTTP and gRPC; 0: none. Not told over a link that has no levels.
+    pub http_port: u16,
+    /// Port for JSON and text, likewise.
+    pub line_port: u16,
     /// How much of the data it should hold beside a node of weight 1. 0: none.
     pub weight: u16,
     /// Copies of a partition are kept in different zones where there are enough of them. Empty: a zone of its own.

@@ -110,7 +110,7 @@ pub(crate) fn first_placement(map: &ClusterMap) -> Option<Command> {
 
 /// A listed node in a plan, with what it has told of itself so far.
 pub(crate) fn listed(id: NodeId, told: Option<&Registration>) -> PlanNode {
-    let mut member = shape::unheard_of(id);
+    let mut member = Member::unheard_of(id);
     if let Some(told) = told {
         (member.weight, member.zone) = (told.weight, told.zone.clone());
     }

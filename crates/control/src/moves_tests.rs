@@ -31,6 +31,8 @@ fn registration(node: NodeId, incarnation: u64) -> Registration {
         port: 1,
         cluster_port: 2,
         peer_port: 3,
+        http_port: 4,
+        line_port: 5,
         weight: 1,
         zone: String::new(),
         level: types::Level::HIGHEST,

@@ -31,27 +31,6 @@ pub struct Move {
     pub leave: Vec<NodeId>,
 }
 
-/// A member of which nothing is known but its number.
-pub fn unheard_of(id: NodeId) -> Member {
-    Member {
-        id,
-        incarnation: Incarnation(0),
-        directory: 0,
-        state: MemberState::Joining,
-        shards: 1,
-        host: String::new(),
-        port: 0,
-        cluster_port: 0,
-        peer_port: 0,
-        weight: 1,
-        zone: String::new(),
-        draining: false,
-        level: Level::FIRST,
-        build: String::new(),
-        witness: false,
-    }
-}
-
 /// Whether a node that the map does not know may join: its number is possible, and it is not the very start that was removed.
 pub fn may_join(map: &ClusterMap, registration: &Registration) -> bool {
     let id = registration.node;
@@ -63,7 +42,7 @@ pub fn may_join(map: &ClusterMap, registration: &Registration) -> bool {
 /// Makes a node a member, which holds nothing and does not vote.
 pub fn join(map: &mut ClusterMap, id: NodeId) {
     if let Err(at) = map.members.binary_search_by_key(&id, |member| member.id) {
-        map.members.insert(at, unheard_of(id));
+        map.members.insert(at, Member::unheard_of(id));
         map.removed.retain(|(node, _)| *node != id);
     }
 }

@@ -1,6 +1,5 @@
 //! A small map for tests: some nodes that live, and one partition with copies on the first three, all in sync.
 
-use crate::shape::unheard_of;
 use placement::{ClusterMap, Member, MemberState, PartitionState};
 use types::{Epoch, Incarnation, Level, NodeId, NodeSet};
 
@@ -14,7 +13,7 @@ pub(crate) fn cluster(nodes: u16) -> ClusterMap {
         incarnation: Incarnation(1),
         directory: 1,
         state: MemberState::Active,
-        ..unheard_of(NodeId(id))
+        ..Member::unheard_of(NodeId(id))
     };
     let state = PartitionState {
         epoch: Epoch(5),

@@ -9,7 +9,7 @@ fn member(id: u16, zone: &str) -> Member {
         directory: u64::from(id) * 11,
         state: MemberState::Active,
         zone: zone.into(),
-        ..crate::shape::unheard_of(NodeId(id))
+        ..Member::unheard_of(NodeId(id))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::records::{Contents, contents};
 use crate::replies::reads_back;
 use command::testing::FixedHost;
 use command::{
-    Command, CommandError, Door, Flags, Handler, Host, List, Reply, Session, check_rights, check_session,
+    Command, CommandError, Door, Flags, Handler, Host, List, Reply, Session, changes, check_rights, check_session,
     keys, randomkey, resolve, scan, table, wait,
 };
 use storage::effect::apply_all;
@@ -170,6 +170,7 @@ impl World {
                 ]))
             }
             Handler::Wait => wait::parse(args).map(|_| Reply::Integer(0)),
+            Handler::Changes => changes::parse(args).map(|_| Reply::Integer(0)),
             Handler::RandomKey => {
                 Ok(self.keyspace(command, |keyspace| randomkey::run_partition(keyspace, &[args[0], b"0"])))
             }

@@ -34,7 +34,7 @@ pub fn code(error: &CommandError) -> Code {
         | NegativeTimeout
         | BadTimeout
         | NoPassword => Code::InvalidArgument,
-        IncrementOverflow | DecrementOverflow => Code::OutOfRange,
+        IncrementOverflow | DecrementOverflow | NoHistory => Code::OutOfRange,
         // It would make sense in another state.
         WrongType | ReadOnly => Code::FailedPrecondition,
         NoAuth | NoAuthHello | WrongPass => Code::Unauthenticated,

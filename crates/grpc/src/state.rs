@@ -54,8 +54,9 @@ struct NodeState {
     port: u32,
     cluster_port: u32,
     peer_port: u32,
-    /// Not told by every version.
+    /// Not told before the cluster is at level 2.
     http_port: u16,
+    line_port: u16,
     state: String,
     voter: bool,
     draining: bool,
@@ -166,6 +167,8 @@ fn node(node: NodeState) -> v1::Node {
         port: node.port,
         cluster_port: node.cluster_port,
         peer_port: node.peer_port,
+        http_port: node.http_port.into(),
+        line_port: node.line_port.into(),
         state: state.into(),
         voter: node.voter,
         draining: node.draining,

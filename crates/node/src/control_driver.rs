@@ -189,6 +189,8 @@ impl<D: Disk> ControlDriver<D> {
                 port: settings.port,
                 cluster_port: settings.cluster_port,
                 peer_port: settings.peer_port,
+                http_port: settings.http_port,
+                line_port: settings.line_port,
                 weight: if witness { 0 } else { settings.weight },
                 zone: settings.zone.as_str().to_owned(),
                 level: config.level,

@@ -10,7 +10,7 @@
 
 use crate::run::{Origin, Outcome, OwnedTask};
 use crate::shard::Shard;
-use command::{CommandError, Reply, resolve};
+use command::{CommandError, Handler, Reply, resolve};
 use replication::message::{Forward, ForwardOutcome, Forwarded};
 use replication::{Message, Sender};
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,6 +57,8 @@ pub(crate) struct Forwarding {
     partition: PartitionId,
     /// A stale read, for this node's own copy on another shard.
     own_copy: bool,
+    /// Whether it keeps its order among others: not what needs none, nor what waits on purpose.
+    in_lane: bool,
     /// Whom it was sent to last, and in which reign.
     to: Option<(NodeId, ShardId, Epoch)>,
     send_at: Instant,
@@ -68,6 +70,12 @@ pub(crate) struct Forwarding {
     waits_for_room: bool,
     /// How often it was sent to where it belongs now without an answer.
     sendings: u32,
+}
+
+/// Whether it asks for changes, which waits on purpose.
+fn is_changes(forward: &Forward) -> bool {
+    let name = forward.args.first().map(|name| &name[..]).unwrap_or_default();
+    command::lookup(name).is_some_and(|command| matches!(command.handler, Handler::Changes))
 }
 
 impl Shard {
@@ -113,10 +121,12 @@ impl Shard {
         let sequence = self.next_forward;
         self.next_forward += 1;
         crate::published::ShardCounters::add(&self.counters().forwarded, 1);
+        let in_lane = !own_copy && task.waits_on_purpose().is_zero();
         let forwarding = Forwarding {
             task,
             partition: id,
             own_copy,
+            in_lane,
             to: None,
             send_at: Instant(0),
             uncertain: false,
@@ -125,7 +135,7 @@ impl Shard {
             sendings: 0,
         };
         self.forwards.insert(sequence, forwarding);
-        if !own_copy {
+        if in_lane {
             self.lanes.entry(id).or_default().open.insert(sequence);
         }
         self.send_forward(sequence);
@@ -165,12 +175,18 @@ impl Shard {
     /// Messages to or from a node may have been lost: what is under way there is sent again, in order.
     pub(crate) fn forwards_lost(&mut self, node: NodeId) {
         let mut first: BTreeMap<PartitionId, u64> = BTreeMap::new();
+        let mut unordered = Vec::new();
         for (&sequence, forwarding) in self.forwards.iter().filter(|(_, forwarding)| !forwarding.own_copy) {
-            if forwarding.to.is_some_and(|to| to.0 == node) {
+            if forwarding.to.is_none_or(|to| to.0 != node) {
+                continue;
+            }
+            if forwarding.in_lane {
                 first.entry(forwarding.partition).or_insert(sequence);
+            } else {
+                unordered.push((forwarding.partition, sequence));
             }
         }
-        for (id, sequence) in first {
+        for (id, sequence) in first.into_iter().chain(unordered) {
             self.stall(id, sequence, Instant(0));
         }
     }
@@ -181,7 +197,8 @@ impl Shard {
             return;
         };
         let own_copy = self.forwards.get(&sequence).is_some_and(|forwarding| forwarding.own_copy);
-        if !own_copy && self.lanes.get(&partition).is_some_and(|lane| lane.holds_back(sequence)) {
+        let in_lane = self.forwards.get(&sequence).is_some_and(|forwarding| forwarding.in_lane);
+        if in_lane && self.lanes.get(&partition).is_some_and(|lane| lane.holds_back(sequence)) {
             return;
         }
         let target = self.target_of(sequence);
@@ -211,7 +228,7 @@ impl Shard {
         forwarding.to = target;
         let doublings = (forwarding.sendings - 1).min(RESEND_DOUBLINGS_MAX);
         let takes = Duration::from_millis((ahead / SLOW_BYTES_A_MS) as u64);
-        forwarding.send_at = now + RESEND * (1 << doublings) + takes;
+        forwarding.send_at = now + RESEND * (1 << doublings) + takes + forwarding.task.waits_on_purpose();
         forwarding.uncertain = true;
         let task = &forwarding.task;
         let forward = Forward {
@@ -296,22 +313,27 @@ impl Shard {
         });
         let genuine = forward.id.node == from.node && forward.id.incarnation == from.incarnation;
         let lane = (partition, from.node, from.shard);
-        let behind = self
-            .refusals
-            .get(&lane)
-            .is_some_and(|&(sequence, until)| forward.id.sequence > sequence && self.context.now < until);
+        // What needs no order is in no lane: it neither shuts one nor opens it for what was sent behind a refused request.
+        let in_lane = !stale_here && !is_changes(&forward);
+        let behind = in_lane
+            && self
+                .refusals
+                .get(&lane)
+                .is_some_and(|&(sequence, until)| forward.id.sequence > sequence && self.context.now < until);
         if !current || !genuine || behind {
-            if !behind {
+            if in_lane && !behind {
                 self.refuse(lane, forward.id.sequence);
             }
             return self.send_outcome(from.node, from.shard, forward.id, reign, ForwardOutcome::NotOrdered);
         }
-        self.refusals.remove(&lane);
+        if in_lane {
+            self.refusals.remove(&lane);
+        }
         let args: Vec<&[u8]> = forward.args.iter().map(|arg| &arg[..]).collect();
         // The questions of WAIT and RANDOMKEY have arguments of their own; everything else was checked where it came in, and is again.
         let command = match command::lookup(args.first().copied().unwrap_or_default()) {
             Some(command)
-                if matches!(command.handler, command::Handler::Wait | command::Handler::RandomKey) =>
+                if matches!(command.handler, Handler::Wait | Handler::RandomKey) =>
             {
                 Ok(command)
             }
@@ -342,7 +364,9 @@ impl Shard {
             Outcome::Replied | Outcome::Later => {}
             Outcome::Crowded => self.crowd_in(partition, task.kept()),
             Outcome::NotServing => {
-                self.refuse(lane, forward.id.sequence);
+                if in_lane {
+                    self.refuse(lane, forward.id.sequence);
+                }
                 self.send_outcome(from.node, from.shard, forward.id, reign, ForwardOutcome::NotOrdered);
             }
         }

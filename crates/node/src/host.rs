@@ -270,6 +270,7 @@ impl Host for NodeHost<'_> {
                 let keys = keys.map_or("null".to_owned(), |(_, keys)| keys.to_string());
                 format!(
                     "{{\"id\":{},\"name\":\"{}\",\"host\":{},\"port\":{},\"cluster_port\":{},\"peer_port\":{},\
+                     \"http_port\":{},\"line_port\":{},\
                      \"state\":\"{state}\",\"voter\":{},\"witness\":{},\"incarnation\":{},\"primaries\":{},\"copies\":{},\
                      \"in_sync\":{},\"keys\":{keys},{},{}}}",
                     member.id,
@@ -278,6 +279,8 @@ impl Host for NodeHost<'_> {
                     member.port,
                     member.cluster_port,
                     member.peer_port,
+                    member.http_port,
+                    member.line_port,
                     map.is_voter(member.id),
                     member.witness,
                     member.incarnation,

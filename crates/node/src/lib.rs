@@ -17,6 +17,7 @@ mod account;
 mod collect;
 mod control_driver;
 mod crowd;
+mod following;
 mod forward;
 mod heart_driver;
 mod host;

@@ -10,6 +10,7 @@ use command::{
 };
 use placement::PartitionState;
 use std::collections::VecDeque;
+use types::settings::ReadLevel;
 use types::{Instant, NodeId, PartitionId, Slot, partition_of_key, partition_of_slot, slot_of_key};
 
 /// Requests of one shard that may wait for partitions that nobody serves.
@@ -165,11 +166,11 @@ impl Shard {
                 Some(id) => self.on_one(id, task, sink),
                 None => self.over_keys(over, task, sink),
             },
-            Handler::Slot { at, .. } => {
-                let slot = args.get(at).and_then(|arg| std::str::from_utf8(arg).ok()?.parse::<u16>().ok());
-                let slot = slot.filter(|&slot| slot < types::SLOTS);
-                let slot = slot.ok_or_else(|| CommandError::Other("ERR Invalid slot".into()))?;
-                self.on_one(partition_of_slot(Slot(slot), self.partition_count()), task, sink)
+            Handler::Slot { at, .. } => self.on_one(self.partition_of_argument(args, at)?, task, sink),
+            Handler::Changes => {
+                // Only the primary knows what is committed.
+                let task = Task { read_level: ReadLevel::Linearizable, ..task };
+                self.on_one(self.partition_of_argument(args, 1)?, task, sink)
             }
             Handler::Everywhere { merge, .. } => {
                 self.everywhere(merge, scope, &task);
@@ -193,6 +194,14 @@ impl Shard {
 
     pub(crate) fn partition_count(&self) -> u16 {
         self.context.map.partitions.len() as u16
+    }
+
+    /// The partition of the slot that an argument names.
+    fn partition_of_argument(&self, args: &[&[u8]], at: usize) -> Result<PartitionId, CommandError> {
+        let slot = args.get(at).and_then(|arg| std::str::from_utf8(arg).ok()?.parse::<u16>().ok());
+        let slot = slot.filter(|&slot| slot < types::SLOTS);
+        let slot = slot.ok_or_else(|| CommandError::Other("ERR Invalid slot".into()))?;
+        Ok(partition_of_slot(Slot(slot), self.partition_count()))
     }
 
     /// A request with keys: on one partition, or split over several (rule 18).

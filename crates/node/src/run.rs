@@ -156,7 +156,7 @@ fn run_command<'t>(
             Ok(Reply::Array(vec![next, Reply::Array(found.into_iter().map(Reply::bulk).collect())]))
         }
         Handler::RandomKey => Ok(randomkey::run_partition(keyspace, args)),
-        Handler::Session(_) | Handler::Clients(_) | Handler::Wait | Handler::Listing => {
+        Handler::Session(_) | Handler::Clients(_) | Handler::Wait | Handler::Listing | Handler::Changes => {
             Err(CommandError::Syntax)
         }
     }
@@ -186,6 +186,9 @@ impl Shard {
         let is_write = task.is_write();
         if matches!(task.command.handler, Handler::Wait) {
             return self.count_holders(id, task, standing);
+        }
+        if matches!(task.command.handler, Handler::Changes) {
+            return self.show_changes(id, task, standing, sink);
         }
         if task.is_stale_read() {
             if standing == Standing::Absent {

@@ -3,6 +3,7 @@
 use crate::account::{AtHand, slow_ns};
 use crate::collect::Collector;
 use crate::crowd::Crowd;
+use crate::following::Followers;
 use crate::forward::{Forwarding, Lane};
 use crate::last_writes::LastWrites;
 use crate::partitions::Partitions;
@@ -127,6 +128,8 @@ pub struct Shard {
     /// Whom this shard refused last: partition and forwarder; the request's number, and until when it is remembered.
     pub(crate) refusals: BTreeMap<(PartitionId, NodeId, ShardId), (u64, Instant)>,
     pub(crate) next_forward: u64,
+    /// Requests that wait for changes.
+    pub(crate) followers: Followers,
     /// Requests over several partitions.
     pub(crate) collectors: BTreeMap<u64, Collector>,
     pub(crate) next_collector: u64,
@@ -204,6 +207,7 @@ impl Shard {
             lanes: BTreeMap::new(),
             refusals: BTreeMap::new(),
             next_forward: 1,
+            followers: Followers::default(),
             collectors: BTreeMap::new(),
             next_collector: 1,
             going_on: VecDeque::new(),
@@ -282,6 +286,7 @@ impl Shard {
         self.last_writes.forget(connection);
         self.drop_collectors(connection);
         self.crowd.forget(connection);
+        self.followers.forget(connection);
     }
 
     /// A newer cluster map.
@@ -402,6 +407,7 @@ impl Shard {
         self.retry_crowd();
         self.retry_forwards();
         self.tick_collectors();
+        self.look_at_followers();
         self.tick_snapshots(now);
         if self.retiring && !self.partitions.iter().any(Partition::is_retiring) {
             ShardCounters::set(&self.counters().retired, 1);
@@ -527,6 +533,9 @@ impl Shard {
                 }
                 if self.crowd.count > 0 {
                     self.retry_crowd_of(id);
+                }
+                if self.followers.has(id) {
+                    self.wake_followers(id);
                 }
             }
             if self.dirty.is_empty() {

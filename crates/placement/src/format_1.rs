@@ -67,6 +67,8 @@ impl From<Member> for map::Member {
             port: old.port,
             cluster_port: old.cluster_port,
             peer_port: old.peer_port,
+            http_port: 0,
+            line_port: 0,
             weight: old.weight,
             zone: old.zone,
             draining: old.draining,

@@ -82,6 +82,10 @@ pub struct Member {
     pub cluster_port: u16,
     /// Port for peers.
     pub peer_port: u16,
+    /// Port for HTTP and gRPC. Not told before the cluster is at level 2, and 0 where there is none.
+    pub http_port: u16,
+    /// Port for JSON and text, likewise.
+    pub line_port: u16,
     /// How much of the data it should hold beside a node of weight 1. 0: none.
     pub weight: u16,
     /// Copies of a partition are kept in different zones where there are enough of them. Empty: a zone of its own.
@@ -223,6 +227,29 @@ impl PartitionState {
 }
 
 impl Member {
+    /// A member of which nothing is known but its number.
+    pub fn unheard_of(id: NodeId) -> Member {
+        Member {
+            id,
+            incarnation: Incarnation(0),
+            directory: 0,
+            state: MemberState::Joining,
+            shards: 1,
+            host: String::new(),
+            port: 0,
+            cluster_port: 0,
+            peer_port: 0,
+            http_port: 0,
+            line_port: 0,
+            weight: 1,
+            zone: String::new(),
+            draining: false,
+            level: Level::FIRST,
+            build: String::new(),
+            witness: false,
+        }
+    }
+
     /// Whether it is registered and not known to be dead.
     pub fn is_alive(&self) -> bool {
         matches!(self.state, MemberState::Active | MemberState::Stopping)

@@ -130,21 +130,10 @@ mod tests {
 
     fn member(id: u16) -> Member {
         Member {
-            id: NodeId(id),
             incarnation: Incarnation(1),
             directory: 1,
             state: MemberState::Active,
-            shards: 1,
-            host: String::new(),
-            port: 0,
-            cluster_port: 0,
-            peer_port: 0,
-            weight: 1,
-            zone: String::new(),
-            draining: false,
-            level: types::Level::FIRST,
-            build: String::new(),
-            witness: false,
+            ..Member::unheard_of(NodeId(id))
         }
     }
 

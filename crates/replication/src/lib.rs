@@ -18,6 +18,7 @@
 
 mod backup;
 mod hand_over;
+mod history;
 mod log_turn;
 pub mod message;
 mod partition;

@@ -2,6 +2,7 @@
 //! run on it.
 
 use crate::backup::{Backup, InTransfer};
+use crate::history::FOLLOWED_BYTES;
 use crate::log_turn::{NewRecord, Tail};
 use crate::message::{Message, Sender};
 use crate::primary::Primary;
@@ -358,10 +359,12 @@ impl<W> Partition<W> {
         Ran { written: Some(position), wait }
     }
 
-    /// Whether time alone changes nothing here: a primary without other copies, for which nobody waits.
+    /// Whether time alone changes nothing here: a primary without other copies, for which nobody waits, and which nobody follows.
     pub fn is_quiet(&self) -> bool {
         match &self.role {
-            Role::Primary(primary) => primary.serving && primary.peers.is_empty() && !primary.waits(),
+            Role::Primary(primary) => {
+                primary.serving && primary.peers.is_empty() && !primary.waits() && !primary.is_followed()
+            }
             _ => true,
         }
     }
@@ -369,7 +372,7 @@ impl<W> Partition<W> {
     /// Whether something is to be done at the turn's end after a change: somebody waits for it, or is to be sent it.
     pub fn wants_flush(&self) -> bool {
         match &self.role {
-            Role::Primary(primary) => !primary.peers.is_empty() || primary.waits(),
+            Role::Primary(primary) => !primary.peers.is_empty() || primary.waits() || primary.is_followed(),
             _ => true,
         }
     }
@@ -663,9 +666,11 @@ impl<W> Partition<W> {
         self.commit = self.commit.max(upto);
     }
 
-    /// Forgets committed records up to `upto`, but for what is kept for copies that were away shortly.
+    /// Forgets committed records up to `upto`, but for what is kept for copies that were away shortly, and for who follows the changes.
     pub(crate) fn trim_log(&mut self, upto: Lsn) {
-        while self.log.bytes() > RETAINED_BYTES {
+        let is_followed = matches!(&self.role, Role::Primary(primary) if primary.is_followed());
+        let kept = if is_followed { FOLLOWED_BYTES } else { RETAINED_BYTES };
+        while self.log.bytes() > kept {
             let oldest = self.log.base().lsn.next();
             if oldest > self.commit || oldest > upto {
                 return;

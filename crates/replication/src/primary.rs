@@ -28,7 +28,7 @@ pub(crate) struct Primary<W> {
     pub serving: bool,
     /// Whether it is to be handed over, so that none may run any more (rule 10).
     pub retiring: bool,
-    /// Whether records are kept at all: not where there is no other copy, nor is to be one.
+    /// Whether records are kept at all: for other copies, or for whoever follows the changes.
     pub keeps_log: bool,
     /// Whose acknowledgement a commit needs: the in-sync set, and a joiner that is being proposed.
     pub required: NodeSet,
@@ -51,6 +51,10 @@ pub(crate) struct Primary<W> {
     waiting_quorum: VecDeque<(Lsn, W)>,
     /// For this copy's own log.
     waiting_own: VecDeque<(Lsn, W)>,
+    /// There are other copies, or are to be.
+    keeps_for_copies: bool,
+    /// Until when it counts as followed, where somebody follows its changes.
+    followed_until: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +84,8 @@ impl<W> Primary<W> {
             waiting: VecDeque::new(),
             waiting_quorum: VecDeque::new(),
             waiting_own: VecDeque::new(),
+            keeps_for_copies: false,
+            followed_until: None,
         };
         primary.on_map(context, id, me, state, false);
         primary
@@ -104,7 +110,8 @@ impl<W> Primary<W> {
         self.min_in_sync = usize::from(context.map.min_in_sync);
         // A partition may be down to one copy for a while, until another is made.
         let is_to_have_others = context.map.copies > 1 && context.map.members.len() > 1;
-        self.keeps_log |= state.copies.len() > 1 || is_to_have_others;
+        self.keeps_for_copies |= state.copies.len() > 1 || is_to_have_others;
+        self.keeps_log |= self.keeps_for_copies;
         let mut others: NodeSet = state.copies.iter().chain(state.in_sync.iter()).collect();
         others.remove(me);
         self.peers.retain(|node, _| others.contains(*node));
@@ -125,6 +132,25 @@ impl<W> Primary<W> {
             let in_sync = state.in_sync.contains(node);
             let was_there = context.map.is_active(node) && (in_sync || !has_skipped);
             peer.on_map(context.now, state.epoch, member.shard_of(id), in_sync, was_there);
+        }
+    }
+
+    /// Somebody follows its changes.
+    pub fn follow(&mut self, until: Instant) {
+        self.followed_until = Some(until);
+        self.keeps_log = true;
+    }
+
+    /// Whether somebody follows its changes.
+    pub fn is_followed(&self) -> bool {
+        self.followed_until.is_some()
+    }
+
+    /// Time passes: what is kept for nobody any more is not kept on.
+    fn forget_followers(&mut self, now: Instant) {
+        if self.followed_until.is_some_and(|until| now >= until) {
+            self.followed_until = None;
+            self.keeps_log = self.keeps_for_copies;
         }
     }
 
@@ -288,6 +314,7 @@ impl<W> Partition<W> {
     pub fn tick(&mut self, context: &Context, out: &mut Outbox<W>) {
         let (commit, last) = (self.commit, self.log.last().lsn);
         let Role::Primary(primary) = &mut self.role else { return };
+        primary.forget_followers(context.now);
         primary.consider_change(context, commit, last);
         self.tick_hand_over(context, out);
         self.propose(context, out);

@@ -78,21 +78,11 @@ fn recovered(id: u16, disk: &mut Vec<u8>) -> Partition<String> {
 impl World {
     fn new() -> World {
         let member = |id| Member {
-            id: NodeId(id),
             incarnation: Incarnation(1),
             directory: 1,
             state: MemberState::Active,
-            shards: 1,
-            host: String::new(),
-            port: 0,
-            cluster_port: 0,
-            peer_port: 0,
-            weight: 1,
-            zone: String::new(),
-            draining: false,
             level: Level::HIGHEST,
-            build: String::new(),
-            witness: false,
+            ..Member::unheard_of(NodeId(id))
         };
         let map = ClusterMap {
             version: 1,

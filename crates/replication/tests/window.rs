@@ -22,21 +22,11 @@ impl Primary {
     /// Node 1, primary of so many partitions with a copy each on node 2.
     fn new(partitions: u16) -> Primary {
         let member = |id| Member {
-            id: NodeId(id),
             incarnation: Incarnation(1),
             directory: 1,
             state: MemberState::Active,
-            shards: 1,
-            host: String::new(),
-            port: 0,
-            cluster_port: 0,
-            peer_port: 0,
-            weight: 1,
-            zone: String::new(),
-            draining: false,
             level: Level::HIGHEST,
-            build: String::new(),
-            witness: false,
+            ..Member::unheard_of(NodeId(id))
         };
         let both = [NodeId(1), NodeId(2)].into_iter().collect();
         let state = PartitionState {

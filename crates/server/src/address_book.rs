@@ -142,21 +142,12 @@ mod tests {
 
     fn member(id: u16, port: u16, state: MemberState) -> Member {
         Member {
-            id: NodeId(id),
             incarnation: Incarnation(5),
             directory: 1,
             state,
-            shards: 1,
             host: format!("host-{id}"),
-            port: 1,
-            cluster_port: 2,
             peer_port: port,
-            weight: 1,
-            zone: String::new(),
-            draining: false,
-            level: types::Level::FIRST,
-            build: String::new(),
-            witness: false,
+            ..Member::unheard_of(NodeId(id))
         }
     }
 

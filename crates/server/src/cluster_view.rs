@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use types::settings::Settings;
-use types::{NodeId, partition_of_key};
+use types::{Level, NodeId, partition_of_key};
 use wire::line::json;
 
 /// This node's view.
@@ -48,11 +48,14 @@ impl ClusterView {
         self.book.map()
     }
 
-    /// The line port of a member. The cluster map does not carry line ports: another node's is taken to lie as far from its port for
-    /// Redis clients as this node's does. It is so wherever nodes are laid out alike, as `annulet up` and the defaults do.
+    /// The line port of a member; 0: none. While an older build is in the cluster the map does not tell: another node's is taken to lie
+    /// as far from its port for Redis clients as this node's does.
     pub fn line_port_of(&self, member: &Member) -> u16 {
         if member.id == self.node {
             return self.settings.line_port;
+        }
+        if member.level >= Level::BUILDS {
+            return member.line_port;
         }
         let port =
             i32::from(member.port) + i32::from(self.settings.line_port) - i32::from(self.settings.port);
@@ -74,7 +77,8 @@ impl ClusterView {
         let map = self.map();
         // One that is being drained was unregistered: it serves, and is on its way out.
         let staying = map.members.iter().filter(|member| !member.host.is_empty() && !member.draining);
-        staying.map(|member| self.line_address_of(member)).collect()
+        let listening = staying.filter(|member| self.line_port_of(member) != 0);
+        listening.map(|member| self.line_address_of(member)).collect()
     }
 
     /// The member whose line address this is.
@@ -173,18 +177,15 @@ mod tests {
 
     fn member(id: u16, draining: bool) -> Member {
         Member {
-            id: NodeId(id),
             incarnation: Incarnation(1),
             directory: 1,
             state: MemberState::Active,
-            shards: 1,
             host: "127.0.0.1".into(),
             port: 7000 + id,
             cluster_port: 7100 + id,
             peer_port: 7200 + id,
-            weight: 1,
-            zone: String::new(),
             draining,
+            ..Member::unheard_of(NodeId(id))
         }
     }
 
@@ -208,6 +209,8 @@ mod tests {
         assert_eq!((at("127.0.0.1", 7001), at("10.0.0.1", 7401), at("", 7401)), (None, None, None));
         assert_eq!(state_of(&map.members[1]), "LEAVING");
         assert_eq!(view.peers(), 2);
+        let told = |line_port| Member { level: Level::BUILDS, line_port, ..member(2, false) };
+        assert_eq!((view.line_port_of(&told(9)), view.line_port_of(&told(0))), (9, 0), "the map tells");
     }
 
     #[test]

@@ -97,21 +97,14 @@ mod tests {
         let me = Identity { node: NodeId(4), incarnation: Incarnation(10), directory: 1 };
         let mut progress = JoinProgress::new(me, true);
         let member = |incarnation, directory| Member {
-            id: NodeId(4),
             incarnation: Incarnation(incarnation),
             directory,
             state: MemberState::Active,
-            shards: 1,
             host: "elsewhere".into(),
             port: 1,
             cluster_port: 2,
             peer_port: 3,
-            weight: 1,
-            zone: String::new(),
-            draining: false,
-            level: types::Level::FIRST,
-            build: String::new(),
-            witness: false,
+            ..Member::unheard_of(NodeId(4))
         };
         let map = |member| ClusterMap { version: 1, members: vec![member], ..ClusterMap::default() };
         progress.map(Instant(0), &ClusterMap::default()).unwrap();

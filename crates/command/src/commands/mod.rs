@@ -6,6 +6,7 @@ pub mod append;
 pub mod auth;
 pub mod bitcount;
 pub mod bitpos;
+pub mod changes;
 pub mod client;
 pub mod cluster;
 pub mod command;
