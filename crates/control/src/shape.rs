@@ -8,10 +8,10 @@
 //! What cannot be done changes nothing: [`refusal`] says why, to whoever wants to know before or after.
 
 use crate::message::{Order, Registration};
-use placement::{ClusterMap, Member, MemberState, PartitionState};
+use placement::{ClusterMap, Member, PartitionState};
 use serde::{Deserialize, Serialize};
 use types::planted::{self, Bug};
-use types::{Epoch, Incarnation, Level, NodeId, NodeSet, PartitionId};
+use types::{Epoch, NodeId, NodeSet, PartitionId};
 
 /// The greatest number of a node, as the setting `node_id` has it.
 const NODE_MAX: NodeId = NodeId(9999);

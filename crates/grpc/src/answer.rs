@@ -5,7 +5,7 @@ use crate::v1;
 use bytes::Bytes;
 use command::Reply;
 use tonic::Status;
-use types::Version;
+use types::{Epoch, Lsn, Position, Version};
 
 /// What GETV tells of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,24 @@ pub fn found(reply: Reply<'static>) -> Result<Option<Found>, Status> {
             ttl_ms: u64::try_from(left_ms).ok(),
             value: Bytes::from(value.into_owned()),
         })),
+        Ok([Reply::Null, Reply::Null, Reply::Null]) => Ok(None),
         _ => Err(nonsense("GETV")),
+    }
+}
+
+/// How old what GETV told with AGE may be, taken off its end.
+fn take_age(reply: &mut Reply<'static>) -> Option<u64> {
+    let Reply::Array(parts) = reply else { return None };
+    match (parts.len(), parts.last()) {
+        (4, Some(&Reply::Integer(age))) => {
+            parts.pop();
+            u64::try_from(age).ok()
+        }
+        (4, Some(Reply::Null)) => {
+            parts.pop();
+            None
+        }
+        _ => None,
     }
 }
 
@@ -55,8 +72,9 @@ pub fn written_at_ms(version: Version) -> i64 {
 }
 
 /// Of KV.Get.
-pub fn get(key: Bytes, reply: Reply<'static>) -> Result<v1::GetResponse, Status> {
-    Ok(v1::GetResponse { entry: found(reply)?.map(|found| entry(key, found)) })
+pub fn get(key: Bytes, mut reply: Reply<'static>) -> Result<v1::GetResponse, Status> {
+    let age_ms = take_age(&mut reply);
+    Ok(v1::GetResponse { entry: found(reply)?.map(|found| entry(key, found)), age_ms })
 }
 
 /// Of SETV.
@@ -93,6 +111,55 @@ pub fn scanned(reply: Reply<'static>) -> Result<(u64, Vec<Bytes>), Status> {
     }
 }
 
+/// Of CHANGES: up to where it has looked, and what it found.
+pub fn changes(reply: Reply<'static>) -> Result<(Position, Vec<v1::Change>), Status> {
+    let Reply::Array(parts) = checked(reply)? else { return Err(nonsense("CHANGES")) };
+    match <[Reply<'static>; 3]>::try_from(parts) {
+        Ok([Reply::Integer(epoch), Reply::Integer(lsn), Reply::Array(found)]) => {
+            let place = Position { epoch: Epoch(epoch as u64), lsn: Lsn(lsn as u64) };
+            let changes = found.into_iter().map(change).collect::<Option<Vec<_>>>();
+            Ok((place, changes.ok_or_else(|| nonsense("CHANGES"))?))
+        }
+        _ => Err(nonsense("CHANGES")),
+    }
+}
+
+/// One change; none where it is told otherwise than this build knows.
+fn change(reply: Reply<'static>) -> Option<v1::Change> {
+    let Reply::Array(parts) = reply else { return None };
+    let mut parts = parts.into_iter();
+    let bulk = |parts: &mut std::vec::IntoIter<Reply<'static>>| match parts.next() {
+        Some(Reply::Bulk(bytes)) => Some(Bytes::from(bytes.into_owned())),
+        _ => None,
+    };
+    let number = |parts: &mut std::vec::IntoIter<Reply<'static>>| match parts.next() {
+        Some(Reply::Integer(number)) => Some(number),
+        _ => None,
+    };
+    let kind = bulk(&mut parts)?;
+    let mut change = v1::Change { version: number(&mut parts)? as u64, ..v1::Change::default() };
+    let kind = match &kind[..] {
+        b"flush" => v1::ChangeKind::AllRemoved,
+        b"set" | b"del" | b"expire" => {
+            change.key = bulk(&mut parts)?;
+            if &kind[..] != b"del" {
+                change.expire_at_ms = u64::try_from(number(&mut parts)?).ok();
+            }
+            match &kind[..] {
+                b"set" => {
+                    change.value = bulk(&mut parts)?;
+                    v1::ChangeKind::Set
+                }
+                b"del" => v1::ChangeKind::Removed,
+                _ => v1::ChangeKind::Expiry,
+            }
+        }
+        _ => return None,
+    };
+    change.set_kind(kind);
+    Some(change)
+}
+
 /// Of a command that just says OK.
 pub fn done(reply: Reply<'static>) -> Result<(), Status> {
     checked(reply).map(|_| ())
@@ -105,6 +172,33 @@ mod tests {
     use tonic::Code;
 
     #[test]
+    fn what_changes_tells() {
+        let place = Position { epoch: Epoch(3), lsn: Lsn(9) };
+        let told = |kind: &'static str, version, rest: Vec<Reply<'static>>| {
+            Reply::Array([vec![Reply::bulk(kind), Reply::Integer(version)], rest].concat())
+        };
+        let reply = |found| Reply::Array(vec![Reply::Integer(3), Reply::Integer(9), Reply::Array(found)]);
+        let found = vec![
+            told("set", 7, vec![Reply::bulk("k"), Reply::Integer(5), Reply::bulk("v")]),
+            told("del", 8, vec![Reply::bulk("k")]),
+            told("expire", 9, vec![Reply::bulk("k"), Reply::Integer(-1)]),
+            told("flush", 10, vec![]),
+        ];
+        let (at, changes) = changes(reply(found)).unwrap();
+        assert_eq!(at, place);
+        let kinds: Vec<v1::ChangeKind> = changes.iter().map(v1::Change::kind).collect();
+        use v1::ChangeKind::{AllRemoved, Expiry, Removed, Set};
+        assert_eq!(kinds, [Set, Removed, Expiry, AllRemoved]);
+        assert_eq!(changes.iter().map(|change| change.version).collect::<Vec<_>>(), [7, 8, 9, 10]);
+        assert_eq!((&changes[0].value[..], changes[0].expire_at_ms), (&b"v"[..], Some(5)));
+        assert!(changes[..3].iter().all(|change| &change.key[..] == b"k") && changes[3].key.is_empty());
+        assert_eq!(changes[2].expire_at_ms, None);
+        for odd in [told("new", 1, vec![]), told("set", 1, vec![Reply::bulk("k")]), Reply::Null] {
+            assert!(super::changes(reply(vec![odd])).is_err());
+        }
+    }
+
+    #[test]
     fn what_getv_tells() {
         let version = (1_700_000_000_000u64 << 16) | 3;
         let reply =
@@ -114,6 +208,13 @@ mod tests {
         assert_eq!((&entry.key[..], &entry.value[..]), (&b"k"[..], &b"v"[..]));
         assert_eq!(get("k".into(), reply(-1)).unwrap().entry.unwrap().ttl_ms, None);
         assert_eq!(get("k".into(), Reply::Null).unwrap().entry, None);
+        let aged = |told: [Reply<'static>; 4]| get("k".into(), Reply::Array(told.into())).unwrap();
+        let told = aged([Reply::Integer(7), Reply::Integer(-1), Reply::bulk("v"), Reply::Integer(30)]);
+        assert_eq!((told.entry.unwrap().version, told.age_ms), (7, Some(30)));
+        let told = aged([Reply::Null, Reply::Null, Reply::Null, Reply::Integer(30)]);
+        assert_eq!((told.entry, told.age_ms), (None, Some(30)));
+        let told = aged([Reply::Null, Reply::Null, Reply::Null, Reply::Null]);
+        assert_eq!((told.entry, told.age_ms), (None, None));
         assert_eq!(found(Reply::ok()).unwrap_err().code(), Code::Internal);
         assert_eq!(found(CommandError::WrongType.into()).unwrap_err().code(), Code::FailedPrecondition);
     }

@@ -3,6 +3,7 @@
 use crate::v1;
 use bytes::Bytes;
 use tonic::Status;
+use types::Position;
 use types::settings::{ReadLevel, WriteLevel};
 
 /// A command to be run.
@@ -59,7 +60,12 @@ pub fn write_level(level: i32) -> Result<Option<WriteLevel>, Status> {
 
 /// KV.Get.
 pub fn get(request: v1::GetRequest) -> Result<Ask, Status> {
-    Ok(Ask::new([word("GETV"), request.key]).reading(read_level(request.read_level)?))
+    let level = read_level(request.read_level)?;
+    let mut args = vec![word("GETV"), request.key];
+    if level == Some(ReadLevel::Stale) {
+        args.push(word("AGE"));
+    }
+    Ok(Ask::new(args).reading(level))
 }
 
 /// KV.Put.
@@ -98,6 +104,41 @@ pub fn scan(cursor: u64, prefix: &[u8], count: u32) -> Ask {
         args.extend([word("MATCH"), starting_with(prefix)]);
     }
     args.extend([word("COUNT"), number(count.into())]);
+    Ask::new(args)
+}
+
+/// Where a watch of a partition stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// With what comes next.
+    Now,
+    /// Behind this place in the log.
+    Place(Position),
+    /// Behind this version.
+    Version(u64),
+}
+
+/// A step of a watch of the partition with this slot: of so many bytes about, and a wait of so many milliseconds where there is nothing.
+pub fn changes(
+    slot: u16,
+    since: Since,
+    keys: Option<&v1::watch_request::Keys>,
+    bytes: usize,
+    block_ms: u64,
+) -> Ask {
+    use v1::watch_request::Keys;
+    let mut args = vec![word("CHANGES"), number(slot.into())];
+    match since {
+        Since::Now => args.push(word("NOW")),
+        Since::Place(place) => args.extend([word("AFTER"), number(place.epoch.0), number(place.lsn.0)]),
+        Since::Version(version) => args.extend([word("VERSION"), number(version)]),
+    }
+    match keys {
+        Some(Keys::Key(key)) => args.extend([word("KEY"), key.clone()]),
+        Some(Keys::Prefix(prefix)) if !prefix.is_empty() => args.extend([word("PREFIX"), prefix.clone()]),
+        Some(Keys::Prefix(_)) | None => {}
+    }
+    args.extend([word("BYTES"), number(bytes as u64), word("BLOCK"), number(block_ms)]);
     Ask::new(args)
 }
 
@@ -149,7 +190,7 @@ mod tests {
     #[test]
     fn gets_deletes_and_scans() {
         let stale = get(v1::GetRequest { key: "k".into(), read_level: 2 }).unwrap();
-        assert_eq!((shown(&stale), stale.read_level), ("GETV k".into(), Some(ReadLevel::Stale)));
+        assert_eq!((shown(&stale), stale.read_level), ("GETV k AGE".into(), Some(ReadLevel::Stale)));
         assert!(get(v1::GetRequest { key: "k".into(), read_level: -1 }).is_err());
         let request = v1::DeleteRequest { key: "k".into(), ..Default::default() };
         assert_eq!(shown(&delete(request.clone()).unwrap()), "DELV k");
@@ -157,6 +198,23 @@ mod tests {
         assert_eq!(shown(&delete(request).unwrap()), "DELV k IFVERSION 0");
         assert_eq!(shown(&scan(0, b"", 5)), "SCAN 0 COUNT 5");
         assert_eq!(shown(&scan(8, b"a*[", 5)), "SCAN 8 MATCH a\\*\\[* COUNT 5");
+    }
+
+    #[test]
+    fn watches() {
+        use v1::watch_request::Keys;
+        let place = Position { epoch: types::Epoch(3), lsn: types::Lsn(9) };
+        let asked = |since, keys: Option<Keys>| shown(&changes(7, since, keys.as_ref(), 10, 20));
+        assert_eq!(asked(Since::Now, None), "CHANGES 7 NOW BYTES 10 BLOCK 20");
+        assert_eq!(
+            asked(Since::Place(place), Some(Keys::Key("k".into()))),
+            "CHANGES 7 AFTER 3 9 KEY k BYTES 10 BLOCK 20"
+        );
+        assert_eq!(
+            asked(Since::Version(5), Some(Keys::Prefix("p".into()))),
+            "CHANGES 7 VERSION 5 PREFIX p BYTES 10 BLOCK 20"
+        );
+        assert_eq!(asked(Since::Now, Some(Keys::Prefix("".into()))), "CHANGES 7 NOW BYTES 10 BLOCK 20");
     }
 
     /// Whatever the prefix is, its pattern finds the keys that begin so and no others.

@@ -145,7 +145,7 @@ impl Shard {
 
     /// Something may have been committed: whoever waits for it is answered.
     pub(crate) fn wake_followers(&mut self, id: PartitionId) {
-        for mut follower in self.followers.take(id) {
+        for follower in self.followers.take(id) {
             let Some(partition) = self.partitions.get(id) else {
                 self.followers.add(id, follower);
                 continue;

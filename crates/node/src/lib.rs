@@ -19,6 +19,7 @@ mod control_driver;
 mod crowd;
 mod following;
 mod forward;
+mod freshness;
 mod heart_driver;
 mod host;
 mod last_writes;

@@ -174,6 +174,8 @@ pub struct Shard {
     restless: Vec<PartitionId>,
     /// When that is looked at again.
     restless_at: Instant,
+    /// When the copies are told how far is committed.
+    pub(crate) tell_commits_at: Instant,
     /// When the copies were last looked at for the statistics.
     looked_at: Instant,
 }
@@ -235,6 +237,7 @@ impl Shard {
             expire_at: Instant(0),
             restless: Vec::new(),
             restless_at: Instant(0),
+            tell_commits_at: Instant(0),
             looked_at: Instant(0),
             crowd: Crowd::default(),
             uncommitted_bytes_max: 0,
@@ -369,6 +372,7 @@ impl Shard {
             Message::Append(ref append) => self.on_partition_message(append.partition, from, message),
             Message::Appended(ref appended) => self.on_partition_message(appended.partition, from, message),
             Message::Chunk(ref chunk) => self.on_partition_message(chunk.partition, from, message),
+            Message::Committed(ref told) => self.hear_commits(told),
             Message::ChunkStored(ref stored) => self.on_partition_message(stored.partition, from, message),
         }
         self.settle();
@@ -408,6 +412,7 @@ impl Shard {
         self.retry_forwards();
         self.tick_collectors();
         self.look_at_followers();
+        self.tell_commits();
         self.tick_snapshots(now);
         if self.retiring && !self.partitions.iter().any(Partition::is_retiring) {
             ShardCounters::set(&self.counters().retired, 1);

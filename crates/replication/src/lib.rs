@@ -17,6 +17,7 @@
 //! it back after a restart is [`recovery`]'s.
 
 mod backup;
+mod freshness;
 mod hand_over;
 mod history;
 mod log_turn;
@@ -28,6 +29,7 @@ pub mod recovery;
 mod requests;
 mod transfer;
 
+pub use freshness::Committed;
 pub use hand_over::HandOvers;
 pub use log_turn::{Durability, LogTurn, Tail};
 pub use message::{Message, Sender};

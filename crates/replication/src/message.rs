@@ -3,6 +3,7 @@
 //! Every message names the partition and the epoch under which it was sent (rule 4). The transport adds who sent it:
 //! node, incarnation and shard. Messages may be lost, delayed and reordered; none is acted on twice with harm.
 
+use crate::freshness::Committed;
 use bytes::Bytes;
 use storage::Record;
 pub use storage::SnapshotEnd;
@@ -35,6 +36,17 @@ pub enum Message {
     Forward(Forward),
     /// The primary's shard to the one that forwarded: what came of it.
     Forwarded(Forwarded),
+    /// Primaries to their copies, all of two shards at once: how far they are committed. From [`types::Level::COMMITS_TOLD`] on.
+    Committed(CommittedAt),
+}
+
+/// How far partitions are committed at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedAt {
+    /// The cluster's time, in Unix milliseconds.
+    pub time_ms: u64,
+    /// The partitions.
+    pub partitions: Vec<Committed>,
 }
 
 /// Records for a copy. Without any it is a probe, or tells the commit lsn.

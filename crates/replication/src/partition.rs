@@ -2,6 +2,7 @@
 //! run on it.
 
 use crate::backup::{Backup, InTransfer};
+use crate::freshness::Freshness;
 use crate::history::FOLLOWED_BYTES;
 use crate::log_turn::{NewRecord, Tail};
 use crate::message::{Message, Sender};
@@ -88,6 +89,8 @@ pub struct Partition<W> {
     counted_bytes: usize,
     /// The transfer that such a copy, or one that came back half filled, is of; until the map gives it a role.
     pub(crate) came_back_in: Option<InTransfer>,
+    /// How new what it shows is known to be, while it is a backup.
+    pub(crate) freshness: Freshness,
 }
 
 impl<W> Partition<W> {
@@ -116,6 +119,7 @@ impl<W> Partition<W> {
             unsettled: None,
             counted_bytes: 0,
             came_back_in: None,
+            freshness: Freshness::default(),
         }
     }
 
@@ -293,7 +297,7 @@ impl<W> Partition<W> {
         changes: &'p mut Changes,
         footprint: &'p Footprint,
     ) -> Keyspace<'p> {
-        let now_ms = self.time_ms(context);
+        let (now_ms, age_ms) = (self.time_ms(context), self.age_ms(context));
         Keyspace::committed(
             &mut self.table,
             changes,
@@ -302,6 +306,7 @@ impl<W> Partition<W> {
             now_ms,
             footprint,
         )
+        .with_age(age_ms)
     }
 
     /// The primary's newest state, for a request. The caller has seen [`Standing::Serving`]. Where the request leaves a
@@ -636,6 +641,7 @@ impl<W> Partition<W> {
         self.last_version = Version::default();
         self.last_time_ms = 0;
         self.expiry_cursor = 0;
+        self.forget_freshness();
     }
 
     // ------------------------------------------------------------------------------------------- messages
@@ -647,8 +653,8 @@ impl<W> Partition<W> {
             Message::Chunk(chunk) => self.on_chunk(context, from, chunk, out),
             Message::Appended(appended) => self.on_appended(context, from, appended),
             Message::ChunkStored(stored) => self.on_chunk_stored(context, from, stored, out),
-            // Requests are the node's.
-            Message::Forward(_) | Message::Forwarded(_) => {}
+            // These are the node's.
+            Message::Forward(_) | Message::Forwarded(_) | Message::Committed(_) => {}
         }
     }
 

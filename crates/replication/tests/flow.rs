@@ -11,6 +11,7 @@
 //! | `put NODE KEY VALUE [all quorum one]` | a write at a primary, waiting at the level |
 //! | `remove NODE KEY NUMBER` | a removal that node 2 passed on under this number, unless it has been done already |
 //! | `read NODE KEY` | what a linearizable read would say, and what it waits for |
+//! | `follow NODE now`, `EPOCH/LSN`, `version MILLISECONDS` | what was committed behind that place |
 //! | `deliver [from-to ...]` | messages on the way arrive, and those that they lead to; only on these links |
 //! | `drop from-to` | messages on the way there are lost |
 //! | `fill NODE FROM..END BYTES` | so many keys get values of so many bytes, all acknowledged at once |
@@ -32,10 +33,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
+use storage::effect::effects;
 use storage::log_entry::entries;
 use storage::{Changes, Footprint, Hasher, Value};
 use types::settings::WriteLevel;
-use types::{Incarnation, Instant, Level, NodeId, NodeSet, PartitionId, RequestId, ShardId};
+use types::{
+    Epoch, Incarnation, Instant, Level, Lsn, NodeId, NodeSet, PartitionId, Position, RequestId, ShardId, Version,
+};
 
 struct Node {
     partition: Partition<String>,
@@ -194,6 +198,7 @@ impl World {
             }
             "remove" => self.remove(id(), words[2], words[3].parse().expect("a number")),
             "read" => self.read(id(), words[2]),
+            "follow" => self.follow(id(), &words[2..]),
             "deliver" => self.deliver(&words[1..]),
             "drop" => {
                 for link in &words[1..] {
@@ -357,6 +362,36 @@ impl World {
         let _ = writeln!(self.out, "    {line}");
     }
 
+    fn follow(&mut self, id: u16, since: &[&str]) {
+        let now = self.now;
+        let partition = &mut self.nodes.get_mut(&id).expect("a node").partition;
+        partition.keep_history(now);
+        let place = match since {
+            ["now"] => Some(partition.newest_place()),
+            ["version", ms] => partition.place_behind(Version(ms.parse::<u64>().expect("milliseconds") << 16)),
+            [place] => {
+                let (epoch, lsn) = place.split_once('/').expect("epoch/lsn");
+                let (epoch, lsn) = (epoch.parse().expect("an epoch"), lsn.parse().expect("an lsn"));
+                let place = Position { epoch: Epoch(epoch), lsn: Lsn(lsn) };
+                partition.leads_on_from(place).then_some(place)
+            }
+            _ => panic!("from where?"),
+        };
+        let Some(place) = place else {
+            let _ = writeln!(self.out, "    the log does not lead on from there");
+            return;
+        };
+        let _ = writeln!(self.out, "    behind {}/{}:", place.epoch, place.lsn);
+        for record in partition.committed_behind(place) {
+            let keys = effects(&record.body).flatten().map(|effect| match effect.key() {
+                Some(key) => String::from_utf8_lossy(key).into_owned(),
+                None => "all".into(),
+            });
+            let keys = keys.collect::<Vec<_>>().join(" ");
+            let _ = writeln!(self.out, "      {}/{} {keys}", record.position.epoch, record.position.lsn);
+        }
+    }
+
     fn deliver(&mut self, links: &[&str]) {
         let only: Vec<(u16, u16)> = links.iter().map(|link| parse_link(link)).collect();
         loop {
@@ -433,6 +468,7 @@ fn describe(message: &Message) -> String {
         ),
         Message::ChunkStored(c) => format!("chunk stored session {} next {}", c.session, c.next),
         Message::Forward(_) | Message::Forwarded(_) => "a request".to_owned(),
+        Message::Committed(_) => "how far it is committed".to_owned(),
     }
 }
 
@@ -490,4 +526,6 @@ scripts!(
     a_message_outruns_the_map,
     a_hand_over,
     a_hand_over_is_given_up,
+    changes_are_followed,
+    changes_are_followed_where_there_is_one_copy,
 );

@@ -5,7 +5,7 @@
 //! a channel of its own. So these doors have the same commands, the same order and the same errors as RESP.
 //!
 //! How much may be under way is bounded, in number and in bytes: beyond that whoever asks waits, which holds back its own connection
-//! alone.
+//! alone. What waits on purpose, for changes, is counted by itself, and refused beyond its bound.
 //!
 //! Left out: who may ask what, which each door finds out first.
 
@@ -19,6 +19,8 @@ use types::settings::{ReadLevel, WriteLevel};
 
 /// Questions under way at once.
 const QUESTIONS_MAX: usize = 4096;
+/// Questions under way that wait on purpose.
+const WAITING_MAX: usize = 64 * 1024;
 /// Bytes of their arguments, in units.
 const UNITS_MAX: usize = 64 * 1024;
 const UNIT_BYTES: usize = 4 * 1024;
@@ -73,7 +75,7 @@ pub struct Asked {
     pub answer: oneshot::Sender<Reply<'static>>,
     /// Its places, until it is answered: also where whoever asked has gone, or who asks and goes again and again would have a
     /// shard keep any number of questions.
-    pub places: [OwnedSemaphorePermit; 2],
+    pub places: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
 }
 
 /// Where to ask. Clones are the same desk.
@@ -83,6 +85,7 @@ pub struct Desk {
     next: Arc<AtomicUsize>,
     questions: Arc<Semaphore>,
     units: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
 }
 
 impl Desk {
@@ -93,6 +96,7 @@ impl Desk {
             next: Arc::default(),
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             units: Arc::new(Semaphore::new(UNITS_MAX)),
+            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
         }
     }
 
@@ -104,18 +108,39 @@ impl Desk {
             self.questions.clone().acquire_owned().await,
             self.units.clone().acquire_many_owned(units).await,
         );
-        let (Ok(place), Ok(units)) = places else { return stopping() };
+        let (Ok(place), Ok(units)) = places else { return stopping(&question.args) };
+        self.post(question, (place, Some(units))).await
+    }
+
+    /// The same for what waits on purpose, so that it takes no place of others. Refused where too much does.
+    pub async fn ask_and_wait(&self, question: Question) -> Reply<'static> {
+        let Ok(place) = self.waiting.clone().try_acquire_owned() else {
+            let why = "too many watches are under way at this node: ask another node".into();
+            return Reply::Error(CommandError::TryAgain { why });
+        };
+        self.post(question, (place, None)).await
+    }
+
+    async fn post(
+        &self,
+        question: Question,
+        places: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    ) -> Reply<'static> {
         let (answer, reply) = oneshot::channel();
+        let name = question.args.first().cloned();
         let at = self.next.fetch_add(1, Ordering::Relaxed) % self.threads.shards.len().max(1);
-        let Some(post) = self.threads.shards.get(at) else { return stopping() };
-        post.send(Mail::Asked(Asked { question, answer, places: [place, units] }));
-        reply.await.unwrap_or_else(|_| stopping())
+        let Some(post) = self.threads.shards.get(at) else { return stopping(name.as_slice()) };
+        post.send(Mail::Asked(Asked { question, answer, places }));
+        reply.await.unwrap_or_else(|_| stopping(name.as_slice()))
     }
 }
 
 /// A shard that ends drops what it was asked: whether a write was done nobody can say.
-fn stopping() -> Reply<'static> {
-    Reply::Error(CommandError::OutcomeUnknown {
-        why: "this node stops, and did not answer before it did: ask another node".into(),
+fn stopping(args: &[Bytes]) -> Reply<'static> {
+    let why = "this node stops, and did not answer before it did: ask another node".into();
+    let name = args.first().map(|name| &name[..]).unwrap_or_default();
+    Reply::Error(match command::lookup(name) {
+        Some(command) if !command.is_write() => CommandError::TryAgain { why },
+        _ => CommandError::OutcomeUnknown { why },
     })
 }

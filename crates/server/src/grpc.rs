@@ -11,6 +11,7 @@ mod gate;
 mod health;
 mod keys;
 mod kvstore;
+mod watch;
 
 use crate::desk::Question;
 use crate::http::HttpState;
@@ -113,6 +114,11 @@ impl Services {
     /// Has a command run.
     async fn ask_of(&self, caller: &Caller, scope: Door, ask: Ask) -> Reply<'static> {
         self.http.desk.ask(question(caller, scope, ask)).await
+    }
+
+    /// Has a command run that waits on purpose.
+    async fn ask_and_wait(&self, caller: &Caller, ask: Ask) -> Reply<'static> {
+        self.http.desk.ask_and_wait(question(caller, Door::Plain, ask)).await
     }
 
     /// Has a command run and, if it succeeds, has the backups counted that hold what it wrote. Both replies, as an array.

@@ -3,6 +3,7 @@
 //! Every plain value written is a multiple of [`STEP`] and unique, so a read tells which write it saw and how often
 //! that was counted up since.
 
+use crate::follower::Following;
 use crate::history::{Answer, Call, History, Outcome, Time};
 use crate::network::MS;
 use crate::random::Random;
@@ -44,8 +45,12 @@ pub struct StaleRead {
     pub key: usize,
     /// What it showed.
     pub value: i64,
-    /// When.
+    /// When it was asked.
+    pub asked: Time,
+    /// When it was answered.
     pub returned: Time,
+    /// How old it may be, as it was told.
+    pub age_ms: Option<u64>,
 }
 
 /// A client.
@@ -65,6 +70,8 @@ pub struct Client {
     pub stale: bool,
     /// Whether it does nothing but write large values, so that logs are trimmed and copies need snapshots.
     pub fat: bool,
+    /// What it follows, where it does nothing but that.
+    pub follows: Option<Following>,
     /// The request under way.
     pub waiting: Option<Waiting>,
     /// Its own chance.
@@ -122,8 +129,11 @@ impl Client {
             let value = vec![b'a' + self.random.below(26) as u8; FAT_BYTES];
             return Request { args: vec![word("SET"), name, value], calls: Vec::new(), expires_ms: None };
         }
+        if let Some(following) = &self.follows {
+            return Request { args: following.ask(&mut self.random), calls: Vec::new(), expires_ms: None };
+        }
         if self.stale {
-            return one(vec![word("GET"), name], Call::Get);
+            return one(vec![word("GETV"), name, word("AGE")], Call::Get);
         }
         match self.random.below(100) {
             0..40 => one(vec![word("GET"), name], Call::Get),
@@ -221,6 +231,17 @@ pub fn value(reply: &Reply<'_>) -> Option<Option<i64>> {
         Reply::Bulk(bytes) => std::str::from_utf8(bytes).ok()?.parse().ok().map(Some),
         _ => None,
     }
+}
+
+/// What a stale read tells: the value, and how old it may be.
+pub fn aged_value(reply: &Reply<'_>) -> Option<(i64, Option<u64>)> {
+    let Reply::Array(parts) = reply else { return None };
+    let [_, _, shown, age] = &parts[..] else { return None };
+    let age_ms = match age {
+        Reply::Integer(age) => u64::try_from(*age).ok(),
+        _ => None,
+    };
+    value(shown)?.map(|value| (value, age_ms))
 }
 
 /// A command for people.

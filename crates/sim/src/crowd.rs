@@ -105,9 +105,11 @@ impl World {
         };
         let numbers = [7, at as u64, ticket.sequence, hash_of(reply)];
         self.trace.event(now, &numbers, || format!("client {number}: {reply:?}"));
-        if let Some((key, _)) = waiting.stale {
-            if let Some(Some(value)) = client::value(reply) {
-                self.stale_reads.push(StaleRead { key, value, returned: now });
+        if let Some(following) = &mut self.clients[at].follows {
+            following.answered(&self.checks.committed.oracle, &waiting.args, reply)?;
+        } else if let Some((key, asked)) = waiting.stale {
+            if let Some((value, age_ms)) = client::aged_value(reply) {
+                self.stale_reads.push(StaleRead { key, value, asked, returned: now, age_ms });
             }
         } else {
             let outcomes = client::outcomes(&self.history, &waiting, reply)?;

@@ -1,7 +1,7 @@
 //! The end of a run: the cluster has to become whole, every key has to be readable, and all that the clients saw has to
 //! make sense.
 
-use crate::client::{Client, STEP, key_name};
+use crate::client::{Client, STEP, StaleRead, key_name};
 use crate::history::{Answer, Call, Operation, Outcome, Time};
 use crate::injure::add;
 use crate::linearizability;
@@ -16,6 +16,8 @@ use types::{Level, partition_of_key};
 
 /// By then the cluster has formed, where nothing goes wrong.
 const FORMED: Time = 1_500 * MS;
+/// How far the nodes' clocks may disagree of what time of the cluster it is.
+const CLOCKS_APART: Time = 500 * MS;
 
 impl World {
     /// Whether partition's every copy is gone.
@@ -138,6 +140,7 @@ impl World {
             door: Door::Plain,
             stale: false,
             fat: false,
+            follows: None,
             waiting: None,
             random: self.random.fork(),
         });
@@ -196,6 +199,7 @@ impl World {
             unknown: count(Outcome::Unknown) - expiries,
             refused: count(Outcome::Refused),
             stale_reads: self.stale_reads.len(),
+            followed: self.clients.iter().filter_map(|client| client.follows.as_ref()).map(|f| f.shown).sum(),
             snapshots: self.snapshots,
             transfers,
             transfers_gone_on,
@@ -234,6 +238,37 @@ impl World {
         }
     }
 
+    /// A stale read is no older than it says: what it shows had not been overwritten that long before.
+    fn check_age(&self, read: &StaleRead) -> Result<(), String> {
+        let Some(age_ms) = read.age_ms else { return Ok(()) };
+        let partition = usize::from(partition_of_key(&key_name(read.key), PARTITIONS).0);
+        if self.checks.committed.oracle.has_given_up(partition) {
+            // What had overwritten it may have been lost.
+            return Ok(());
+        }
+        let since = read.asked.saturating_sub(age_ms * MS + CLOCKS_APART);
+        let of_key = || self.history.operations().iter().filter(|operation| operation.key == read.key);
+        let base = read.value - read.value % STEP;
+        let writes = |operation: &&Operation| match (operation.call, operation.outcome) {
+            (Call::Set(value) | Call::SetExpiring(value, _), Outcome::Answered(_)) => value == base,
+            (Call::SetIfAbsent(value), Outcome::Answered(Answer::Changed(true))) => value == base,
+            _ => false,
+        };
+        let Some(written) = of_key().find(writes) else { return Ok(()) };
+        let overwrites = |operation: &&Operation| {
+            let changes = matches!(
+                (operation.call, operation.outcome),
+                (Call::Set(_) | Call::SetExpiring(..), Outcome::Answered(_))
+                    | (Call::SetIfAbsent(_) | Call::Delete, Outcome::Answered(Answer::Changed(true)))
+            );
+            changes && operation.invoked > written.returned && operation.returned < since
+        };
+        match of_key().find(overwrites) {
+            Some(later) => Err(format!("a stale read is older than it says: {read:?} was overwritten by {later:?}")),
+            None => Ok(()),
+        }
+    }
+
     /// A stale read shows what somebody had asked to write, never what was refused, and nothing from the future.
     fn check_stale_reads(&self) -> Result<(), String> {
         for read in &self.stale_reads {
@@ -255,6 +290,7 @@ impl World {
             if !written || counted < read.value % STEP {
                 return Err(format!("a stale read shows what nobody wrote: {read:?}"));
             }
+            self.check_age(read)?;
         }
         Ok(())
     }

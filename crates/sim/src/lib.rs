@@ -23,6 +23,7 @@ mod crowd;
 pub mod disk;
 mod ending;
 pub mod faults;
+mod follower;
 mod hand_over;
 pub mod history;
 mod injure;

@@ -14,6 +14,21 @@ pub struct Committed {
     pub body: Vec<u8>,
 }
 
+/// One effect of a record, as the documentation draws it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// 1 put, 2 remove, 3 expire, 4 clear.
+    pub kind: u8,
+    /// Its version.
+    pub version: u64,
+    /// The key; none: all.
+    pub key: Option<Vec<u8>>,
+    /// When the key expires, in Unix milliseconds.
+    pub expiry: Option<u64>,
+    /// Its value, where that is put.
+    pub value: Option<Vec<u8>>,
+}
+
 /// A key's value and its expiry, in Unix milliseconds.
 pub type Held = (Vec<u8>, Option<u64>);
 
@@ -82,6 +97,16 @@ impl Oracle {
         apply(body, state).ok_or_else(|| format!("bad effects: {body:?}"))
     }
 
+    /// A record's effects.
+    pub fn seen(body: &[u8]) -> Result<Vec<Seen>, String> {
+        effects(body).ok_or_else(|| format!("bad effects: {body:?}"))
+    }
+
+    /// Whether a loss has ever cut a partition's history short.
+    pub fn has_given_up(&self, partition: usize) -> bool {
+        !self.given_up[partition].is_empty()
+    }
+
     /// The state after a partition's first `lsn` records.
     pub fn state(&self, partition: usize, lsn: u64) -> Result<BTreeMap<Vec<u8>, Held>, String> {
         let mut state = BTreeMap::new();
@@ -102,26 +127,38 @@ impl Oracle {
 }
 
 /// Reads a record's body: a run of effects.
-fn apply(mut body: &[u8], state: &mut BTreeMap<Vec<u8>, Held>) -> Option<()> {
+fn effects(mut body: &[u8]) -> Option<Vec<Seen>> {
+    let mut effects = Vec::new();
     while let Some((&head, rest)) = body.split_first() {
-        body = rest.get(8..)?;
+        let (version, rest) = rest.split_first_chunk::<8>()?;
+        body = rest;
+        let kind = head & 15;
         let expiry = if head & 16 != 0 { Some(number(&mut body)?) } else { None };
-        match head & 15 {
-            1 => {
-                let key = string(&mut body)?;
-                let value = string(&mut body)?;
+        let key = if (1..4).contains(&kind) { Some(string(&mut body)?) } else { None };
+        let value = if kind == 1 { Some(string(&mut body)?) } else { None };
+        if !(1..=4).contains(&kind) {
+            return None;
+        }
+        effects.push(Seen { kind, version: u64::from_le_bytes(*version), key, expiry, value });
+    }
+    Some(effects)
+}
+
+fn apply(body: &[u8], state: &mut BTreeMap<Vec<u8>, Held>) -> Option<()> {
+    for Seen { kind, key, expiry, value, .. } in effects(body)? {
+        match (kind, key, value) {
+            (1, Some(key), Some(value)) => {
                 state.insert(key, (value, expiry));
             }
-            2 => {
-                state.remove(&string(&mut body)?);
+            (2, Some(key), _) => {
+                state.remove(&key);
             }
-            3 => {
-                if let Some(held) = state.get_mut(&string(&mut body)?) {
+            (3, Some(key), _) => {
+                if let Some(held) = state.get_mut(&key) {
                     held.1 = expiry;
                 }
             }
-            4 => state.clear(),
-            _ => return None,
+            _ => state.clear(),
         }
     }
     Some(())

@@ -113,6 +113,10 @@ fn digest_of_shard(message: &Message) -> [u64; 4] {
         Message::Forward(m) => {
             [4000 + u64::from(m.partition.0), m.primary_since.0, m.id.sequence, m.id.incarnation.0]
         }
+        Message::Committed(m) => {
+            let furthest = m.partitions.iter().map(|committed| committed.lsn.0).sum();
+            [6000, m.time_ms, m.partitions.len() as u64, furthest]
+        }
         Message::Forwarded(m) => {
             let kind = match &m.outcome {
                 ForwardOutcome::Reply { reply, .. } => reply.len() as u64,

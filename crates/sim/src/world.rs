@@ -8,6 +8,7 @@
 use crate::breaks::{Breaks, is_chunk};
 use crate::checks::{Checks, Seat, tables};
 use crate::client::{Client, StaleRead, Unique};
+use crate::follower;
 use crate::clock::Clock;
 use crate::disk::SimDisk;
 use crate::faults::{Keeping, Plan};
@@ -78,6 +79,8 @@ pub struct Summary {
     pub refused: usize,
     /// Stale reads.
     pub stale_reads: usize,
+    /// Changes that a follower was shown.
+    pub followed: usize,
     /// Snapshots of partitions that were written to disks.
     pub snapshots: u64,
     /// Transfers of snapshots between nodes that were begun.
@@ -259,7 +262,7 @@ impl World {
             .collect();
         let mut nodes: Vec<Node> = (0..NODES).map(|_| Node::new(Clock::draw(&mut random))).collect();
         nodes.extend((NODES..MACHINES).map(|_| Node::new(Clock::draw(&mut shapes.random))));
-        let clients = (0..random.between(5, 9) as usize)
+        let mut clients = (0..random.between(5, 9) as usize)
             .map(|number| Client {
                 number: number as u32,
                 node: number % NODES,
@@ -268,10 +271,12 @@ impl World {
                 door: if number % 3 == 2 { Door::Cluster } else { Door::Plain },
                 stale: number == 4,
                 fat: number == 3 && fat,
+                follows: None,
                 waiting: None,
                 random: random.fork(),
             })
-            .collect();
+            .collect::<Vec<_>>();
+        clients.push(follower::draw(seed, clients.len()));
         let map_delay = random.pick(&[0, 1, 1, 20]) * MS;
         World {
             now: 0,

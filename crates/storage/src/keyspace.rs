@@ -129,6 +129,8 @@ pub struct Keyspace<'p> {
     footprint: &'p Footprint,
     /// A key whose hash is known: where it lies, and the hash.
     known: (*const u8, usize, u64),
+    /// How old what it shows may be, where that is known.
+    age_ms: Option<u64>,
 }
 
 const UNKNOWN: (*const u8, usize, u64) = (std::ptr::null(), 0, 0);
@@ -156,6 +158,7 @@ impl<'p> Keyspace<'p> {
             view: View::Fresh,
             footprint,
             known: UNKNOWN,
+            age_ms: Some(0),
         }
     }
 
@@ -177,7 +180,19 @@ impl<'p> Keyspace<'p> {
             view: View::Committed,
             footprint,
             known: UNKNOWN,
+            age_ms: None,
         }
+    }
+
+    /// Says how old what it shows may be.
+    pub fn with_age(mut self, age_ms: Option<u64>) -> Keyspace<'p> {
+        self.age_ms = age_ms;
+        self
+    }
+
+    /// How old what it shows may be, in milliseconds: it was the newest at most so long ago. None where that is not known.
+    pub fn age_ms(&self) -> Option<u64> {
+        self.age_ms
     }
 
     /// The partition's time, in Unix milliseconds.

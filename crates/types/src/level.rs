@@ -28,6 +28,8 @@ impl Level {
     /// The voters change with the nodes: who has a seat in the consensus group stands in its log, in the map and in control files; a node may
     /// be a witness.
     pub const VOTERS_FOLLOW: Level = Level(2);
+    /// Primaries tell the copies how far they have committed, so that stale reads have an age.
+    pub const COMMITS_TOLD: Level = Level(2);
     /// The highest that this build has.
     pub const HIGHEST: Level = Level::BUILDS;
 }

@@ -50,6 +50,10 @@ pub enum Bug {
     RaisesEarly,
     /// What comes with a feature level is used before the cluster has it.
     UsesEarly,
+    /// Whoever follows a partition's changes is shown what is not committed.
+    ShowsUncommitted,
+    /// A copy takes what it is told of as applied (rule 13).
+    BelievesUnapplied,
     /// A shard's log does not sync its directory after it has made a segment.
     SkipsDirSync,
     /// A shard's log takes a failed sync for one that may be tried again.
@@ -61,7 +65,7 @@ pub enum Bug {
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 22] = [
+pub const BUGS: [Bug; 24] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -84,6 +88,8 @@ pub const BUGS: [Bug; 22] = [
     Bug::UsesEarly,
     Bug::NewVotersReportAtOnce,
     Bug::ForgetsOldVoters,
+    Bug::ShowsUncommitted,
+    Bug::BelievesUnapplied,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.

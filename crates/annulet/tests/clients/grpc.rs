@@ -21,11 +21,16 @@ fn python() -> Command {
     Command::new(interpreter)
 }
 
+/// The directory of a script's own.
+fn made_for(script: &str) -> PathBuf {
+    let name = format!("annulet-stubs-{}-{}", std::process::id(), script.trim_end_matches(".py"));
+    std::env::temp_dir().join(name)
+}
+
 fn run(script: &str, ports: &[u16]) {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let proto: PathBuf = [here, Path::new("../../proto")].iter().collect();
-    let name = format!("annulet-stubs-{}-{}", std::process::id(), script.trim_end_matches(".py"));
-    let made = std::env::temp_dir().join(name);
+    let made = made_for(script);
     std::fs::create_dir(&made).expect("a directory of this test's own");
     let mut command = python();
     // Without bytecode files among the sources.
@@ -48,6 +53,26 @@ fn grpc_of_annulet() {
     run("annulet_v1.py", &nodes.ports());
     nodes.kill([2, 3]);
     run("alone.py", &nodes.ports());
+}
+
+/// The script says when a node should die.
+#[test]
+fn a_watch_shows_every_change_also_where_a_node_dies() {
+    let mut nodes = ServedNodes::start(3, &[]);
+    let (ports, ready) = (nodes.ports(), made_for("watch.py").join("ready"));
+    std::thread::scope(|scope| {
+        let script = scope.spawn(|| run("watch.py", &ports));
+        while !script.is_finished() && !ready.exists() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        if !script.is_finished() {
+            nodes.kill([3]);
+        }
+        // What a script fails with is what the test fails with.
+        if let Err(panic) = script.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
 }
 
 #[test]

@@ -78,6 +78,14 @@ def levels():
         assert get(1, b"l", read_level=pb.READ_LEVEL_LINEARIZABLE).version == version
     for at in range(3):
         until("a stale read that is up to date", lambda: get(at, b"l", read_level=pb.READ_LEVEL_STALE).version == version)
+
+        def young(key):
+            told = KV[at].Get(pb.GetRequest(key=key, read_level=pb.READ_LEVEL_STALE))
+            return told.HasField("age_ms") and told.age_ms < 5_000
+
+        for key in (b"l", b"none"):
+            until("a stale read that knows its age", lambda: young(key))
+        assert not KV[at].Get(pb.GetRequest(key=b"l")).HasField("age_ms")
     assert KV[0].Delete(pb.DeleteRequest(key=b"l", write_level=pb.WRITE_LEVEL_ONE)).deleted
     refused(grpc.StatusCode.INVALID_ARGUMENT, "no read level 9", KV[0].Get, pb.GetRequest(key=b"l", read_level=9))
 
@@ -186,6 +194,8 @@ def cluster():
         assert sum(node.primaries for node in told.nodes) == 32 and sum(node.copies for node in told.nodes) == 64
         assert all(node.state == pb.NODE_STATE_ACTIVE and node.weight == 1 for node in told.nodes), told
         assert [node.port for node in told.nodes] == PORTS, told
+        assert [node.http_port for node in told.nodes] == GRPC_PORTS, told
+        assert all(node.line_port > 0 for node in told.nodes), told
     assert told.map_version > 0 and told.HasField("moves")
 
     def status():

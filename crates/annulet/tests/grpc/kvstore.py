@@ -173,7 +173,7 @@ def members():
         assert told.cluster_size == 3 and [each.node_id for each in told.nodes] == NAMES, told
         assert all(each.status == pb.ACTIVE and each.host == "127.0.0.1" for each in told.nodes), told
         assert all(each.last_heartbeat > 0 for each in told.nodes), told
-        assert told.nodes[at].port == GRPC_PORTS[at], told
+        assert [node.port for node in told.nodes] == GRPC_PORTS, told
 
 
 def refusals():

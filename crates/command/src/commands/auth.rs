@@ -60,7 +60,6 @@ pub(crate) fn authenticate(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::testing::{World, check};
 
     #[test]

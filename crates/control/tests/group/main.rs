@@ -48,6 +48,8 @@ fn registration(me: Identity) -> Registration {
         port: 7000 + me.node.0,
         cluster_port: 7100 + me.node.0,
         peer_port: 7200 + me.node.0,
+        http_port: 0,
+        line_port: 0,
         weight: 1,
         zone: String::new(),
         level: Level::HIGHEST,

@@ -1,7 +1,7 @@
 //! `annulet.v1.KV`: keys and values as bytes, conditions, expiry, levels, batches, and a streaming scan.
 
 use super::fetch::AT_ONCE;
-use super::{Services, caller};
+use super::{Services, caller, watch};
 use crate::http::connection::{Caller, UnderWay};
 use ::grpc::v1::kv_server::Kv;
 use ::grpc::v1::operation::Operation;
@@ -83,6 +83,7 @@ fn lanes(operations: Vec<v1::Operation>) -> Result<Lanes, Status> {
 #[tonic::async_trait]
 impl Kv for Services {
     type ScanStream = ReceiverStream<Result<v1::ScanResponse, Status>>;
+    type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
         let caller = caller(request.extensions());
@@ -165,6 +166,14 @@ impl Kv for Services {
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = caller(request.extensions());
+        Ok(Response::new(watch::begin(self.clone(), caller, request.into_inner())?))
     }
 }
 

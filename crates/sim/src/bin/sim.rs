@@ -68,7 +68,7 @@ fn report(failure: &Failure) {
 
 fn show(seed: u64, summary: &Summary) {
     println!(
-        "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} snapshots, {} transfers ({} gone on), {} faults, {} upgrades ({}{}), {} reigns, {} hand-overs and {} of the lead, \
+        "seed {seed}: {} events, {} operations ({} unknown, {} refused), {} stale reads, {} changes followed, {} snapshots, {} transfers ({} gone on), {} faults, {} upgrades ({}{}), {} reigns, {} hand-overs and {} of the lead, \
          {} changes of shape with {} copies moved, {} changes of the voters, \
          {} partitions lost, whole again after {} ms, hash {:016x}",
         summary.events,
@@ -76,6 +76,7 @@ fn show(seed: u64, summary: &Summary) {
         summary.unknown,
         summary.refused,
         summary.stale_reads,
+        summary.followed,
         summary.snapshots,
         summary.transfers,
         summary.transfers_gone_on,

@@ -8,9 +8,10 @@
 use super::codec::{Reader, put_bytes, put_number, put_position, put_request_id};
 use super::{FRAME_BYTES_GOAL, FrameError, KIND_SHARD, begin, finish};
 use replication::message::{
-    Append, AppendOutcome, Appended, Chunk, ChunkStored, Forward, ForwardOutcome, Forwarded, Message,
-    SnapshotEnd,
+    Append, AppendOutcome, Appended, Chunk, ChunkStored, CommittedAt, Forward, ForwardOutcome, Forwarded,
+    Message, SnapshotEnd,
 };
+use replication::Committed;
 use storage::compression::{LARGE_VALUE_BYTES, compressed, decompress};
 use storage::record::{Record, encode_parts};
 use types::limits::PEER_FRAME_BYTES_MAX;
@@ -24,6 +25,7 @@ const CHUNK_STORED: u8 = 4;
 const FORWARD: u8 = 5;
 const FORWARDED: u8 = 6;
 const APPEND_COMPRESSED: u8 = 7;
+const COMMITTED: u8 = 8;
 
 /// Appends messages as one frame, or as several where one would grow beyond some megabytes. They are the same in all formats that this
 /// build has.
@@ -108,6 +110,15 @@ fn encode(message: &Message, out: &mut Vec<u8>) -> usize {
             put_number(out, forward.args.len() as u64);
             for arg in &forward.args {
                 put_bytes(out, arg);
+            }
+        }
+        Message::Committed(CommittedAt { time_ms, partitions }) => {
+            out.push(COMMITTED);
+            put_number(out, *time_ms);
+            put_number(out, partitions.len() as u64);
+            for committed in partitions {
+                put_partition(out, committed.partition, committed.primary_since);
+                put_number(out, committed.lsn.0);
             }
         }
         Message::Forwarded(forwarded) => {
@@ -288,6 +299,13 @@ fn decode_other(kind: u8, reader: &mut Reader) -> Result<Message, FrameError> {
                 2 => ForwardOutcome::Unknown,
                 _ => return Err(FrameError::Corrupt { what: "an unknown outcome of a forward" }),
             },
+        })),
+        COMMITTED => Ok(Message::Committed(CommittedAt {
+            time_ms: reader.number()?,
+            partitions: reader.list(|reader| {
+                let (partition, primary_since) = (PartitionId(reader.number_to()?), Epoch(reader.number()?));
+                Ok(Committed { partition, primary_since, lsn: Lsn(reader.number()?) })
+            })?,
         })),
         _ => Err(FrameError::Corrupt { what: "an unknown message between shards" }),
     }

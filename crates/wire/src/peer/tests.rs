@@ -5,6 +5,7 @@ use bytes::Bytes;
 use control::message::{Beat, Identity};
 use handshake::Step;
 use proptest::prelude::*;
+use replication::Committed;
 use replication::message::*;
 use storage::Record;
 use types::settings::{ReadLevel, WriteLevel};
@@ -113,6 +114,11 @@ fn message() -> impl Strategy<Value = Message> {
                 Forward { id, partition, primary_since, write_level, read_level, args }
             )
         ),
+        (any::<u64>(), list((head(), any::<u64>()))).prop_map(|(time_ms, partitions)| {
+            let committed = |((partition, primary_since, _), lsn)| Committed { partition, primary_since, lsn: Lsn(lsn) };
+            let partitions = partitions.into_iter().map(committed).collect();
+            Message::Committed(CommittedAt { time_ms, partitions })
+        }),
         (request_id(), head(), forwarded).prop_map(
             |(id, (_, primary_since, _), outcome)| Message::Forwarded(Forwarded {
                 id,
