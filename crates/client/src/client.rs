@@ -116,18 +116,26 @@ impl Client {
     async fn run(&self, request: &Request) -> Result<Reply<'static>, Error> {
         let deadline = self.deadline();
         let mut back_off = self.back_off();
+        // The last that a node said: it tells more than that the deadline came before another attempt was sent.
+        let mut said = None;
         loop {
             let attempts = self.topology().attempts();
             let failure = match self.attempt(request, deadline).await {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,
             };
+            if let Failure::Said(error) = &failure {
+                said = Some(error.to_string());
+            }
             match judge(request.risk, &failure) {
                 Verdict::Give(error) => return Err(error),
                 Verdict::Again { refresh, pause } => {
                     let wait = back_off.next(pause, self.topology().dice.roll());
                     if !self.wait(wait, refresh.then_some(attempts), deadline).await {
-                        return Err(failure.too_late());
+                        return Err(match (&failure, said) {
+                            (Failure::Unsent(_), Some(why)) => Error::Unavailable { why },
+                            _ => failure.too_late(),
+                        });
                     }
                 }
             }

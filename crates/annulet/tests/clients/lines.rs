@@ -396,7 +396,7 @@ fn connect_with_password(port: u16) -> redis::Connection {
 }
 
 #[test]
-fn a_node_is_unregistered_once_it_is_drained_and_may_come_back() {
+fn a_node_is_unregistered_once_it_is_drained() {
     let cluster = LocalCluster::start(&[]);
     let mut line = Line::to(cluster.line_ports()[0]);
     for number in 0..200 {
@@ -419,9 +419,27 @@ fn a_node_is_unregistered_once_it_is_drained_and_may_come_back() {
     for number in 0..200 {
         assert_eq!(line.ask(&format!("GET drain:{number}")), format!("VALUE {number}"), "nothing is lost");
     }
-    assert_eq!(
-        line.ask(&format!("REGISTER_NODE 127.0.0.1 {there}")),
-        format!("OK Node {address} registered")
-    );
-    until("it is given copies again", || node(&mut line)["copies"].as_u64().unwrap() > 0);
+    // Now it goes for good, and comes back as nodes come.
+    let register = format!("REGISTER_NODE 127.0.0.1 {there}");
+    until("it is a member no more", || line.ask(&register).starts_with("ERROR "));
+    let refused = line.ask(&register);
+    assert!(refused.contains(&address) && refused.contains("--join"), "{refused}");
+}
+
+#[test]
+fn a_node_that_is_being_drained_is_registered_and_stays() {
+    let cluster = LocalCluster::start(&[]);
+    let mut line = Line::to(cluster.line_ports()[0]);
+    let there = cluster.line_ports()[2];
+    let member = format!("REGISTER_NODE 127.0.0.1 {there}");
+    assert_eq!(line.ask(&member), format!("OK Node 127.0.0.1:{there} registered"), "it is one already");
+    let node = |line: &mut Line| line.json(r#"{"command":"STATUS"}"#)["nodes"][2].clone();
+    let drained = redis::cmd("ANNULET").arg("DRAIN").arg(3).query::<String>(&mut connect(cluster.port, 2));
+    assert_eq!(drained.unwrap(), "OK");
+    until("it is on its way out", || node(&mut line)["state"] == "LEAVING");
+    assert_eq!(line.ask(&member), format!("OK Node 127.0.0.1:{there} registered"));
+    until("it stays, with copies", || {
+        let node = node(&mut line);
+        node["state"] == "ACTIVE" && node["copies"].as_u64().unwrap() > 0
+    });
 }

@@ -1,8 +1,9 @@
 //! The binary's own `cli` and `status`, as scripts use them: by exit code and output.
 
-use crate::local_cluster::{LocalCluster, Shared, annulet, output, printed};
+use crate::local_cluster::{LocalCluster, Shared, annulet, output, printed, until};
 use crate::redis_tools::write_to;
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::process::Stdio;
 
 #[test]
@@ -161,6 +162,8 @@ fn the_next_node_goes_on_where_one_dies() {
     let text = printed(annulet().args(["cli", "--nodes", &nodes, "get", "a"]).stdin(Stdio::null()), "");
     assert_eq!(text, "\"2\"\n");
     cluster.restart_node(1);
+    // Before it has come as far as to wait for it, it does not know what a signal asks for.
+    until("the node is back", || TcpStream::connect(("127.0.0.1", cluster.ports()[0])).is_ok());
 }
 
 #[test]

@@ -154,9 +154,14 @@ def bounds():
     refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "max_request_bytes", put, pb.PutRequest(key="a", value="x" * 70_000))
     put(pb.PutRequest(key="{large}1", value=large))
     put(pb.PutRequest(key="{large}2", value=large))
-    holders = [at for at in range(3) if "{large}1" in KEYS[at].ListKeys(pb.ListKeysRequest()).keys]
-    assert holders
-    call = NODES[holders[0]].GetSnapshot
+
+    def holders():
+        large_keys = {"{large}1", "{large}2"}
+        return [at for at in range(3) if large_keys <= set(KEYS[at].ListKeys(pb.ListKeysRequest()).keys)]
+
+    # What a backup shows may be behind.
+    until("two copies", lambda: len(holders()) == 2)
+    call = NODES[holders()[0]].GetSnapshot
     refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "annulet.v1.KV/Scan", call, pb.SnapshotRequest())
     for port in PORTS:
         resp(port).config_set("max_request_bytes", 16 * 1024 * 1024)

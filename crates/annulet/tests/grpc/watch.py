@@ -80,6 +80,7 @@ def one_key():
         assert watch.versions(key)[0] == version and watch.versions(key) == sorted(watch.versions(key))
         assert not watch.changes[0].HasField("expire_at_ms") and watch.changes[1].expire_at_ms > version >> 16
         assert len(watch.changes) == 6, "nothing of the other key"
+        put(0, key, b"once more")
         resp(PORTS[0]).flushall()
         until("a flush", lambda: watch.changes[-1].kind == ALL_REMOVED)
         watch.end()
