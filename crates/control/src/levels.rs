@@ -149,7 +149,11 @@ mod tests {
 
     fn member(id: u16, incarnation: u64) -> placement::Member {
         let incarnation = Incarnation(incarnation);
-        placement::Member { incarnation, state: MemberState::Active, ..placement::Member::unheard_of(NodeId(id)) }
+        placement::Member {
+            incarnation,
+            state: MemberState::Active,
+            ..placement::Member::unheard_of(NodeId(id))
+        }
     }
 
     fn map() -> ClusterMap {

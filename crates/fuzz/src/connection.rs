@@ -15,8 +15,8 @@ use crate::records::{Contents, contents};
 use crate::replies::reads_back;
 use command::testing::FixedHost;
 use command::{
-    Command, CommandError, Door, Flags, Handler, Host, List, Reply, Session, changes, check_rights, check_session,
-    keys, randomkey, resolve, scan, table, wait,
+    Command, CommandError, Door, Flags, Handler, Host, List, Reply, Session, changes, check_rights,
+    check_session, keys, randomkey, resolve, scan, table, wait,
 };
 use storage::effect::apply_all;
 use storage::{Changes, Footprint, Hasher, Keyspace, Table, Uncommitted};

@@ -59,8 +59,7 @@ impl Followers {
         if self.count == 0 {
             return;
         }
-        let is_its =
-            |task: &OwnedTask| matches!(task.origin, Origin::Client(ticket) if ticket.connection == connection);
+        let is_its = |task: &OwnedTask| matches!(task.origin, Origin::Client(ticket) if ticket.connection == connection);
         self.waiting.retain(|_, waiting| {
             waiting.retain(|follower| !is_its(&follower.task));
             !waiting.is_empty()
@@ -156,7 +155,9 @@ impl Shard {
                 && partition.leads_on_from(follower.place);
             let found = if is_news {
                 let place = follower.place;
-                follower.task.with(|task| parse(task.args).map(|request| found_behind(partition, place, &request)))
+                follower
+                    .task
+                    .with(|task| parse(task.args).map(|request| found_behind(partition, place, &request)))
             } else {
                 Ok((follower.place, Vec::new()))
             };

@@ -332,11 +332,7 @@ impl Shard {
         let args: Vec<&[u8]> = forward.args.iter().map(|arg| &arg[..]).collect();
         // The questions of WAIT and RANDOMKEY have arguments of their own; everything else was checked where it came in, and is again.
         let command = match command::lookup(args.first().copied().unwrap_or_default()) {
-            Some(command)
-                if matches!(command.handler, Handler::Wait | Handler::RandomKey) =>
-            {
-                Ok(command)
-            }
+            Some(command) if matches!(command.handler, Handler::Wait | Handler::RandomKey) => Ok(command),
             _ => resolve(&args),
         };
         let command = match command {

@@ -42,7 +42,8 @@ impl<W> Partition<W> {
         let mut reaches_back = self.log.base() == Position::default();
         let mut place = self.log.base();
         for record in self.committed_behind(place) {
-            if let Some(newest) = effect::effects(&record.body).flatten().map(|effect| effect.version()).max() {
+            if let Some(newest) = effect::effects(&record.body).flatten().map(|effect| effect.version()).max()
+            {
                 if newest > version {
                     break;
                 }

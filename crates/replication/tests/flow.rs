@@ -38,7 +38,8 @@ use storage::log_entry::entries;
 use storage::{Changes, Footprint, Hasher, Value};
 use types::settings::WriteLevel;
 use types::{
-    Epoch, Incarnation, Instant, Level, Lsn, NodeId, NodeSet, PartitionId, Position, RequestId, ShardId, Version,
+    Epoch, Incarnation, Instant, Level, Lsn, NodeId, NodeSet, PartitionId, Position, RequestId, ShardId,
+    Version,
 };
 
 struct Node {
@@ -368,7 +369,9 @@ impl World {
         partition.keep_history(now);
         let place = match since {
             ["now"] => Some(partition.newest_place()),
-            ["version", ms] => partition.place_behind(Version(ms.parse::<u64>().expect("milliseconds") << 16)),
+            ["version", ms] => {
+                partition.place_behind(Version(ms.parse::<u64>().expect("milliseconds") << 16))
+            }
             [place] => {
                 let (epoch, lsn) = place.split_once('/').expect("epoch/lsn");
                 let (epoch, lsn) = (epoch.parse().expect("an epoch"), lsn.parse().expect("an lsn"));

@@ -264,7 +264,9 @@ impl World {
             changes && operation.invoked > written.returned && operation.returned < since
         };
         match of_key().find(overwrites) {
-            Some(later) => Err(format!("a stale read is older than it says: {read:?} was overwritten by {later:?}")),
+            Some(later) => {
+                Err(format!("a stale read is older than it says: {read:?} was overwritten by {later:?}"))
+            }
             None => Ok(()),
         }
     }

@@ -106,7 +106,8 @@ impl Following {
         let mut expected = Vec::new();
         for record in &records[before.1 as usize..lsn as usize] {
             let seen = Oracle::seen(&record.body)?;
-            let takes = |seen: &Seen| !self.some || seen.key.as_ref().is_none_or(|key| key.starts_with(PREFIX));
+            let takes =
+                |seen: &Seen| !self.some || seen.key.as_ref().is_none_or(|key| key.starts_with(PREFIX));
             expected.extend(seen.into_iter().filter(takes));
         }
         if found != expected {

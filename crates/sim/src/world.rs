@@ -8,10 +8,10 @@
 use crate::breaks::{Breaks, is_chunk};
 use crate::checks::{Checks, Seat, tables};
 use crate::client::{Client, StaleRead, Unique};
-use crate::follower;
 use crate::clock::Clock;
 use crate::disk::SimDisk;
 use crate::faults::{Keeping, Plan};
+use crate::follower;
 use crate::hand_over::HandOvers;
 use crate::history::{History, Time};
 use crate::log_thread::Work;

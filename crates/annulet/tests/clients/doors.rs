@@ -1,13 +1,14 @@
-//! One command layer under all doors: the same requests through RESP, JSON, text and HTTP, crossed: written by one, read by
+//! One command layer under all doors: the same requests through RESP, JSON, text, HTTP and gRPC, crossed: written by one, read by
 //! another, with the same results and the same errors.
 
+use crate::grpc::GrpcDoor;
 use crate::http::http;
 use crate::lines::Line;
 use crate::local_cluster::{LocalCluster, Shared, connect};
 use serde_json::json;
 
 const SCRIPT: &str = include_str!("../golden/doors.txt");
-const DOORS: [&str; 4] = ["resp", "json", "text", "http"];
+const DOORS: [&str; 5] = ["resp", "json", "text", "http", "grpc"];
 
 /// What a script asks for, its bytes decoded.
 enum Ask<'a> {
@@ -19,11 +20,35 @@ enum Ask<'a> {
 }
 
 /// A client at one door of one node.
-enum Door {
+enum Door<'a> {
     Resp(redis::Connection),
     Json(Line),
     Text(Line),
     Http(u16),
+    Grpc(&'a GrpcDoor, usize),
+}
+
+/// The doors of a cluster.
+struct Doors<'a> {
+    cluster: &'a LocalCluster,
+    grpc: GrpcDoor,
+}
+
+impl<'a> Doors<'a> {
+    fn of(cluster: &'a LocalCluster) -> Doors<'a> {
+        Doors { cluster, grpc: GrpcDoor::start(&cluster.ports()) }
+    }
+
+    fn open(&self, name: &str, node: usize) -> Door<'_> {
+        let cluster = self.cluster;
+        match name {
+            "resp" => Door::Resp(connect(cluster.ports()[node], 3)),
+            "json" => Door::Json(Line::to(cluster.line_ports()[node])),
+            "text" => Door::Text(Line::to(cluster.line_ports()[node])),
+            "http" => Door::Http(cluster.http_ports()[node]),
+            _ => Door::Grpc(&self.grpc, node),
+        }
+    }
 }
 
 fn shown(value: &[u8]) -> String {
@@ -34,16 +59,7 @@ fn latin(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("keys of these scripts are text")
 }
 
-impl Door {
-    fn open(name: &str, cluster: &LocalCluster, node: usize) -> Door {
-        match name {
-            "resp" => Door::Resp(connect(cluster.ports()[node], 3)),
-            "json" => Door::Json(Line::to(cluster.line_ports()[node])),
-            "text" => Door::Text(Line::to(cluster.line_ports()[node])),
-            _ => Door::Http(cluster.http_ports()[node]),
-        }
-    }
-
+impl Door<'_> {
     /// The reply, as scripts show it: an error by its first word.
     fn ask(&mut self, ask: &Ask<'_>) -> String {
         match self {
@@ -74,6 +90,7 @@ impl Door {
             Door::Json(line) => json_said(line, ask),
             Door::Text(line) => text_said(line, ask),
             Door::Http(port) => http_said(*port, ask),
+            Door::Grpc(door, node) => grpc_said(door, *node, ask),
         }
     }
 }
@@ -168,6 +185,25 @@ fn http_said(port: u16, ask: &Ask<'_>) -> String {
     }
 }
 
+fn grpc_said(door: &GrpcDoor, node: usize, ask: &Ask<'_>) -> String {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let said = door.ask(&match ask {
+        Ask::Get(key) => json!(["get", node, hex(key)]),
+        Ask::Ttl(key) => json!(["ttl", node, hex(key)]),
+        Ask::Put(key, value, ttl) => json!(["put", node, hex(key), hex(value), ttl]),
+        Ask::Delete(key) => json!(["delete", node, hex(key)]),
+        Ask::Expire(..) => panic!("gRPC cannot say this"),
+    });
+    match (&said, said["value"].as_str()) {
+        (_, Some(hex)) => {
+            let pairs = (0..hex.len()).step_by(2);
+            shown(&pairs.map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect::<Vec<u8>>())
+        }
+        (serde_json::Value::Null, _) => "nil".into(),
+        (text, _) => text.as_str().expect("a text").to_owned(),
+    }
+}
+
 /// Base64, so that what the doors say is not checked with the same code that says it.
 mod base64_of_tests {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -244,8 +280,8 @@ fn fits(said: &str, expected: &str) -> bool {
 }
 
 /// Runs the script with these two doors. How many lines were run.
-fn cross(cluster: &LocalCluster, writer: &str, reader: &str, key: &str) -> usize {
-    let (mut writes, mut reads) = (Door::open(writer, cluster, 0), Door::open(reader, cluster, 2));
+fn cross(doors: &Doors<'_>, writer: &str, reader: &str, key: &str) -> usize {
+    let (mut writes, mut reads) = (doors.open(writer, 0), doors.open(reader, 2));
     let mut ran = 0;
     for line in SCRIPT.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (asked, expected) = line.split_once(" -> ").expect("`request -> reply`");
@@ -300,9 +336,10 @@ fn cross(cluster: &LocalCluster, writer: &str, reader: &str, key: &str) -> usize
 #[test]
 fn what_one_door_writes_every_door_reads() {
     let cluster = Shared::turn();
+    let doors = Doors::of(&cluster);
     for writer in DOORS {
         for reader in DOORS {
-            let ran = cross(&cluster, writer, reader, &format!("{writer}:{reader}"));
+            let ran = cross(&doors, writer, reader, &format!("{writer}:{reader}"));
             assert!(ran >= 20, "{ran} lines for {writer} and {reader}");
         }
     }
@@ -311,6 +348,7 @@ fn what_one_door_writes_every_door_reads() {
 #[test]
 fn an_error_is_the_same_at_every_door() {
     let cluster = LocalCluster::start_nodes(1, &[]);
+    let doors = Doors::of(&cluster);
     let set = |name: &str, value: &str| {
         let set = redis::cmd("CONFIG")
             .arg("SET")
@@ -321,7 +359,7 @@ fn an_error_is_the_same_at_every_door() {
     };
     let said = |expected: &str| {
         for door in DOORS {
-            let mut door_of = Door::open(door, &cluster, 0);
+            let mut door_of = doors.open(door, 0);
             crate::local_cluster::until(&format!("{expected} at {door}"), || {
                 door_of.ask(&Ask::Put(b"a", b"1", None)) == expected
             });
@@ -338,7 +376,7 @@ fn an_error_is_the_same_at_every_door() {
     let written = http(cluster.http_ports()[0], "PUT", "/v1/kv/a", "", b"1");
     assert_eq!((written.status, written.headers.get("retry-after").map(String::as_str)), (503, Some("1")));
     for door in DOORS {
-        assert_eq!(Door::open(door, &cluster, 0).ask(&Ask::Get(b"a")), "\"1\"", "reads go on at {door}");
+        assert_eq!(doors.open(door, 0).ask(&Ask::Get(b"a")), "\"1\"", "reads go on at {door}");
     }
     set("min_in_sync", "1");
     said("OK");

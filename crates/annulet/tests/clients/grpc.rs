@@ -3,8 +3,12 @@
 
 use crate::local_cluster::{LocalCluster, output, printed};
 use crate::served_nodes::ServedNodes;
+use serde_json::Value;
+use std::cell::RefCell;
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const ADVICE: &str = "this test needs Python 3 with redis-py and gRPC: pip install redis==5.2.1 grpcio==1.85.1 grpcio-tools==1.85.1 \
                       grpcio-health-checking==1.85.1 grpcio-reflection==1.85.1 (or name an interpreter that has them in \
@@ -22,23 +26,65 @@ fn python() -> Command {
 }
 
 /// The directory of a script's own.
-fn made_for(script: &str) -> PathBuf {
-    let name = format!("annulet-stubs-{}-{}", std::process::id(), script.trim_end_matches(".py"));
-    std::env::temp_dir().join(name)
+fn made_for(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("annulet-stubs-{}-{name}", std::process::id()))
 }
 
-fn run(script: &str, ports: &[u16]) {
+/// A script, ready to run, and the directory that it makes stubs in.
+fn script(script: &str, name: &str, ports: &[u16]) -> (Command, PathBuf) {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let proto: PathBuf = [here, Path::new("../../proto")].iter().collect();
-    let made = made_for(script);
+    let made = made_for(name);
     std::fs::create_dir(&made).expect("a directory of this test's own");
     let mut command = python();
     // Without bytecode files among the sources.
     command.arg("-B").arg(here.join("tests/grpc").join(script)).arg(&made).arg(proto);
     command.args(ports.iter().map(u16::to_string)).env("PASSWORD", PASSWORD);
+    (command, made)
+}
+
+fn run(name: &str, ports: &[u16]) {
+    let (mut command, made) = script(name, name, ports);
     let said = printed(&mut command, ADVICE);
     let _ = std::fs::remove_dir_all(&made);
     assert!(said.ends_with("done\n"), "{said}");
+}
+
+/// A client of `annulet.v1` that runs as long as it has requests, for whoever compares the doors.
+pub struct GrpcDoor {
+    script: RefCell<Child>,
+    made: PathBuf,
+    answers: RefCell<Lines<BufReader<ChildStdout>>>,
+}
+
+impl GrpcDoor {
+    pub fn start(ports: &[u16]) -> GrpcDoor {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let (mut command, made) = script("door.py", &format!("door-{number}"), ports);
+        let mut script =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the interpreter starts");
+        let answers = BufReader::new(script.stdout.take().expect("it is piped")).lines();
+        GrpcDoor { script: RefCell::new(script), made, answers: RefCell::new(answers) }
+    }
+
+    /// A request as the script describes it, and what it says.
+    pub fn ask(&self, request: &Value) -> Value {
+        let mut script = self.script.borrow_mut();
+        writeln!(script.stdin.as_mut().expect("it is piped"), "{request}").expect("the script reads");
+        let line = self.answers.borrow_mut().next().expect("the script answers").expect("text");
+        serde_json::from_str(&line).expect("an answer")
+    }
+}
+
+impl Drop for GrpcDoor {
+    fn drop(&mut self) {
+        let script = self.script.get_mut();
+        // It ends with its input.
+        drop(script.stdin.take());
+        let _ = script.wait();
+        let _ = std::fs::remove_dir_all(&self.made);
+    }
 }
 
 #[test]

@@ -323,10 +323,6 @@ fn curl(port: u16, args: &[&str]) -> String {
 /// The examples of docs/http.md, in its order.
 #[test]
 fn curl_does_what_the_page_says() {
-    if Command::new("curl").arg("--version").output().is_err() {
-        eprintln!("curl is not there, and so not tried: {CURL}");
-        return;
-    }
     let cluster = Shared::turn();
     let run = |args: &[&str]| curl(cluster.http_ports()[1], args);
     let url = "http://127.0.0.1:7301/v1/kv/user:1";

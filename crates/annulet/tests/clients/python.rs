@@ -34,6 +34,12 @@ fn redis_py_plain() {
 }
 
 #[test]
+fn redis_py_asyncio() {
+    let cluster = Shared::turn();
+    run("asynchronous.py", cluster.ports());
+}
+
+#[test]
 fn redis_py_cluster() {
     let cluster = Shared::turn();
     run("cluster.py", cluster.cluster_ports());

@@ -172,8 +172,10 @@ impl ServedNodes {
             ("--http-port", self.port(id) + 3 * PORT_STEP),
             ("--line-port", self.port(id) + 4 * PORT_STEP),
         ];
-        for (flag, port) in ports {
-            command.args([flag, &port.to_string()]);
+        // The build before has no such port.
+        let known = ports.iter().filter(|(flag, _)| self.program.is_none() || *flag != "--line-port");
+        for (flag, port) in known {
+            command.arg(flag).arg(port.to_string());
         }
         for (flag, value) in USUAL.iter().filter(|(flag, _)| self.settings.iter().all(|given| given != flag))
         {

@@ -11,6 +11,7 @@
 //! | `--durable` | the same as without a mode, of writes that are kept on disk | [`durable`] |
 //! | `--restart` | how long a killed server takes to be whole again | [`restart`] |
 //! | `--snapshots` | what writers and memory bear while everything is saved | [`snapshots`] |
+//! | `--doors` | the same as without a mode, of each of Annulet's doors, one request at a time | [`doors`] |
 //!
 //! [`servers`] runs the processes, [`disks`] says how they keep what they are told, [`generator`] runs the outside program that
 //! measures rates, [`client`] is a small client that does not get in the way of what is measured, [`stream`] one that writes
@@ -19,6 +20,7 @@
 
 mod client;
 mod disks;
+mod doors;
 mod durable;
 mod generator;
 mod machine;
@@ -63,6 +65,9 @@ pub(crate) struct Flags {
     /// Measure what writers and memory bear while everything is saved instead.
     #[arg(long, group = "mode")]
     snapshots: bool,
+    /// Measure each of Annulet's doors instead: RESP, the line port, HTTP and gRPC.
+    #[arg(long, group = "mode")]
+    doors: bool,
     /// Measured runs of each server, command and pipeline: 5 by default. With --restart starts, with --snapshots saves: 3.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
@@ -126,7 +131,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 impl Flags {
     fn contenders(&self, common: &Common) -> Result<Vec<Contender>, Failure> {
         let mut contenders = vec![Contender::own(common)?];
-        if self.peers.is_empty() && !self.pauses {
+        if self.peers.is_empty() && !self.pauses && !self.doors {
             contenders.push(Contender::peer("redis", "redis-server")?);
         }
         for (name, program) in &self.peers {
@@ -156,6 +161,7 @@ impl Flags {
             Flags { durable: true, .. } => section::DURABLE,
             Flags { restart: true, .. } => section::RESTART,
             Flags { snapshots: true, .. } => section::SNAPSHOTS,
+            Flags { doors: true, .. } => section::DOORS,
             _ => section::RATES,
         }
     }
@@ -187,6 +193,7 @@ pub(crate) fn run(common: &Common, flags: &Flags) -> Result<ExitCode, Failure> {
     match mode {
         section::MEMORY => measure!(memory),
         section::PAUSES => measure!(pauses),
+        section::DOORS => measure!(doors),
         section::DURABLE => measure!(durable, disk(&hosts, &mut machine)?),
         section::RESTART => measure!(restart, disk(&hosts, &mut machine)?),
         section::SNAPSHOTS => measure!(snapshots, disk(&hosts, &mut machine)?),

@@ -13,6 +13,8 @@ pub(super) const PAUSES: &str = "compare-pauses";
 pub(super) const DURABLE: &str = "compare-durable";
 /// That of restarts.
 pub(super) const RESTART: &str = "compare-restart";
+/// That of doors.
+pub(super) const DOORS: &str = "compare-doors";
 /// That of snapshots under load.
 pub(super) const SNAPSHOTS: &str = "compare-snapshots";
 

@@ -211,6 +211,8 @@ impl Hosts {
             ("port", port.to_string()),
             ("cluster-port", "0".to_owned()),
             ("peer-port", (port + 200).to_string()),
+            ("http-port", (port + 300).to_string()),
+            ("line-port", (port + 400).to_string()),
             ("copies", "1".to_owned()),
             ("partitions", self.partitions.to_string()),
             ("shards", "1".to_owned()),

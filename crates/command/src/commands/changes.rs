@@ -137,9 +137,8 @@ pub fn reply(position: Position, changes: Vec<Reply<'static>>) -> Reply<'static>
 /// One change: what happened, its version, the key, when it ends (-1: never), its value.
 pub fn change(effect: &Effect<'_>) -> Reply<'static> {
     let end = |at_ms: Option<u64>| Reply::Integer(at_ms.map_or(-1, |at_ms| at_ms as i64));
-    let head = |word: &'static str, version: Version| {
-        vec![Reply::bulk(word), Reply::Integer(version.0 as i64)]
-    };
+    let head =
+        |word: &'static str, version: Version| vec![Reply::bulk(word), Reply::Integer(version.0 as i64)];
     let mut parts;
     match *effect {
         Effect::Put { key, value: Value::String(value), expire_at_ms, version } => {
@@ -170,12 +169,8 @@ mod tests {
     #[test]
     fn requests() {
         let position = Position { epoch: Epoch(3), lsn: Lsn(9) };
-        let plain = ChangesRequest {
-            since: Since::Now,
-            which: Which::All,
-            bytes: BYTES,
-            block: Duration::ZERO,
-        };
+        let plain =
+            ChangesRequest { since: Since::Now, which: Which::All, bytes: BYTES, block: Duration::ZERO };
         assert_eq!(parse(&words("changes 5 now")), Ok(plain));
         assert_eq!(
             parse(&words("changes 5 after 3 9 key a bytes 10 block 1000")),
@@ -222,7 +217,9 @@ mod tests {
 
     #[test]
     fn which_keys() {
-        assert!(Which::All.takes(Some(b"a")) && Which::Key(b"a").takes(None) && Which::Prefix(b"a").takes(None));
+        assert!(
+            Which::All.takes(Some(b"a")) && Which::Key(b"a").takes(None) && Which::Prefix(b"a").takes(None)
+        );
         assert!(Which::Key(b"a").takes(Some(b"a")) && !Which::Key(b"a").takes(Some(b"ab")));
         assert!(Which::Prefix(b"a").takes(Some(b"ab")) && !Which::Prefix(b"ab").takes(Some(b"a")));
     }

@@ -31,23 +31,23 @@ pub(crate) const COMMAND: Command = Command {
             Ok(Reply::Integer(session.id as i64))
         }),
         of_clients("info", "", 2, "6.2.0", "What is known of the connection.", ClientOrder::info),
-        of_clients(
+        of_operators(of_clients(
             "kill",
             "address | option value [option value ...]",
             -3,
             "2.4.0",
             "Closes connections to this node. Options are ID, TYPE, USER, ADDR, LADDR, SKIPME yes or no, and MAXAGE seconds.",
             ClientOrder::kill,
-        ),
-        of_clients(
+        )),
+        of_operators(of_clients(
             "list",
             "[TYPE type | ID id [id ...]]",
             -2,
             "2.4.0",
             "What is known of the connections to this node.",
             ClientOrder::list,
-        ),
-        row(
+        )),
+        of_operators(row(
             "no-evict",
             "ON | OFF",
             3,
@@ -57,7 +57,7 @@ pub(crate) const COMMAND: Command = Command {
                 session.no_evict = on_or_off(args[2])?;
                 Ok(Reply::ok())
             },
-        ),
+        )),
         row(
             "no-touch",
             "ON | OFF",
@@ -69,14 +69,14 @@ pub(crate) const COMMAND: Command = Command {
                 Ok(Reply::ok())
             },
         ),
-        row(
+        of_operators(row(
             "pause",
             "milliseconds [WRITE | ALL]",
             -3,
             "3.0.0",
             "Makes requests of this node's clients wait: those that may write, or all but CLIENT and operators' commands.",
             pause,
-        ),
+        )),
         row("reply", "ON | OFF | SKIP", 3, "3.2.0", "Which requests of the connection are answered.", reply),
         row(
             "setinfo",
@@ -97,13 +97,19 @@ pub(crate) const COMMAND: Command = Command {
                 Ok(Reply::ok())
             },
         ),
-        row("unpause", "", 2, "6.2.0", "Lets paused clients go on.", |_, host, _| {
+        of_operators(row("unpause", "", 2, "6.2.0", "Lets paused clients go on.", |_, host, _| {
             host.unpause_clients();
             Ok(Reply::ok())
-        }),
+        })),
     ],
     ..Command::BASE
 };
+
+/// What concerns other connections than one's own.
+const fn of_operators(command: Command) -> Command {
+    let categories = Categories::ADMIN.with(Categories::SLOW).with(Categories::DANGEROUS);
+    Command { categories: categories.with(Categories::CONNECTION), ..command }
+}
 
 const fn row(
     name: &'static str,

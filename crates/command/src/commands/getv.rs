@@ -28,7 +28,9 @@ fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, 
         Some(_) => return Err(CommandError::Syntax),
     };
     let Some(entry) = keyspace.get(args[1]) else {
-        return Ok(age.map_or(Reply::Null, |age| Reply::Array(vec![Reply::Null, Reply::Null, Reply::Null, age])));
+        return Ok(
+            age.map_or(Reply::Null, |age| Reply::Array(vec![Reply::Null, Reply::Null, Reply::Null, age]))
+        );
     };
     let left_ms = entry.expire_at_ms.map_or(-1, |end| end.saturating_sub(now_ms) as i64);
     let value = Reply::bulk(string_of(entry.value)?);

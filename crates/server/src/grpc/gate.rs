@@ -174,6 +174,9 @@ mod tests {
         assert!(another.set(100_000));
         assert_eq!(taken_of(&budget, &[&message], 1 << 20), Err(Code::Unavailable));
         drop(another);
-        assert!(taken_of(&budget, &[&message], 1 << 20).is_ok(), "the refused one has given back what it held");
+        assert!(
+            taken_of(&budget, &[&message], 1 << 20).is_ok(),
+            "the refused one has given back what it held"
+        );
     }
 }

@@ -168,10 +168,7 @@ impl Kv for Services {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
-    async fn watch(
-        &self,
-        request: Request<v1::WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let caller = caller(request.extensions());
         Ok(Response::new(watch::begin(self.clone(), caller, request.into_inner())?))
     }

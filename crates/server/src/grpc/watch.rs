@@ -27,6 +27,8 @@ const MESSAGES_AHEAD: usize = 2;
 /// Partitions that are asked at once where a watch begins.
 const BEGINNING_AT_ONCE: usize = 64;
 
+/// A partition that has begun: its slot, where it stands, and what was behind the place where it began.
+type Begun = (u16, Position, Vec<v1::Change>);
 type Messages = mpsc::Sender<Result<v1::WatchResponse, Status>>;
 
 /// Begins a watch, which ends with the client, with what is wrong, or with this node.
@@ -116,7 +118,7 @@ fn position(slot: u16, place: Position) -> v1::WatchPosition {
 impl Watch {
     /// Follows all, until one fails.
     async fn run(&self, starts: Vec<(u16, Since)>) -> Result<(), Ended> {
-        let mut beginning: JoinSet<Result<(u16, Position, Vec<v1::Change>), Ended>> = JoinSet::new();
+        let mut beginning: JoinSet<Result<Begun, Ended>> = JoinSet::new();
         let mut starts = starts.into_iter();
         let mut quiet = Vec::new();
         let mut places = Vec::new();
@@ -178,11 +180,7 @@ impl Watch {
         answer::changes(reply).map_err(Ended::Failed)
     }
 
-    async fn send(
-        &self,
-        changes: Vec<v1::Change>,
-        positions: Vec<v1::WatchPosition>,
-    ) -> Result<(), Ended> {
+    async fn send(&self, changes: Vec<v1::Change>, positions: Vec<v1::WatchPosition>) -> Result<(), Ended> {
         let message = Ok(v1::WatchResponse { changes, positions });
         match tokio::time::timeout(self.unread, self.messages.send(message)).await {
             Ok(Ok(())) => Ok(()),
@@ -213,11 +211,8 @@ mod tests {
         let from = v1::WatchRequest { after_version: 9, ..one.clone() };
         assert_eq!(of(from).unwrap(), [(12288, Since::Version(9))]);
         let place = Position { epoch: Epoch(3), lsn: Lsn(7) };
-        let on = v1::WatchRequest {
-            positions: vec![position(12288, place)],
-            after_version: 9,
-            ..all.clone()
-        };
+        let on =
+            v1::WatchRequest { positions: vec![position(12288, place)], after_version: 9, ..all.clone() };
         let earlier = |slot| (slot, Since::Version(9));
         assert_eq!(of(on).unwrap(), [earlier(0), earlier(4096), earlier(8192), (12288, Since::Place(place))]);
         for wrong in [1, 4096, 70_000] {

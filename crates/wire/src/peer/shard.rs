@@ -7,11 +7,11 @@
 
 use super::codec::{Reader, put_bytes, put_number, put_position, put_request_id};
 use super::{FRAME_BYTES_GOAL, FrameError, KIND_SHARD, begin, finish};
+use replication::Committed;
 use replication::message::{
     Append, AppendOutcome, Appended, Chunk, ChunkStored, CommittedAt, Forward, ForwardOutcome, Forwarded,
     Message, SnapshotEnd,
 };
-use replication::Committed;
 use storage::compression::{LARGE_VALUE_BYTES, compressed, decompress};
 use storage::record::{Record, encode_parts};
 use types::limits::PEER_FRAME_BYTES_MAX;

@@ -115,7 +115,8 @@ fn message() -> impl Strategy<Value = Message> {
             )
         ),
         (any::<u64>(), list((head(), any::<u64>()))).prop_map(|(time_ms, partitions)| {
-            let committed = |((partition, primary_since, _), lsn)| Committed { partition, primary_since, lsn: Lsn(lsn) };
+            let committed =
+                |((partition, primary_since, _), lsn)| Committed { partition, primary_since, lsn: Lsn(lsn) };
             let partitions = partitions.into_iter().map(committed).collect();
             Message::Committed(CommittedAt { time_ms, partitions })
         }),
