@@ -63,7 +63,7 @@ fn read(stream: &[u8], most: usize, mut cuts: Cuts) -> Read {
                 buffer.extend_from_slice(&stream[came..came + next]);
                 came += next;
             }
-            Found::TooLong => return (requests, true),
+            Found::TooLong | Found::CutOff => return (requests, true),
         }
     }
 }

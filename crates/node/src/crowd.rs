@@ -48,7 +48,7 @@ impl Crowd {
     /// Whether a request must queue behind others that wait for its partition.
     pub fn is_ahead_of(&self, id: PartitionId, task: &Task<'_>) -> bool {
         let Some(queue) = self.queues.get(&id) else { return false };
-        !task.is_stale_read() && (task.is_write() || queue.loose > 0)
+        !task.needs_no_order() && (task.is_write() || queue.loose > 0)
     }
 
     fn push(&mut self, id: PartitionId, task: Parked) {

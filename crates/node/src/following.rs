@@ -6,16 +6,17 @@
 //!
 //! A request that waits has no place among the requests whose order counts: it is in no [`crate::forward`] lane.
 
+use crate::request::REPLY_BYTES_A_TURN;
 use crate::run::{Origin, Outcome, OwnedTask, Task};
 use crate::shard::Shard;
-use command::changes::{ChangesRequest, Since, change, go_on, parse, reply};
+use command::changes::{ChangesRequest, Since, Which, change, go_on, parse, reply};
 use command::{CommandError, Handler, Reply};
 use replication::message::ForwardOutcome;
 use replication::{Partition, Standing};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use storage::effect::effects;
-use types::{Instant, PartitionId, Position};
+use types::{Instant, Lsn, PartitionId, Position};
 
 /// Requests of one shard that may wait for changes.
 const FOLLOWERS_MAX: usize = 200_000;
@@ -25,9 +26,19 @@ const LOOKS: Duration = Duration::from_millis(20);
 /// Requests that wait for something to be committed.
 #[derive(Debug, Default)]
 pub(crate) struct Followers {
-    waiting: BTreeMap<PartitionId, Vec<Follower>>,
+    waiting: BTreeMap<PartitionId, Waiting>,
     count: usize,
+    /// How many of each connection: most that is closed has none.
+    of_connections: HashMap<u64, usize>,
     look_at: Instant,
+}
+
+/// Those of one partition.
+#[derive(Debug, Default)]
+struct Waiting {
+    followers: Vec<Follower>,
+    /// Up to where all of them were looked for when something was last committed.
+    seen: Lsn,
 }
 
 #[derive(Debug)]
@@ -45,26 +56,49 @@ impl Followers {
 
     fn add(&mut self, id: PartitionId, follower: Follower) {
         self.count += 1;
-        self.waiting.entry(id).or_default().push(follower);
+        if let Some(connection) = follower.connection() {
+            *self.of_connections.entry(connection).or_default() += 1;
+        }
+        self.waiting.entry(id).or_default().followers.push(follower);
     }
 
     fn take(&mut self, id: PartitionId) -> Vec<Follower> {
-        let taken = self.waiting.remove(&id).unwrap_or_default();
+        let taken = self.waiting.remove(&id).unwrap_or_default().followers;
         self.count -= taken.len();
+        for connection in taken.iter().filter_map(Follower::connection) {
+            self.leave(connection);
+        }
         taken
+    }
+
+    fn leave(&mut self, connection: u64) {
+        if let Some(count) = self.of_connections.get_mut(&connection) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_connections.remove(&connection);
+            }
+        }
     }
 
     /// A connection is gone.
     pub fn forget(&mut self, connection: u64) {
-        if self.count == 0 {
+        if self.of_connections.remove(&connection).is_none() {
             return;
         }
-        let is_its = |task: &OwnedTask| matches!(task.origin, Origin::Client(ticket) if ticket.connection == connection);
         self.waiting.retain(|_, waiting| {
-            waiting.retain(|follower| !is_its(&follower.task));
-            !waiting.is_empty()
+            waiting.followers.retain(|follower| follower.connection() != Some(connection));
+            !waiting.followers.is_empty()
         });
-        self.count = self.waiting.values().map(Vec::len).sum();
+        self.count = self.waiting.values().map(|waiting| waiting.followers.len()).sum();
+    }
+}
+
+impl Follower {
+    fn connection(&self) -> Option<u64> {
+        match self.task.origin {
+            Origin::Client(ticket) => Some(ticket.connection),
+            Origin::Peer { .. } | Origin::Part { .. } => None,
+        }
     }
 }
 
@@ -100,6 +134,16 @@ fn found_behind<W>(
     (place, found)
 }
 
+/// The bytes of what was found.
+fn bytes_of(found: &[Reply<'_>]) -> usize {
+    let of = |part: &Reply<'_>| if let Reply::Bulk(bytes) = part { bytes.len() } else { 0 };
+    let parts = found.iter().filter_map(|change| match change {
+        Reply::Array(parts) => Some(parts),
+        _ => None,
+    });
+    parts.flatten().map(of).sum()
+}
+
 impl Shard {
     /// Answers a CHANGES, or lets it wait.
     pub(crate) fn show_changes(
@@ -122,12 +166,15 @@ impl Shard {
         let place = match request.since {
             Since::Now => Some(partition.newest_place()),
             Since::Position(place) => partition.leads_on_from(place).then_some(place),
-            Since::Version(version) => partition.place_behind(version),
+            Since::Version(version) => {
+                partition.place_behind(version, matches!(request.which, Which::Key(_)))
+            }
         };
         let Some(place) = place else {
             return self.hand_over(task.origin, Reply::Error(CommandError::NoHistory), None, sink);
         };
         let (place, found) = found_behind(partition, place, &request);
+        self.reply_bytes += bytes_of(&found);
         let waits = found.is_empty() && request.since != Since::Now && !request.block.is_zero();
         if !waits {
             return self.hand_over(task.origin, reply(place, found), None, sink);
@@ -142,36 +189,46 @@ impl Shard {
         Outcome::Later
     }
 
-    /// Something may have been committed: whoever waits for it is answered.
+    /// Something may have been committed: whoever waits for it is answered, as far as this turn has room for replies. The others are
+    /// answered at one of the next looks.
     pub(crate) fn wake_followers(&mut self, id: PartitionId) {
+        let Some(partition) = self.partitions.get(id) else { return };
+        // Who finds it not served any more is told at the next look.
+        let commit = partition.commit();
+        let is_news = self.followers.waiting.get(&id).is_some_and(|waiting| commit > waiting.seen);
+        if !is_news || partition.standing(&self.context) != Standing::Serving {
+            return;
+        }
+        let mut seen = commit;
         for follower in self.followers.take(id) {
-            let Some(partition) = self.partitions.get(id) else {
+            let place = follower.place;
+            let Some(partition) = self.partitions.get(id).filter(|copy| copy.leads_on_from(place)) else {
                 self.followers.add(id, follower);
                 continue;
             };
-            // Who finds it not served any more is told at the next look.
-            let is_news = partition.commit() > follower.place.lsn
-                && partition.standing(&self.context) == Standing::Serving
-                && partition.leads_on_from(follower.place);
-            let found = if is_news {
-                let place = follower.place;
-                follower
-                    .task
-                    .with(|task| parse(task.args).map(|request| found_behind(partition, place, &request)))
-            } else {
-                Ok((follower.place, Vec::new()))
-            };
-            match found {
+            if self.reply_bytes > REPLY_BYTES_A_TURN {
+                seen = Lsn(0);
+                self.followers.add(id, follower);
+                continue;
+            }
+            let looked = follower
+                .task
+                .with(|task| parse(task.args).map(|request| found_behind(partition, place, &request)));
+            match looked {
                 Ok((place, found)) if found.is_empty() => {
                     self.followers.add(id, Follower { place, ..follower });
                 }
                 Ok((place, found)) => {
+                    self.reply_bytes += bytes_of(&found);
                     self.hand_over(follower.task.origin, reply(place, found), None, None);
                 }
                 Err(error) => {
                     self.fail(follower.task.origin, error);
                 }
             }
+        }
+        if let Some(waiting) = self.followers.waiting.get_mut(&id) {
+            waiting.seen = seen;
         }
     }
 
@@ -185,6 +242,11 @@ impl Shard {
         for id in self.followers.waiting.keys().copied().collect::<Vec<_>>() {
             let serves = |partition: &Partition<_>| partition.standing(&self.context) == Standing::Serving;
             let served = self.partitions.get(id).is_some_and(serves);
+            if served {
+                // Those for whom a turn had no room.
+                self.wake_followers(id);
+            }
+            let seen = self.followers.waiting.get(&id).map_or(Lsn(0), |waiting| waiting.seen);
             for follower in self.followers.take(id) {
                 if !served {
                     self.follow_elsewhere(id, follower);
@@ -193,6 +255,9 @@ impl Shard {
                 } else {
                     self.followers.add(id, follower);
                 }
+            }
+            if let Some(waiting) = self.followers.waiting.get_mut(&id) {
+                waiting.seen = seen;
             }
         }
     }

@@ -26,6 +26,8 @@ const RESEND_DOUBLINGS_MAX: u32 = 2;
 const SLOW_BYTES_A_MS: usize = 32 * 1024;
 /// After a refusal, or where too much is under way, the wait before the next try.
 const RETRY: Duration = Duration::from_millis(10);
+/// The same of a request that waits on purpose: a newer map sends it on at once.
+const RETRY_WAITING: Duration = Duration::from_millis(150);
 
 /// For how long a primary refuses what a forwarder sent behind a refused request.
 const REFUSAL: Duration = Duration::from_secs(1);
@@ -72,10 +74,13 @@ pub(crate) struct Forwarding {
     sendings: u32,
 }
 
-/// Whether it asks for changes, which waits on purpose.
-fn is_changes(forward: &Forward) -> bool {
+/// Whether it keeps its order among others of its lane: not a stale read for a copy of the same node, nor what waits on purpose. A write
+/// does, whatever its connection reads.
+fn needs_order(forward: &Forward, stale_here: bool) -> bool {
     let name = forward.args.first().map(|name| &name[..]).unwrap_or_default();
-    command::lookup(name).is_some_and(|command| matches!(command.handler, Handler::Changes))
+    command::lookup(name).is_none_or(|command| {
+        !matches!(command.handler, Handler::Changes) && (!stale_here || command.is_write())
+    })
 }
 
 impl Shard {
@@ -153,6 +158,14 @@ impl Shard {
         }
     }
 
+    /// After a refusal, the wait before the next try. Those in a lane wait for one of them; the others may be many.
+    fn retry_of(&self, sequence: u64) -> Duration {
+        match self.forwards.get(&sequence) {
+            Some(forwarding) if !forwarding.task.waits_on_purpose().is_zero() => RETRY_WAITING,
+            _ => RETRY,
+        }
+    }
+
     /// A request is done with. What was held back for it goes on.
     fn close_forward(&mut self, sequence: u64) -> Option<Forwarding> {
         let forwarding = self.forwards.remove(&sequence)?;
@@ -211,7 +224,7 @@ impl Shard {
             sequence,
         };
         let Some((node, shard, primary_since)) = target else {
-            return self.stall(partition, sequence, now + RETRY);
+            return self.stall(partition, sequence, now + self.retry_of(sequence));
         };
         if self.is_mine(node, shard) && !own_copy {
             return self.run_own_forward(sequence, id);
@@ -293,7 +306,7 @@ impl Shard {
         task.request = forwarding.uncertain.then_some(id);
         match task.with(|task| self.run_here(partition, &task, None)) {
             Outcome::NotServing | Outcome::Crowded => {
-                self.stall(partition, sequence, self.context.now + RETRY);
+                self.stall(partition, sequence, self.context.now + self.retry_of(sequence));
             }
             Outcome::Replied | Outcome::Later => {
                 self.close_forward(sequence);
@@ -314,7 +327,7 @@ impl Shard {
         let genuine = forward.id.node == from.node && forward.id.incarnation == from.incarnation;
         let lane = (partition, from.node, from.shard);
         // What needs no order is in no lane: it neither shuts one nor opens it for what was sent behind a refused request.
-        let in_lane = !stale_here && !is_changes(&forward);
+        let in_lane = needs_order(&forward, stale_here);
         let behind = in_lane
             && self
                 .refusals
@@ -399,7 +412,7 @@ impl Shard {
             // the next reign's primary may have it in its log.
             ForwardOutcome::NotOrdered | ForwardOutcome::Unknown => {
                 let id = forwarding.partition;
-                self.stall(id, sequence, self.context.now + RETRY);
+                self.stall(id, sequence, self.context.now + self.retry_of(sequence));
             }
         }
     }
@@ -442,11 +455,21 @@ impl Shard {
     /// A newer map: what was sent to a primary that is none any more goes to the next one.
     pub(crate) fn reroute(&mut self) {
         let mut first: BTreeMap<PartitionId, u64> = BTreeMap::new();
+        let mut unordered = Vec::new();
         for (&sequence, forwarding) in &self.forwards {
             let target = self.target_of(sequence);
-            if target.is_some() && target != forwarding.to {
-                first.entry(forwarding.partition).or_insert(sequence);
+            if target.is_none() || target == forwarding.to {
+                continue;
             }
+            if forwarding.in_lane {
+                first.entry(forwarding.partition).or_insert(sequence);
+            } else {
+                unordered.push((forwarding.partition, sequence));
+            }
+        }
+        for (id, sequence) in unordered {
+            self.stall(id, sequence, self.context.now);
+            self.send_forward(sequence);
         }
         for (id, sequence) in first {
             self.stall(id, sequence, self.context.now);

@@ -42,7 +42,7 @@ impl Shard {
     pub(crate) fn hear_commits(&mut self, told: &CommittedAt) {
         for &committed in &told.partitions {
             if let Some(partition) = self.partitions.get_mut(committed.partition) {
-                partition.hear_committed(committed, told.time_ms);
+                partition.hear_committed(&self.context, committed, told.time_ms);
             }
         }
     }

@@ -11,7 +11,7 @@ use command::{
 use placement::PartitionState;
 use std::collections::VecDeque;
 use types::settings::ReadLevel;
-use types::{Instant, NodeId, PartitionId, Slot, partition_of_key, partition_of_slot, slot_of_key};
+use types::{Instant, Level, NodeId, PartitionId, Slot, partition_of_key, partition_of_slot, slot_of_key};
 
 /// Requests of one shard that may wait for partitions that nobody serves.
 const PARKED_MAX: usize = 200_000;
@@ -168,6 +168,11 @@ impl Shard {
             },
             Handler::Slot { at, .. } => self.on_one(self.partition_of_argument(args, at)?, task, sink),
             Handler::Changes => {
+                if self.context.map.level < Level::CHANGES_SHOWN {
+                    let why =
+                        "a node of an older build is in the cluster, which does not know CHANGES".into();
+                    return Err(CommandError::TryAgain { why });
+                }
                 // Only the primary knows what is committed.
                 let task = Task { read_level: ReadLevel::Linearizable, ..task };
                 self.on_one(self.partition_of_argument(args, 1)?, task, sink)

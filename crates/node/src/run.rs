@@ -93,6 +93,11 @@ impl Task<'_> {
         !self.is_write() && self.read_level == ReadLevel::Stale
     }
 
+    /// Whether it may overtake others, and be overtaken: a stale read, and what waits for changes.
+    pub fn needs_no_order(&self) -> bool {
+        self.is_stale_read() || matches!(self.command.handler, Handler::Changes)
+    }
+
     pub fn is_write(&self) -> bool {
         self.command.is_write()
     }

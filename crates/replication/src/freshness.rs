@@ -23,9 +23,10 @@ pub struct Committed {
 /// What a copy was told.
 #[derive(Debug, Default)]
 pub(crate) struct Freshness {
-    /// The last that was told, and when, in the cluster's time: it may not be applied yet.
-    told: Option<(Committed, u64)>,
-    /// The time of the last that is.
+    /// What was told and may not be applied yet, and when it was, in the cluster's time: the first such word, and the last. Were each replaced
+    /// by the next, a copy that is always a little behind would never know.
+    told: [Option<(Committed, u64)>; 2],
+    /// The time of the last that is applied.
     newest_ms: Option<u64>,
 }
 
@@ -39,22 +40,33 @@ impl<W> Partition<W> {
         })
     }
 
-    /// A copy is told how far its primary had committed at this time.
-    pub fn hear_committed(&mut self, committed: Committed, time_ms: u64) {
+    /// A copy is told how far its primary had committed at this time. Its clock may be ahead of this node's: no word is from later than
+    /// when it comes.
+    pub fn hear_committed(&mut self, context: &Context, committed: Committed, time_ms: u64) {
+        let Some(now_ms) = context.clock_ms else { return };
         if !matches!(self.role, Role::Backup(_)) || committed.primary_since != self.primary_since {
             return;
         }
         self.freshness.newest_ms = self.newest_ms();
-        self.freshness.told = Some((committed, time_ms));
+        let waiting = self.freshness.told.iter().flatten().find(|told| self.waits_for(told)).copied();
+        let last = Some((committed, time_ms.min(now_ms)));
+        self.freshness.told = if waiting.is_some() { [waiting, last] } else { [last, None] };
+    }
+
+    /// Whether what was told is of this reign, and not applied yet.
+    fn waits_for(&self, (committed, _): &(Committed, u64)) -> bool {
+        committed.primary_since == self.primary_since && committed.lsn > self.commit
     }
 
     /// The time of the last word that this copy is up to.
     fn newest_ms(&self) -> Option<u64> {
-        let applied = self.freshness.told.filter(|(committed, _)| {
+        let is_applied = |(committed, _): &&(Committed, u64)| {
             committed.primary_since == self.primary_since
                 && (committed.lsn <= self.commit || planted::is(Bug::BelievesUnapplied))
-        });
-        applied.map(|(_, time_ms)| time_ms).max(self.freshness.newest_ms)
+        };
+        let applied =
+            self.freshness.told.iter().flatten().filter(is_applied).map(|(_, time_ms)| *time_ms).max();
+        applied.max(self.freshness.newest_ms)
     }
 
     /// How old what this copy shows may be, in milliseconds. None where that is not known.

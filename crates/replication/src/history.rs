@@ -9,12 +9,20 @@ use crate::partition::{Partition, Role};
 use std::time::Duration;
 use storage::{Record, effect};
 use types::planted::{self, Bug};
-use types::{Instant, Position, Version};
+use types::{Epoch, Instant, Position, Version};
 
-/// How long after the last question a partition counts as followed.
-const FOLLOWED: Duration = Duration::from_secs(10);
+/// How long after the last question a partition counts as followed: longer than a door lets its client take nothing.
+const FOLLOWED: Duration = Duration::from_secs(90);
 /// Bytes of the log that are kept of one that is.
-pub(crate) const FOLLOWED_BYTES: usize = 256 * 1024;
+const FOLLOWED_BYTES: usize = 256 * 1024;
+/// And how many records, so that a few large values do not drive everything out at once; within so many bytes.
+const FOLLOWED_RECORDS: usize = 16;
+const FOLLOWED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Whether a log of so many bytes and records may forget its oldest while somebody follows.
+pub(crate) fn is_more_than_followers_need(bytes: usize, records: usize) -> bool {
+    bytes > FOLLOWED_BYTES_MAX || bytes > FOLLOWED_BYTES && records > FOLLOWED_RECORDS
+}
 
 impl<W> Partition<W> {
     /// Somebody follows: what comes is kept for a while.
@@ -35,11 +43,13 @@ impl<W> Partition<W> {
     }
 
     /// The place behind the changes up to a version, which grows along the log. None where it may be further back than the log reaches.
-    pub fn place_behind(&self, version: Version) -> Option<Position> {
+    /// `is_ours`: it is of a key of this partition, so that a later one than any here is of a history that was lost.
+    pub fn place_behind(&self, version: Version, is_ours: bool) -> Option<Position> {
         if version >= self.last_version {
-            return Some(self.newest_place());
+            return (version == self.last_version || !is_ours).then(|| self.newest_place());
         }
-        let mut reaches_back = self.log.base() == Position::default();
+        // Where a loss was accepted, a log that begins at the beginning is not all that ever was.
+        let mut reaches_back = self.log.base() == Position::default() && self.forced_since == Epoch(0);
         let mut place = self.log.base();
         for record in self.committed_behind(place) {
             if let Some(newest) = effect::effects(&record.body).flatten().map(|effect| effect.version()).max()

@@ -3,7 +3,7 @@
 
 use crate::backup::{Backup, InTransfer};
 use crate::freshness::Freshness;
-use crate::history::FOLLOWED_BYTES;
+use crate::history::is_more_than_followers_need;
 use crate::log_turn::{NewRecord, Tail};
 use crate::message::{Message, Sender};
 use crate::primary::Primary;
@@ -71,7 +71,7 @@ pub struct Partition<W> {
     /// The epoch of the last map that it acted on.
     map_epoch: Epoch,
     /// The last time that committed records may have been lost, as far as this copy knows.
-    forced_since: Epoch,
+    pub(crate) forced_since: Epoch,
     /// The reign that this copy follows, or is.
     pub(crate) primary_since: Epoch,
     pub(crate) commit: Lsn,
@@ -675,8 +675,11 @@ impl<W> Partition<W> {
     /// Forgets committed records up to `upto`, but for what is kept for copies that were away shortly, and for who follows the changes.
     pub(crate) fn trim_log(&mut self, upto: Lsn) {
         let is_followed = matches!(&self.role, Role::Primary(primary) if primary.is_followed());
-        let kept = if is_followed { FOLLOWED_BYTES } else { RETAINED_BYTES };
-        while self.log.bytes() > kept {
+        let is_more = |log: &Log| match is_followed {
+            true => is_more_than_followers_need(log.bytes(), log.len()),
+            false => log.bytes() > RETAINED_BYTES,
+        };
+        while is_more(&self.log) {
             let oldest = self.log.base().lsn.next();
             if oldest > self.commit || oldest > upto {
                 return;

@@ -370,7 +370,7 @@ impl World {
         let place = match since {
             ["now"] => Some(partition.newest_place()),
             ["version", ms] => {
-                partition.place_behind(Version(ms.parse::<u64>().expect("milliseconds") << 16))
+                partition.place_behind(Version(ms.parse::<u64>().expect("milliseconds") << 16), false)
             }
             [place] => {
                 let (epoch, lsn) = place.split_once('/').expect("epoch/lsn");

@@ -51,16 +51,21 @@ impl AddressBook {
 
     /// A newer map. Called from the control thread, which may wait for the disk.
     pub fn learn(&self, map: &Arc<ClusterMap>) {
-        let mut known = self.known();
-        known.map = map.clone();
-        known.given.retain(|node, at| map.member(*node).is_none() && at.elapsed() < GIVEN_FOR);
+        let file = {
+            let mut known = self.known();
+            known.map = map.clone();
+            known.given.retain(|node, at| map.member(*node).is_none() && at.elapsed() < GIVEN_FOR);
+            known.file.take()
+        };
+        // Others look things up while the disk is waited for.
+        let Some(mut file) = file else { return };
         let nodes = voters(map);
-        if let Some(file) = &mut known.file
-            && !nodes.is_empty()
+        if !nodes.is_empty()
             && let Err(error) = file.set_nodes(&nodes)
         {
             warn!("cannot keep the addresses of the cluster's nodes for the next start: {error}");
         }
+        self.known().file = Some(file);
     }
 
     /// The newest map.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// So many bytes of one connection are never refused: connections are bounded in number.
-const ALWAYS_BYTES: u64 = 64 * 1024;
+pub(crate) const ALWAYS_BYTES: u64 = 64 * 1024;
 
 /// The bound, and what is in hand. Clones are the same budget.
 #[derive(Clone, Debug)]

@@ -84,7 +84,10 @@ impl ClusterView {
     /// The member whose line address this is.
     pub fn member_at<'m>(&self, map: &'m ClusterMap, host: &str, port: u16) -> Option<&'m Member> {
         map.members.iter().find(|member| {
-            !member.host.is_empty() && self.line_port_of(member) == port && is_same_host(&member.host, host)
+            port != 0
+                && !member.host.is_empty()
+                && self.line_port_of(member) == port
+                && is_same_host(&member.host, host)
         })
     }
 

@@ -75,7 +75,7 @@ pub struct Asked {
     pub answer: oneshot::Sender<Reply<'static>>,
     /// Its places, until it is answered: also where whoever asked has gone, or who asks and goes again and again would have a
     /// shard keep any number of questions.
-    pub places: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    pub places: Option<[OwnedSemaphorePermit; 2]>,
 }
 
 /// Where to ask. Clones are the same desk.
@@ -109,23 +109,20 @@ impl Desk {
             self.units.clone().acquire_many_owned(units).await,
         );
         let (Ok(place), Ok(units)) = places else { return stopping(&question.args) };
-        self.post(question, (place, Some(units))).await
+        self.post(question, Some([place, units])).await
     }
 
-    /// The same for what waits on purpose, so that it takes no place of others. Refused where too much does.
+    /// Places for what waits on purpose, so many questions at once. None where too much does.
+    pub fn wait_places(&self, count: usize) -> Option<OwnedSemaphorePermit> {
+        self.waiting.clone().try_acquire_many_owned(u32::try_from(count).ok()?).ok()
+    }
+
+    /// The same for what waits on purpose, by whoever holds places for that.
     pub async fn ask_and_wait(&self, question: Question) -> Reply<'static> {
-        let Ok(place) = self.waiting.clone().try_acquire_owned() else {
-            let why = "too many watches are under way at this node: ask another node".into();
-            return Reply::Error(CommandError::TryAgain { why });
-        };
-        self.post(question, (place, None)).await
+        self.post(question, None).await
     }
 
-    async fn post(
-        &self,
-        question: Question,
-        places: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
-    ) -> Reply<'static> {
+    async fn post(&self, question: Question, places: Option<[OwnedSemaphorePermit; 2]>) -> Reply<'static> {
         let (answer, reply) = oneshot::channel();
         let name = question.args.first().cloned();
         let at = self.next.fetch_add(1, Ordering::Relaxed) % self.threads.shards.len().max(1);

@@ -6,6 +6,8 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -20,6 +22,39 @@ const ENDING: Duration = Duration::from_millis(100);
 pub struct Doors {
     runtime: Runtime,
     parting: watch::Sender<bool>,
+    guests: Guests,
+}
+
+/// Waits for word that the clients are to be let go; or that there will be none.
+pub async fn parted(parting: &mut watch::Receiver<bool>) {
+    let _ = parting.wait_for(|parting| *parting).await;
+}
+
+/// How many connections there are that are not counted among the node's clients. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Guests(Arc<AtomicUsize>);
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub struct Guest(Guests);
+
+impl Guests {
+    /// One more.
+    pub fn enter(&self) -> Guest {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Guest(self.clone())
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Doors {
@@ -31,7 +66,7 @@ impl Doors {
             .enable_io()
             .enable_time()
             .build()?;
-        Ok(Doors { runtime, parting: watch::Sender::new(false) })
+        Ok(Doors { runtime, parting: watch::Sender::new(false), guests: Guests::default() })
     }
 
     /// Opens a door: `serve` runs until the node ends, and is told when it should let its clients go.
@@ -49,6 +84,16 @@ impl Doors {
         };
         self.runtime.spawn(serve(listener, self.parting.subscribe()));
         Ok(())
+    }
+
+    /// Whom it serves beside the node's clients.
+    pub fn guests(&self) -> Guests {
+        self.guests.clone()
+    }
+
+    /// Word of when the clients are to be let go.
+    pub fn parting(&self) -> watch::Receiver<bool> {
+        self.parting.subscribe()
     }
 
     /// The clients are to be let go.

@@ -16,6 +16,7 @@ mod watch;
 use crate::desk::Question;
 use crate::http::HttpState;
 use crate::http::connection::Caller;
+use crate::http::outgoing;
 use ::grpc::Ask;
 use ::grpc::kvstore::key_value_store_server::KeyValueStoreServer;
 use ::grpc::kvstore::node_service_server::NodeServiceServer;
@@ -69,6 +70,7 @@ pub(crate) fn routes(http: HttpState) -> Router {
             ClusterServer::new(services.clone()).max_decoding_message_size(usize::MAX),
         )
         .layer(middleware::from_fn_with_state(services.clone(), gate::whole_message))
+        .layer(middleware::from_fn_with_state(services.http.clone(), outgoing::counted))
         .layer(middleware::from_fn_with_state(services.clone(), gate::only_with_password));
     // Probes have no password.
     let health = Router::new()

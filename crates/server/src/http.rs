@@ -7,6 +7,7 @@
 pub mod api;
 pub mod connection;
 pub mod health;
+pub(crate) mod outgoing;
 pub mod problem;
 pub mod query;
 pub mod router;
@@ -14,6 +15,7 @@ pub mod router;
 use crate::budget::Budget;
 use crate::client_ports::ClientCount;
 use crate::desk::Desk;
+use crate::doors::Guests;
 use crate::metrics::Source;
 use node::{Published, ServerFigures};
 use router::router;
@@ -47,6 +49,10 @@ pub struct HttpState {
     pub desk: Desk,
     /// What the doors have in hand.
     pub budget: Budget,
+    /// Connections of the HTTP port.
+    pub guests: Guests,
+    /// Whether the node lets its clients go.
+    pub parting: watch::Receiver<bool>,
 }
 
 impl HttpState {
@@ -67,14 +73,19 @@ impl HttpState {
 /// Accepts until the node lets its clients go.
 pub async fn serve(listener: TcpListener, state: HttpState, mut parting: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let guests = state.guests.clone();
     let router = router(state);
     while !*parting.borrow_and_update() {
         // Beyond the bound connections wait in the system's queue, which is bounded, too.
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let next = async {
+            let place = places.clone().acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            next = next => next,
             _ = parting.changed() => continue,
         };
+        let Ok(place) = place else { return };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -83,9 +94,11 @@ pub async fn serve(listener: TcpListener, state: HttpState, mut parting: watch::
                 continue;
             }
         };
-        let router = router.clone();
+        let (router, parting) = (router.clone(), parting.clone());
+        let guest = guests.enter();
         tokio::spawn(async move {
-            if let Err(error) = connection::serve(stream, peer, router).await {
+            let _guest = guest;
+            if let Err(error) = connection::serve(stream, peer, router, parting).await {
                 debug!(%error, "an HTTP connection ended");
             }
             drop(place);

@@ -396,6 +396,8 @@ where
         clients: count.clone(),
         desk: Desk::new(threads.clone()),
         budget: Budget::new(settings.maxmemory_clients.0),
+        guests: doors.guests(),
+        parting: doors.parting(),
     };
     if let Some(line) = line {
         let cluster = ClusterView::new(identity.node, book.clone(), published.clone(), settings.clone());

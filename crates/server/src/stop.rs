@@ -48,8 +48,10 @@ impl Running {
         for shard in &self.threads.shards {
             shard.send(Mail::Part(until));
         }
-        if !wait_until(patience + OWED, || self.clients.connected() == 0) {
-            let clients = self.clients.connected();
+        let guests = self.doors.guests();
+        let connected = || self.clients.connected() as usize + guests.count();
+        if !wait_until(patience + OWED, || connected() == 0) {
+            let clients = connected();
             warn!(clients, "the node ends though it owes replies to clients");
         }
         for shard in &self.threads.shards {

@@ -30,6 +30,8 @@ impl Level {
     pub const VOTERS_FOLLOW: Level = Level(2);
     /// Primaries tell the copies how far they have committed, so that stale reads have an age.
     pub const COMMITS_TOLD: Level = Level(2);
+    /// Primaries show what was committed behind a place in their log (`CHANGES`).
+    pub const CHANGES_SHOWN: Level = Level(2);
     /// The highest that this build has.
     pub const HIGHEST: Level = Level::BUILDS;
 }

@@ -314,9 +314,11 @@ fn requests_end_where_they_should() {
     std::thread::sleep(Duration::from_millis(200));
     line.send("\nGET none");
     assert_eq!([line.line(), line.line()], ["OK", "NOT_FOUND"]);
-    line.send(format!("PUT idle {long}{long}"));
+    line.send(format!("PUT idle cut{long}"));
     line.shut_down();
-    assert_eq!(line.rest(), "OK\n");
+    assert!(line.rest().starts_with("ERROR text of more than 1400 bytes"));
+    let mut line = Line::to(port);
+    assert_eq!(line.ask("GET idle"), format!("VALUE {long}"), "nothing was done");
     // Turned off, only the newline ends a request.
     idle(&cluster, "0");
     let mut line = Line::to(port);
@@ -324,6 +326,13 @@ fn requests_end_where_they_should() {
     std::thread::sleep(Duration::from_millis(200));
     line.send("2\nGET off\n");
     assert_eq!([line.line(), line.line()], ["OK", "VALUE 12"]);
+
+    // What a browser can be made to send here is not heard.
+    let mut line = Line::to(port);
+    line.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\n\r\nPUT off web\n");
+    let told = line.rest();
+    assert!(told.starts_with("ERROR ") && told.contains("http_port") && told.lines().count() == 1, "{told}");
+    assert_eq!(Line::to(port).ask("GET off"), "VALUE 12");
 
     // Too long, with and without an end: an error, and the end.
     let set = shown(&say(&mut connect(cluster.port, 2), "CONFIG SET max_request_bytes 65536"));

@@ -3,9 +3,9 @@
 //! The message is taken in whole, as it comes, and counted in the budget of these doors ([`crate::budget`]). The library that reads it makes room for the
 //! length that its first bytes declare; so it is given only messages that are there.
 
-use super::{Services, caller};
+use super::Services;
 use crate::budget::Held;
-use crate::http::connection::{Caller, UnderWay};
+use crate::http::connection::Caller;
 use crate::http::router::shown_by;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -34,6 +34,7 @@ pub(super) async fn only_with_password(
     if shown != Shown::Wrong {
         if let Some(caller) = request.extensions_mut().get_mut::<Caller>() {
             caller.administrates = shown == Shown::Administrates;
+            caller.is_known();
         }
         return next.run(request).await;
     }
@@ -61,8 +62,6 @@ pub(super) async fn small_message(
 }
 
 async fn within(most: usize, services: Services, request: Request, next: Next) -> Response {
-    // The connection stays for as long as this is under way.
-    let _under_way = UnderWay::begin(&caller(request.extensions()));
     let settings = services.http.settings.get();
     let patience = Duration::from_millis(settings.request_incomplete_timeout_ms)
         + Duration::from_secs((most / MIB) as u64);

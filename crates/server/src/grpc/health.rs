@@ -3,6 +3,7 @@
 
 use super::{SERVICES, Services};
 use crate::clock;
+use crate::doors::parted;
 use crate::http::health::readiness;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -49,6 +50,7 @@ impl Health for Services {
         let (messages, stream) = mpsc::channel(1);
         tokio::spawn(async move {
             let mut last = None;
+            let mut parting = services.http.parting.clone();
             loop {
                 let status = services.serving(&service);
                 if last.replace(status) != Some(status) {
@@ -59,6 +61,7 @@ impl Health for Services {
                 }
                 tokio::select! {
                     () = messages.closed() => return,
+                    () = parted(&mut parting) => return,
                     () = tokio::time::sleep(LOOKS) => {}
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::fetch::AT_ONCE;
 use super::{Services, caller, watch};
-use crate::http::connection::{Caller, UnderWay};
+use crate::http::connection::Caller;
 use ::grpc::v1::kv_server::Kv;
 use ::grpc::v1::operation::Operation;
 use ::grpc::v1::operation_result::Result as OperationAnswer;
@@ -159,8 +159,6 @@ impl Kv for Services {
         let read_level = ask::read_level(request.read_level)?;
         let scan = Scan { services: self.clone(), request, read_level, count, messages, unread };
         tokio::spawn(async move {
-            // The connection stays for as long as the client reads on.
-            let _under_way = UnderWay::begin(&caller);
             if let Err(Ended::Failed(status)) = scan.run(&caller).await {
                 let _ = tokio::time::timeout(unread, scan.messages.send(Err(status))).await;
             }

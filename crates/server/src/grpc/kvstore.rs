@@ -60,11 +60,13 @@ impl KeyValueStore for Services {
         let caller = caller(request.extensions());
         let messages::PutRequest { key, value, timestamp: _ } = request.into_inner();
         let set = Ask::new([Bytes::from("SET"), Bytes::from(key), Bytes::from(value)]);
+        // Before the write: once that is done nothing may fail any more.
+        let node_id = self.name(&caller).await?;
         let (_, count) = counted(self.ask_and_count(&caller, set).await)?;
         Ok(Response::new(messages::PutResponse {
             success: true,
             message: message("stored", &count),
-            node_id: self.name(&caller).await?,
+            node_id,
             replicas_count: count.unwrap_or(0),
         }))
     }

@@ -5,10 +5,12 @@
 //! a primary that moves is found as every request finds it.
 
 use super::Services;
-use crate::http::connection::{Caller, UnderWay};
+use crate::doors::parted;
+use crate::http::connection::Caller;
 use ::grpc::ask::Since;
 use ::grpc::v1::watch_request::Keys;
 use ::grpc::{answer, ask, v1};
+use command::CommandError;
 use command::changes::BLOCK_MAX;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,13 +44,25 @@ pub(super) fn begin(
     let unread = Duration::from_millis(services.http.settings.get().reply_unread_timeout_ms);
     let (messages, stream) = mpsc::channel(MESSAGES_AHEAD);
     let keys = request.keys.map(Arc::new);
+    // Its places are its own for as long as it goes on, so that no later one takes them.
+    let Some(places) = services.http.desk.wait_places(starts.len()) else {
+        let why = "too many watches are under way at this node: ask another node".into();
+        return Err(::grpc::errors::status(&CommandError::TryAgain { why }));
+    };
+    let mut parting = services.http.parting.clone();
     let watch = Watch { services, caller, keys, messages, unread };
     tokio::spawn(async move {
-        // The connection stays for as long as the client watches.
-        let _under_way = UnderWay::begin(&watch.caller);
+        let _places = places;
         tokio::select! {
             ended = watch.run(starts) => {
-                if let Err(Ended::Failed(status)) = ended {
+                let status = match ended {
+                    Err(Ended::Failed(status)) => status,
+                    _ => unread_too_long(),
+                };
+                let _ = tokio::time::timeout(watch.unread, watch.messages.send(Err(status))).await;
+            }
+            () = parted(&mut parting) => {
+                if let Ended::Failed(status) = stops() {
                     let _ = tokio::time::timeout(watch.unread, watch.messages.send(Err(status))).await;
                 }
             }
@@ -189,10 +203,15 @@ impl Watch {
     }
 }
 
+fn unread_too_long() -> Status {
+    let why = "this watch was not read for too long: watch on from its positions".into();
+    ::grpc::errors::status(&CommandError::TryAgain { why })
+}
+
 /// A task was ended: nothing but the end of the node does that.
 fn stops() -> Ended {
     let why = "this node stops: watch on at another node".into();
-    Ended::Failed(::grpc::errors::status(&command::CommandError::TryAgain { why }))
+    Ended::Failed(::grpc::errors::status(&CommandError::TryAgain { why }))
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@
 //! [`Problem`]s.
 
 use super::HttpState;
-use super::connection::{Caller, UnderWay};
+use super::connection::Caller;
 use super::problem::Problem;
 use super::query::{decoded, parameters};
-use super::router::may_enter;
+use super::router::lets_in;
 use crate::budget::Held;
 use crate::desk::Question;
 use axum::Router;
@@ -39,6 +39,9 @@ const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 10_000;
 /// Calls of SCAN for a page: a prefix that few keys have gives a short page rather than a long wait.
 const STEPS_MAX: usize = 64;
+/// Keys that one of these calls looks at, at most, and bytes of keys after which a page ends.
+const STEP_KEYS: usize = 1000;
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
 const MIB: usize = 1024 * 1024;
 
 /// What a route answers.
@@ -104,7 +107,7 @@ async fn wrong_method() -> Problem {
 /// Lets through who shows the password, or everybody where none is set. The description is no secret.
 async fn only_with_password(State(state): State<HttpState>, request: Request, next: Next) -> Response {
     let is_open = request.uri().path() == "/v1/openapi.json";
-    if is_open || may_enter(&state.settings.get(), request.headers()) {
+    if is_open || lets_in(&state, &request) {
         return next.run(request).await;
     }
     let why = "show the password of requirepass, as a bearer token or by basic authentication";
@@ -258,8 +261,6 @@ async fn put(state: HttpState, request: Request) -> Result<Response, Problem> {
     let write_level = write_level(parameters.get("consistency"))?;
     let condition = condition(request.headers())?;
     let caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
-    // The connection stays for as long as the value is coming.
-    let _under_way = UnderWay::begin(&caller);
     let mut held = state.budget.hold();
     let value = whole_body(&state, request, &mut held).await?;
     let mut args = vec![Bytes::from("SETV"), key, value];
@@ -388,16 +389,17 @@ async fn keys(state: HttpState, request: Request) -> Result<Response, Problem> {
     let pattern = parameters.get("prefix").map(|prefix| Bytes::from(pattern_of(prefix)));
     let mut cursor = parameters.get("cursor").map_or(Bytes::from("0"), |cursor| Bytes::from(cursor.clone()));
     let asker = asker(&request);
-    let mut found: Vec<Vec<u8>> = Vec::new();
+    let (mut found, mut bytes): (Vec<Vec<u8>>, usize) = (Vec::new(), 0);
     for _ in 0..STEPS_MAX {
-        let count = Bytes::from((limit - found.len()).to_string());
+        let count = Bytes::from((limit - found.len()).min(STEP_KEYS).to_string());
         let mut args = vec![Bytes::from("SCAN"), cursor.clone(), Bytes::from("COUNT"), count];
         args.extend(pattern.iter().flat_map(|pattern| [Bytes::from("MATCH"), pattern.clone()]));
         let reply = ask(&state, Question::new(&asker, args)).await?;
         let (next, keys) = scanned(reply).ok_or_else(nonsense)?;
+        bytes += keys.iter().map(Vec::len).sum::<usize>();
         found.extend(keys);
         cursor = next;
-        if &cursor[..] == b"0" || found.len() >= limit {
+        if &cursor[..] == b"0" || found.len() >= limit || bytes >= PAGE_BYTES {
             break;
         }
     }

@@ -2,8 +2,9 @@
 //! clear, without asking first, as gRPC does).
 //!
 //! It lives for a limited time, so that nobody holds a place for ever: then it is ended in order, after what is under way. A
-//! gRPC request that is under way prolongs it, since those that stream may take long; each of them has bounds of its own.
+//! request that is under way prolongs it, since those that stream may take long; each of them has bounds of its own.
 
+use crate::doors::parted;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -13,11 +14,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// How long the head of a request may take to come, also after an earlier request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection lives, unless a gRPC request is under way.
+/// How long a connection lives, unless a request is under way.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
 /// How often one that is old is looked at.
 const LOOKS: Duration = Duration::from_secs(1);
@@ -38,10 +40,12 @@ pub struct Caller {
     pub asker: Arc<str>,
     /// Whether this request shows the password of administration. Known once it has been asked for.
     pub administrates: bool,
-    /// gRPC requests.
+    /// Requests.
     under_way: Arc<AtomicUsize>,
-    /// Whether it has ever asked for anything.
+    /// Whether it has ever asked for anything that it may.
     has_asked: Arc<AtomicBool>,
+    /// Whether it takes nothing of what it asked for.
+    takes_nothing: Arc<AtomicBool>,
 }
 
 impl Default for Caller {
@@ -51,11 +55,12 @@ impl Default for Caller {
             administrates: false,
             under_way: Arc::default(),
             has_asked: Arc::default(),
+            takes_nothing: Arc::default(),
         }
     }
 }
 
-/// A gRPC request that is under way.
+/// A request that is under way.
 #[derive(Debug)]
 pub struct UnderWay(Arc<AtomicUsize>);
 
@@ -74,10 +79,21 @@ impl Drop for UnderWay {
 }
 
 impl Caller {
+    /// It has shown that it may ask.
+    pub(crate) fn is_known(&self) {
+        self.has_asked.store(true, Ordering::Relaxed);
+    }
+
+    /// It takes nothing of what it asked for: its connection is to end.
+    pub(crate) fn give_up(&self) {
+        self.takes_nothing.store(true, Ordering::Relaxed);
+    }
+
     /// Whether a connection of this age has to end.
     fn is_over(&self, age: Duration) -> bool {
         let is_busy = self.under_way.load(Ordering::Relaxed) > 0;
-        age >= HEAD_TIMEOUT && !self.has_asked.load(Ordering::Relaxed)
+        self.takes_nothing.load(Ordering::Relaxed)
+            || age >= HEAD_TIMEOUT && !self.has_asked.load(Ordering::Relaxed)
             || age >= CONNECTION_TIMEOUT && !is_busy
     }
 }
@@ -87,13 +103,13 @@ pub async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
+    mut parting: watch::Receiver<bool>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let _ = stream.set_nodelay(true);
     let caller = Caller { asker: peer.to_string().into(), ..Caller::default() };
     let routes = TowerToHyperService::new(router);
     let asked = caller.clone();
     let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        asked.has_asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(asked.clone());
         hyper::service::Service::call(&routes, request)
     });
@@ -116,11 +132,14 @@ pub async fn serve(
     while !caller.is_over(began.elapsed()) {
         tokio::select! {
             ended = connection.as_mut() => return ended,
+            // The node lets its clients go: each after what it has under way.
+            () = parted(&mut parting) => break,
             () = tokio::time::sleep(LOOKS) => {}
         }
     }
     connection.as_mut().graceful_shutdown();
-    tokio::time::timeout(ENDING, connection).await.unwrap_or(Ok(()))
+    let patience = if caller.takes_nothing.load(Ordering::Relaxed) { LOOKS } else { ENDING };
+    tokio::time::timeout(patience, connection).await.unwrap_or(Ok(()))
 }
 
 #[cfg(test)]

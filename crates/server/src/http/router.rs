@@ -4,7 +4,8 @@
 //! basic authentication with any user. Probes (`/healthz`, `/readyz`) do not: whoever starts and stops containers has no
 //! password.
 
-use super::{HttpState, api, health};
+use super::connection::Caller;
+use super::{HttpState, api, health, outgoing};
 use crate::{clock, grpc, metrics};
 use axum::Router;
 use axum::extract::{Request, State};
@@ -25,7 +26,9 @@ pub fn router(state: HttpState) -> Router {
         .route_layer(middleware::from_fn_with_state(state.clone(), only_with_password));
     let open =
         Router::new().route("/", get(index)).route("/healthz", get(healthz)).route("/readyz", get(readyz));
-    let (api, grpc) = (api::routes(state.clone()), grpc::routes(state.clone()));
+    let api = api::routes(state.clone());
+    let api = api.layer(middleware::from_fn_with_state(state.clone(), outgoing::counted));
+    let grpc = grpc::routes(state.clone());
     shut.merge(open).fallback(nothing_here).with_state(state).merge(api).merge(grpc)
 }
 
@@ -68,7 +71,7 @@ fn probe(result: Result<(), String>) -> (StatusCode, String) {
 
 /// Lets through who shows the password, or everybody where none is set.
 async fn only_with_password(State(state): State<HttpState>, request: Request, next: Next) -> Response {
-    if may_enter(&state.settings.get(), request.headers()) {
+    if lets_in(&state, &request) {
         return next.run(request).await;
     }
     let ask = [(header::WWW_AUTHENTICATE, "Bearer, Basic realm=\"annulet\"")];
@@ -80,9 +83,13 @@ async fn only_with_password(State(state): State<HttpState>, request: Request, ne
         .into_response()
 }
 
-/// Whether a request shows a password that lets in, where one is set.
-pub(crate) fn may_enter(settings: &Settings, headers: &HeaderMap) -> bool {
-    shown_by(settings, headers) != Shown::Wrong
+/// Whether a request shows a password that lets in, where one is set. Its connection is then no stranger's any more.
+pub(crate) fn lets_in(state: &HttpState, request: &Request) -> bool {
+    let lets_in = shown_by(&state.settings.get(), request.headers()) != Shown::Wrong;
+    if let Some(caller) = request.extensions().get::<Caller>().filter(|_| lets_in) {
+        caller.is_known();
+    }
+    lets_in
 }
 
 /// What the password is good for that a request shows.
@@ -123,7 +130,7 @@ mod tests {
             }
             let mut settings = Settings::default();
             settings.set("requirepass", password).unwrap();
-            may_enter(&settings, &headers)
+            shown_by(&settings, &headers) != Shown::Wrong
         };
         // any:secret, any:secret:more, secret, any:wrong
         for right in ["Bearer secret", "bearer  secret", "Basic YW55OnNlY3JldA=="] {

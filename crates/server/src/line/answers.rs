@@ -137,10 +137,18 @@ impl Caller<'_> {
             text::Answer::Error(&why).write(out);
             return Ok(());
         };
-        let (began, mut ordered) = (clock::now(), None);
+        let (began, mut ordered, mut was_draining) = (clock::now(), None, false);
         loop {
             let now = clock::now();
-            if ordered.is_none_or(|at| now.since(at) >= ORDERS) {
+            let is_draining = cluster.map().member(id).is_some_and(|member| member.draining);
+            was_draining |= is_draining;
+            if was_draining && !is_draining && cluster.map().member(id).is_some() {
+                let why = format!("Node {address} is to stay after all: somebody has taken the order back");
+                text::Answer::Error(&why).write(out);
+                return Ok(());
+            }
+            // Given again until it shows: it may have been lost with the coordinator.
+            if !was_draining && ordered.is_none_or(|at| now.since(at) >= ORDERS) {
                 match self.ask(["ANNULET", "DRAIN", &id.to_string()].map(owned)).await {
                     Ok(_) => ordered = Some(now),
                     // Gone already, or no coordinator for a moment.

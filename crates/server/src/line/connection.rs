@@ -43,6 +43,8 @@ pub(super) struct Connection {
     parting: watch::Receiver<bool>,
     framing: Framing,
     buffer: BytesMut,
+    /// The most that this buffer has held: what is cut off its front still takes room.
+    largest: usize,
     out: Vec<u8>,
     held: Held,
     authenticated: bool,
@@ -83,6 +85,7 @@ impl Connection {
             asker: peer.to_string().into(),
             framing: Framing::default(),
             buffer: BytesMut::new(),
+            largest: 0,
             out: Vec::new(),
             held: state.http.budget.hold(),
             authenticated: settings.requirepass.as_str().is_empty(),
@@ -112,13 +115,15 @@ impl Connection {
             if ended {
                 return Ok(());
             }
-            if parting && !self.has_unread() {
+            // What is being said is heard out, as far as the node's patience goes.
+            if parting && self.buffer.is_empty() && !self.has_unread() {
                 return self.part(LINGER).await;
             }
             match self.wait(whole_at).await? {
                 Woken::Read(0) => ended = true,
                 Woken::Read(_) => {
                     let now = clock::now();
+                    self.largest = self.largest.max(self.buffer.len());
                     self.came = now;
                     self.framing.came(now);
                     self.begun.get_or_insert(now);
@@ -157,6 +162,10 @@ impl Connection {
                     let mut request = self.buffer.split_to(taken).freeze();
                     request.truncate(bytes);
                     self.kind = kind;
+                    if kind == Kind::Text && text::is_of_http(&request) {
+                        let why = "this is the line port, not HTTP: see http_port";
+                        return Ok(Err(why.to_owned()));
+                    }
                     self.answer(kind, request).await?;
                     self.answered = clock::now();
                     self.begun = (!self.buffer.is_empty()).then_some(self.answered);
@@ -167,11 +176,16 @@ impl Connection {
                 Found::Nothing { whole_at } => {
                     if self.buffer.is_empty() {
                         self.begun = None;
-                        if self.buffer.capacity() > KEPT_BYTES {
-                            self.buffer = BytesMut::new();
+                        if self.largest > KEPT_BYTES {
+                            (self.buffer, self.largest) = (BytesMut::new(), 0);
                         }
                     }
                     return Ok(Ok(whole_at));
+                }
+                Found::CutOff => {
+                    return Ok(Err(
+                        "text of more than 1400 bytes ends with a newline: nothing was done".into()
+                    ));
                 }
                 Found::TooLong if self.authenticated => {
                     return Ok(Err(format!(

@@ -54,6 +54,8 @@ pub enum Found {
     },
     /// A request that is longer than the bounds allow. There is no telling where it ends.
     TooLong,
+    /// Text of more than some bytes that was not ended before its sender ended: it may be a part of what was meant.
+    CutOff,
 }
 
 /// Finds one request after the other.
@@ -165,6 +167,10 @@ impl Framing {
             Some((bytes, _)) if bytes > most => Found::TooLong,
             Some((bytes, taken)) => self.end(bytes, taken),
             None if buffer.len() > most => Found::TooLong,
+            // A sender that dies in the midst of a long value is no sender that has said all.
+            None if ended && matches!(self.state, State::Text) && buffer.len() > IDLE_TEXT_BYTES_MAX => {
+                Found::CutOff
+            }
             None if ended => self.end(buffer.len(), buffer.len()),
             None => match self.whole_at(buffer, bounds) {
                 Some(at) if now >= at => self.end(buffer.len(), buffer.len()),
@@ -239,7 +245,7 @@ mod tests {
                             buffer.drain(..taken);
                         }
                         Found::Nothing { .. } => break,
-                        Found::TooLong => return (requests, true),
+                        Found::TooLong | Found::CutOff => return (requests, true),
                     }
                 }
             }
@@ -271,6 +277,19 @@ mod tests {
         // Over several lines.
         assert_eq!(found("{ \r\n \"a\":\n1\n}\nGET b\n"), [json("{ \r\n \"a\":\n1\n}"), text("GET b")]);
         assert_eq!(found(""), []);
+    }
+
+    /// The kernel of a client that dies says the same as one that has said all.
+    #[test]
+    fn long_text_without_an_end_is_not_taken_for_whole() {
+        let wide = Bounds { request_bytes_max: 1 << 20, ..BOUNDS };
+        let line = |bytes: usize| [b"PUT k ".to_vec(), vec![b'x'; bytes - 6]].concat();
+        let (requests, cut) = read(&[&line(IDLE_TEXT_BYTES_MAX)], 0, &wide);
+        assert_eq!((requests.len(), cut), (1, false));
+        let (requests, cut) = read(&[&line(IDLE_TEXT_BYTES_MAX + 1)], 0, &wide);
+        assert_eq!((requests.len(), cut), (0, true));
+        let (requests, cut) = read(&[&[line(5000), vec![b'\n']].concat()], 0, &wide);
+        assert_eq!((requests.len(), cut), (1, false));
     }
 
     #[test]

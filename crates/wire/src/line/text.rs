@@ -242,6 +242,14 @@ impl Answer<'_> {
     }
 }
 
+/// Whether a line is of an HTTP request: a browser can be made to send one here whose body are commands, so nothing behind it is heard.
+pub fn is_of_http(line: &[u8]) -> bool {
+    let ends = |end: &[u8]| line.trim_ascii_end().ends_with(end);
+    ends(b" HTTP/1.1")
+        || ends(b" HTTP/1.0")
+        || line.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"host:"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,6 +261,16 @@ mod tests {
 
     fn put(key: &str, value: &str) -> Result<Request, String> {
         Ok(Request::Put { key: bytes(key), value: bytes(value) })
+    }
+
+    #[test]
+    fn http_is_recognized() {
+        for line in ["POST / HTTP/1.1", "GET /a b HTTP/1.0 ", "Host: a", "host:a:1"] {
+            assert!(is_of_http(line.as_bytes()), "{line}");
+        }
+        for line in ["PUT k HTTP/1.1 and more", "GET host:", "INFO", ""] {
+            assert!(!is_of_http(line.as_bytes()), "{line}");
+        }
     }
 
     #[test]
