@@ -134,7 +134,7 @@ def from_a_version():
         assert watch.changes == []
         watch.end()
     # So much that what came before is not kept.
-    for number in range(3):
+    for number in range(20):
         put(1, b"v", b"x" * 1_000_000)
     until(
         "no history",
