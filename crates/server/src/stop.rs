@@ -49,7 +49,7 @@ impl Running {
             shard.send(Mail::Part(until));
         }
         let guests = self.doors.guests();
-        let connected = || self.clients.connected() as usize + guests.count();
+        let connected = || self.clients.connected() + guests.count();
         if !wait_until(patience + OWED, || connected() == 0) {
             let clients = connected();
             warn!(clients, "the node ends though it owes replies to clients");
