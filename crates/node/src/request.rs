@@ -168,7 +168,7 @@ impl Shard {
             },
             Handler::Slot { at, .. } => self.on_one(self.partition_of_argument(args, at)?, task, sink),
             Handler::Changes => {
-                if self.context.map.level < Level::CHANGES_SHOWN {
+                if !self.context.map.has(Level::CHANGES_SHOWN) {
                     let why =
                         "a node of an older build is in the cluster, which does not know CHANGES".into();
                     return Err(CommandError::TryAgain { why });

@@ -43,8 +43,8 @@ pub struct Waiting {
 pub struct StaleRead {
     /// The key.
     pub key: usize,
-    /// What it showed.
-    pub value: i64,
+    /// What it showed; none: no such key.
+    pub value: Option<i64>,
     /// When it was asked.
     pub asked: Time,
     /// When it was answered.
@@ -234,14 +234,14 @@ pub fn value(reply: &Reply<'_>) -> Option<Option<i64>> {
 }
 
 /// What a stale read tells: the value, and how old it may be.
-pub fn aged_value(reply: &Reply<'_>) -> Option<(i64, Option<u64>)> {
+pub fn aged_value(reply: &Reply<'_>) -> Option<(Option<i64>, Option<u64>)> {
     let Reply::Array(parts) = reply else { return None };
     let [_, _, shown, age] = &parts[..] else { return None };
     let age_ms = match age {
         Reply::Integer(age) => u64::try_from(*age).ok(),
         _ => None,
     };
-    value(shown)?.map(|value| (value, age_ms))
+    value(shown).map(|value| (value, age_ms))
 }
 
 /// A command for people.

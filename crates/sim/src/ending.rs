@@ -248,7 +248,8 @@ impl World {
         }
         let since = read.asked.saturating_sub(age_ms * MS + CLOCKS_APART);
         let of_key = || self.history.operations().iter().filter(|operation| operation.key == read.key);
-        let base = read.value - read.value % STEP;
+        let Some(value) = read.value else { return self.check_absence(read, since) };
+        let base = value - value % STEP;
         let writes = |operation: &&Operation| match (operation.call, operation.outcome) {
             (Call::Set(value) | Call::SetExpiring(value, _), Outcome::Answered(_)) => value == base,
             (Call::SetIfAbsent(value), Outcome::Answered(Answer::Changed(true))) => value == base,
@@ -271,10 +272,34 @@ impl World {
         }
     }
 
+    /// A stale read that shows no key: none had been there for good that long before.
+    fn check_absence(&self, read: &StaleRead, since: Time) -> Result<(), String> {
+        let of_key = || self.history.operations().iter().filter(|operation| operation.key == read.key);
+        let stays = |written: &&Operation| {
+            let is_it = matches!((written.call, written.outcome), (Call::Set(_), Outcome::Answered(_)));
+            // Whatever may have removed it since, or given it an end.
+            let ends = |other: &Operation| {
+                matches!(other.call, Call::Delete | Call::SetExpiring(..) | Call::Expire(_))
+                    && other.outcome != Outcome::Refused
+                    && other.returned > written.invoked
+                    && other.invoked <= read.returned
+            };
+            is_it && written.returned < since && !of_key().any(ends)
+        };
+        match of_key().find(stays) {
+            Some(written) => {
+                Err(format!("a stale read is older than it says: {read:?} does not show {written:?}"))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// A stale read shows what somebody had asked to write, never what was refused, and nothing from the future.
     fn check_stale_reads(&self) -> Result<(), String> {
         for read in &self.stale_reads {
-            let base = read.value - read.value % STEP;
+            self.check_age(read)?;
+            let Some(value) = read.value else { continue };
+            let base = value - value % STEP;
             let on_key = || {
                 self.history.operations().iter().filter(|o| {
                     o.key == read.key && o.invoked <= read.returned && o.outcome != Outcome::Refused
@@ -289,10 +314,9 @@ impl World {
                     _ => false,
                 });
             let counted = on_key().filter(|operation| operation.call == Call::Increment).count() as i64;
-            if !written || counted < read.value % STEP {
+            if !written || counted < value % STEP {
                 return Err(format!("a stale read shows what nobody wrote: {read:?}"));
             }
-            self.check_age(read)?;
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ fn a_seed_gives_the_same_run_every_time() {
 #[test]
 fn the_first_seeds_pass_and_are_worth_running() {
     let (mut operations, mut unknown, mut faults, mut reigns, mut hand_overs, mut leads) = (0, 0, 0, 0, 0, 0);
-    let (mut transfers, mut gone_on, mut mixed, mut raised) = (0, 0, 0, 0);
+    let (mut transfers, mut gone_on, mut mixed, mut raised, mut followed) = (0, 0, 0, 0, 0);
     for seed in 0..60 {
         let summary = run(seed, QUIET).unwrap_or_else(|failure| panic!("seed {seed}: {}", failure.what));
         operations += summary.operations;
@@ -27,6 +27,7 @@ fn the_first_seeds_pass_and_are_worth_running() {
         leads += summary.leads_given;
         transfers += summary.transfers;
         gone_on += summary.transfers_gone_on;
+        followed += summary.followed;
         mixed += usize::from(summary.mixed);
         raised += usize::from(summary.raised);
     }
@@ -36,6 +37,7 @@ fn the_first_seeds_pass_and_are_worth_running() {
         "{unknown} unknown, {faults} faults, {reigns} reigns"
     );
     assert!(hand_overs > 1000, "{hand_overs} hand-overs");
+    assert!(followed > 600, "{followed} changes were followed");
     assert!(leads > 1, "{leads} coordinators handed the lead over");
     assert!(gone_on > 20, "{gone_on} of {transfers} transfers went on after a break");
     assert!(
