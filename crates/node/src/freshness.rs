@@ -16,8 +16,7 @@ impl Shard {
     /// Tells the copies in sync, where it is time.
     pub(crate) fn tell_commits(&mut self) {
         let context = &self.context;
-        if !self.has_backups || context.now < self.tell_commits_at || !context.map.has(Level::COMMITS_TOLD)
-        {
+        if !self.has_backups || context.now < self.tell_commits_at || !context.map.has(Level::COMMITS_TOLD) {
             return;
         }
         self.tell_commits_at = context.now + TELL;

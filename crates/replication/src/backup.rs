@@ -352,8 +352,11 @@ impl<W> Partition<W> {
                     self.say_stored(from, at, out);
                 }
             }
-            // It has all that this session goes on with: asked where its log ends it will say so.
-            (Some(after), None) if after <= backup.newest_session => {}
+            // It has all that this session goes on with; the answer was lost. It says so of each of its chunks.
+            (Some(after), None) if after <= backup.newest_session => {
+                backup.newest_session = session;
+                self.say_stored(from, InTransfer { session, next: chunk.index + 1 }, out);
+            }
             (Some(_), None) => self.say_stored(from, InTransfer { session, next: 0 }, out),
             (None, _) if chunk.index == 0 => {
                 backup.verified = Lsn(0);

@@ -333,7 +333,8 @@ impl Peer {
     /// Time passes.
     pub fn tick<W>(&mut self, sending: &mut Sending<'_>, out: &mut Outbox<W>) {
         let last = sending.log.last().lsn;
-        if self.held >= last {
+        // What it said of a log is no word on how a transfer goes on.
+        if self.held >= last && !matches!(self.state, State::Snapshot(_)) {
             self.progress_at = sending.now;
         }
         // While a reign begins, everything waits for the copies, which may just not have the map yet.
