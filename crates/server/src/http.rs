@@ -14,6 +14,7 @@ pub mod router;
 
 use crate::budget::Budget;
 use crate::client_ports::ClientCount;
+use crate::cluster_view::ClusterView;
 use crate::desk::Desk;
 use crate::doors::Guests;
 use crate::metrics::Source;
@@ -37,6 +38,8 @@ const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(20);
 pub struct HttpState {
     /// This node.
     pub node: NodeId,
+    /// The cluster, as the newest map shows it.
+    pub cluster: ClusterView,
     /// What the node's threads publish.
     pub published: Arc<Published>,
     /// The node's settings as they stand now.

@@ -28,16 +28,19 @@ const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(20);
 pub struct LineState {
     /// What all doors of the runtime answer from.
     pub http: HttpState,
-    /// The cluster.
-    pub cluster: ClusterView,
     /// What every JSON answer tells of this node, once it is known.
     here: Arc<OnceLock<Here>>,
 }
 
 impl LineState {
     /// Of this node.
-    pub fn new(http: HttpState, cluster: ClusterView) -> LineState {
-        LineState { http, cluster, here: Arc::default() }
+    pub fn new(http: HttpState) -> LineState {
+        LineState { http, here: Arc::default() }
+    }
+
+    /// The cluster.
+    fn cluster(&self) -> &ClusterView {
+        &self.http.cluster
     }
 
     /// What every JSON answer tells of this node.
@@ -46,7 +49,7 @@ impl LineState {
             return here.clone();
         }
         let server_port = self.http.settings.get().line_port;
-        let name = self.cluster.own_name();
+        let name = self.cluster().own_name();
         let is_known = name.is_some();
         let here = Here { server_id: self.http.node.0, server_port, node_id: name.unwrap_or_default() };
         if is_known { self.here.get_or_init(|| here).clone() } else { here }

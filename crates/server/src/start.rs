@@ -390,6 +390,7 @@ where
     let doors = Doors::start().map_err(system("cannot start the threads for HTTP and the line port"))?;
     let state = HttpState {
         node: identity.node,
+        cluster: ClusterView::new(identity.node, book.clone(), published.clone(), settings.clone()),
         published: published.clone(),
         settings: shared.clone(),
         figures: machines.figures,
@@ -400,8 +401,7 @@ where
         parting: doors.parting(),
     };
     if let Some(line) = line {
-        let cluster = ClusterView::new(identity.node, book.clone(), published.clone(), settings.clone());
-        let state = LineState::new(state.clone(), cluster);
+        let state = LineState::new(state.clone());
         doors.open(line, |listener, parting| line::serve(listener, state, parting)).map_err(system(watch))?;
     }
     if let Some(http) = http {

@@ -39,7 +39,12 @@ pub(super) fn begin(
     caller: Caller,
     request: v1::WatchRequest,
 ) -> Result<ReceiverStream<Result<v1::WatchResponse, Status>>, Status> {
-    let partitions = services.http.settings.get().partitions;
+    // Of the cluster, not of this node's settings, which may have come later.
+    let partitions = services.http.cluster.map().partitions.len() as u16;
+    if partitions == 0 {
+        let why = "the cluster is still forming".into();
+        return Err(::grpc::errors::status(&CommandError::ClusterDown { why }));
+    }
     let starts = starts(&request, partitions)?;
     let unread = Duration::from_millis(services.http.settings.get().reply_unread_timeout_ms);
     let (messages, stream) = mpsc::channel(MESSAGES_AHEAD);

@@ -67,7 +67,7 @@ impl Caller<'_> {
 
     async fn run_text(&self, request: text::Request, out: &mut Vec<u8>) -> Result<(), CommandError> {
         use text::{Answer, Request};
-        let cluster = &self.state.cluster;
+        let cluster = self.state.cluster();
         match request {
             // Answered before.
             Request::Auth { .. } => {}
@@ -109,9 +109,9 @@ impl Caller<'_> {
 
     /// A node that is a member, or is one again: one that was unregistered and is still there stays after all.
     async fn register(&self, host: &str, port: u16, out: &mut Vec<u8>) -> Result<(), CommandError> {
-        let map = self.state.cluster.map();
+        let map = self.state.cluster().map();
         let address = crate::cluster_view::host_port(host, port);
-        let Some(member) = self.state.cluster.member_at(&map, host, port) else {
+        let Some(member) = self.state.cluster().member_at(&map, host, port) else {
             let why = format!(
                 "{address} is the line address of no node of this cluster: a node joins with `annulet serve --join HOST:PEER_PORT` and \
                  the cluster's join.secret"
@@ -129,7 +129,7 @@ impl Caller<'_> {
 
     /// Has a node drained, and says so once it holds nothing.
     async fn unregister(&self, host: &str, port: u16, out: &mut Vec<u8>) -> Result<(), CommandError> {
-        let cluster = &self.state.cluster;
+        let cluster = self.state.cluster();
         let address = crate::cluster_view::host_port(host, port);
         let Some(id) = cluster.member_at(&cluster.map(), host, port).map(|member| member.id) else {
             let why =
@@ -243,7 +243,7 @@ impl Caller<'_> {
                 }
             }
             Request::Stats => Answer::Stats(self.stats()).write(here, out),
-            Request::Status => Answer::Status(self.state.cluster.status()).write(here, out),
+            Request::Status => Answer::Status(self.state.cluster().status()).write(here, out),
             Request::NodesOnly => Answer::Error { message: NODES_ONLY, code: None }.write(here, out),
         }
         Ok(Rest::None)
@@ -267,7 +267,7 @@ impl Caller<'_> {
             total_keys: published.sum(|shard| &shard.keys),
             keys_with_ttl: published.sum(|shard| &shard.expires),
             uptime_seconds: (self.state.http.figures)().uptime_seconds,
-            peers: self.state.cluster.peers(),
+            peers: self.state.cluster().peers(),
         }
     }
 
