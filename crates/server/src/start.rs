@@ -504,6 +504,7 @@ where
         cluster_port = settings.cluster_port,
         peer_port = settings.peer_port,
         http = http_url(&settings),
+        line_port = settings.line_port,
         shards,
         "the ports are open"
     );
