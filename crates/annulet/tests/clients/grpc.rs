@@ -101,24 +101,34 @@ fn grpc_of_annulet() {
     run("alone.py", &nodes.ports());
 }
 
-/// The script says when a node should die.
-#[test]
-fn a_watch_shows_every_change_also_where_a_node_dies() {
-    let mut nodes = ServedNodes::start(3, &[]);
-    let (ports, ready) = (nodes.ports(), made_for("watch.py").join("ready"));
+/// Runs a script, and does something to the nodes once it says that it is ready.
+fn run_until_ready(name: &str, nodes: &mut ServedNodes, then: impl FnOnce(&mut ServedNodes)) {
+    let (ports, ready) = (nodes.ports(), made_for(name).join("ready"));
     std::thread::scope(|scope| {
-        let script = scope.spawn(|| run("watch.py", &ports));
+        let script = scope.spawn(|| run(name, &ports));
         while !script.is_finished() && !ready.exists() {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         if !script.is_finished() {
-            nodes.kill([3]);
+            then(nodes);
         }
         // What a script fails with is what the test fails with.
         if let Err(panic) = script.join() {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+#[test]
+fn a_watch_shows_every_change_also_where_a_node_dies() {
+    let mut nodes = ServedNodes::start(3, &[]);
+    run_until_ready("watch.py", &mut nodes, |nodes| nodes.kill([3]));
+}
+
+#[test]
+fn a_node_that_stops_lets_its_watches_and_idle_connections_go() {
+    let mut nodes = ServedNodes::start(1, &["--copies", "1"]);
+    run_until_ready("parting.py", &mut nodes, |nodes| nodes.stop([1]));
 }
 
 #[test]
