@@ -14,7 +14,7 @@ pub(crate) const COMMAND: Command = Command {
     keys: KeySpec::ONE,
     group: "string",
     since: "0.1.0",
-    summary: "The version of a string, the milliseconds until it expires (-1: never) and its value; nothing where the key is absent. AGE: behind that, so many milliseconds ago it was the newest at least; nil where that is not known.",
+    summary: "The version of a string, the milliseconds until it expires (-1: never) and its value; nothing where the key is absent. AGE: behind that, how many milliseconds ago at most what is shown was the newest; nil where that is not known.",
     categories: Categories::READ.with(Categories::STRING).with(Categories::FAST),
     handler: Handler::Keys { run, over: Over::One },
     ..Command::BASE
