@@ -574,7 +574,8 @@ impl World {
                 });
                 let before = self.snapshots_of(node);
                 self.at_node(node, true, |process, own, _| process.snapshot(own, shard))?;
-                self.snapshots += self.snapshots_of(node) - before;
+                // A process that ended with the step takes its count along.
+                self.snapshots += self.snapshots_of(node).saturating_sub(before);
                 Ok(())
             }
             Event::Map { node, start, .. } => {
