@@ -13,8 +13,8 @@ use crate::Common;
 use crate::cluster::Cluster;
 use crate::compare::Figures;
 use crate::failure::Failure;
-use crate::random::Random;
 use clap::Args;
+use history::random::Random;
 use serde::Serialize;
 use std::process::{Command, ExitCode, Stdio};
 

@@ -10,8 +10,8 @@
 
 use crate::failure::Failure;
 use crate::processes::{Processes, tie};
-use crate::random::Random;
 use crate::status::{self, Holders, Status};
+use history::random::Random;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};

@@ -5,10 +5,10 @@ use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::load::{Door, Load, Spec};
 use crate::probe::Prober;
-use crate::random::Random;
 use crate::report::{Gaps, Report, counted};
 use crate::verify::{self, Summary};
 use clap::Args;
+use history::random::Random;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -112,7 +112,7 @@ fn round(
     // A node that leads nothing, since it came back not long ago, is hardly missed.
     let leads = |id: &u16| holders.iter().any(|holders| holders[0] == *id);
     let leaders: Vec<u16> = ids.iter().copied().filter(leads).collect();
-    let victim = if number.is_multiple_of(COORDINATOR_EVERY) { coordinator } else { random.choose(&leaders) };
+    let victim = if number.is_multiple_of(COORDINATOR_EVERY) { coordinator } else { random.pick(&leaders) };
     let others: Vec<u16> = ids.iter().copied().filter(|id| *id != victim).collect();
     let led: Vec<bool> = holders.iter().map(|holders| holders[0] == victim).collect();
     let prober = match common.probe_ms {

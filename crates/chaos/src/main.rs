@@ -29,7 +29,6 @@ mod pressure;
 mod probe;
 mod processes;
 mod queue;
-mod random;
 mod refill;
 mod report;
 mod shape;

@@ -6,10 +6,10 @@ use crate::failure::Failure;
 use crate::kill;
 use crate::load::{Door, Load};
 use crate::queue::{Judged, Pace, Queue, Registers, led_by};
-use crate::random::Random;
 use crate::report::{Report, counted};
 use crate::verify::{self, Summary};
 use clap::Args;
+use history::random::Random;
 use rustix::process::Signal;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -92,7 +92,7 @@ pub(crate) fn run(common: &Common, flags: &Flags) -> Result<ExitCode, Failure> {
     let mut report = Report::default();
     let status = cluster.wait_healthy(&BTreeMap::new())?;
     let ids: Vec<u16> = cluster.ids().collect();
-    let victim = random.choose(&ids);
+    let victim = random.pick(&ids);
     let others: Vec<u16> = ids.iter().copied().filter(|id| *id != victim).collect();
     let led = led_by(&cluster, victim, others[0])?;
     if led.is_empty() {

@@ -8,10 +8,10 @@
 use crate::Common;
 use crate::cluster::Cluster;
 use crate::failure::Failure;
-use crate::random::Random;
 use crate::report::{Report, counted};
 use crate::status::{Holders, connect};
 use clap::Args;
+use history::random::Random;
 use redis::{Connection, RedisError};
 use rustix::process::Signal;
 use serde::Serialize;
@@ -141,7 +141,7 @@ pub(crate) fn run(common: &Common, flags: &Flags) -> Result<ExitCode, Failure> {
     let mut random = Random::new(seed);
     let cluster = Cluster::start(common.shape()?, &mut random)?;
     let ids: Vec<u16> = cluster.ids().collect();
-    let (slow, partitions) = (random.choose(&ids), common.partitions);
+    let (slow, partitions) = (random.pick(&ids), common.partitions);
     let holders = cluster.holders(ids[0])?;
     let run = Run { cluster: &cluster, holders: &holders, partitions, slow, flags, seed };
     let mut report = Report::default();
@@ -298,7 +298,7 @@ impl Run<'_> {
     fn write_large(&self, notes: &Notes) {
         let mut random = Random::new(self.seed ^ (1 << 60));
         let words = self.flags.large_mb * 1_000_000 / 8;
-        let value: Vec<u8> = (0..words).flat_map(|_| random.next().to_le_bytes()).collect();
+        let value: Vec<u8> = (0..words).flat_map(|_| random.draw().to_le_bytes()).collect();
         let mut connection = None;
         while notes.goes_on() {
             let key = format!("large:{}", random.below(LARGE_KEYS));

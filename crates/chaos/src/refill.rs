@@ -7,11 +7,11 @@ use crate::failure::Failure;
 use crate::kill;
 use crate::load::{Door, Fate, Journal, Load, unique_key, unique_value};
 use crate::probe::Prober;
-use crate::random::Random;
 use crate::report::{Gaps, Report, counted};
 use crate::status::connect;
 use crate::verify::{self, Summary};
 use clap::Args;
+use history::random::Random;
 use redis::Value;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -73,7 +73,7 @@ pub(crate) fn run(common: &Common, flags: &Flags) -> Result<ExitCode, Failure> {
     eprintln!("{} keys loaded in {load_ms} ms", flags.keys);
 
     let status = cluster.wait_healthy(&BTreeMap::new())?;
-    let victim = random.choose(&ids);
+    let victim = random.pick(&ids);
     let others: Vec<u16> = ids.iter().copied().filter(|id| *id != victim).collect();
     let load = Load::start(&cluster, kill::load(common, Some(victim)));
     let prober = match common.probe_ms {
@@ -115,7 +115,7 @@ pub(crate) fn run(common: &Common, flags: &Flags) -> Result<ExitCode, Failure> {
     drop(prober);
     journals.extend(load.stop());
 
-    let second_victim = random.choose(&others);
+    let second_victim = random.pick(&others);
     cluster.kill_node(second_victim)?;
     let left: Vec<u16> = ids.iter().copied().filter(|id| *id != second_victim).collect();
     let writes = verify::check(&cluster, &left, &journals, &mut report)?;

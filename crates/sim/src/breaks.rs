@@ -6,8 +6,8 @@
 use crate::faults::Death;
 use crate::network::{Cut, MS};
 use crate::process::Envelope;
-use crate::random::Random;
 use crate::world::{Event, World};
+use history::random::Random;
 use replication::Message;
 
 /// The longest cut, and the longest absence.

@@ -13,8 +13,8 @@ pub mod stopping;
 pub mod tables;
 pub mod voters;
 
-use crate::history::Time;
 use crate::process::Process;
+use history::Time;
 use types::Instant;
 
 /// A running node, as the checks see it.

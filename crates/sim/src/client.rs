@@ -4,10 +4,10 @@
 //! that was counted up since.
 
 use crate::follower::Following;
-use crate::history::{Answer, Call, History, Outcome, Time};
 use crate::network::MS;
-use crate::random::Random;
 use command::{Door, ErrorKind, Reply};
+use history::random::Random;
+use history::{Answer, Call, History, Outcome, Time};
 
 /// The distance between two written values: more than any value is counted up.
 pub const STEP: i64 = 10_000;

@@ -1,8 +1,8 @@
 //! A node's clocks: a monotonic one that began at some other time and runs a little fast or slow, and a wall clock
 //! that is off, and may jump.
 
-use crate::history::Time;
-use crate::random::Random;
+use history::Time;
+use history::random::Random;
 use types::Instant;
 
 /// The most that a monotonic clock runs fast or slow, in millionths: 0.05%.

@@ -2,10 +2,10 @@
 
 use crate::checks::acknowledged;
 use crate::client::{self, StaleRead, Waiting, key_name};
-use crate::history::{Call, Outcome};
 use crate::network::MS;
 use crate::world::{ANSWER_SLACK, Event, KEYS, MACHINES, NODES, PARTITIONS, REQUEST_TIMEOUT, World};
 use command::Reply;
+use history::{Call, Outcome};
 use node::Ticket;
 use types::partition_of_key;
 use types::settings::ReadLevel;

@@ -2,15 +2,15 @@
 //! make sense.
 
 use crate::client::{Client, STEP, StaleRead, key_name};
-use crate::history::{Answer, Call, Operation, Outcome, Time};
 use crate::injure::add;
-use crate::linearizability;
 use crate::network::MS;
 use crate::shape::may_hold;
 use crate::world::{
     Event, FAULTS_END, KEYS, LAST_CLIENT, LastReader, MENDING, NODES, PARTITIONS, Summary, World,
 };
 use command::{Door, Reply};
+use history::linearizability;
+use history::{Answer, Call, Operation, Outcome, Time};
 use placement::PlanNode;
 use types::{Level, partition_of_key};
 
@@ -330,7 +330,7 @@ fn explain(violation: &linearizability::Violation) -> String {
         violation.stuck,
         violation.state
     );
-    let near = |operation: &&crate::history::Operation| {
+    let near = |operation: &&history::Operation| {
         operation.invoked < violation.stuck.returned
             && (operation.returned >= violation.stuck.invoked.saturating_sub(3_000 * MS))
             && operation.outcome != Outcome::Refused

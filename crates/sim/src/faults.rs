@@ -1,9 +1,9 @@
 //! What goes wrong, and when: a schedule that the seed draws. Some seeds are quiet, some have one kind of fault, most
 //! a mixture.
 
-use crate::history::Time;
 use crate::network::MS;
-use crate::random::Random;
+use history::Time;
+use history::random::Random;
 use types::settings::{Fsync, LogMode};
 
 /// A kind of fault.

@@ -5,9 +5,9 @@
 
 use crate::client::{Client, shown};
 use crate::oracle::{Oracle, Seen};
-use crate::random::Random;
 use crate::world::{NODES, PARTITIONS};
 use command::{CommandError, Door, ErrorKind, Reply};
+use history::random::Random;
 use types::{PartitionId, slots_of_partition};
 
 /// Keys of other clients than the one that writes large values.

@@ -3,10 +3,10 @@
 //! Left to itself a cluster hands over only when it is calm. What may go wrong does so in the midst of other things. The draws are
 //! of their own, so that a seed has the same faults with them and without.
 
-use crate::history::Time;
 use crate::network::MS;
-use crate::random::Random;
 use crate::world::{Event, NODES, PARTITIONS, World};
+use history::Time;
+use history::random::Random;
 use types::{NodeId, PartitionId};
 
 /// When the first may come: the cluster has formed.

@@ -6,7 +6,7 @@
 //! and a schedule of faults ([`faults`]), all drawn from one seed. In many seeds nodes join, are
 //! drained and removed meanwhile, and the number of copies changes ([`shape`]); in some they begin on an older build (`upgrades`). Most seeds keep a log on disk; of some all machines lose
 //! power before it is synced ([`losses`]). After every event the invariants in [`checks`] are looked at; at the end the clients' [`history`]
-//! has to be linearizable ([`linearizability`]), and once all is healed the cluster has to be whole again.
+//! has to be linearizable ([`history::linearizability`]), and once all is healed the cluster has to be whole again.
 //!
 //! A run is a function of its seed and the code: the same seed gives the same [`trace`], to the last message.
 //!
@@ -25,16 +25,13 @@ mod ending;
 pub mod faults;
 mod follower;
 mod hand_over;
-pub mod history;
 mod injure;
-pub mod linearizability;
 pub mod log_thread;
 pub mod losses;
 mod lost;
 pub mod network;
 pub mod oracle;
 pub mod process;
-pub mod random;
 pub mod scale;
 pub mod scale_tables;
 mod shape;

@@ -5,11 +5,11 @@
 //! clients' history is cut there, and each stretch of it has to be linearizable by itself.
 
 use crate::client::{STEP, key_name};
-use crate::history::{Call, Operation, Outcome, Time};
-use crate::linearizability::{self, Violation};
 use crate::oracle::Held;
 use crate::process::Copy;
 use crate::world::{KEYS, MACHINES, PARTITIONS, World};
+use history::linearizability::{self, Violation};
+use history::{Call, Operation, Outcome, Time};
 use std::collections::BTreeMap;
 use types::{NodeId, partition_of_key};
 
@@ -127,7 +127,7 @@ fn what_it_begins_with(key: usize, operations: &[Operation], beginning: &Beginni
     });
     let call = expiring.map_or(Call::Set(value), |number| Call::SetExpiring(value, number));
     let at = beginning.at;
-    let answered = Outcome::Answered(crate::history::Answer::Done);
+    let answered = Outcome::Answered(history::Answer::Done);
     let operation = Operation { client: BEGINNING, key, call, invoked: at, returned: at, outcome: answered };
     let mut result = vec![operation];
     if let Some(number) = expiring {
@@ -141,7 +141,7 @@ fn what_it_begins_with(key: usize, operations: &[Operation], beginning: &Beginni
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::Answer;
+    use history::Answer;
 
     /// What was acknowledged and is lost makes no stretch wrong; what a stretch begins with counts.
     #[test]

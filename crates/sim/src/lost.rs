@@ -4,9 +4,9 @@
 //! way, and what the second had is gone with its seat. To the cluster both were away at once. But as long as one that was in sync
 //! runs, awake and within reach for longer than it takes to declare a node dead, nobody may take the last seat away (rules 3 and 7).
 
-use crate::history::Time;
 use crate::network::MS;
 use crate::world::World;
+use history::Time;
 use placement::ClusterMap;
 use types::NodeId;
 

@@ -3,8 +3,8 @@
 //! The machines are promised little: a message may be lost, late, overtaken by a later one, or come twice. A cut
 //! either loses what is sent, or holds it back until it is mended, as a connection does that outlives the cut.
 
-use crate::history::Time;
-use crate::random::Random;
+use history::Time;
+use history::random::Random;
 
 /// A millisecond, in the simulator's unit.
 pub const MS: Time = 1_000_000;

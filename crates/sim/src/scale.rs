@@ -9,11 +9,11 @@
 
 use crate::clock::Clock;
 use crate::disk::SimDisk;
-use crate::history::Time;
 use crate::network::{Fate, MS, Network};
 use crate::process::{ControlCost, Effect, Envelope, Process, Start};
-use crate::random::Random;
 use control::message::{Beat, Identity, Message as ControlMessage};
+use history::Time;
+use history::random::Random;
 use placement::ClusterMap;
 use replication::Message;
 use std::collections::BTreeMap;

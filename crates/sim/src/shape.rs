@@ -6,11 +6,11 @@
 //! last asked for: nothing moves any more, drained nodes are empty where that is possible, the others hold even shares, and as many
 //! vote as should.
 
-use crate::history::Time;
 use crate::network::MS;
-use crate::random::Random;
 use crate::world::{Event, MACHINES, NODES, World};
 use control::Order;
+use history::Time;
+use history::random::Random;
 use placement::{Member, PartitionState};
 use types::NodeId;
 

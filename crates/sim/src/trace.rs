@@ -1,9 +1,9 @@
 //! What happened, in order: a hash of all of it, so that two runs can be compared, and on demand the lines for people.
 
 use crate::checks::shown;
-use crate::history::Time;
 use crate::process::Envelope;
 use control::Beat;
+use history::Time;
 use replication::Message;
 use replication::message::{AppendOutcome, ForwardOutcome};
 use std::collections::VecDeque;

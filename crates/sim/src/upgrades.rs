@@ -9,12 +9,12 @@
 
 use crate::checks::levels;
 use crate::faults::Death;
-use crate::history::Time;
 use crate::network::MS;
 use crate::process::Envelope;
-use crate::random::Random;
 use crate::world::{Event, MACHINES, World};
 use control::format_1;
+use history::Time;
+use history::random::Random;
 use std::collections::BTreeSet;
 use types::Level;
 

@@ -3,7 +3,7 @@
 //! For 30 simulated seconds clients ask and things go wrong ([`crate::faults`]); every event is followed by the checks
 //! ([`crate::checks`]). Then everything is healed and started again, and progress is demanded: within
 //! [`MENDING`] every partition that has a copy left serves, with all its copies in sync, and every key can be read.
-//! At the end the clients' history has to be linearizable ([`crate::linearizability`]).
+//! At the end the clients' history has to be linearizable ([`history::linearizability`]).
 
 use crate::breaks::{Breaks, is_chunk};
 use crate::checks::{Checks, Seat, tables};
@@ -13,16 +13,16 @@ use crate::disk::SimDisk;
 use crate::faults::{Keeping, Plan};
 use crate::follower;
 use crate::hand_over::HandOvers;
-use crate::history::{History, Time};
 use crate::log_thread::Work;
 use crate::network::{Fate, MS, Network};
 use crate::process::{Effect, Envelope, Process, Start};
-use crate::random::Random;
 use crate::shape::Shapes;
 use crate::trace::{Trace, digest};
 use crate::upgrades::Upgrades;
 use command::{Door, Reply};
 use control::Identity;
+use history::random::Random;
+use history::{History, Time};
 use node::Ticket;
 use placement::ClusterMap;
 use replication::Message;

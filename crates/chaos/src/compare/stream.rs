@@ -3,7 +3,7 @@
 
 use super::client::{key, request};
 use crate::failure::Failure;
-use crate::random::Random;
+use history::random::Random;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use std::io::{ErrorKind, Read, Write};

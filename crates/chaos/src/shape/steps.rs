@@ -5,8 +5,8 @@ use super::clients::Shared;
 use super::{Flags, Row, Times};
 use crate::cluster::Cluster;
 use crate::failure::Failure;
-use crate::random::Random;
 use crate::status::{Holders, Status, connect};
+use history::random::Random;
 use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -68,7 +68,7 @@ pub(super) fn all(
             steps.order(&["CONFIG", "SET", "copies", &wanted.to_string()])
         })?;
     }
-    let victim = random.choose(&cluster.ids().collect::<Vec<_>>());
+    let victim = random.pick(&cluster.ids().collect::<Vec<_>>());
     steps.step(&format!("node {victim} killed"), false, false, |steps| {
         steps.cluster.kill_node(victim)?;
         steps.members.remove(&victim);

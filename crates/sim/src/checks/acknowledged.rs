@@ -1,7 +1,7 @@
 //! A write that a client was told of is committed by then (rules 1 and 5).
 
-use crate::history::{Answer, Call, Operation, Outcome};
 use crate::oracle::Oracle;
+use history::{Answer, Call, Operation, Outcome};
 
 /// Checks an answered operation on a key of a partition.
 pub fn check(oracle: &Oracle, partition: usize, key: &[u8], operation: &Operation) -> Result<(), String> {

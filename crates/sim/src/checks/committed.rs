@@ -5,10 +5,10 @@
 //! surely kept.
 
 use crate::checks::Seat;
-use crate::history::Time;
 use crate::losses::{Beginning, Pending, goes_on_with};
 use crate::oracle::{Committed, Oracle};
 use crate::process::Copy;
+use history::Time;
 use placement::ClusterMap;
 use types::{Epoch, Lsn, Position};
 

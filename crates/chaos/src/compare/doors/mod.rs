@@ -9,7 +9,7 @@ use super::client::{Client, Fill, key};
 use super::servers::{Contender, Hosts, Server};
 use super::{Flags, median};
 use crate::failure::Failure;
-use crate::random::Random;
+use history::random::Random;
 use serde::Serialize;
 use speak::{Door, Speaker};
 use std::cell::RefCell;

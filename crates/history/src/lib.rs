@@ -1,4 +1,8 @@
-//! What the clients did and saw: operations on keys with the times of invocation and return, in true time.
+//! Room `history`: what clients did and saw, and whether it makes sense. The simulator and the chaos commands record histories here,
+//! and neither this room nor its checker knows anything of the product.
+//!
+//! A history is a list of operations on keys with the times of invocation and return. [`linearizability`] says whether one could have come
+//! from registers that nothing ever went wrong with. [`random`] is the only source of chance of whatever checks.
 //!
 //! A command on several keys is one operation a key, because that is what is promised of it (rule 18). A value is a
 //! number, so that it can be counted up; every write of a plain value has one of its own.
@@ -6,7 +10,10 @@
 //! An expiry is an operation that nobody returned from: it may happen at any time from when it is due, once, and only
 //! to the value it was set for.
 
-/// True time, in nanoseconds from the simulation's start.
+pub mod linearizability;
+pub mod random;
+
+/// Nanoseconds from the start of what is recorded, on one clock.
 pub type Time = u64;
 
 /// A key's state: its value and the expiry that it carries (0: none).

@@ -13,8 +13,8 @@
 //!
 //! A set of operations is remembered as the exclusive or of random numbers (Zobrist hashing), 128 bits wide.
 
-use crate::history::{Answer, Call, Operation, Outcome, State, Time};
 use crate::random::Random;
+use crate::{Answer, Call, Operation, Outcome, State, Time};
 use std::collections::{BTreeMap, HashSet};
 
 /// Steps after which a key's search gives up.
