@@ -11,7 +11,7 @@ use bytes::Bytes;
 use sim::disk::SimDisk;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use storage::log_entry::{LogEntry, entries};
+use storage::log_entry::{LogEntry, entries, put_chunk, put_filled, put_session, put_wipe};
 use storage::shard_log::{BATCH_HEADER_BYTES, Opened, Segment, ShardLog, Torn, log_bytes};
 use storage::{Disk, Record, ShardLogError, ShardLogOptions, SnapshotEnd};
 use types::{Epoch, Incarnation, Lsn, NodeId, PartitionId, Position, RequestId, ShardId, Version};
@@ -725,7 +725,21 @@ fn a_value_cannot_pass_for_a_batch() {
     assert!(batches.is_empty() && opened.torn.is_some());
 }
 
-/// The entries that the log in crates/storage/tests/data/ holds.
+/// The end of a snapshot that the logs in crates/storage/tests/data/ hold.
+fn old_end() -> SnapshotEnd {
+    let (node, incarnation) = (NodeId(2), Incarnation(3));
+    let id = RequestId { node, incarnation, shard: ShardId(4), sequence: 5 };
+    SnapshotEnd {
+        base: Position { epoch: Epoch(300), lsn: Lsn(1) },
+        complete_at: Lsn(2),
+        time_ms: 1_700_000_000_001,
+        version: Version(77),
+        requests: vec![(id, Lsn(1), Bytes::from_static(b"reply"))],
+        forgotten: vec![RequestId { sequence: 1, ..id }],
+    }
+}
+
+/// The entries that the oldest log there holds.
 fn old_entries() -> Vec<LogEntry> {
     let partition = PartitionId(1023);
     let record = |lsn: u64, request, body: &'static [u8]| LogEntry::Record {
@@ -739,16 +753,8 @@ fn old_entries() -> Vec<LogEntry> {
             body: Bytes::from_static(body),
         },
     };
-    let (node, incarnation) = (NodeId(2), Incarnation(3));
-    let id = RequestId { node, incarnation, shard: ShardId(4), sequence: 5 };
-    let end = SnapshotEnd {
-        base: Position { epoch: Epoch(300), lsn: Lsn(1) },
-        complete_at: Lsn(2),
-        time_ms: 1_700_000_000_001,
-        version: Version(77),
-        requests: vec![(id, Lsn(1), Bytes::from_static(b"reply"))],
-        forgotten: vec![RequestId { sequence: 1, ..id }],
-    };
+    let end = old_end();
+    let id = end.requests[0].0;
     vec![
         record(1, None, b""),
         record(2, Some((id, Bytes::from_static(b"reply"))), b"a body"),
@@ -783,4 +789,46 @@ fn a_log_of_format_1_reads_back() {
     let read: Result<Vec<LogEntry>, _> =
         batches.into_iter().flat_map(|(_, payload)| entries(Bytes::from(payload))).collect();
     assert_eq!(read.unwrap(), old_entries());
+}
+
+/// A log with a transfer that broke off and went on, as it is written from feature level 2 on. `WRITE_FORMATS=1` writes the file where
+/// it is not there; it is never written again.
+#[test]
+fn a_log_with_a_transfer_of_level_2_reads_back() {
+    let partition = PartitionId(7);
+    let session = |session, next| LogEntry::Session { partition, reign: Epoch(300), session, next };
+    let chunk = |payload: &'static [u8]| LogEntry::Chunk { partition, payload: Bytes::from_static(payload) };
+    let expected = [
+        LogEntry::Wipe { partition },
+        session(1000, 0),
+        chunk(b"a chunk"),
+        session(1001, 2),
+        chunk(b"another"),
+        LogEntry::Filled { partition, end: old_end() },
+    ];
+    let name = "log-0000000000000000";
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../storage/tests/data/shard-log-2").join(name);
+    if !file.exists() && std::env::var_os("WRITE_FORMATS").is_some() {
+        let mut payload = Vec::new();
+        put_wipe(&mut payload, partition);
+        put_session(&mut payload, partition, Epoch(300), 1000, 0);
+        put_chunk(&mut payload, partition, b"a chunk");
+        put_session(&mut payload, partition, Epoch(300), 1001, 2);
+        put_chunk(&mut payload, partition, b"another");
+        put_filled(&mut payload, partition, &old_end());
+        let disk = SimDisk::new();
+        let (Opened { mut log, .. }, _) = open_from(&disk, 0).unwrap();
+        log.append(&payload).unwrap();
+        log.sync().unwrap();
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, disk.content(&directory().join(name)).unwrap()).unwrap();
+    }
+    let disk = SimDisk::new();
+    disk.create_dir_all(directory()).unwrap();
+    let mut old = disk.open(&directory().join(name)).unwrap();
+    disk.write_at(&mut old, 0, &std::fs::read(&file).unwrap()).unwrap();
+    let (Opened { torn, .. }, batches) = open_from(&disk, 0).unwrap();
+    assert_eq!((torn, batches.len()), (None, 1));
+    let read: Result<Vec<LogEntry>, _> = entries(Bytes::from(batches[0].1.clone())).collect();
+    assert_eq!(read.unwrap(), expected);
 }
