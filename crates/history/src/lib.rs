@@ -36,6 +36,7 @@
 //! ```
 
 pub mod file;
+mod lineage;
 pub mod linearizability;
 pub mod made;
 pub mod random;
