@@ -5,6 +5,7 @@
 
 use crate::follower::Following;
 use crate::network::MS;
+use crate::together::Sight;
 use crate::world::PARTITIONS;
 use command::{Door, ErrorKind, Reply};
 use history::random::Random;
@@ -75,6 +76,10 @@ pub struct Client {
     pub fat: bool,
     /// What it follows, where it does nothing but that.
     pub follows: Option<Following>,
+    /// Whether it asks several keys of one partition, too.
+    pub together: bool,
+    /// What it has seen last, and may write over.
+    pub seen: Option<Sight>,
     /// The request under way.
     pub waiting: Option<Waiting>,
     /// Its own chance.
@@ -99,7 +104,7 @@ pub struct Unique {
 }
 
 impl Unique {
-    fn value(&mut self) -> i64 {
+    pub(crate) fn value(&mut self) -> i64 {
         self.values += STEP;
         self.values
     }
@@ -138,8 +143,15 @@ impl Client {
         if self.stale {
             return one(vec![word("GETV"), name, word("AGE")], Call::Get);
         }
+        if let Some(request) = self.draw_over_seen(unique) {
+            return request;
+        }
+        if self.together && self.random.chance(400) {
+            return self.draw_together(keys, unique);
+        }
         match self.random.below(100) {
-            0..40 => one(vec![word("GET"), name], Call::Get),
+            0..30 => one(vec![word("GET"), name], Call::Get),
+            30..40 => one(vec![word("GETV"), name], Call::Get),
             40..60 => {
                 let value = unique.value();
                 one(vec![word("SET"), name, number(value)], Call::Set(value))
@@ -213,7 +225,7 @@ pub fn end(history: &mut History, waiting: &Waiting, reply: &Reply<'_>, now: Tim
         return Ok(());
     }
     let mut shown = match reply {
-        Reply::Array(items) => Some(items.iter()),
+        Reply::Array(items) if waiting.args[0] == b"MGET" => Some(items.iter()),
         _ => None,
     };
     // By key, in the order of the command: its operations have them by partition.
@@ -231,21 +243,35 @@ pub fn end(history: &mut History, waiting: &Waiting, reply: &Reply<'_>, now: Tim
     };
     for &one in &waiting.operations {
         let parts = &history.operations()[one].parts;
-        let answers = parts.iter().map(|part| answer(part.call, replies[&part.key]));
+        let several = parts.len() > 1;
+        let answers = parts.iter().map(|part| answer(part.call, several, replies[&part.key]));
         let answers: Vec<Answer> = answers.collect::<Option<_>>().ok_or_else(unexpected)?;
         history.answered(one, now, &answers);
     }
     Ok(())
 }
 
-fn answer(call: Call, reply: &Reply<'_>) -> Option<Answer> {
+fn answer(call: Call, several: bool, reply: &Reply<'_>) -> Option<Answer> {
     match (call, reply) {
+        // GETV.
+        (Call::Get, Reply::Array(parts)) => value(parts.get(2)?).map(Answer::Value),
         (Call::Get, reply) => value(reply).map(Answer::Value),
         (Call::Set(_) | Call::SetExpiring(..), Reply::Simple(text)) if text == "OK" => Some(Answer::Done),
         (Call::SetIfAbsent(_), Reply::Simple(text)) if text == "OK" => Some(Answer::Changed(true)),
         (Call::SetIfAbsent(_), Reply::Null) => Some(Answer::Changed(false)),
+        (Call::SetIfAllAbsent(_), Reply::Integer(count @ (0 | 1))) => Some(Answer::Changed(*count == 1)),
         (Call::Increment, Reply::Integer(value)) => Some(Answer::Counted(*value)),
+        (Call::Delete, Reply::Integer(count)) if several => u32::try_from(*count).ok().map(Answer::Removed),
         (Call::Delete, Reply::Integer(count @ (0 | 1))) => Some(Answer::Changed(*count == 1)),
+        // SET IFEQ, without GET and with it; SETV.
+        (Call::CompareAndSet { .. }, Reply::Simple(text)) if text == "OK" => Some(Answer::Changed(true)),
+        (Call::CompareAndSet { .. }, Reply::Integer(_)) => Some(Answer::Changed(true)),
+        (Call::CompareAndSet { .. }, Reply::Bulk(_)) => value(reply).map(Answer::Value),
+        (Call::CompareAndSet { .. }, Reply::Null) => Some(Answer::Changed(false)),
+        // DELV.
+        (Call::CompareAndDelete(_), Reply::Integer(1)) => Some(Answer::Changed(true)),
+        (Call::CompareAndDelete(_), Reply::Integer(0)) => Some(Answer::Absent),
+        (Call::CompareAndDelete(_), Reply::Null) => Some(Answer::Mismatch),
         _ => None,
     }
 }

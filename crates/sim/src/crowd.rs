@@ -117,6 +117,7 @@ impl World {
             for &operation in &waiting.operations {
                 let operation = &self.history.operations()[operation];
                 acknowledged::check(&self.checks.committed.oracle, operation)?;
+                self.clients[at].note_seen(operation, reply);
             }
         }
         if let Reply::Error(command::CommandError::Moved { address, .. }) = reply {

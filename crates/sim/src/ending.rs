@@ -140,6 +140,8 @@ impl World {
             stale: false,
             fat: false,
             follows: None,
+            together: false,
+            seen: None,
             waiting: None,
             random: self.random.fork(),
         });
