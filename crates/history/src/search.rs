@@ -24,6 +24,19 @@ pub(crate) enum Verdict {
     },
 }
 
+/// How a search goes about it, and when it is given up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    /// Steps at most.
+    pub(crate) steps_max: usize,
+    /// How many unknown operations at most are taken with no known one in between.
+    pub(crate) run_max: usize,
+    /// Whether it now and then tries what is less likely first.
+    pub(crate) strays: bool,
+    /// Whether orders are given up that are seen to lead nowhere.
+    pub(crate) foresight: bool,
+}
+
 /// The order that got furthest.
 pub(crate) struct Furthest {
     /// How many known operations it leaves.
@@ -133,8 +146,9 @@ pub(crate) struct Search {
     lineages: Lineages,
     /// A part's each.
     concerns: Vec<Concern>,
-    /// Whether orders are given up that are seen to lead nowhere.
-    foresight: bool,
+    effort: Effort,
+    /// Leaves the order in which things are tried now and then.
+    random: Random,
     /// Of what is done, and of the states.
     mark: u128,
     undo: Vec<(usize, State)>,
@@ -146,7 +160,7 @@ pub(crate) struct Search {
 
 impl Search {
     /// A search for an order of these operations, which are on these keys.
-    pub(crate) fn new(operations: &[&Operation], keys: &[usize], foresight: bool) -> Search {
+    pub(crate) fn new(operations: &[&Operation], keys: &[usize], effort: Effort) -> Search {
         let slots: BTreeMap<usize, usize> = keys.iter().enumerate().map(|(slot, &key)| (key, slot)).collect();
         let mut random = Random::new(operations.len() as u64);
         let (mut parts, mut known, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
@@ -199,7 +213,8 @@ impl Search {
             states: vec![State::default(); keys.len()],
             lineages,
             concerns,
-            foresight,
+            effort,
+            random,
             mark: 0,
             undo: Vec::new(),
             taken: Vec::new(),
@@ -209,8 +224,8 @@ impl Search {
         }
     }
 
-    /// Searches, for so many steps at most.
-    pub(crate) fn run(mut self, steps_max: usize) -> Verdict {
+    /// Searches.
+    pub(crate) fn run(mut self) -> Verdict {
         self.take_neutral();
         self.note_furthest();
         if self.left == 0 {
@@ -234,8 +249,11 @@ impl Search {
             };
             frame.next += 1;
             let (run, before_run) = (frame.run, frame.before_run);
+            if choice >= self.known && run >= self.effort.run_max {
+                continue;
+            }
             steps += 1;
-            if steps > steps_max {
+            if steps > self.effort.steps_max {
                 return self.stuck(true);
             }
             let (taken, undo) = (self.taken.len(), self.undo.len());
@@ -254,7 +272,7 @@ impl Search {
                     self.note_furthest();
                 }
             }
-            if self.foresight && self.leads_nowhere(choice, undo) || !self.seen.insert(self.mark) {
+            if self.effort.foresight && self.leads_nowhere(choice, undo) || !self.seen.insert(self.mark) {
                 self.take_back(taken, undo);
                 continue;
             }
@@ -427,6 +445,9 @@ impl Search {
         }
         // Whoever returned first most likely happened first.
         self.choices[from..].sort_by_key(|&choice| self.items[choice].returned);
+        if self.effort.strays && self.choices.len() > from + 1 && self.random.chance(200) {
+            self.choices.swap(from, from + 1);
+        }
     }
 
     /// Puts the unknown ones that would change something onto the stack of choices.
