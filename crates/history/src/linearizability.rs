@@ -3,13 +3,19 @@
 //!
 //! Keys are independent (the property is local) but for those that operations on several keys join: each such group is searched by
 //! itself, depth first over the orders that real time allows, remembering which sets of operations led to which states (Wing and Gong 1993;
-//! Lowe, "Testing for linearizability", 2017). Three things keep the search short:
+//! Lowe, "Testing for linearizability", 2017). What keeps the search short:
 //!
 //! - An operation whose answer says that it changed nothing is taken as soon as that answer fits the state: putting it
 //!   later could not help anybody.
 //! - An operation of unknown outcome is tried last, and only where it would change something: left out, it is still
-//!   there for later.
-//! - Of several unknown operations that do the same, only the first invoked is tried.
+//!   there for later. Nor is it tried where the known operation after it comes out the same without it, or before it.
+//! - Of several unknown operations that do the same, only the first invoked is tried. A value that nobody was shown, and nobody
+//!   expected, is the same as any other such value.
+//! - An order is given up as soon as a value is gone that somebody has yet to see and nobody can write again (`lineage`). That
+//!   is where values being unique pays: a wrong turn is seen when it is taken.
+//! - Where a search takes long nevertheless, another one that turns elsewhere is begun.
+//!
+//! How quick that is: `cargo run --profile campaign -p annulet-history --example measure`.
 
 use crate::search::{Effort, Furthest, Search, Verdict};
 use crate::{Operation, Outcome, State, Time};
