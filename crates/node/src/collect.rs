@@ -14,6 +14,7 @@ use command::{CommandError, Merge, Reply, Scope, wait};
 use replication::Partition;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
+use types::planted::{self, Bug};
 use types::{Instant, PartitionId, Position, partition_of_key};
 
 /// Partitions that a request over all of them asks in one go.
@@ -69,18 +70,19 @@ impl Shard {
     pub(crate) fn split(&mut self, merge: Merge, task: &Task<'_>) {
         let partitions = self.partition_count();
         let step = task.command.keys.step.max(1);
-        let mut by_partition: BTreeMap<PartitionId, (Vec<Bytes>, Vec<usize>)> = BTreeMap::new();
+        let mut by_partition: BTreeMap<(PartitionId, usize), (Vec<Bytes>, Vec<usize>)> = BTreeMap::new();
         for (number, at) in task.command.key_positions(task.args).enumerate() {
             let id = partition_of_key(task.args[at], partitions);
+            let apart = if planted::is(Bug::TearsApart) { number } else { 0 };
             let (args, places) = by_partition
-                .entry(id)
+                .entry((id, apart))
                 .or_insert_with(|| (vec![Bytes::copy_from_slice(task.args[0])], Vec::new()));
             let end = (at + step).min(task.args.len());
             args.extend(task.args[at..end].iter().map(|arg| Bytes::copy_from_slice(arg)));
             places.push(number);
         }
         let (parts, places): (Vec<_>, Vec<_>) =
-            by_partition.into_iter().map(|(id, (args, places))| ((id, args), places)).unzip();
+            by_partition.into_iter().map(|((id, _), (args, places))| ((id, args), places)).unzip();
         self.gather(merge, task, parts, places);
     }
 

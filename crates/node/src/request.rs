@@ -10,6 +10,7 @@ use command::{
 };
 use placement::PartitionState;
 use std::collections::VecDeque;
+use types::planted::{self, Bug};
 use types::settings::ReadLevel;
 use types::{Instant, Level, NodeId, PartitionId, Slot, partition_of_key, partition_of_slot, slot_of_key};
 
@@ -38,6 +39,13 @@ impl Preview {
                 .command
                 .is_some_and(|command| command.flags.contains(Flags::FAST) || command.name == "set")
     }
+}
+
+/// Whether keys of one partition are taken apart, too. Never, but where that bug is planted.
+fn tears_apart(over: Over, task: &Task<'_>) -> bool {
+    planted::is(Bug::TearsApart)
+        && matches!(over, Over::Split(_))
+        && task.command.key_positions(task.args).count() > 1
 }
 
 impl Shard {
@@ -233,7 +241,7 @@ impl Shard {
             return Err(CommandError::CrossSlot);
         }
         match over {
-            _ if same_partition => self.on_one(id, task, sink),
+            _ if same_partition && !tears_apart(over, &task) => self.on_one(id, task, sink),
             Over::One => Err(CommandError::CrossSlot),
             Over::Split(merge) => {
                 let crowd = self.crowd.count;

@@ -43,6 +43,8 @@ pub(crate) fn draw(seed: u64, number: usize) -> Client {
         stale: false,
         fat: false,
         follows: Some(following),
+        together: false,
+        seen: None,
         waiting: None,
         random,
     }

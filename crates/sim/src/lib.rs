@@ -2,8 +2,8 @@
 //!
 //! The simulator runs the code that ships: [`process`] joins the machines of a node as the server does, and
 //! [`world`] gives them a network that loses, delays and cuts ([`network`]), clocks that disagree ([`clock`]), a disk
-//! that forgets what was not synced ([`disk`]), takes its time ([`log_thread`]), fails and is full, clients ([`client`])
-//! and a schedule of faults ([`faults`]), all drawn from one seed. In many seeds nodes join, are
+//! that forgets what was not synced ([`disk`]), takes its time ([`log_thread`]), fails and is full, clients ([`client`];
+//! some ask several keys at once, `together`) and a schedule of faults ([`faults`]), all drawn from one seed. In many seeds nodes join, are
 //! drained and removed meanwhile, and the number of copies changes ([`shape`]); in some they begin on an older build (`upgrades`). Most seeds keep a log on disk; of some all machines lose
 //! power before it is synced ([`losses`]). After every event the invariants in [`checks`] are looked at; at the end the clients' [`history`]
 //! has to be linearizable ([`history::linearizability`]), and once all is healed the cluster has to be whole again.
@@ -35,6 +35,7 @@ pub mod process;
 pub mod scale;
 pub mod scale_tables;
 mod shape;
+mod together;
 pub mod trace;
 mod upgrades;
 pub mod world;

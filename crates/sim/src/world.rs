@@ -272,6 +272,8 @@ impl World {
                 stale: number == 4,
                 fat: number == 3 && fat,
                 follows: None,
+                together: number < 2,
+                seen: None,
                 waiting: None,
                 random: random.fork(),
             })

@@ -54,6 +54,10 @@ pub enum Bug {
     ShowsUncommitted,
     /// A copy takes what it is told of as applied (rule 13).
     BelievesUnapplied,
+    /// What is asked of several keys of one partition is asked of each by itself (rule 18).
+    TearsApart,
+    /// A write over an expected value writes over any other, too.
+    SetsUnequal,
     /// A shard's log does not sync its directory after it has made a segment.
     SkipsDirSync,
     /// A shard's log takes a failed sync for one that may be tried again.
@@ -65,7 +69,7 @@ pub enum Bug {
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 24] = [
+pub const BUGS: [Bug; 26] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -90,6 +94,8 @@ pub const BUGS: [Bug; 24] = [
     Bug::ForgetsOldVoters,
     Bug::ShowsUncommitted,
     Bug::BelievesUnapplied,
+    Bug::TearsApart,
+    Bug::SetsUnequal,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.

@@ -3,6 +3,7 @@
 use super::{end_ms, is, put_string, string_of};
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
 use storage::Keyspace;
+use types::planted::{self, Bug};
 
 /// SET key value [NX | XX | IFEQ comparison] [GET] [EX | PX | EXAT | PXAT time | KEEPTTL]
 pub(crate) const COMMAND: Command = Command {
@@ -103,7 +104,7 @@ fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, 
         Condition::IfAbsent => found,
         Condition::IfPresent => !found,
         Condition::IfEqual(comparison) => match &old {
-            Some(entry) => string_of(entry.value)? != comparison,
+            Some(entry) => string_of(entry.value)? != comparison && !planted::is(Bug::SetsUnequal),
             None => true,
         },
     };
