@@ -54,6 +54,7 @@ struct State {
     crashes: u64,
     fail_sync: bool,
     fail_write: bool,
+    fail_read: bool,
     room_bytes: Option<u64>,
     /// How many there have been since the disk was new.
     operations: u64,
@@ -138,6 +139,11 @@ impl SimDisk {
     /// From now on every write fails after half of its bytes, or none any more.
     pub fn fail_write(&self, fail: bool) {
         self.0.borrow_mut().fail_write = fail;
+    }
+
+    /// From now on every read of a file fails, or none any more.
+    pub fn fail_read(&self, fail: bool) {
+        self.0.borrow_mut().fail_read = fail;
     }
 
     /// How many bytes all files together may have; `None`: no bound. Writes beyond fail, after what fits.
@@ -286,6 +292,9 @@ impl Disk for SimDisk {
 
     fn read(&self, file: &SimFile, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.begin()?;
+        if self.0.borrow().fail_read {
+            return Err(Error::other("a simulated read error"));
+        }
         self.with(file, |file| {
             let range = offset as usize..(offset as usize).saturating_add(buffer.len());
             buffer.copy_from_slice(file.seen.get(range).ok_or(ErrorKind::UnexpectedEof)?);
@@ -375,7 +384,12 @@ impl Disk for SimDisk {
         self.begin()?;
         let state = &mut *self.0.borrow_mut();
         state.has_directory_of(to)?;
-        if !state.names.contains_key(from) {
+        if state.directories.contains(from) {
+            // The old one stays, empty, since it may be back after a crash. What waits for a sync in it waits under its new name.
+            state.directories.insert(to.to_owned());
+            let waiting = std::mem::take(&mut state.changes).into_iter();
+            state.changes = waiting.map(|change| change.moved(from, to)).collect();
+        } else if !state.names.contains_key(from) {
             return Err(ErrorKind::NotFound.into());
         }
         state.change(Change::Rename(from.to_owned(), to.to_owned()));

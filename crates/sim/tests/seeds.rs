@@ -1,8 +1,9 @@
 //! Some seeds, and that a seed is all that a run depends on.
 
+use sim::keep::Keep;
 use sim::{Options, run};
 
-const QUIET: Options = Options { keep_trace: false, print_trace: false, log_off: false };
+const QUIET: Options = Options { keep_trace: false, print_trace: false, log_off: false, keep: Keep::ALL };
 
 #[test]
 fn a_seed_gives_the_same_run_every_time() {

@@ -1,4 +1,5 @@
-//! A change of names, which waits for its directory's sync as a write waits for its file's.
+//! A change of names, of files and of directories with what is in them, which waits for its directory's sync as a write waits for its
+//! file's.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,10 +28,30 @@ impl Change {
                 names.remove(path);
             }
             Change::Rename(from, to) => {
-                if let Some(file) = names.remove(from) {
-                    names.insert(to.clone(), file);
+                let moved: Vec<PathBuf> =
+                    names.keys().filter(|path| path.starts_with(from)).cloned().collect();
+                for path in moved {
+                    if let (Some(file), Some(path)) = (names.remove(&path), below(&path, from, to)) {
+                        names.insert(path, file);
+                    }
                 }
             }
         }
     }
+
+    /// What it is once a directory has another name.
+    pub(super) fn moved(self, from: &Path, to: &Path) -> Change {
+        let moved = |path: PathBuf| below(&path, from, to).unwrap_or(path);
+        match self {
+            Change::Create(path, file) => Change::Create(moved(path), file),
+            Change::Rename(old, new) => Change::Rename(moved(old), moved(new)),
+            Change::Remove(path) => Change::Remove(moved(path)),
+        }
+    }
+}
+
+/// The path of something in or below `from`, which is called `to` now. `from` itself is, too.
+fn below(path: &Path, from: &Path, to: &Path) -> Option<PathBuf> {
+    let rest = path.strip_prefix(from).ok()?;
+    Some(if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) })
 }

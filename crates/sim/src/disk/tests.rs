@@ -9,10 +9,7 @@ fn open(disk: &SimDisk) -> Result<(Journal<SimDisk>, Vec<Vec<u8>>), JournalError
     open_with_room(disk, 0)
 }
 
-fn open_with_room(
-    disk: &SimDisk,
-    room_bytes: u64,
-) -> Result<(Journal<SimDisk>, Vec<Vec<u8>>), JournalError> {
+fn open_with_room(disk: &SimDisk, room_bytes: u64) -> Result<(Journal<SimDisk>, Vec<Vec<u8>>), JournalError> {
     disk.create_dir_all(Path::new("data")).unwrap();
     Journal::open_with_room(disk.clone(), Path::new(PATH), room_bytes)
 }
@@ -352,4 +349,35 @@ fn reserved_room_is_taken_and_given_back() {
     assert!(full(disk.write_at(&mut one, 8, b"9ab")));
     disk.truncate(&mut one, 0).unwrap();
     disk.allocate(&mut two, 10).unwrap();
+}
+
+#[test]
+fn a_directory_takes_what_is_in_it_along() {
+    let (disk, old, new) = (SimDisk::new(), Path::new("data/a"), Path::new("data/b"));
+    disk.create_dir_all(old).unwrap();
+    let mut file = disk.open(&old.join("synced")).unwrap();
+    disk.write_at(&mut file, 0, b"bytes").unwrap();
+    disk.sync(&mut file).unwrap();
+    disk.sync_dir(old).unwrap();
+    disk.open(&old.join("not synced")).unwrap();
+    disk.rename(old, new).unwrap();
+    assert_eq!(disk.list(old).unwrap(), [""; 0]);
+    assert_eq!(disk.list(new).unwrap(), ["not synced", "synced"]);
+    disk.sync_dir(Path::new("data")).unwrap();
+    disk.crash(3);
+    assert_eq!(disk.list(old).unwrap(), [""; 0]);
+    assert_eq!(disk.content(&new.join("synced")).unwrap(), b"bytes");
+}
+
+#[test]
+fn reads_fail_where_they_are_told_to() {
+    let disk = SimDisk::new();
+    let mut file = disk.open(Path::new("file")).unwrap();
+    disk.write_at(&mut file, 0, b"bytes").unwrap();
+    let mut buffer = [0; 5];
+    disk.fail_read(true);
+    assert!(disk.read(&file, 0, &mut buffer).is_err());
+    disk.fail_read(false);
+    disk.read(&file, 0, &mut buffer).unwrap();
+    assert_eq!(&buffer, b"bytes");
 }
