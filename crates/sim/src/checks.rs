@@ -10,7 +10,7 @@
 //! | backups' tables are prefixes of the primary's history | [`tables`] |
 //! | linearizable | [`history::linearizability`], at the end; `crate::losses` where something may be lost |
 //! | nobody waits for ever | [`waits`]; at the end `crate::ending` |
-//! | followers are shown what was committed, all of it and in order | [`crate::follower`] |
+//! | followers are shown what was committed, all of it and in order | `crate::follower` |
 
 pub mod acknowledged;
 pub mod committed;

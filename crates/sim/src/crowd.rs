@@ -4,6 +4,7 @@ use crate::checks::acknowledged;
 use crate::checks::waits::{self, PATIENCE};
 use crate::client::{self, StaleRead, Waiting, key_name};
 use crate::follower::Told;
+use crate::keep::Part;
 use crate::network::MS;
 use crate::world::{Event, KEYS, MACHINES, PARTITIONS, World};
 use command::Reply;
@@ -20,9 +21,9 @@ impl World {
     pub(crate) fn client_asks(&mut self, at: usize) {
         let now = self.now;
         let last = self.last_reader.as_ref().filter(|last| last.client == at).map(|last| last.key);
-        if self.clients[at].waiting.is_some()
-            || (self.healed && last.is_none() && self.last_follower != Some(at))
-        {
+        let is_over =
+            self.healed && self.last_follower != Some(at) || !self.keep.has(Part::Clients, at as u64);
+        if self.clients[at].waiting.is_some() || last.is_none() && is_over {
             return;
         }
         let client = &mut self.clients[at];

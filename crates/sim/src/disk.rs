@@ -33,6 +33,15 @@ use storage::Disk;
 #[derive(Clone, Debug, Default)]
 pub struct SimDisk(Rc<RefCell<State>>);
 
+/// What of a crash's losses is told from a clean cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Writes of which a part was kept.
+    pub torn: u64,
+    /// Changes of names.
+    pub names: u64,
+}
+
 /// An open file of a simulated disk.
 #[derive(Debug)]
 pub struct SimFile {
@@ -69,7 +78,8 @@ impl SimDisk {
     }
 
     /// The power fails: what was not synced is lost, but for a part that the seed chooses.
-    pub fn crash(&self, seed: u64) {
+    pub fn crash(&self, seed: u64) -> Lost {
+        let mut lost = Lost::default();
         let state = &mut *self.0.borrow_mut();
         let mut random = Random::new(seed);
         for file in state.files.values_mut() {
@@ -79,6 +89,7 @@ impl SimDisk {
                 if left == 0 {
                     break;
                 }
+                lost.torn += u64::from(left < write.bytes());
                 write.make(&mut file.durable, left);
                 left = left.saturating_sub(write.bytes());
             }
@@ -87,24 +98,30 @@ impl SimDisk {
         let changes = std::mem::take(&mut state.changes);
         let kept = random.below(changes.len() as u64 + 1) as usize;
         changes[..kept].iter().for_each(|change| change.make(&mut state.durable_names));
+        lost.names += (changes.len() - kept) as u64;
         state.start_again();
+        lost
     }
 
     /// The power fails: what was not synced is lost, but for any part that the seed chooses, in any order.
-    pub fn crash_scattered(&self, seed: u64) {
+    pub fn crash_scattered(&self, seed: u64) -> Lost {
+        let mut lost = Lost::default();
         let state = &mut *self.0.borrow_mut();
         let mut random = Random::new(seed);
         for file in state.files.values_mut() {
             for write in std::mem::take(&mut file.writes) {
-                write.make_scattered(&mut file.durable, &mut random);
+                lost.torn += u64::from(write.make_scattered(&mut file.durable, &mut random));
             }
         }
         for change in std::mem::take(&mut state.changes) {
             if random.below(2) == 0 {
                 change.make(&mut state.durable_names);
+            } else {
+                lost.names += 1;
             }
         }
         state.start_again();
+        lost
     }
 
     /// The process ends and the machine goes on: nothing is lost that the process had written, but what a failed

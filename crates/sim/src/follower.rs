@@ -173,3 +173,24 @@ fn read(change: &Reply<'_>) -> Option<Seen> {
     };
     Some(Seen { kind, version, key, expiry, value })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// That the changes are not kept any more is believed only where a primary's log begins behind the place that was named.
+    #[test]
+    fn history_is_gone_only_where_a_log_begins_later() {
+        let mut committed = CommittedLogs::new(1, usize::from(PARTITIONS));
+        let mut following =
+            Following { partition: PartitionId(3), some: false, place: Some((1, 5)), shown: 0 };
+        let mut told = |begins| {
+            committed.begins[3] = begins;
+            following.place = Some((1, 5));
+            following.answered(&committed, &[], &Reply::Error(CommandError::NoHistory))
+        };
+        assert!(told(0).is_err() && told(5).is_err());
+        assert_eq!(told(6), Ok(Told::NoHistory));
+        assert_eq!(following.shown_to(), None);
+    }
+}

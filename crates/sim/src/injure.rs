@@ -345,12 +345,10 @@ impl World {
         let seed = self.random.draw();
         let scattered = self.random.chance(500);
         let node = &mut self.nodes[index];
-        if scattered {
-            node.disk.crash_scattered(seed);
-        } else {
-            node.disk.crash(seed);
-        }
+        let lost = if scattered { node.disk.crash_scattered(seed) } else { node.disk.crash(seed) };
         node.power_lost = true;
+        *self.counts.entry("Writes torn".into()).or_default() += lost.torn;
+        *self.counts.entry("Names lost".into()).or_default() += lost.names;
     }
 
     /// The end of one fault.

@@ -7,7 +7,7 @@
 
 use crate::keep::{Keep, Numbers, PARTS, Part};
 use crate::network::MS;
-use crate::world::{Failure, Options, run};
+use crate::run::{Failure, Options, run};
 
 /// A thing that happened in a run.
 pub type Item = (Part, u64);

@@ -1,7 +1,7 @@
 //! A cluster and its clients in one thread: a queue of events in true time, drawn from a seed.
 //!
-//! For 30 simulated seconds, in a few runs for longer, clients ask and things go wrong ([`crate::faults`]); every event is followed by the checks
-//! ([`crate::checks`]). Then everything is healed and started again, and progress is demanded: within
+//! For 30 simulated seconds, in a few runs for longer, clients ask and things go wrong ([`crate::faults`]); every event is followed
+//! by the checks ([`crate::checks`]). Then everything is healed and started again, and progress is demanded: within
 //! [`MENDING`] every partition that has a copy left serves, with all its copies in sync, and every key can be read.
 //! At the end the clients' history has to be linearizable ([`history::linearizability`]).
 
@@ -9,17 +9,19 @@ use crate::breaks::{Breaks, is_chunk};
 use crate::checks::{Checks, Seat, tables};
 use crate::client::{Client, StaleRead, Unique};
 use crate::clock::Clock;
-use crate::disk::SimDisk;
 use crate::faults::{Keeping, Plan};
 use crate::follower;
 use crate::hand_over;
 use crate::keep::{Keep, Part};
 use crate::log_thread::Work;
+use crate::machine::{Node, seat};
 use crate::network::{Fate, MS, Network};
 use crate::occasions::Occasions;
 use crate::process::{Effect, Envelope, Process, Start};
+use crate::run::{Options, Summary};
+use crate::set_up::{Ahead, draw_chunk_bytes, settings_of};
 use crate::shape::Shapes;
-use crate::trace::{Trace, digest};
+use crate::trace::{Trace, brief, brief_map, digest};
 use crate::upgrades::Upgrades;
 use command::{Door, Reply};
 use control::Identity;
@@ -28,12 +30,10 @@ use history::{History, Time};
 use node::Ticket;
 use placement::ClusterMap;
 use replication::Message;
-use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use types::settings::{ByteSize, Settings, YesNo};
-use types::{Level, NodeId, ShardId};
+use types::settings::Settings;
+use types::{NodeId, ShardId};
 
 /// The most machines: those that a cluster is made of, and those that join later ([`crate::shape`]).
 pub(crate) const MACHINES: usize = 7;
@@ -52,223 +52,29 @@ const TABLES: Time = 1_000 * MS;
 /// The client of the final reads.
 pub(crate) const LAST_CLIENT: u32 = 999;
 
-/// How to run.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Keep the last lines of the trace.
-    pub keep_trace: bool,
-    /// Print the trace as it grows.
-    pub print_trace: bool,
-    /// Nothing is kept on disk, whatever the seed draws.
-    pub log_off: bool,
-    /// What is left of the run.
-    pub keep: Keep,
-}
-
-/// What a run was like.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Summary {
-    /// The hash of everything that happened.
-    pub hash: u64,
-    /// Events.
-    pub events: u64,
-    /// Operations on keys.
-    pub operations: usize,
-    /// Those of unknown outcome.
-    pub unknown: usize,
-    /// Those that were refused.
-    pub refused: usize,
-    /// Stale reads.
-    pub stale_reads: usize,
-    /// Changes that a follower was shown.
-    pub followed: usize,
-    /// Snapshots of partitions that were written to disks.
-    pub snapshots: u64,
-    /// Transfers of snapshots between nodes that were begun.
-    pub transfers: u64,
-    /// Those that went on after a break.
-    pub transfers_gone_on: u64,
-    /// Nodes that were upgraded.
-    pub upgrades: usize,
-    /// Whether nodes of two builds ran at once.
-    pub mixed: bool,
-    /// Whether the feature level rose after that, while faults went on.
-    pub raised: bool,
-    /// Faults.
-    pub faults: usize,
-    /// How often each sort of thing happened.
-    pub counts: BTreeMap<String, u64>,
-    /// Nodes that joined, and orders of operators.
-    pub shapes: usize,
-    /// Copies that went for good.
-    pub moved: usize,
-    /// How often the voters changed.
-    pub voters_changed: usize,
-    /// Reigns: how often a partition got a primary.
-    pub reigns: u64,
-    /// How often a primary handed over to its heir.
-    pub hand_overs: u64,
-    /// How often a coordinator that was told to stop had another node lead first.
-    pub leads_given: u64,
-    /// Partitions of which every copy was lost.
-    pub lost: usize,
-    /// How long the cluster took to be whole again, in nanoseconds.
-    pub mended: Time,
-}
-
-/// What went wrong.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// The seed.
-    pub seed: u64,
-    /// When.
-    pub now: Time,
-    /// What.
-    pub what: String,
-    /// What had happened by then, of what can be left out.
-    pub happened: Vec<(Part, u64)>,
-    /// When all was healed, or was to be.
-    pub heals_at: Time,
-    /// The last lines of the trace, where they were kept.
-    pub trace: Vec<String>,
-}
-
+/// What happens next, and to whom. `start`: to the how-manieth process of a node.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Tick {
-        node: usize,
-        start: u64,
-    },
-    Message {
-        from: Identity,
-        to: usize,
-        start: u64,
-        envelope: Envelope,
-    },
-    Local {
-        node: usize,
-        start: u64,
-        from: ShardId,
-        to: ShardId,
-        message: Message,
-    },
-    Map {
-        node: usize,
-        start: u64,
-        shard: ShardId,
-        map: Arc<ClusterMap>,
-    },
-    LinkLost {
-        node: usize,
-        start: u64,
-        peer: NodeId,
-    },
-    Request {
-        node: usize,
-        start: u64,
-        client: usize,
-        connection: u64,
-        sequence: u64,
-    },
-    Reply {
-        client: usize,
-        ticket: Ticket,
-        reply: Reply<'static>,
-    },
-    Disk {
-        node: usize,
-        start: u64,
-        shard: ShardId,
-    },
-    Snapshot {
-        node: usize,
-        start: u64,
-        shard: ShardId,
-    },
-    Broken {
-        client: usize,
-        connection: u64,
-    },
-    Client {
-        client: usize,
-    },
-    Overdue {
-        client: usize,
-        connection: u64,
-        sequence: u64,
-    },
-    /// The next of what comes by its number.
+    Tick { node: usize, start: u64 },
+    Message { from: Identity, to: usize, start: u64, envelope: Envelope },
+    Local { node: usize, start: u64, from: ShardId, to: ShardId, message: Message },
+    Map { node: usize, start: u64, shard: ShardId, map: Arc<ClusterMap> },
+    LinkLost { node: usize, start: u64, peer: NodeId },
+    Request { node: usize, start: u64, client: usize, connection: u64, sequence: u64 },
+    Reply { client: usize, ticket: Ticket, reply: Reply<'static> },
+    Disk { node: usize, start: u64, shard: ShardId },
+    Snapshot { node: usize, start: u64, shard: ShardId },
+    Broken { client: usize, connection: u64 },
+    Client { client: usize },
+    Overdue { client: usize, connection: u64, sequence: u64 },
+    // What comes by its number.
     Occasion(Part, u64),
-    /// A slow node gets round to something.
-    Turn {
-        node: usize,
-        start: u64,
-    },
+    // A slow node gets round to something.
+    Turn { node: usize, start: u64 },
     Mend(crate::injure::Mend),
     Tables,
     Heal,
     Watch,
-}
-
-/// A node: what outlives its processes, and the one that runs.
-pub(crate) struct Node {
-    pub clock: Clock,
-    pub disk: SimDisk,
-    /// Whether its disk refuses something.
-    pub disk_hurt: bool,
-    /// How much longer than usual its disk takes, at most.
-    pub disk_takes: Time,
-    /// Whether its machine has lost power since its last process began.
-    pub power_lost: bool,
-    /// Whether its last process ended in order.
-    pub stopped: bool,
-    /// Told to stop: when it hands over even if it is still the coordinator, and whether it was.
-    pub retires_at: Time,
-    pub led: bool,
-    /// Whether its last process began with all that the one before had acknowledged.
-    pub whole: bool,
-    /// Until when all that each shard has for its log was durable, as last seen.
-    pub synced_at: Vec<Time>,
-    pub process: Option<Process>,
-    /// The level of the build that it started with last, or is to start with next.
-    pub build: Option<Level>,
-    /// Counts its processes.
-    pub start: u64,
-    /// How many pauses hold it.
-    pub pauses: u32,
-    /// What came while it stood still.
-    pub inbox: Vec<Event>,
-    /// How long it takes for each thing that it does.
-    pub takes: Time,
-    /// What a slow node has not got round to.
-    pub queue: VecDeque<Event>,
-    /// Whether its disk may have lost copies to rot that are not in sync again.
-    pub rotten: bool,
-    /// When it last went on after a pause, or was started.
-    pub awake_since: Time,
-    /// When the last map went to each shard, so that they keep their order.
-    map_at: Time,
-}
-
-/// Runs a seed.
-pub fn run(seed: u64, options: Options) -> Result<Summary, Failure> {
-    let mut world = World::new(seed, options);
-    // An assertion of the machines that does not hold is a failure like any other.
-    let result = catch_unwind(AssertUnwindSafe(|| world.run()))
-        .unwrap_or_else(|panic| Err(format!("an assertion does not hold: {}", said(&*panic))));
-    result.map_err(|what| Failure {
-        seed,
-        now: world.now,
-        what,
-        happened: std::mem::take(&mut world.happened),
-        heals_at: world.heals_at,
-        trace: world.trace.into_lines(),
-    })
-}
-
-fn said(panic: &dyn Any) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("it does not say what")
 }
 
 /// The world of one run.
@@ -336,7 +142,7 @@ pub(crate) struct LastReader {
 }
 
 impl World {
-    fn new(seed: u64, options: Options) -> World {
+    pub(crate) fn new(seed: u64, options: Options) -> World {
         let mut random = Random::new(seed ^ 0x5eed_0000_0000_0000);
         let copies = random.between(2, 3);
         let shards = random.between(1, 2) as u16;
@@ -422,7 +228,7 @@ impl World {
         self.events.insert((at.max(self.now), self.scheduled), event);
     }
 
-    fn run(&mut self) -> Result<Summary, String> {
+    pub(crate) fn run(&mut self) -> Result<Summary, String> {
         let (keeping, kinds) = (self.keeping, self.plan.kinds.clone());
         self.trace.event(0, &[12], || format!("{keeping:?}, faults: {kinds:?}"));
         for node in 0..self.founders() {
@@ -803,118 +609,4 @@ impl World {
         let seats = self.seats();
         seats.iter().flatten().try_for_each(|seat| tables::check(&self.checks.committed, seat))
     }
-}
-
-impl Node {
-    fn new(clock: Clock) -> Node {
-        Node {
-            clock,
-            disk: SimDisk::new(),
-            disk_hurt: false,
-            disk_takes: 0,
-            power_lost: false,
-            stopped: false,
-            retires_at: 0,
-            led: false,
-            whole: true,
-            synced_at: Vec::new(),
-            process: None,
-            build: None,
-            start: 0,
-            pauses: 0,
-            inbox: Vec::new(),
-            takes: 0,
-            queue: VecDeque::new(),
-            rotten: false,
-            awake_since: 0,
-            map_at: 0,
-        }
-    }
-
-    /// Whether it is slow, or has not got round to all that came while it was.
-    pub(crate) fn is_slow(&self) -> bool {
-        self.takes > 0 || !self.queue.is_empty()
-    }
-}
-
-fn seat(node: &Node, at: usize, now: Time) -> Option<Seat<'_>> {
-    let process = node.process.as_ref()?;
-    Some(Seat { node: at, process, now: node.clock.monotonic(now) })
-}
-
-/// What may be ordered, sent and passed on ahead of what is confirmed, in bytes: in some seeds no more than a few records, so that
-/// writes wait for room all the time.
-struct Ahead([u64; 3]);
-
-impl Ahead {
-    /// Drawn by itself, so that a seed has the same faults as before.
-    fn draw(seed: u64) -> Ahead {
-        let mut random = Random::new(seed ^ 0xb0d5_0000_0000_0000);
-        let tight = random.chance(400);
-        Ahead([(); 3].map(|()| if tight { random.pick(&[200, 800, 4000]) } else { 1 << 24 }))
-    }
-
-    fn set(&self, settings: Settings) -> Settings {
-        let [uncommitted, replication, forward] = self.0.map(ByteSize);
-        Settings {
-            uncommitted_bytes_max: uncommitted,
-            replication_ahead_bytes: replication,
-            forward_ahead_bytes: forward,
-            ..settings
-        }
-    }
-}
-
-/// Small ones, so that a transfer has many, in most runs. The draw is of its own: a seed has the same faults with every size.
-fn draw_chunk_bytes(seed: u64) -> usize {
-    Random::new(seed ^ 0x71c4_0000_0000_0000).pick(&[1, 1, 1024, replication::CHUNK_BYTES])
-}
-
-fn settings_of(id: usize, copies: u64, shards: u16, keeping: Keeping, shapes: &Shapes) -> Settings {
-    // A node that joins is no voter at first: it knows of those that are, and of itself.
-    let known = (1..=shapes.founders).chain(Some(id).filter(|&id| id > shapes.founders));
-    let listed: Vec<String> = known.map(|id| format!("{id}=sim:{}", 7200 + id)).collect();
-    Settings {
-        log: keeping.log,
-        fsync: keeping.fsync,
-        snapshot_log_bytes: ByteSize(keeping.log_bytes),
-        snapshot_interval: 0,
-        node_id: id as u16,
-        nodes: types::settings::Text(listed.join(",")),
-        announce: types::settings::Text("sim".into()),
-        port: 7000 + id as u16,
-        cluster_port: 7100 + id as u16,
-        peer_port: 7200 + id as u16,
-        shards,
-        partitions: PARTITIONS,
-        copies: copies as u16,
-        replace_after: shapes.replace_after,
-        replace_voter_after: shapes.replace_voter_after,
-        witness: if shapes.witness && id == shapes.machines { YesNo::Yes } else { YesNo::No },
-        request_timeout_ms: REQUEST_TIMEOUT / MS,
-        ..Settings::default()
-    }
-}
-
-fn brief(envelope: &Envelope) -> String {
-    match envelope {
-        Envelope::Control(control::Message::Raft(bytes)) => format!("consensus, {} bytes", bytes.len()),
-        Envelope::Control(control::Message::Map(map)) => format!("map {}", brief_map(map)),
-        other => format!("{other:?}"),
-    }
-}
-
-fn brief_map(map: &ClusterMap) -> String {
-    let nodes: Vec<String> =
-        map.members.iter().map(|m| format!("{}:{}:{:?}", m.id, m.incarnation, m.state)).collect();
-    let voters: Vec<u16> = map.voters.iter().map(|node| node.0).collect();
-    let old: Vec<u16> = map.old_voters.iter().map(|node| node.0).collect();
-    let seats: Vec<u16> = map.seats.iter().map(|seat| seat.node.0).collect();
-    let partitions: Vec<String> = map
-        .partitions
-        .iter()
-        .map(|p| format!("e{} p{} {:?}", p.epoch, p.primary.unwrap_or_default(), p.in_sync))
-        .collect();
-    let group = format!("{voters:?} {old:?} of {seats:?}");
-    format!("{} [{}] [{group}] [{}]", map.version, nodes.join(" "), partitions.join(", "))
 }

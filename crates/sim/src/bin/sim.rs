@@ -208,8 +208,8 @@ fn main() {
     let usual = std::panic::take_hook();
     let is_shown = arguments.trace;
     std::panic::set_hook(Box::new(move |info| {
-        // A run says itself what did not hold; where is told to those who look closer.
-        if is_shown || !IN_RUN.get() {
+        // A run says itself what did not hold, unless it is the end of the process; where is told to those who look closer.
+        if is_shown || cfg!(panic = "abort") || !IN_RUN.get() {
             usual(info);
         }
     }));

@@ -25,7 +25,7 @@ pub struct CommittedLogs {
     went_on: Vec<u64>,
     compared: Vec<Vec<u64>>,
     grown: Vec<usize>,
-    begins: Vec<u64>,
+    pub(crate) begins: Vec<u64>,
     partitions: usize,
 }
 

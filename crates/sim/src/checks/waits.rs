@@ -1,8 +1,9 @@
 //! Nobody waits for ever: a node that is awake answers a request in the time that it is given, if only with an error.
 
 use crate::client::{Client, shown};
+use crate::machine::Node;
 use crate::network::MS;
-use crate::world::{Node, REQUEST_TIMEOUT};
+use crate::world::REQUEST_TIMEOUT;
 use history::Time;
 
 /// How long an answer may take: as long as a node lets a request wait, and a while for its way and for what else the node does.

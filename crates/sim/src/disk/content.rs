@@ -47,8 +47,8 @@ impl Write {
         }
     }
 
-    /// Makes the write, or nothing of it, or any pieces of it.
-    pub(super) fn make_scattered(&self, content: &mut Vec<u8>, random: &mut Random) {
+    /// Makes the write, or nothing of it, or any pieces of it. True: the last.
+    pub(super) fn make_scattered(&self, content: &mut Vec<u8>, random: &mut Random) -> bool {
         let choice = random.below(4);
         match self {
             _ if choice == 0 => {}
@@ -65,6 +65,7 @@ impl Write {
             }
             _ => self.make(content, self.bytes()),
         }
+        choice == 1 && matches!(self, Write::At(..))
     }
 
     pub(super) fn bytes(&self) -> usize {
