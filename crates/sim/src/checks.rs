@@ -1,9 +1,21 @@
 //! What must hold at every moment, one invariant a file. All look at the nodes from outside, in true time, and none
 //! decides by the product's code.
+//!
+//! | what must hold | where it is looked at |
+//! | --- | --- |
+//! | at most one leased primary | [`one_primary`], [`leases`] |
+//! | what is committed is never lost, and logs agree up to the commit | [`committed`] |
+//! | in-sync copies hold every write acknowledged at `all` | [`in_sync`], [`acknowledged`] |
+//! | epochs and partition time only grow | [`growth`], [`maps`] |
+//! | backups' tables are prefixes of the primary's history | [`tables`] |
+//! | linearizable | [`history::linearizability`], at the end; `crate::losses` where something may be lost |
+//! | nobody waits for ever | [`waits`]; at the end `crate::ending` |
+//! | followers are shown what was committed, all of it and in order | `crate::follower` |
 
 pub mod acknowledged;
 pub mod committed;
 pub mod growth;
+pub mod in_sync;
 pub mod leases;
 pub mod levels;
 pub mod maps;
@@ -12,6 +24,7 @@ pub mod one_primary;
 pub mod stopping;
 pub mod tables;
 pub mod voters;
+pub mod waits;
 
 use crate::process::Process;
 use history::Time;
@@ -81,7 +94,7 @@ impl Checks {
             self.growth.look(&seat)?;
             self.committed.look(&seat)?;
         }
-        self.committed.check(newer.is_some(), self.maps.newest(), seats)
+        in_sync::check(&mut self.committed, newer.is_some(), self.maps.newest(), seats)
     }
 }
 

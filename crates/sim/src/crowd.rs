@@ -1,9 +1,12 @@
 //! The clients in the world: they ask, are answered or sent elsewhere, lose connections, and lose patience.
 
 use crate::checks::acknowledged;
+use crate::checks::waits::{self, PATIENCE};
 use crate::client::{self, StaleRead, Waiting, key_name};
+use crate::follower::Told;
+use crate::keep::Part;
 use crate::network::MS;
-use crate::world::{ANSWER_SLACK, Event, KEYS, MACHINES, NODES, REQUEST_TIMEOUT, World};
+use crate::world::{Event, KEYS, MACHINES, World};
 use command::Reply;
 use history::Call;
 use node::Ticket;
@@ -17,7 +20,9 @@ impl World {
     pub(crate) fn client_asks(&mut self, at: usize) {
         let now = self.now;
         let last = self.last_reader.as_ref().filter(|last| last.client == at).map(|last| last.key);
-        if self.clients[at].waiting.is_some() || (self.healed && last.is_none()) {
+        let is_over =
+            self.healed && self.last_follower != Some(at) || !self.keep.has(Part::Clients, at as u64);
+        if self.clients[at].waiting.is_some() || last.is_none() && is_over {
             return;
         }
         let client = &mut self.clients[at];
@@ -29,6 +34,9 @@ impl World {
             },
             None => client.draw(KEYS, &mut self.unique),
         };
+        if let Some(following) = &client.follows {
+            self.checks.committed.forget_begins(following.partition());
+        }
         client.sequence += 1;
         let (sequence, node, connection, number) =
             (client.sequence, client.node, client.connection, client.number);
@@ -58,10 +66,7 @@ impl World {
             return;
         }
         self.schedule(travels, Event::Request { node, start, client: at, connection, sequence });
-        self.schedule(
-            now + REQUEST_TIMEOUT + ANSWER_SLACK,
-            Event::Overdue { client: at, connection, sequence },
-        );
+        self.schedule(now + PATIENCE, Event::Overdue { client: at, connection, sequence });
     }
 
     pub(crate) fn request_arrives(
@@ -107,7 +112,12 @@ impl World {
         let numbers = [7, at as u64, ticket.sequence, hash_of(reply)];
         self.trace.event(now, &numbers, || format!("client {number}: {reply:?}"));
         if let Some(following) = &mut self.clients[at].follows {
-            following.answered(&self.checks.committed.oracle, &waiting.args, reply)?;
+            if following.answered(&self.checks.committed, &waiting.args, reply)? == Told::NoHistory {
+                self.count("Follower begins anew".into());
+            }
+            if self.last_follower == Some(at) {
+                return self.last_followed(at, reply);
+            }
         } else if let Some((key, asked)) = waiting.stale {
             if let Some((value, age_ms)) = client::aged_value(reply) {
                 self.stale_reads.push(StaleRead { key, value, asked, returned: now, age_ms });
@@ -148,14 +158,14 @@ impl World {
 
     /// A client's connection is gone: whatever it waited for, if it was on its way, may or may not have happened.
     pub(crate) fn give_up(&mut self, at: usize) {
-        let now = self.now;
+        let (now, founders) = (self.now, self.founders());
         let client = &mut self.clients[at];
         if let Some(waiting) = client.waiting.take() {
             for operation in waiting.operations.into_iter().filter(|_| !waiting.delivered) {
                 self.history.refused(operation, now);
             }
         }
-        let node = (client.node + 1 + client.random.below(NODES as u64 - 1) as usize) % NODES;
+        let node = (client.node + 1 + client.random.below(founders as u64 - 1) as usize) % founders;
         let again = now + MS + client.pause();
         self.trace.event(now, &[8, at as u64], || format!("client {at} lost its connection"));
         self.connect(at, node);
@@ -182,25 +192,16 @@ impl World {
             return Ok(());
         }
         let node = &self.nodes[client.node];
-        let awake_for = self.now - node.awake_since.min(self.now);
-        // Where it was killed, the news that the connection broke is under way.
-        if node.pauses > 0 || node.process.is_none() || awake_for < REQUEST_TIMEOUT + ANSWER_SLACK {
-            let again = self.now + REQUEST_TIMEOUT + ANSWER_SLACK;
-            if node.pauses > 0 && self.random.chance(500) {
-                // Its patience ends.
-                self.give_up(at);
-            } else {
-                self.schedule(again, Event::Overdue { client: at, connection, sequence });
-            }
-            return Ok(());
+        if !waits::is_excused(node, self.now) {
+            return Err(waits::violation(client));
         }
-        let waiting = client.waiting.as_ref().map(|waiting| client::shown(&waiting.args));
-        Err(format!(
-            "client {} waits for ever at node {} for {}",
-            client.number,
-            client.node + 1,
-            waiting.unwrap_or_default()
-        ))
+        if (node.pauses > 0 || node.is_slow()) && self.random.chance(500) {
+            // Its patience ends.
+            self.give_up(at);
+        } else {
+            self.schedule(self.now + PATIENCE, Event::Overdue { client: at, connection, sequence });
+        }
+        Ok(())
     }
 }
 

@@ -2,13 +2,14 @@
 //! make sense.
 
 use crate::client::{Client, STEP, StaleRead, key_name, may_write, value_written};
+use crate::follower::Following;
 use crate::injure::add;
+use crate::keep;
 use crate::network::MS;
+use crate::run::Summary;
 use crate::shape::may_hold;
-use crate::world::{
-    Event, FAULTS_END, KEYS, LAST_CLIENT, LastReader, MENDING, NODES, PARTITIONS, Summary, World,
-};
-use command::{Door, Reply};
+use crate::world::{Event, KEYS, LAST_CLIENT, LastReader, MENDING, PARTITIONS, World};
+use command::{CommandError, Door, Reply};
 use history::{Answer, Call, Operation, Outcome, Part, Time};
 use placement::PlanNode;
 use types::{Level, partition_of_key};
@@ -17,6 +18,9 @@ use types::{Level, partition_of_key};
 const FORMED: Time = 1_500 * MS;
 /// How far the nodes' clocks may disagree of what time of the cluster it is.
 const CLOCKS_APART: Time = 500 * MS;
+
+/// Questions in which whoever follows a partition sees the rest of it.
+const LAST_ASKS_MAX: u32 = 5_000;
 
 impl World {
     /// Whether partition's every copy is gone.
@@ -112,7 +116,7 @@ impl World {
 
     pub(crate) fn watch(&mut self) -> Result<(), String> {
         match self.ailment() {
-            Some(ailment) if self.now > FAULTS_END + MENDING => {
+            Some(ailment) if self.now > self.heals_at + MENDING => {
                 Err(format!("not whole again {} s after all was healed: {ailment}", MENDING / MS / 1000))
             }
             Some(_) => {
@@ -120,7 +124,7 @@ impl World {
                 Ok(())
             }
             None => {
-                let took = self.now - FAULTS_END;
+                let took = self.now - self.heals_at;
                 self.mended = Some(took);
                 self.trace.event(self.now, &[9], || "the cluster is whole again".into());
                 self.begin_last_reads();
@@ -133,7 +137,7 @@ impl World {
         self.connections += 1;
         self.clients.push(Client {
             number: LAST_CLIENT,
-            node: self.random.below(NODES as u64) as usize,
+            node: self.random.below(self.founders() as u64) as usize,
             connection: self.connections,
             sequence: 0,
             door: Door::Plain,
@@ -168,13 +172,52 @@ impl World {
         }
         last.key += 1;
         if last.key == KEYS {
-            self.done = true;
+            self.begin_last_following();
             return Ok(());
         }
-        self.clients[client].node = (self.clients[client].node + 1) % NODES;
+        self.clients[client].node = (self.clients[client].node + 1) % self.founders();
         self.connections += 1;
         self.clients[client].connection = self.connections;
         self.schedule(self.now, Event::Client { client });
+        Ok(())
+    }
+
+    /// At last whoever follows a partition is shown what it has not seen yet.
+    fn begin_last_following(&mut self) {
+        let follows = |at: &usize| self.clients[*at].follows.is_some();
+        let follower = (0..self.clients.len()).find(follows).filter(|&at| {
+            let partition = self.clients[at].follows.as_ref().map_or(0, Following::partition);
+            !self.is_lost(partition) && self.keep.has(keep::Part::Clients, at as u64)
+        });
+        let Some(at) = follower else {
+            self.done = true;
+            return;
+        };
+        self.last_follower = Some(at);
+        self.schedule(self.now, Event::Client { client: at });
+    }
+
+    /// It was answered in a whole cluster, in which nobody writes any more.
+    pub(crate) fn last_followed(&mut self, at: usize, reply: &Reply<'_>) -> Result<(), String> {
+        self.last_asks += 1;
+        let Some(following) = &self.clients[at].follows else { return Ok(()) };
+        let (partition, shown_to) = (following.partition(), following.shown_to());
+        let end = self.checks.committed.oracle.records(partition).len() as u64;
+        match reply {
+            Reply::Error(CommandError::NoHistory) => {}
+            Reply::Error(error) => {
+                return Err(format!("partition {partition} cannot be followed in a whole cluster: {error}"));
+            }
+            _ if shown_to.is_some_and(|lsn| lsn >= end) => {
+                self.done = true;
+                return Ok(());
+            }
+            _ => {}
+        }
+        if self.last_asks > LAST_ASKS_MAX {
+            return Err(format!("who follows partition {partition} is shown {shown_to:?} of {end} records"));
+        }
+        self.schedule(self.now, Event::Client { client: at });
         Ok(())
     }
 
@@ -215,6 +258,7 @@ impl World {
             reigns: map.partitions.iter().map(|state| state.primary_since.0).sum(),
             hand_overs: self.checks.maps.hand_overs,
             leads_given: self.leads_given,
+            counts: self.counts.clone(),
             lost: (0..map.partitions.len()).filter(|&partition| self.is_lost(partition)).count(),
             mended: self.mended.unwrap_or(0),
         })
@@ -248,7 +292,9 @@ impl World {
             // What had overwritten it may have been lost.
             return Ok(());
         }
-        let since = read.asked.saturating_sub(age_ms * MS + CLOCKS_APART);
+        // Where wall clocks were far off, nodes that hear of it at different times differ as far.
+        let apart = CLOCKS_APART.max(2 * self.wall_off_ms * MS);
+        let since = read.asked.saturating_sub(age_ms * MS + apart);
         let Some(value) = read.value else { return self.check_absence(read, since) };
         let base = value - value % STEP;
         let writes = |(_, part): &(&Operation, &Part)| value_written(part) == Some(base);

@@ -2,6 +2,7 @@
 //! a mixture.
 
 use crate::network::MS;
+use crate::occasions::Occasions;
 use history::Time;
 use history::random::Random;
 use types::settings::{Fsync, LogMode};
@@ -15,43 +16,73 @@ pub enum Kind {
     Loss,
     /// Some messages on some links come twice.
     Twice,
+    /// Some messages on some links are overtaken by later ones, also where links keep their order otherwise.
+    Reorder,
+    /// Some links take one message after the other, and a while for each.
+    SlowLink,
     /// One direction between two nodes is cut.
     OneWay,
     /// A node is cut off from the others.
     Isolate,
+    /// Some pairs of nodes are cut off from each other: one, any, or those on two sides.
+    Partial,
     /// A node stands still; its clock goes on.
     Pause,
+    /// The same, for up to a minute.
+    LongPause,
+    /// A node takes its time for everything that it does.
+    SlowNode,
     /// A node's process dies and is started again.
     Crash,
     /// A connection between two nodes breaks.
     Reset,
     /// A wall clock jumps.
     Jump,
+    /// A wall clock leaps by minutes.
+    Leap,
+    /// A wall clock runs fast or slow for a while, by a lot; and the other clock changes its pace, as much as it may.
+    Drift,
+    /// A wall clock stands still for a while.
+    ClockStops,
     /// All nodes die at once, and are started again.
     Blackout,
     /// A disk takes its time to write and to sync.
     SlowDisk,
     /// A disk fails to sync.
     FailedSync,
+    /// A disk fails to write, after half of the bytes.
+    FailedWrite,
+    /// A disk fails to read: also what a process would start on.
+    FailedRead,
     /// A disk has no room left.
     FullDisk,
+    /// A node's process dies, and of what its disk had synced some bits are others when it starts again.
+    Rot,
 }
 
-/// Every kind that is a fault also where nothing is on disk.
-pub const KINDS: [Kind; 9] = [
+/// Every kind that is a fault also where nothing is on disk. A long pause comes by itself ([`Plan::draw`]).
+pub const KINDS: [Kind; 16] = [
     Kind::Late,
     Kind::Loss,
     Kind::Twice,
+    Kind::Reorder,
+    Kind::SlowLink,
     Kind::OneWay,
     Kind::Isolate,
+    Kind::Partial,
     Kind::Pause,
+    Kind::SlowNode,
     Kind::Crash,
     Kind::Reset,
     Kind::Jump,
+    Kind::Leap,
+    Kind::Drift,
+    Kind::ClockStops,
 ];
 
 /// Those that are more with a log on disk.
-pub const LOG_KINDS: [Kind; 4] = [Kind::Blackout, Kind::SlowDisk, Kind::FailedSync, Kind::FullDisk];
+pub const LOG_KINDS: [Kind; 6] =
+    [Kind::Blackout, Kind::SlowDisk, Kind::FailedSync, Kind::FailedWrite, Kind::FailedRead, Kind::FullDisk];
 
 /// What becomes of a process that dies, and of what it had written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,17 +139,20 @@ impl Keeping {
 
 /// When the first fault may come: the cluster has formed.
 const FIRST: Time = 1500 * MS;
+/// When the faults end.
+const END: Time = 30_000 * MS;
+/// When they end in a run that has long pauses.
+const LONG_END: Time = 90_000 * MS;
 
 /// What a seed's run has in store.
-#[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The kinds that occur. None: a quiet run.
     pub kinds: Vec<Kind>,
     /// Whether processes are killed though they hold the last copy of something.
     pub reckless: bool,
-    /// The mean time between two faults.
-    gap: Time,
-    random: Random,
+    /// When all is healed.
+    pub end: Time,
+    pub occasions: Occasions,
 }
 
 impl Plan {
@@ -128,45 +162,40 @@ impl Plan {
         if keeping.logs() {
             all.extend(LOG_KINDS);
         }
+        if keeping.logs() && !keeping.lossy {
+            all.push(Kind::Rot);
+        }
         let mut kinds = match random.below(16) {
             0 => Vec::new(),
             1..=5 => vec![random.pick(&all)],
             6..=8 => vec![random.pick(&all), random.pick(&all)],
             9 | 10 => vec![Kind::Pause, Kind::Crash, Kind::Isolate, Kind::OneWay],
+            11 if all.contains(&Kind::Rot) => vec![Kind::Crash, Kind::Rot, Kind::Blackout, Kind::SlowDisk],
             11 if keeping.logs() => vec![Kind::Crash, Kind::Blackout, Kind::SlowDisk],
-            _ => all.iter().copied().filter(|_| random.chance(600)).collect(),
+            _ => all.iter().copied().filter(|_| random.chance(500)).collect(),
         };
         if keeping.lossy {
             kinds.push(Kind::Blackout);
+        }
+        // Rare, since such runs are long.
+        let is_long = !kinds.is_empty() && random.chance(20);
+        if is_long {
+            kinds.push(Kind::LongPause);
         }
         kinds.sort();
         kinds.dedup();
         // With a log on disk no kill is.
         let reckless = !keeping.logs() && kinds.contains(&Kind::Crash) && random.chance(60);
         let gap = random.pick(&[300, 700, 1500, 3000]) * MS;
-        Plan { kinds, reckless, gap, random }
+        let gap = (!kinds.is_empty()).then_some((gap / 10, gap * 2));
+        let occasions = Occasions::new(random.draw(), gap, FIRST);
+        Plan { kinds, reckless, end: if is_long { LONG_END } else { END }, occasions }
     }
+}
 
-    /// When the next fault comes, after one at `now` (0: the first).
-    pub fn next_at(&mut self, now: Time) -> Option<Time> {
-        let from = now.max(FIRST);
-        (!self.kinds.is_empty()).then(|| from + self.random.between(self.gap / 10, self.gap * 2))
-    }
-
-    /// The next fault.
-    pub fn next_kind(&mut self) -> Kind {
-        self.random.pick(&self.kinds)
-    }
-
-    /// How long it lasts: short ones are as common as long ones, on every scale from 10 ms on.
-    pub fn lasting(&mut self, most: Time) -> Time {
-        let doublings = (most / (10 * MS)).ilog2() as u64;
-        let base = (10 * MS) << self.random.below(doublings + 1);
-        self.random.between(base, base * 2).min(most)
-    }
-
-    /// Where and how.
-    pub fn random(&mut self) -> &mut Random {
-        &mut self.random
-    }
+/// How long a fault lasts: short ones are as common as long ones, on every scale from 10 ms on.
+pub(crate) fn lasting(random: &mut Random, most: Time) -> Time {
+    let doublings = (most / (10 * MS)).ilog2() as u64;
+    let base = (10 * MS) << random.below(doublings + 1);
+    random.between(base, base * 2).min(most)
 }

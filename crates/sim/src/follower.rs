@@ -1,11 +1,14 @@
 //! A client that follows the changes of one partition (`CHANGES`), and what must hold of what it is shown: behind the place that it
-//! named, exactly what was committed there, in order, up to the place that leads on.
+//! named, exactly what was committed there, in order, up to the place that leads on. It is told that the changes are not kept any more
+//! only where some primary's log began behind its place while it asked, or a loss has cut the history short. Once all is whole again it is
+//! shown everything up to the end.
 //!
 //! Its draws are of its own, so that a seed has the same other clients with it and without.
 
+use crate::checks::committed::CommittedLogs;
 use crate::client::{Client, shown};
 use crate::oracle::{Oracle, Seen};
-use crate::world::{NODES, PARTITIONS};
+use crate::world::PARTITIONS;
 use command::{CommandError, Door, ErrorKind, Reply};
 use history::random::Random;
 use types::{PartitionId, slots_of_partition};
@@ -25,8 +28,19 @@ pub struct Following {
     pub shown: usize,
 }
 
+/// What a reply was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Changes, perhaps none.
+    Changes,
+    /// They are not kept any more.
+    NoHistory,
+    /// To try again.
+    Nothing,
+}
+
 /// The client of a seed.
-pub(crate) fn draw(seed: u64, number: usize) -> Client {
+pub(crate) fn draw(seed: u64, number: usize, nodes: usize) -> Client {
     let mut random = Random::new(seed ^ 0xf011_0000_0000_0000);
     let following = Following {
         partition: PartitionId(random.below(PARTITIONS.into()) as u16),
@@ -36,7 +50,7 @@ pub(crate) fn draw(seed: u64, number: usize) -> Client {
     };
     Client {
         number: number as u32,
-        node: random.below(NODES as u64) as usize,
+        node: random.below(nodes as u64) as usize,
         connection: number as u64 + 1,
         sequence: 0,
         door: Door::Plain,
@@ -68,16 +82,36 @@ impl Following {
         args
     }
 
+    /// The partition that it follows.
+    pub fn partition(&self) -> usize {
+        usize::from(self.partition.0)
+    }
+
+    /// Up to which lsn it has been shown.
+    pub fn shown_to(&self) -> Option<u64> {
+        self.place.map(|(_, lsn)| lsn)
+    }
+
     /// It is answered.
-    pub fn answered(&mut self, oracle: &Oracle, asked: &[Vec<u8>], reply: &Reply<'_>) -> Result<(), String> {
+    pub fn answered(
+        &mut self,
+        committed: &CommittedLogs,
+        asked: &[Vec<u8>],
+        reply: &Reply<'_>,
+    ) -> Result<Told, String> {
+        let (oracle, partition) = (&committed.oracle, self.partition());
         let unexpected = || format!("{} was answered {reply:?}", shown(asked));
-        match reply {
+        match (reply, self.place) {
             // What it was shown is no longer where the log begins: from now on it begins anew.
-            Reply::Error(CommandError::NoHistory) if self.place.is_some() => {
+            (Reply::Error(CommandError::NoHistory), Some((_, lsn))) => {
+                let begins = committed.begins(partition);
+                if begins <= lsn && !oracle.has_given_up(partition) {
+                    return Err(format!("{}, and no primary's log begins behind {begins}", unexpected()));
+                }
                 self.place = None;
-                return Ok(());
+                return Ok(Told::NoHistory);
             }
-            Reply::Error(error) if error.kind() != ErrorKind::Final => return Ok(()),
+            (Reply::Error(error), _) if error.kind() != ErrorKind::Final => return Ok(Told::Nothing),
             _ => {}
         }
         let Reply::Array(parts) = reply else { return Err(unexpected()) };
@@ -87,9 +121,8 @@ impl Following {
         let (epoch, lsn) = (*epoch as u64, *lsn as u64);
         let found = found.iter().map(read).collect::<Option<Vec<Seen>>>().ok_or_else(unexpected)?;
         let Some(before) = self.place.replace((epoch, lsn)) else {
-            return if found.is_empty() { Ok(()) } else { Err(unexpected()) };
+            return if found.is_empty() { Ok(Told::Changes) } else { Err(unexpected()) };
         };
-        let partition = usize::from(self.partition.0);
         let records = oracle.records(partition);
         let has = |(epoch, lsn): (u64, u64)| {
             lsn == 0 || records.get(lsn as usize - 1).is_some_and(|record| record.epoch == epoch)
@@ -97,7 +130,7 @@ impl Following {
         if !has(before) || !has((epoch, lsn)) {
             // Where a loss has cut the history short, it may have been shown what is no more.
             return if oracle.has_given_up(partition) {
-                Ok(())
+                Ok(Told::Changes)
             } else {
                 Err(format!("{}: what nobody ever showed committed", unexpected()))
             };
@@ -116,7 +149,7 @@ impl Following {
             return Err(format!("{}: committed was {expected:?}", unexpected()));
         }
         self.shown += found.len();
-        Ok(())
+        Ok(Told::Changes)
     }
 }
 
@@ -141,4 +174,25 @@ fn read(change: &Reply<'_>) -> Option<Seen> {
         _ => return None,
     };
     Some(Seen { kind, version, key, expiry, value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// That the changes are not kept any more is believed only where a primary's log begins behind the place that was named.
+    #[test]
+    fn history_is_gone_only_where_a_log_begins_later() {
+        let mut committed = CommittedLogs::new(1, usize::from(PARTITIONS));
+        let mut following =
+            Following { partition: PartitionId(3), some: false, place: Some((1, 5)), shown: 0 };
+        let mut told = |begins| {
+            committed.begins[3] = begins;
+            following.place = Some((1, 5));
+            following.answered(&committed, &[], &Reply::Error(CommandError::NoHistory))
+        };
+        assert!(told(0).is_err() && told(5).is_err());
+        assert_eq!(told(6), Ok(Told::NoHistory));
+        assert_eq!(following.shown_to(), None);
+    }
 }

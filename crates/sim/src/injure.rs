@@ -1,17 +1,19 @@
 //! Faults happen here, and end.
 
-use crate::faults::{Death, Kind};
-use crate::network::{Cut, Link, MS};
+use crate::faults::{Death, Kind, lasting};
+use crate::keep::Part;
+use crate::network::{Cut, MS};
 use crate::process::Process;
 use crate::world::{Event, MACHINES, World};
+use history::random::Random;
 use types::NodeId;
 
-/// The longest pause, cut and absence.
+/// The longest pause, the longest of a run that has long ones, and the longest absence.
 const PAUSE_MAX: u64 = 20_000 * MS;
-const CUT_MAX: u64 = 8_000 * MS;
+const LONG_PAUSE_MAX: u64 = 60_000 * MS;
 const ABSENCE_MAX: u64 = 6_000 * MS;
-/// The longest that a disk is slow, fails or is full.
-const DISK_MAX: u64 = 6_000 * MS;
+/// The longest that a node is slow, and that a wall clock is wrong.
+const SLOW_MAX: u64 = 8_000 * MS;
 /// Between two deaths of all nodes at once, so that something can happen meanwhile.
 const BLACKOUT_GAP: u64 = 4_000 * MS;
 /// So long after the last fault nothing follows from it any more.
@@ -32,12 +34,25 @@ pub(crate) enum Mend {
     Pause(usize, u64),
     /// A node's process is started again.
     Crash(usize),
-    /// A node's process, told to stop, goes on with that. The second: its how-manieth process; the third: until when it waits.
-    Stop(usize, u64, u64),
+    /// A node's process, told to stop, goes on with that. The second: its how-manieth process.
+    Stop(usize, u64, Stopping),
+    /// A node is as quick as ever.
+    SlowNode(usize),
+    /// A node's wall clock runs as it should.
+    Clock(usize),
     /// A node's disk is as quick as ever.
     SlowDisk(usize),
     /// A node's disk syncs again, and has room.
     HurtDisk(usize),
+}
+
+/// A process that is told to stop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopping {
+    /// Until when it waits.
+    until: u64,
+    /// How long it is away then.
+    absence: u64,
 }
 
 /// Adds what a process has counted of transfers.
@@ -48,150 +63,149 @@ pub(crate) fn add(transfers: &mut [u64; 2], process: Option<&Process>) {
 
 impl World {
     /// One fault.
-    pub(crate) fn injure(&mut self) -> Result<(), String> {
-        let kind = self.plan.next_kind();
+    pub(crate) fn injure(&mut self, number: u64) -> Result<(), String> {
+        let random = &mut self.plan.occasions.stream(number);
+        let kind = random.pick(&self.plan.kinds);
         let machines = self.machines();
-        let node = self.plan.random().below(machines as u64) as usize;
-        let other = (node + 1 + self.plan.random().below(machines as u64 - 1) as usize) % machines;
+        let node = random.below(machines as u64) as usize;
+        let other = (node + 1 + random.below(machines as u64 - 1) as usize) % machines;
         self.faults += 1;
         let now = self.now;
         let was_calm = self.is_calm();
         self.restless_at = now;
         self.trace.event(now, &[20, kind as u64, node as u64, other as u64], || {
-            format!("fault: {kind:?}, node {} (and {})", node + 1, other + 1)
+            format!("fault {number}: {kind:?}, node {} (and {})", node + 1, other + 1)
         });
-        match kind {
-            Kind::Late | Kind::Loss | Kind::Twice => self.worsen(kind, node, other),
-            Kind::OneWay => self.cut(vec![(node, other)]),
-            Kind::Isolate => self.cut(
-                (0..machines)
-                    .filter(|&peer| peer != node)
-                    .flat_map(|peer| [(node, peer), (peer, node)])
-                    .collect(),
-            ),
-            Kind::Pause => {
-                if self.nodes[node].process.is_some() {
-                    self.nodes[node].pauses += 1;
-                    let until = now + self.plan.lasting(PAUSE_MAX);
-                    let start = self.nodes[node].start;
-                    self.schedule(until, Event::Mend(Mend::Pause(node, start)));
-                }
+        let happens = match kind {
+            Kind::Late | Kind::Loss | Kind::Twice | Kind::Reorder | Kind::SlowLink => {
+                self.worsen(kind, node, other, random);
+                true
+            }
+            Kind::OneWay => {
+                self.cut(vec![(node, other)], random);
+                true
+            }
+            Kind::Isolate => {
+                self.isolate(node, random);
+                true
+            }
+            Kind::Partial => {
+                self.cut_some(node, other, random);
+                true
+            }
+            Kind::Reset => {
+                self.reset(node, other, random);
+                true
+            }
+            Kind::Pause => self.pause(node, lasting(random, PAUSE_MAX)),
+            Kind::LongPause => {
+                // One is enough, and it ends before all is healed.
+                let lasts = random.between(PAUSE_MAX, LONG_PAUSE_MAX);
+                let is_in_time =
+                    now + lasts < self.plan.end && self.nodes.iter().all(|node| node.pauses == 0);
+                is_in_time && self.pause(node, lasts)
+            }
+            Kind::SlowNode => {
+                self.nodes[node].takes = random.pick(&[200, 1000, 5000, 30_000]) * MS / 1000;
+                self.schedule(now + lasting(random, SLOW_MAX), Event::Mend(Mend::SlowNode(node)));
+                self.nodes[node].process.is_some()
             }
             Kind::Crash => {
-                let mut death = self.draw_death();
+                let mut death = draw_death(random);
                 if death == Death::Power && self.keeping.is_late() && !was_calm {
                     // Its last record may be gone, and so may be the other copy's seat, by a decision that nobody knows yet.
                     death = Death::Killed;
                 }
-                if self.may_kill(node, death) {
-                    if death == Death::Stopped {
-                        return self.begin_stop(node);
-                    }
+                let may = self.may_kill(node, death);
+                if may && death == Death::Stopped {
+                    self.begin_stop(node, random)?;
+                } else if may {
                     self.kill(node, death);
-                    self.start_later(node);
+                    self.start_later(node, random);
                 }
+                may
             }
-            Kind::Blackout => self.blackout(),
+            Kind::Blackout => self.blackout(random),
             Kind::SlowDisk => {
-                self.nodes[node].disk_takes = self.plan.random().pick(&[5, 50, 500, 3000]) * MS;
-                let until = now + self.plan.lasting(DISK_MAX);
-                self.schedule(until, Event::Mend(Mend::SlowDisk(node)));
+                self.slow_disk(node, random);
+                true
             }
-            Kind::FailedSync | Kind::FullDisk => {
-                if !self.nodes[node].disk_hurt {
-                    self.hurt_disk(kind, node);
-                }
+            Kind::FailedSync | Kind::FailedWrite | Kind::FailedRead | Kind::FullDisk => {
+                self.hurt_disk(kind, node, random)
             }
-            Kind::Reset => {
-                self.reset(node, other);
+            Kind::Rot => self.rot(node, random),
+            Kind::Jump | Kind::Leap | Kind::Drift | Kind::ClockStops => {
+                self.set_clock(kind, node, random);
+                true
             }
-            Kind::Jump => {
-                let mut random = self.plan.random().fork();
-                self.nodes[node].clock.jump(&mut random);
-            }
+        };
+        if happens {
+            self.count(format!("{kind:?}"));
         }
         Ok(())
     }
 
-    fn worsen(&mut self, kind: Kind, node: usize, other: usize) {
-        let machines = self.machines();
-        let random = self.plan.random();
-        let links: Vec<(usize, usize)> = match random.below(3) {
-            0 => vec![(node, other)],
-            1 => vec![(node, other), (other, node)],
-            _ => (0..machines)
-                .flat_map(|a| (0..machines).filter(move |&b| a != b).map(move |b| (a, b)))
-                .collect(),
-        };
-        let permille = random.pick(&[10, 50, 200, 500]);
-        let late_max = random.pick(&[5, 50, 400, 2000]) * MS;
-        for &(from, to) in &links {
-            let link: &mut Link = self.network.link(from, to);
-            match kind {
-                Kind::Late => (link.late, link.late_max) = (permille * 2, late_max),
-                Kind::Loss => link.loss = permille,
-                _ => link.twice = permille,
-            }
-        }
-        let until = self.now + self.plan.lasting(CUT_MAX);
-        self.schedule(until, Event::Mend(Mend::Quality(links)));
+    /// Something happened, of a sort that is counted.
+    pub(crate) fn count(&mut self, sort: String) {
+        *self.counts.entry(sort).or_default() += 1;
     }
 
-    fn cut(&mut self, links: Vec<(usize, usize)>) {
-        let cut = if self.plan.random().chance(600) { Cut::Loses } else { Cut::Holds };
-        let lasting = self.plan.lasting(CUT_MAX);
-        for &(from, to) in &links {
-            self.network.link(from, to).cuts.push(cut);
-            // Some time later one end or both give the connection up.
-            for (end, peer) in [(from, to), (to, from)] {
-                let gives_up = self.plan.random().between(100 * MS, 4_000 * MS);
-                if gives_up < lasting {
-                    self.lose_link(end, peer, self.now + gives_up);
-                }
-            }
+    /// Whether a thing that comes to pass by its number is left in this run. If so it is noted.
+    pub(crate) fn comes_to_pass(&mut self, part: Part, number: u64) -> bool {
+        let is_left = self.keep.has(part, number);
+        if is_left {
+            self.happened.push((part, number));
         }
-        self.schedule(self.now + lasting, Event::Mend(Mend::Cut(links, cut)));
+        is_left
     }
 
-    fn lose_link(&mut self, node: usize, peer: usize, at: u64) {
+    /// A node stands still. False: it does not run.
+    fn pause(&mut self, node: usize, lasts: u64) -> bool {
+        if self.nodes[node].process.is_none() {
+            return false;
+        }
+        self.nodes[node].pauses += 1;
         let start = self.nodes[node].start;
-        self.schedule(at, Event::LinkLost { node, start, peer: NodeId(peer as u16 + 1) });
+        self.schedule(self.now + lasts, Event::Mend(Mend::Pause(node, start)));
+        true
     }
 
-    /// The connection between two nodes breaks: both notice at once, or a little later.
-    fn reset(&mut self, node: usize, other: usize) {
-        for (end, peer) in [(node, other), (other, node)] {
-            let at = self.now + self.plan.random().between(0, 20 * MS);
-            self.lose_link(end, peer, at);
+    fn set_clock(&mut self, kind: Kind, node: usize, random: &mut Random) {
+        let (now, until) = (self.now, self.now + lasting(random, SLOW_MAX));
+        let clock = &mut self.nodes[node].clock;
+        match kind {
+            Kind::Jump => clock.jump(now, random),
+            Kind::Leap => clock.leap(now, random),
+            Kind::Drift => clock.drift(now, random),
+            _ => clock.stop(now),
         }
-    }
-
-    /// A message waits until a cut is mended.
-    pub(crate) fn hold(&mut self, from: usize, to: usize, event: Event) {
-        self.held.entry((from, to)).or_default().push(event);
+        self.wall_off_ms = self.wall_off_ms.max(clock.off_ms(now));
+        if matches!(kind, Kind::Drift | Kind::ClockStops) {
+            self.schedule(until, Event::Mend(Mend::Clock(node)));
+        }
     }
 
     /// Whether all is well, and has been for a while.
     fn is_calm(&mut self) -> bool {
         let all_run = self.nodes.iter().filter(|node| node.start > 0).all(|node| {
-            node.process.is_some() && node.pauses == 0 && node.disk_takes == 0 && !node.disk_hurt
+            node.process.is_some()
+                && node.pauses == 0
+                && !node.is_slow()
+                && node.disk_takes == 0
+                && !node.disk_hurt
         });
         let links_are_good = self.network.is_good();
         all_run && links_are_good && self.has_no_moves() && self.now >= self.restless_at + CALM
     }
 
-    fn draw_death(&mut self) -> Death {
-        self.plan.random().pick(&[Death::Power, Death::Power, Death::Killed, Death::Stopped])
-    }
-
-    fn start_later(&mut self, node: usize) {
-        let until = self.now + self.plan.lasting(ABSENCE_MAX);
+    pub(crate) fn start_later(&mut self, node: usize, random: &mut Random) {
+        let until = self.now + lasting(random, ABSENCE_MAX);
         self.schedule(until, Event::Mend(Mend::Crash(node)));
     }
 
     /// A node is told to stop: it hands over what others can take over, for as long as it has patience.
-    pub(crate) fn begin_stop(&mut self, node: usize) -> Result<(), String> {
-        let mut patience = self.plan.random().pick(&[0, 50, 2000]) * MS;
+    pub(crate) fn begin_stop(&mut self, node: usize, random: &mut Random) -> Result<(), String> {
+        let mut patience = random.pick(&[0, 50, 2000]) * MS;
         if !self.keeping.logs() {
             // It may hold the last copy of something when it has waited, and could not be let go.
             patience = 0;
@@ -203,20 +217,21 @@ impl World {
             self.nodes[node].led = self.nodes[node].process.as_ref().is_some_and(Process::is_coordinator);
             self.at_node(node, true, |process, own, _| process.step_down(own))?;
         }
-        self.schedule(self.now, Event::Mend(Mend::Stop(node, start, self.now + patience)));
+        let stopping = Stopping { until: self.now + patience, absence: lasting(random, ABSENCE_MAX) };
+        self.schedule(self.now, Event::Mend(Mend::Stop(node, start, stopping)));
         Ok(())
     }
 
-    fn go_on_stopping(&mut self, node: usize, start: u64, until: u64) -> Result<(), String> {
+    fn go_on_stopping(&mut self, node: usize, start: u64, stopping: Stopping) -> Result<(), String> {
         if self.nodes[node].start != start || self.nodes[node].process.is_none() {
             return Ok(());
         }
-        if self.now >= until || self.nodes[node].pauses > 0 || self.healed {
+        if self.now >= stopping.until || self.nodes[node].pauses > 0 || self.healed {
             self.kill(node, Death::Stopped);
             if self.healed {
                 return self.start(node);
             }
-            self.start_later(node);
+            self.schedule(self.now + stopping.absence, Event::Mend(Mend::Crash(node)));
             return Ok(());
         }
         let is_late = self.now >= self.nodes[node].retires_at;
@@ -229,18 +244,18 @@ impl World {
         if self.nodes[node].process.as_ref().is_some_and(Process::is_retired) {
             self.at_node(node, true, |process, own, _| process.leave(own))?;
         }
-        self.schedule(self.now + 20 * MS, Event::Mend(Mend::Stop(node, start, until)));
+        self.schedule(self.now + 20 * MS, Event::Mend(Mend::Stop(node, start, stopping)));
         Ok(())
     }
 
     /// All nodes die at once. Where the ends of their logs are not synced, only with their processes: but for the runs in
     /// which that may cost something.
-    fn blackout(&mut self) {
-        if self.now < self.blackout_at + BLACKOUT_GAP {
-            return;
+    fn blackout(&mut self, random: &mut Random) -> bool {
+        if self.now < self.blackout_at + BLACKOUT_GAP || self.is_any_rotten() {
+            return false;
         }
         self.blackout_at = self.now;
-        let mut death = self.draw_death();
+        let mut death = draw_death(random);
         if death == Death::Power && self.keeping.is_late() {
             if self.keeping.lossy {
                 self.begin_loss();
@@ -251,24 +266,12 @@ impl World {
         for node in (0..self.machines()).filter(|&node| self.nodes[node].start > 0).collect::<Vec<_>>() {
             if self.nodes[node].process.is_some() {
                 self.kill(node, death);
-                self.start_later(node);
+                self.start_later(node, random);
             } else if death == Death::Power {
                 self.lose_power(node);
             }
         }
-    }
-
-    /// A disk begins to refuse.
-    fn hurt_disk(&mut self, kind: Kind, node: usize) {
-        let room = self.plan.random().below(64 << 10);
-        let hurt = &mut self.nodes[node];
-        hurt.disk_hurt = true;
-        match kind {
-            Kind::FailedSync => hurt.disk.fail_sync(true),
-            _ => hurt.disk.set_room(Some(hurt.disk.used_bytes() + room)),
-        }
-        let until = self.now + self.plan.lasting(DISK_MAX);
-        self.schedule(until, Event::Mend(Mend::HurtDisk(node)));
+        true
     }
 
     /// A process stops because its disk refuses. It is started again, and stops again until the disk is well.
@@ -281,25 +284,29 @@ impl World {
         }
         self.trace.event(self.now, &[23, node as u64], || format!("node {} stops: {why}", node + 1));
         self.kill(node, Death::Killed);
-        self.start_later(node);
+        let random = &mut self.random.fork();
+        self.start_later(node, random);
         Ok(())
     }
 
     /// Whether every partition that a node holds in sync has another in-sync copy that runs; or whatever dies comes back with
     /// all that it had acknowledged.
     pub(crate) fn may_kill(&self, node: usize, death: Death) -> bool {
-        let id = NodeId(node as u16 + 1);
-        let map = self.checks.maps.newest();
         if self.nodes[node].process.is_none() {
             return false;
         }
         let keeps = self.keeping.logs() && (!self.keeping.is_late() || death != Death::Power);
-        if self.plan.reckless || keeps {
-            return true;
-        }
+        self.plan.reckless || keeps && !self.is_any_rotten() || self.others_hold(NodeId(node as u16 + 1))
+    }
+
+    /// Whether every partition that a node holds in sync has another in-sync copy that runs, and lacks nothing.
+    pub(crate) fn others_hold(&self, id: NodeId) -> bool {
+        let map = self.checks.maps.newest();
         let runs = |other: NodeId| {
+            let node = &self.nodes[usize::from(other.0) - 1];
             other != id
-                && self.nodes[usize::from(other.0) - 1].process.as_ref().is_some_and(|process| {
+                && !node.rotten
+                && node.process.as_ref().is_some_and(|process| {
                     map.member(other).is_some_and(|m| m.incarnation == process.identity().incarnation)
                 })
         };
@@ -313,6 +320,7 @@ impl World {
         let mut process = node.process.take();
         add(&mut self.transfers, process.as_ref());
         node.inbox.clear();
+        node.queue.clear();
         node.pauses = 0;
         match death {
             Death::Power => self.lose_power(index),
@@ -324,9 +332,10 @@ impl World {
         }
         self.checks.gone(index);
         self.trace.event(self.now, &[21, index as u64], || format!("node {}: {death:?}", index + 1));
+        self.count(format!("Death: {death:?}"));
         self.break_clients(index);
         for peer in (0..self.machines()).filter(|&peer| peer != index) {
-            let at = self.now + self.plan.random().between(0, 5 * MS);
+            let at = self.now + self.random.between(0, 5 * MS);
             self.lose_link(peer, index, at);
         }
     }
@@ -336,12 +345,10 @@ impl World {
         let seed = self.random.draw();
         let scattered = self.random.chance(500);
         let node = &mut self.nodes[index];
-        if scattered {
-            node.disk.crash_scattered(seed);
-        } else {
-            node.disk.crash(seed);
-        }
+        let lost = if scattered { node.disk.crash_scattered(seed) } else { node.disk.crash(seed) };
         node.power_lost = true;
+        *self.counts.entry("Writes torn".into()).or_default() += lost.torn;
+        *self.counts.entry("Names lost".into()).or_default() += lost.names;
     }
 
     /// The end of one fault.
@@ -351,22 +358,12 @@ impl World {
             Mend::Quality(links) => {
                 self.links_mended_at = self.now;
                 for (from, to) in links {
-                    let link = self.network.link(from, to);
-                    (link.late, link.loss, link.twice) = (0, 0, 0);
+                    self.network.link(from, to).restore();
                 }
                 Ok(())
             }
             Mend::Cut(links, cut) => {
-                self.links_mended_at = self.now;
-                for (from, to) in links {
-                    let cuts = &mut self.network.link(from, to).cuts;
-                    if let Some(at) = cuts.iter().position(|&other| other == cut) {
-                        cuts.remove(at);
-                    }
-                    if cuts.is_empty() {
-                        self.let_go(from, to);
-                    }
-                }
+                self.mend_cut(links, cut);
                 Ok(())
             }
             Mend::Pause(node, start) => {
@@ -391,7 +388,15 @@ impl World {
                 }
                 Ok(())
             }
-            Mend::Stop(node, start, until) => self.go_on_stopping(node, start, until),
+            Mend::Stop(node, start, stopping) => self.go_on_stopping(node, start, stopping),
+            Mend::SlowNode(node) => {
+                self.hasten(node);
+                Ok(())
+            }
+            Mend::Clock(node) => {
+                self.set_clock_right(node);
+                Ok(())
+            }
             Mend::SlowDisk(node) => {
                 self.nodes[node].disk_takes = 0;
                 Ok(())
@@ -403,18 +408,18 @@ impl World {
         }
     }
 
-    fn heal_disk(&mut self, node: usize) {
-        let node = &mut self.nodes[node];
-        node.disk_hurt = false;
-        node.disk.fail_sync(false);
-        node.disk.set_room(None);
+    /// A node is as quick as ever: it does at once what waits.
+    fn hasten(&mut self, node: usize) {
+        if self.nodes[node].is_slow() {
+            self.nodes[node].takes = 0;
+            self.nodes[node].awake_since = self.now;
+        }
     }
 
-    /// What a cut held back arrives, in order.
-    fn let_go(&mut self, from: usize, to: usize) {
-        for (place, event) in self.held.remove(&(from, to)).unwrap_or_default().into_iter().enumerate() {
-            self.schedule(self.now + place as u64, event);
-        }
+    fn set_clock_right(&mut self, node: usize) {
+        let clock = &mut self.nodes[node].clock;
+        clock.go_on(self.now);
+        self.wall_off_ms = self.wall_off_ms.max(clock.off_ms(self.now));
     }
 
     /// A node goes on: what came meanwhile is delivered, in order, with its own tick before or after.
@@ -422,7 +427,7 @@ impl World {
         self.trace.event(self.now, &[22, index as u64], || format!("node {} wakes", index + 1));
         self.nodes[index].awake_since = self.now;
         let mut inbox = std::mem::take(&mut self.nodes[index].inbox);
-        if self.plan.random().chance(500) {
+        if self.random.chance(500) {
             inbox.sort_by_key(|event| !matches!(event, Event::Tick { .. }));
         }
         for event in inbox {
@@ -444,7 +449,9 @@ impl World {
         }
         for node in 0..MACHINES {
             self.heal_disk(node);
+            self.set_clock_right(node);
             self.nodes[node].disk_takes = 0;
+            self.hasten(node);
             if self.nodes[node].start == 0 {
                 // It never joined.
             } else if self.nodes[node].process.is_none() {
@@ -457,4 +464,8 @@ impl World {
         }
         Ok(())
     }
+}
+
+fn draw_death(random: &mut Random) -> Death {
+    random.pick(&[Death::Power, Death::Power, Death::Killed, Death::Stopped])
 }

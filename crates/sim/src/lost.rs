@@ -33,6 +33,7 @@ impl World {
             map.member(id).is_some_and(|member| member.incarnation == process.identity().incarnation)
         });
         runs && node.pauses == 0
+            && !node.is_slow()
             && self.network.is_good()
             && self.now >= node.awake_since.max(self.links_mended_at) + SETTLED
     }

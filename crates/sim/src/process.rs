@@ -25,7 +25,7 @@ use types::shared_settings::SharedSettings;
 use types::{Instant, Level, NodeId, PartitionId, ShardId};
 
 /// Where a node keeps its control file.
-const DIRECTORY: &str = "data";
+pub(crate) const DIRECTORY: &str = "data";
 
 /// A message between nodes.
 #[derive(Clone, Debug)]
@@ -79,6 +79,8 @@ pub struct Start {
     /// Whether nothing of what the one before had handed to the system can be lost: the machine has not stopped since, or the
     /// process had ended in order.
     pub kept: bool,
+    /// Whether something on the disk may have rotted.
+    pub rotten: bool,
     /// The highest feature level that its build has.
     pub level: Level,
 }
@@ -131,6 +133,8 @@ pub struct Process {
     logs: Vec<LogThread>,
     published: Arc<Published>,
     snapshots_written: u64,
+    /// Copies that its disk had lost.
+    lost: usize,
     sessions: BTreeMap<u64, Session>,
     effects: Vec<Effect>,
     has_failed: bool,
@@ -142,27 +146,34 @@ pub struct Process {
 impl Process {
     /// Starts a process on what its disk has kept.
     pub fn start(start: Start) -> Result<Process, String> {
-        let Start { settings, shards, chunk_bytes, disk, seed, now, wall_ms, again, kept, level } = start;
+        let Start { settings, shards, chunk_bytes, disk, seed, now, wall_ms, again, kept, rotten, level } =
+            start;
         let directory = Path::new(DIRECTORY);
         storage::Disk::create_dir_all(&disk, directory).map_err(|error| error.to_string())?;
         let published = Arc::new(Published::new(shards));
         let mut kept = KeptLogs { any: again, whole: again && kept, lost: Vec::new() };
-        let mut opened = Vec::new();
+        let mut read = Vec::new();
         if settings.log == LogMode::On {
             for shard in (0..shards).map(ShardId) {
                 let config = recover_config(&settings, shard, seed);
-                let open = recover::open_shard(&disk, directory, &config, &mut |_| {})
-                    .map_err(|error| error.to_string())?;
-                if let Some((partition, why)) = open.lost.first() {
-                    return Err(format!("{partition:?} cannot be used: {why}"));
+                let open = read_shard(&disk, directory, &config, rotten)?;
+                match &open {
+                    Some(open) => kept.lost.extend(open.lost.iter().map(|(partition, _)| *partition)),
+                    None => kept
+                        .lost
+                        .extend((shard.0..settings.partitions).step_by(usize::from(shards)).map(PartitionId)),
                 }
-                levels::check_log(level, &disk, directory, &config)?;
-                opened.push(open);
+                if kept.lost.is_empty() {
+                    levels::check_log(level, &disk, directory, &config)?;
+                }
+                read.push((config, open));
             }
+            kept.lost.sort_unstable();
             kept.whole |= again && settings.fsync == Fsync::Always;
         } else {
             kept = KeptLogs::default();
         }
+        let lost = kept.lost.len();
         let config = ControlDriverConfig {
             settings: settings.clone(),
             cluster_id: "simulated".into(),
@@ -193,7 +204,8 @@ impl Process {
             })
             .collect();
         let mut logs = Vec::new();
-        for (at, open) in opened.into_iter().enumerate() {
+        for (at, (config, open)) in read.into_iter().enumerate() {
+            let open = make_fit(&disk, directory, &config, open)?;
             machines[at].adopt(open.copies);
             let shard = ShardId(at as u16);
             let place = Place {
@@ -216,6 +228,7 @@ impl Process {
             logs,
             published,
             snapshots_written: 0,
+            lost,
             sessions: BTreeMap::new(),
             effects: Vec::new(),
             has_failed: false,
@@ -430,6 +443,11 @@ impl Process {
         self.snapshots_written
     }
 
+    /// How many copies its disk had lost when it started.
+    pub fn lost(&self) -> usize {
+        self.lost
+    }
+
     /// How many transfers of snapshots its primaries have begun, and how many went on after a break.
     pub fn transfers(&self) -> [u64; 2] {
         let shards = self.published.shards();
@@ -614,6 +632,37 @@ impl Process {
     pub fn copy(&self, now: Instant, partition: PartitionId) -> Option<Copy<'_>> {
         self.copies(now).find(|copy| copy.partition == usize::from(partition.0))
     }
+}
+
+/// Reads a shard's directory. None: nothing of it can be used, which may be where its disk has rotted.
+fn read_shard(
+    disk: &SimDisk,
+    data: &Path,
+    config: &RecoverConfig,
+    rotten: bool,
+) -> Result<Option<recover::Opened<SimDisk>>, String> {
+    match recover::open_shard(disk, data, config, &mut |_| {}) {
+        Err(error) if rotten && error.is_rot() => Ok(None),
+        Err(error) => Err(error.to_string()),
+        Ok(open) => match open.lost.first() {
+            Some((partition, why)) if !rotten => Err(format!("{partition:?} cannot be used: {why}")),
+            _ => Ok(Some(open)),
+        },
+    }
+}
+
+/// Makes a shard's directory fit to be written to, as the server does: what it lacks is durably known by now.
+fn make_fit(
+    disk: &SimDisk,
+    data: &Path,
+    config: &RecoverConfig,
+    open: Option<recover::Opened<SimDisk>>,
+) -> Result<recover::Opened<SimDisk>, String> {
+    let fit = match open {
+        Some(open) => recover::set_rotten_aside(disk, &open).map(|()| open),
+        None => recover::begin_anew(disk, data, config).map(|(open, _)| open),
+    };
+    fit.map_err(|error| error.to_string())
 }
 
 /// Says whose files a shard's are.

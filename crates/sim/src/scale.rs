@@ -183,6 +183,7 @@ impl Cluster {
                 wall_ms: cluster.clocks[at].wall_ms(0),
                 again: false,
                 kept: false,
+                rotten: false,
                 level: Level::HIGHEST,
             })?;
             process.measure_control(stopwatch);

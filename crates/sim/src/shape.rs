@@ -7,7 +7,8 @@
 //! vote as should.
 
 use crate::network::MS;
-use crate::world::{Event, MACHINES, NODES, World};
+use crate::occasions::Occasions;
+use crate::world::{MACHINES, World};
 use control::Order;
 use history::Time;
 use history::random::Random;
@@ -19,8 +20,12 @@ const FIRST: Time = 2000 * MS;
 
 /// What a seed's run has in store.
 pub(crate) struct Shapes {
-    /// The mean time between two changes; none in some runs.
-    gap: Option<Time>,
+    /// None in some runs.
+    pub occasions: Occasions,
+    /// Nodes that the cluster is made of: three, in some runs more.
+    pub founders: usize,
+    /// Those, and machines that may join.
+    pub machines: usize,
     /// Seconds after which the copies of a dead node are made anew.
     pub replace_after: u64,
     /// Seconds after which another node votes in place of a dead one.
@@ -29,7 +34,6 @@ pub(crate) struct Shapes {
     pub witness: bool,
     /// Changes so far.
     pub done: usize,
-    pub random: Random,
 }
 
 impl Shapes {
@@ -41,41 +45,40 @@ impl Shapes {
         let mut own = Random::new(seed ^ 0x707e_0000_0000_0000);
         let replace_voter_after = own.pick(&[0, 1, 1, 3]);
         let witness = gap.is_some() && own.chance(300);
-        Shapes { gap, replace_after, replace_voter_after, witness, done: 0, random }
-    }
-
-    /// When the next change comes, after one at `now`.
-    pub fn next_at(&mut self, now: Time) -> Option<Time> {
-        let gap = self.gap?;
-        Some(now.max(FIRST) + self.random.between(gap / 10, gap * 2))
+        let mut size = Random::new(seed ^ 0x512e_0000_0000_0000);
+        let founders = size.pick(&[3, 3, 3, 3, 3, 3, 3, 3, 4, 5]);
+        let may_join = size.pick(&[2, 2, 2, 2, 3, 4]);
+        let machines = if gap.is_some() { MACHINES.min(founders + may_join) } else { founders };
+        let gap = gap.map(|gap| (gap / 10, gap * 2));
+        let occasions = Occasions::new(random.draw(), gap, FIRST);
+        Shapes { occasions, founders, machines, replace_after, replace_voter_after, witness, done: 0 }
     }
 }
 
 impl World {
+    /// The nodes that the cluster is made of.
+    pub(crate) fn founders(&self) -> usize {
+        self.shapes.founders
+    }
+
     /// The machines that faults may meet.
     pub(crate) fn machines(&self) -> usize {
-        if self.shapes.gap.is_some() { MACHINES } else { NODES }
+        self.shapes.machines
     }
 
     /// Whether every copy is in sync and stays, in the runs in which they may move.
     pub(crate) fn has_no_moves(&self) -> bool {
         let rests =
             |state: &PartitionState| state.leaving.is_empty() && state.copies.is_within(state.in_sync);
-        self.shapes.gap.is_none() || self.checks.maps.newest().partitions.iter().all(rests)
+        !self.shapes.occasions.any() || self.checks.maps.newest().partitions.iter().all(rests)
     }
 
     /// One change.
-    pub(crate) fn change_shape(&mut self) -> Result<(), String> {
-        if self.healed {
-            return Ok(());
-        }
-        if let Some(at) = self.shapes.next_at(self.now) {
-            self.schedule(at, Event::Shape);
-        }
+    pub(crate) fn change_shape(&mut self, number: u64) -> Result<(), String> {
         self.restless_at = self.now;
         self.shapes.done += 1;
-        let random = &mut self.shapes.random;
-        let machine = random.below(MACHINES as u64) as usize;
+        let random = &mut self.shapes.occasions.stream(number);
+        let machine = random.below(self.machines() as u64) as usize;
         let node = NodeId(machine as u16 + 1);
         let order = match random.below(10) {
             0..=2 => return self.join(),
@@ -85,16 +88,17 @@ impl World {
             8 => Order::Copies(random.pick(&[2, 2, 3, 3, 4]) as u16),
             _ => Order::MinInSync(random.pick(&[1, 1, 2]) as u16),
         };
-        let asks = random.below(NODES as u64) as usize;
+        let asks = random.below(self.founders() as u64) as usize;
         if matches!(order, Order::Drain { on: true, .. } | Order::Remove(_)) && !self.two_others(node) {
             return Ok(());
         }
         self.trace.event(self.now, &[26, asks as u64, machine as u64], || {
-            format!("an operator asks node {}: {order:?}", asks + 1)
+            format!("shape {number}: an operator asks node {}: {order:?}", asks + 1)
         });
         if self.nodes[asks].process.is_none() || self.nodes[asks].pauses > 0 {
             return Ok(());
         }
+        self.count(format!("Order: {}", name_of(&order)));
         self.at_node(asks, true, |process, own, _| process.order(own, order))
     }
 
@@ -108,8 +112,11 @@ impl World {
     /// A machine that has nothing starts a node that nobody listed.
     fn join(&mut self) -> Result<(), String> {
         let fresh = |at: &usize| self.nodes[*at].start == 0 && !self.nodes[*at].disk_hurt;
-        match (NODES..MACHINES).find(fresh) {
-            Some(at) => self.start(at),
+        match (self.founders()..self.machines()).find(fresh) {
+            Some(at) => {
+                self.count("Join".into());
+                self.start(at)
+            }
             None => Ok(()),
         }
     }
@@ -168,6 +175,17 @@ impl World {
         let loads: Vec<usize> = holders.iter().map(|member| load(member.id)).collect();
         let uneven = loads.iter().max() > loads.iter().min().map(|least| least + 1).as_ref();
         uneven.then(|| format!("the nodes hold {loads:?} copies"))
+    }
+}
+
+/// What an order is counted as.
+fn name_of(order: &Order) -> &'static str {
+    match order {
+        Order::Drain { on: true, .. } => "drain",
+        Order::Drain { on: false, .. } => "undrain",
+        Order::Remove(_) => "remove",
+        Order::Copies(_) => "copies",
+        Order::MinInSync(_) => "min_in_sync",
     }
 }
 

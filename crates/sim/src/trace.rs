@@ -4,6 +4,7 @@ use crate::checks::shown;
 use crate::process::Envelope;
 use control::Beat;
 use history::Time;
+use placement::ClusterMap;
 use replication::Message;
 use replication::message::{AppendOutcome, ForwardOutcome};
 use std::collections::VecDeque;
@@ -58,6 +59,31 @@ impl Trace {
     pub fn into_lines(self) -> Vec<String> {
         self.lines.unwrap_or_default().into()
     }
+}
+
+/// A message for people.
+pub(crate) fn brief(envelope: &Envelope) -> String {
+    match envelope {
+        Envelope::Control(control::Message::Raft(bytes)) => format!("consensus, {} bytes", bytes.len()),
+        Envelope::Control(control::Message::Map(map)) => format!("map {}", brief_map(map)),
+        other => format!("{other:?}"),
+    }
+}
+
+/// A map for people.
+pub(crate) fn brief_map(map: &ClusterMap) -> String {
+    let nodes: Vec<String> =
+        map.members.iter().map(|m| format!("{}:{}:{:?}", m.id, m.incarnation, m.state)).collect();
+    let voters: Vec<u16> = map.voters.iter().map(|node| node.0).collect();
+    let old: Vec<u16> = map.old_voters.iter().map(|node| node.0).collect();
+    let seats: Vec<u16> = map.seats.iter().map(|seat| seat.node.0).collect();
+    let partitions: Vec<String> = map
+        .partitions
+        .iter()
+        .map(|p| format!("e{} p{} {:?}", p.epoch, p.primary.unwrap_or_default(), p.in_sync))
+        .collect();
+    let group = format!("{voters:?} {old:?} of {seats:?}");
+    format!("{} [{}] [{group}] [{}]", map.version, nodes.join(" "), partitions.join(", "))
 }
 
 /// Numbers that tell a message from most others.

@@ -10,8 +10,9 @@
 use crate::checks::levels;
 use crate::faults::Death;
 use crate::network::MS;
+use crate::occasions::Occasions;
 use crate::process::Envelope;
-use crate::world::{Event, MACHINES, World};
+use crate::world::{MACHINES, World};
 use control::format_1;
 use history::Time;
 use history::random::Random;
@@ -23,15 +24,15 @@ const FIRST: Time = 1500 * MS;
 
 /// What a seed's run has in store.
 pub(crate) struct Upgrades {
-    /// The mean time between two; none in some runs.
-    gap: Option<Time>,
+    /// None in some runs.
+    pub occasions: Occasions,
     /// Nodes that have been upgraded so far.
     pub done: usize,
     /// Whether nodes of two builds ran at once.
     pub mixed: bool,
     /// Whether the feature level rose before all was healed.
     pub raised: bool,
-    random: Random,
+    seed: u64,
 }
 
 impl Upgrades {
@@ -39,13 +40,14 @@ impl Upgrades {
     pub fn draw(seed: u64, keeps_logs: bool) -> Upgrades {
         let mut random = Random::new(seed ^ 0x0b5e_0000_0000_0000);
         let gap = random.chance(400).then(|| random.pick(&[1500, 4000, 9000]) * MS);
-        Upgrades { gap: gap.filter(|_| keeps_logs), done: 0, mixed: false, raised: false, random }
+        let gap = gap.filter(|_| keeps_logs).map(|gap| (gap / 2, gap * 2));
+        let occasions = Occasions::new(random.draw(), gap, FIRST);
+        Upgrades { occasions, done: 0, mixed: false, raised: false, seed: random.draw() }
     }
 
-    /// When the next one comes, after one at `now`.
-    pub fn next_at(&mut self, now: Time) -> Option<Time> {
-        let gap = self.gap?;
-        Some(now.max(FIRST) + self.random.between(gap / 2, gap * 2))
+    /// The chance that decides on the build of a start: that of one node and start alone.
+    fn chance_of_build(&self, node: usize, start: u64) -> Random {
+        Random::new(self.seed ^ (node as u64) << 32 ^ start).fork()
     }
 }
 
@@ -53,11 +55,11 @@ impl World {
     /// The level of the build that a node starts with.
     pub(crate) fn level_to_start(&mut self, node: usize) -> Level {
         let may_be_old =
-            self.upgrades.gap.is_some() && !self.healed && self.checks.maps.newest().level == Level::FIRST;
+            self.upgrades.occasions.any() && !self.healed && self.checks.maps.newest().level == Level::FIRST;
         if !may_be_old {
             return Level::HIGHEST;
         }
-        let random = &mut self.upgrades.random;
+        let mut random = self.upgrades.chance_of_build(node, self.nodes[node].start);
         let is_old = match self.nodes[node].build {
             // The first start.
             None => random.chance(850),
@@ -84,13 +86,7 @@ impl World {
     }
 
     /// A node is stopped in order, to be started on the new build.
-    pub(crate) fn upgrade(&mut self) -> Result<(), String> {
-        if self.healed {
-            return Ok(());
-        }
-        if let Some(at) = self.upgrades.next_at(self.now) {
-            self.schedule(at, Event::Upgrade);
-        }
+    pub(crate) fn upgrade(&mut self, number: u64) -> Result<(), String> {
         let is_old = |at: &usize| {
             let node = &self.nodes[*at];
             node.process.is_some() && node.pauses == 0 && node.build == Some(Level::FIRST)
@@ -100,7 +96,9 @@ impl World {
         self.upgrades.done += 1;
         self.faults += 1;
         self.restless_at = self.now;
-        self.begin_stop(node)
+        self.count("Upgrade".into());
+        let random = &mut self.upgrades.occasions.stream(number);
+        self.begin_stop(node, random)
     }
 
     /// At the end nobody runs an older build any more.

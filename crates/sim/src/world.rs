@@ -1,7 +1,7 @@
 //! A cluster and its clients in one thread: a queue of events in true time, drawn from a seed.
 //!
-//! For 30 simulated seconds clients ask and things go wrong ([`crate::faults`]); every event is followed by the checks
-//! ([`crate::checks`]). Then everything is healed and started again, and progress is demanded: within
+//! For 30 simulated seconds, in a few runs for longer, clients ask and things go wrong ([`crate::faults`]); every event is followed
+//! by the checks ([`crate::checks`]). Then everything is healed and started again, and progress is demanded: within
 //! [`MENDING`] every partition that has a copy left serves, with all its copies in sync, and every key can be read.
 //! At the end the clients' history has to be linearizable ([`history::linearizability`]).
 
@@ -9,15 +9,19 @@ use crate::breaks::{Breaks, is_chunk};
 use crate::checks::{Checks, Seat, tables};
 use crate::client::{Client, StaleRead, Unique};
 use crate::clock::Clock;
-use crate::disk::SimDisk;
 use crate::faults::{Keeping, Plan};
 use crate::follower;
-use crate::hand_over::HandOvers;
+use crate::hand_over;
+use crate::keep::{Keep, Part};
 use crate::log_thread::Work;
+use crate::machine::{Node, seat};
 use crate::network::{Fate, MS, Network};
+use crate::occasions::Occasions;
 use crate::process::{Effect, Envelope, Process, Start};
+use crate::run::{Options, Summary};
+use crate::set_up::{Ahead, draw_chunk_bytes, settings_of};
 use crate::shape::Shapes;
-use crate::trace::{Trace, digest};
+use crate::trace::{Trace, brief, brief_map, digest};
 use crate::upgrades::Upgrades;
 use command::{Door, Reply};
 use control::Identity;
@@ -28,104 +32,27 @@ use placement::ClusterMap;
 use replication::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use types::settings::{ByteSize, Settings, YesNo};
-use types::{Level, NodeId, ShardId};
+use types::settings::Settings;
+use types::{NodeId, ShardId};
 
-/// Nodes that the cluster is made of.
-pub(crate) const NODES: usize = 3;
-/// Machines: some join later, in some runs ([`crate::shape`]).
-pub(crate) const MACHINES: usize = 5;
+/// The most machines: those that a cluster is made of, and those that join later ([`crate::shape`]).
+pub(crate) const MACHINES: usize = 7;
 /// Partitions.
 pub(crate) const PARTITIONS: u16 = 8;
 /// Keys.
 pub(crate) const KEYS: usize = 16;
-/// When the faults end.
-pub(crate) const FAULTS_END: Time = 30_000 * MS;
 /// How long the cluster has to be whole again, once everything is healed.
 pub(crate) const MENDING: Time = 10_000 * MS;
 /// Between two ticks of a node.
 const TICK: Time = 5 * MS;
-/// How long a node lets a request wait, and how much longer a client waits for it.
+/// How long a node lets a request wait.
 pub(crate) const REQUEST_TIMEOUT: Time = 2_000 * MS;
-pub(crate) const ANSWER_SLACK: Time = 1_500 * MS;
 /// Between two comparisons of the tables.
 const TABLES: Time = 1_000 * MS;
 /// The client of the final reads.
 pub(crate) const LAST_CLIENT: u32 = 999;
 
-/// How to run.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
-    /// Keep the last lines of the trace.
-    pub keep_trace: bool,
-    /// Print the trace as it grows.
-    pub print_trace: bool,
-    /// Nothing is kept on disk, whatever the seed draws.
-    pub log_off: bool,
-}
-
-/// What a run was like.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Summary {
-    /// The hash of everything that happened.
-    pub hash: u64,
-    /// Events.
-    pub events: u64,
-    /// Operations on keys.
-    pub operations: usize,
-    /// Those of unknown outcome.
-    pub unknown: usize,
-    /// Those that were refused.
-    pub refused: usize,
-    /// Stale reads.
-    pub stale_reads: usize,
-    /// Changes that a follower was shown.
-    pub followed: usize,
-    /// Snapshots of partitions that were written to disks.
-    pub snapshots: u64,
-    /// Transfers of snapshots between nodes that were begun.
-    pub transfers: u64,
-    /// Those that went on after a break.
-    pub transfers_gone_on: u64,
-    /// Nodes that were upgraded.
-    pub upgrades: usize,
-    /// Whether nodes of two builds ran at once.
-    pub mixed: bool,
-    /// Whether the feature level rose after that, while faults went on.
-    pub raised: bool,
-    /// Faults.
-    pub faults: usize,
-    /// Nodes that joined, and orders of operators.
-    pub shapes: usize,
-    /// Copies that went for good.
-    pub moved: usize,
-    /// How often the voters changed.
-    pub voters_changed: usize,
-    /// Reigns: how often a partition got a primary.
-    pub reigns: u64,
-    /// How often a primary handed over to its heir.
-    pub hand_overs: u64,
-    /// How often a coordinator that was told to stop had another node lead first.
-    pub leads_given: u64,
-    /// Partitions of which every copy was lost.
-    pub lost: usize,
-    /// How long the cluster took to be whole again, in nanoseconds.
-    pub mended: Time,
-}
-
-/// What went wrong.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// The seed.
-    pub seed: u64,
-    /// When.
-    pub now: Time,
-    /// What.
-    pub what: String,
-    /// The last lines of the trace, where they were kept.
-    pub trace: Vec<String>,
-}
-
+/// What happens next, and to whom. `start`: to the how-manieth process of a node.
 #[derive(Debug)]
 pub(crate) enum Event {
     Tick { node: usize, start: u64 },
@@ -140,57 +67,14 @@ pub(crate) enum Event {
     Broken { client: usize, connection: u64 },
     Client { client: usize },
     Overdue { client: usize, connection: u64, sequence: u64 },
-    Fault,
-    Shape,
-    HandOver,
-    Upgrade,
+    // What comes by its number.
+    Occasion(Part, u64),
+    // A slow node gets round to something.
+    Turn { node: usize, start: u64 },
     Mend(crate::injure::Mend),
     Tables,
     Heal,
     Watch,
-}
-
-/// A node: what outlives its processes, and the one that runs.
-pub(crate) struct Node {
-    pub clock: Clock,
-    pub disk: SimDisk,
-    /// Whether its disk refuses something.
-    pub disk_hurt: bool,
-    /// How much longer than usual its disk takes, at most.
-    pub disk_takes: Time,
-    /// Whether its machine has lost power since its last process began.
-    pub power_lost: bool,
-    /// Whether its last process ended in order.
-    pub stopped: bool,
-    /// Told to stop: when it hands over even if it is still the coordinator, and whether it was.
-    pub retires_at: Time,
-    pub led: bool,
-    /// Whether its last process began with all that the one before had acknowledged.
-    pub whole: bool,
-    /// Until when all that each shard has for its log was durable, as last seen.
-    pub synced_at: Vec<Time>,
-    pub process: Option<Process>,
-    /// The level of the build that it started with last, or is to start with next.
-    pub build: Option<Level>,
-    /// Counts its processes.
-    pub start: u64,
-    /// How many pauses hold it.
-    pub pauses: u32,
-    /// What came while it stood still.
-    pub inbox: Vec<Event>,
-    /// When it last went on after a pause, or was started.
-    pub awake_since: Time,
-    /// When the last map went to each shard, so that they keep their order.
-    map_at: Time,
-}
-
-/// Runs a seed.
-pub fn run(seed: u64, options: Options) -> Result<Summary, Failure> {
-    let mut world = World::new(seed, options);
-    match world.run() {
-        Ok(summary) => Ok(summary),
-        Err(what) => Err(Failure { seed, now: world.now, what, trace: world.trace.into_lines() }),
-    }
 }
 
 /// The world of one run.
@@ -202,6 +86,9 @@ pub struct World {
     pub(crate) network: Network,
     pub(crate) clients: Vec<Client>,
     pub(crate) last_reader: Option<LastReader>,
+    /// Who is shown the rest of what it follows at the end, and how often it has asked by then.
+    pub(crate) last_follower: Option<usize>,
+    pub(crate) last_asks: u32,
     pub(crate) unique: Unique,
     pub(crate) connections: u64,
     pub(crate) history: History,
@@ -209,7 +96,7 @@ pub struct World {
     pub(crate) checks: Checks,
     pub(crate) trace: Trace,
     pub(crate) plan: Plan,
-    pub(crate) hand_overs: HandOvers,
+    pub(crate) hand_overs: Occasions,
     pub(crate) shapes: Shapes,
     pub(crate) breaks: Breaks,
     pub(crate) upgrades: Upgrades,
@@ -230,6 +117,15 @@ pub struct World {
     settings: Vec<Arc<Settings>>,
     pub(crate) shards: u16,
     pub(crate) faults: usize,
+    pub(crate) counts: BTreeMap<String, u64>,
+    pub(crate) keep: Keep,
+    /// What has happened of what can be left out.
+    pub(crate) happened: Vec<(Part, u64)>,
+    pub(crate) heals_at: Time,
+    /// The most that a wall clock has been off, in milliseconds.
+    pub(crate) wall_off_ms: u64,
+    /// Whether a slow node gets round to something just now.
+    at_work: bool,
     pub(crate) leads_given: u64,
     /// What cuts hold back, by sender and receiver.
     pub(crate) held: BTreeMap<(usize, usize), Vec<Event>>,
@@ -246,7 +142,7 @@ pub(crate) struct LastReader {
 }
 
 impl World {
-    fn new(seed: u64, options: Options) -> World {
+    pub(crate) fn new(seed: u64, options: Options) -> World {
         let mut random = Random::new(seed ^ 0x5eed_0000_0000_0000);
         let copies = random.between(2, 3);
         let shards = random.between(1, 2) as u16;
@@ -255,17 +151,17 @@ impl World {
         let drawn = Keeping::draw(&mut random);
         let keeping = if options.log_off { Keeping::OFF } else { drawn };
         let plan = Plan::draw(random.fork(), keeping);
-        let mut shapes = Shapes::draw(seed);
+        let shapes = Shapes::draw(seed);
         let ahead = Ahead::draw(seed);
         let settings = (1..=MACHINES)
             .map(|id| Arc::new(ahead.set(settings_of(id, copies, shards, keeping, &shapes))))
             .collect();
-        let mut nodes: Vec<Node> = (0..NODES).map(|_| Node::new(Clock::draw(&mut random))).collect();
-        nodes.extend((NODES..MACHINES).map(|_| Node::new(Clock::draw(&mut shapes.random))));
+        let founders = shapes.founders;
+        let nodes = (0..MACHINES).map(|_| Node::new(Clock::draw(&mut random))).collect();
         let mut clients = (0..random.between(5, 9) as usize)
             .map(|number| Client {
                 number: number as u32,
-                node: number % NODES,
+                node: number % founders,
                 connection: number as u64 + 1,
                 sequence: 0,
                 door: if number % 3 == 2 { Door::Cluster } else { Door::Plain },
@@ -278,7 +174,8 @@ impl World {
                 random: random.fork(),
             })
             .collect::<Vec<_>>();
-        clients.push(follower::draw(seed, clients.len()));
+        clients.push(follower::draw(seed, clients.len(), founders));
+        let heals_at = options.keep.end(plan.end);
         let map_delay = random.pick(&[0, 1, 1, 20]) * MS;
         World {
             now: 0,
@@ -288,17 +185,19 @@ impl World {
             network: Network::new(MACHINES, ordered),
             clients,
             last_reader: None,
+            last_follower: None,
+            last_asks: 0,
             unique: Unique::default(),
             connections: 100,
             history: History::default(),
             stale_reads: Vec::new(),
             checks: Checks::new(MACHINES, usize::from(PARTITIONS)),
             trace: Trace::new(options.keep_trace, options.print_trace),
-            plan,
-            hand_overs: HandOvers::draw(seed),
+            hand_overs: hand_over::draw(seed),
             shapes,
             breaks: Breaks::draw(seed),
             upgrades: Upgrades::draw(seed, keeping.logs()),
+            plan,
             keeping,
             blackout_at: 0,
             snapshots: 0,
@@ -311,6 +210,12 @@ impl World {
             settings,
             shards,
             faults: 0,
+            counts: BTreeMap::new(),
+            happened: Vec::new(),
+            heals_at,
+            keep: options.keep,
+            wall_off_ms: 0,
+            at_work: false,
             leads_given: 0,
             held: BTreeMap::new(),
             healed: false,
@@ -325,36 +230,61 @@ impl World {
         self.events.insert((at.max(self.now), self.scheduled), event);
     }
 
-    fn run(&mut self) -> Result<Summary, String> {
+    pub(crate) fn run(&mut self) -> Result<Summary, String> {
         let (keeping, kinds) = (self.keeping, self.plan.kinds.clone());
         self.trace.event(0, &[12], || format!("{keeping:?}, faults: {kinds:?}"));
-        for node in 0..NODES {
+        for node in 0..self.founders() {
             self.start(node)?;
         }
         for client in 0..self.clients.len() {
             let at = self.random.between(300 * MS, 1500 * MS);
-            self.schedule(at, Event::Client { client });
+            if self.comes_to_pass(Part::Clients, client as u64) {
+                self.schedule(at, Event::Client { client });
+            }
         }
-        if let Some(at) = self.plan.next_at(0) {
-            self.schedule(at, Event::Fault);
-        }
-        if let Some(at) = self.hand_overs.next_at(0) {
-            self.schedule(at, Event::HandOver);
-        }
-        if let Some(at) = self.shapes.next_at(0) {
-            self.schedule(at, Event::Shape);
-        }
-        if let Some(at) = self.upgrades.next_at(0) {
-            self.schedule(at, Event::Upgrade);
+        for part in [Part::Faults, Part::HandOvers, Part::Shapes, Part::Upgrades] {
+            self.schedule_next(part);
         }
         self.schedule(TABLES, Event::Tables);
-        self.schedule(FAULTS_END, Event::Heal);
+        self.schedule(self.heals_at, Event::Heal);
         while !self.done {
             let Some(((now, _), event)) = self.events.pop_first() else { break };
             self.now = now;
             self.handle(event)?;
         }
         self.finish()
+    }
+
+    /// The next of what comes by its number.
+    fn schedule_next(&mut self, part: Part) {
+        let occasions = match part {
+            Part::Faults => &mut self.plan.occasions,
+            Part::Shapes => &mut self.shapes.occasions,
+            Part::HandOvers => &mut self.hand_overs,
+            Part::Upgrades => &mut self.upgrades.occasions,
+            // They come by other things.
+            Part::Breaks | Part::Clients => return,
+        };
+        if let Some((number, at)) = occasions.next() {
+            self.schedule(at, Event::Occasion(part, number));
+        }
+    }
+
+    fn occasion(&mut self, part: Part, number: u64) -> Result<(), String> {
+        if self.healed {
+            return Ok(());
+        }
+        self.schedule_next(part);
+        if !self.comes_to_pass(part, number) {
+            return Ok(());
+        }
+        match part {
+            Part::Faults => self.injure(number),
+            Part::Shapes => self.change_shape(number),
+            Part::HandOvers => self.order_hand_over(number),
+            Part::Upgrades => self.upgrade(number),
+            Part::Breaks | Part::Clients => Ok(()),
+        }
     }
 
     // ------------------------------------------------------------------------------------------------ nodes
@@ -376,6 +306,7 @@ impl World {
             wall_ms: wall,
             again: node.start > 0,
             kept: node.stopped || !node.power_lost,
+            rotten: node.rotten,
             level,
         };
         let process =
@@ -384,6 +315,7 @@ impl World {
         (node.stopped, node.power_lost) = (false, false);
         node.synced_at = vec![now; usize::from(self.shards)];
         let incarnation = process.identity().incarnation.0;
+        let lost = process.lost();
         node.process = Some(process);
         node.build = Some(level);
         node.start += 1;
@@ -395,10 +327,14 @@ impl World {
         let first = now + self.random.between(0, TICK);
         self.schedule(first, Event::Tick { node: index, start });
         self.note_builds();
+        if lost > 0 {
+            self.count("Rot found".into());
+        }
         Ok(())
     }
 
-    /// The node that an event is for, if its process still runs; one that stands still keeps it for later.
+    /// The node that an event is for, if its process still runs; one that stands still keeps it for later, and a slow one until it
+    /// gets round to it.
     fn arrive(&mut self, index: usize, start: u64, event: Event) -> Option<Event> {
         let node = &mut self.nodes[index];
         if node.process.is_none() || node.start != start {
@@ -408,7 +344,37 @@ impl World {
             node.inbox.push(event);
             return None;
         }
+        if node.is_slow() && !self.at_work {
+            node.queue.push_back(event);
+            if node.queue.len() == 1 {
+                let at = self.now + node.takes;
+                self.schedule(at, Event::Turn { node: index, start });
+            }
+            return None;
+        }
         Some(event)
+    }
+
+    /// A slow node gets round to the next thing.
+    fn turn(&mut self, index: usize, start: u64) -> Result<(), String> {
+        let node = &mut self.nodes[index];
+        if node.process.is_none() || node.start != start {
+            return Ok(());
+        }
+        if node.pauses > 0 {
+            node.inbox.splice(0..0, node.queue.drain(..));
+            return Ok(());
+        }
+        let Some(event) = node.queue.pop_front() else { return Ok(()) };
+        self.at_work = true;
+        self.handle(event)?;
+        self.at_work = false;
+        let node = &self.nodes[index];
+        if node.start == start && !node.queue.is_empty() {
+            let at = self.now + node.takes;
+            self.schedule(at, Event::Turn { node: index, start });
+        }
+        Ok(())
     }
 
     /// Lets a node's process do something, and sees to what follows from it.
@@ -453,6 +419,7 @@ impl World {
         if self.keeping.lossy {
             self.note_members();
         }
+        self.note_filled();
         self.check_lost(&before)
     }
 
@@ -618,18 +585,8 @@ impl World {
                 Ok(())
             }
             Event::Overdue { client, connection, sequence } => self.overdue(client, connection, sequence),
-            Event::Fault => {
-                if !self.healed {
-                    self.injure()?;
-                    if let Some(at) = self.plan.next_at(now) {
-                        self.schedule(at, Event::Fault);
-                    }
-                }
-                Ok(())
-            }
-            Event::HandOver => self.order_hand_over(),
-            Event::Upgrade => self.upgrade(),
-            Event::Shape => self.change_shape(),
+            Event::Occasion(part, number) => self.occasion(part, number),
+            Event::Turn { node, start } => self.turn(node, start),
             Event::Mend(mend) => self.mend(mend),
             Event::Tables => {
                 self.schedule(now + TABLES, Event::Tables);
@@ -654,112 +611,4 @@ impl World {
         let seats = self.seats();
         seats.iter().flatten().try_for_each(|seat| tables::check(&self.checks.committed, seat))
     }
-}
-
-impl Node {
-    fn new(clock: Clock) -> Node {
-        Node {
-            clock,
-            disk: SimDisk::new(),
-            disk_hurt: false,
-            disk_takes: 0,
-            power_lost: false,
-            stopped: false,
-            retires_at: 0,
-            led: false,
-            whole: true,
-            synced_at: Vec::new(),
-            process: None,
-            build: None,
-            start: 0,
-            pauses: 0,
-            inbox: Vec::new(),
-            awake_since: 0,
-            map_at: 0,
-        }
-    }
-}
-
-fn seat(node: &Node, at: usize, now: Time) -> Option<Seat<'_>> {
-    let process = node.process.as_ref()?;
-    Some(Seat { node: at, process, now: node.clock.monotonic(now) })
-}
-
-/// What may be ordered, sent and passed on ahead of what is confirmed, in bytes: in some seeds no more than a few records, so that
-/// writes wait for room all the time.
-struct Ahead([u64; 3]);
-
-impl Ahead {
-    /// Drawn by itself, so that a seed has the same faults as before.
-    fn draw(seed: u64) -> Ahead {
-        let mut random = Random::new(seed ^ 0xb0d5_0000_0000_0000);
-        let tight = random.chance(400);
-        Ahead([(); 3].map(|()| if tight { random.pick(&[200, 800, 4000]) } else { 1 << 24 }))
-    }
-
-    fn set(&self, settings: Settings) -> Settings {
-        let [uncommitted, replication, forward] = self.0.map(ByteSize);
-        Settings {
-            uncommitted_bytes_max: uncommitted,
-            replication_ahead_bytes: replication,
-            forward_ahead_bytes: forward,
-            ..settings
-        }
-    }
-}
-
-/// Small ones, so that a transfer has many, in most runs. The draw is of its own: a seed has the same faults with every size.
-fn draw_chunk_bytes(seed: u64) -> usize {
-    Random::new(seed ^ 0x71c4_0000_0000_0000).pick(&[1, 1, 1024, replication::CHUNK_BYTES])
-}
-
-fn settings_of(id: usize, copies: u64, shards: u16, keeping: Keeping, shapes: &Shapes) -> Settings {
-    let mut listed = "1=sim:7201,2=sim:7202,3=sim:7203".to_owned();
-    if id > NODES {
-        // A node that joins is no voter at first: it knows of those that are, and of itself.
-        listed += &format!(",{id}=sim:{}", 7200 + id);
-    }
-    Settings {
-        log: keeping.log,
-        fsync: keeping.fsync,
-        snapshot_log_bytes: ByteSize(keeping.log_bytes),
-        snapshot_interval: 0,
-        node_id: id as u16,
-        nodes: types::settings::Text(listed),
-        announce: types::settings::Text("sim".into()),
-        port: 7000 + id as u16,
-        cluster_port: 7100 + id as u16,
-        peer_port: 7200 + id as u16,
-        shards,
-        partitions: PARTITIONS,
-        copies: copies as u16,
-        replace_after: shapes.replace_after,
-        replace_voter_after: shapes.replace_voter_after,
-        witness: if shapes.witness && id == MACHINES { YesNo::Yes } else { YesNo::No },
-        request_timeout_ms: REQUEST_TIMEOUT / MS,
-        ..Settings::default()
-    }
-}
-
-fn brief(envelope: &Envelope) -> String {
-    match envelope {
-        Envelope::Control(control::Message::Raft(bytes)) => format!("consensus, {} bytes", bytes.len()),
-        Envelope::Control(control::Message::Map(map)) => format!("map {}", brief_map(map)),
-        other => format!("{other:?}"),
-    }
-}
-
-fn brief_map(map: &ClusterMap) -> String {
-    let nodes: Vec<String> =
-        map.members.iter().map(|m| format!("{}:{}:{:?}", m.id, m.incarnation, m.state)).collect();
-    let voters: Vec<u16> = map.voters.iter().map(|node| node.0).collect();
-    let old: Vec<u16> = map.old_voters.iter().map(|node| node.0).collect();
-    let seats: Vec<u16> = map.seats.iter().map(|seat| seat.node.0).collect();
-    let partitions: Vec<String> = map
-        .partitions
-        .iter()
-        .map(|p| format!("e{} p{} {:?}", p.epoch, p.primary.unwrap_or_default(), p.in_sync))
-        .collect();
-    let group = format!("{voters:?} {old:?} of {seats:?}");
-    format!("{} [{}] [{group}] [{}]", map.version, nodes.join(" "), partitions.join(", "))
 }

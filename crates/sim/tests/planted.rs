@@ -6,6 +6,7 @@
 //! simulation has changed and it finds it no more, the search begins at seed 0. `PLANTED_FROM_0=1` always does: that is how many
 //! seeds a bug survives.
 
+use sim::shrink::{same_way, shrink};
 use sim::{Options, run};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -73,4 +74,26 @@ fn every_planted_bug_is_found() {
     });
     let missed = missed.into_inner().expect("nobody panicked with it");
     assert!(!bugs.is_empty() && missed.is_empty(), "not found: {missed:?}");
+}
+
+/// What is left of a failing seed still fails, by the same check, from the flags that are printed; and it is less.
+#[test]
+fn a_failing_seed_is_made_small() {
+    plant(Some(Bug::AppliesEarly));
+    let found = (0..SEEDS_MAX).find_map(|seed| run(seed, Options::default()).err());
+    let failure = found.expect("a seed fails");
+    let (seed, what, all) = (failure.seed, failure.what.clone(), failure.happened.len());
+    let mut asked = 0;
+    let small = shrink(failure, &Options::default(), &mut |progress| {
+        asked = progress.runs;
+        progress.runs < 60
+    });
+    assert!(small.runs <= 60 && asked <= 60, "{} runs", small.runs);
+    let left = small.failure.happened.len();
+    println!("{all} things, then {left}:{}", small.keep);
+    assert!(left < all, "{left} of {all} things are left");
+    let again = run(seed, Options { keep: small.keep, ..Options::default() }).expect_err("it fails as it is");
+    plant(None);
+    assert_eq!((again.now, &again.what), (small.failure.now, &small.failure.what));
+    assert!(same_way(&again.what, &what), "{what}, then {}", again.what);
 }

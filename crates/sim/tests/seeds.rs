@@ -1,8 +1,11 @@
 //! Some seeds, and that a seed is all that a run depends on.
 
+use sim::faults::{KINDS, Kind, LOG_KINDS};
+use sim::keep::{Keep, Part};
 use sim::{Options, run};
+use std::collections::BTreeMap;
 
-const QUIET: Options = Options { keep_trace: false, print_trace: false, log_off: false };
+const QUIET: Options = Options { keep_trace: false, print_trace: false, log_off: false, keep: Keep::ALL };
 
 #[test]
 fn a_seed_gives_the_same_run_every_time() {
@@ -17,6 +20,7 @@ fn a_seed_gives_the_same_run_every_time() {
 fn the_first_seeds_pass_and_are_worth_running() {
     let (mut operations, mut unknown, mut faults, mut reigns, mut hand_overs, mut leads) = (0, 0, 0, 0, 0, 0);
     let (mut transfers, mut gone_on, mut mixed, mut raised, mut followed) = (0, 0, 0, 0, 0);
+    let mut counts = BTreeMap::<String, u64>::new();
     for seed in 0..60 {
         let summary = run(seed, QUIET).unwrap_or_else(|failure| panic!("seed {seed}: {}", failure.what));
         operations += summary.operations;
@@ -30,6 +34,14 @@ fn the_first_seeds_pass_and_are_worth_running() {
         followed += summary.followed;
         mixed += usize::from(summary.mixed);
         raised += usize::from(summary.raised);
+        for (sort, count) in summary.counts {
+            *counts.entry(sort).or_default() += count;
+        }
+    }
+    // Nobody is to believe in a fault that never happens.
+    let kinds = KINDS.iter().chain(&LOG_KINDS).map(|kind| format!("{kind:?}"));
+    for sort in kinds.chain(["Rot found", "Writes torn", "Join"].map(String::from)) {
+        assert!(counts.contains_key(&sort), "{sort} never happens: {counts:?}");
     }
     assert!(operations > 60 * 300, "{operations} operations");
     assert!(
@@ -44,6 +56,30 @@ fn the_first_seeds_pass_and_are_worth_running() {
         mixed > 5 && raised > 2,
         "{mixed} clusters of two builds, of which {raised} came to a higher level"
     );
+}
+
+/// Too rare for the first seeds, since it takes long.
+#[test]
+fn a_node_stands_still_for_up_to_a_minute() {
+    let summary = run(125, QUIET).unwrap_or_else(|failure| panic!("{}", failure.what));
+    assert!(summary.counts.contains_key(&format!("{:?}", Kind::LongPause)), "{:?}", summary.counts);
+}
+
+/// Leaving something out of a run leaves the rest as it was.
+#[test]
+fn what_is_left_out_does_not_happen_and_the_rest_does() {
+    let all = run(4, QUIET).unwrap_or_else(|failure| panic!("{}", failure.what));
+    let mut keep = Keep::ALL;
+    keep.parts.insert(Part::Faults, "1-3".parse().expect("numbers"));
+    keep.parts.insert(Part::Shapes, "none".parse().expect("numbers"));
+    let some = run(4, Options { keep, ..QUIET }).unwrap_or_else(|failure| panic!("{}", failure.what));
+    assert!(all.faults > 3 + all.upgrades, "{} faults", all.faults);
+    assert!(some.faults <= 3 + all.upgrades && some.shapes == 0, "{some:?}");
+    let mut keep = Keep::ALL;
+    keep.parts.insert(Part::Clients, "none".parse().expect("numbers"));
+    let quiet = run(4, Options { keep, ..QUIET }).unwrap_or_else(|failure| panic!("{}", failure.what));
+    // The last reads are asked for all the same.
+    assert!(quiet.operations <= 16, "{} operations", quiet.operations);
 }
 
 /// Seeds that found something once.

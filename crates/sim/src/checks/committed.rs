@@ -1,5 +1,5 @@
-//! What is committed stays: no two copies ever show different records committed at one place, and every in-sync copy
-//! of the newest map holds all that any copy has shown committed (rules 1, 2, 7).
+//! What is committed stays: no two copies ever show different records committed at one place, so logs agree up to the commit
+//! (rules 7 and 8). Who has to hold it is looked at in [`crate::checks::in_sync`].
 //!
 //! Where a loss is possible ([`crate::losses`]) a partition goes on from what is left, which has to be no less than what was
 //! surely kept.
@@ -9,8 +9,7 @@ use crate::losses::{Beginning, Pending, goes_on_with};
 use crate::oracle::{Committed, Oracle};
 use crate::process::Copy;
 use history::Time;
-use placement::ClusterMap;
-use types::{Epoch, Lsn, Position};
+use types::Lsn;
 
 /// The oracle, and how far each copy has been compared with it.
 pub struct CommittedLogs {
@@ -26,6 +25,7 @@ pub struct CommittedLogs {
     went_on: Vec<u64>,
     compared: Vec<Vec<u64>>,
     grown: Vec<usize>,
+    pub(crate) begins: Vec<u64>,
     partitions: usize,
 }
 
@@ -42,6 +42,7 @@ impl CommittedLogs {
             went_on: vec![0; partitions],
             compared,
             grown: Vec::new(),
+            begins: vec![0; partitions],
             partitions,
         }
     }
@@ -129,6 +130,10 @@ impl CommittedLogs {
             {
                 self.go_on(pending, &copy)?;
             }
+            if copy.is_primary {
+                let begins = &mut self.begins[copy.partition];
+                *begins = copy.log.base().lsn.0.max(*begins);
+            }
             let is_doubtful = self.is_doubtful(&copy);
             let compared = &mut self.compared[seat.node][copy.partition];
             if copy.commit == *compared || is_doubtful {
@@ -155,44 +160,26 @@ impl CommittedLogs {
         Ok(())
     }
 
-    /// Whether the in-sync copies hold what is committed, of the partitions where either has changed.
-    pub fn check(
-        &mut self,
-        map_changed: bool,
-        map: &ClusterMap,
-        seats: &[Option<Seat<'_>>],
-    ) -> Result<(), String> {
-        if map_changed {
-            self.grown = (0..map.partitions.len()).collect();
-        }
-        self.grown.dedup();
-        for partition in std::mem::take(&mut self.grown) {
-            let Some(state) = map.partitions.get(partition) else { continue };
-            if self.pending[partition].is_some() {
-                continue;
-            }
-            let records = self.oracle.records(partition);
-            let Some(last) = records.last() else { continue };
-            let end = Position { epoch: Epoch(last.epoch), lsn: Lsn(records.len() as u64) };
-            for node in state.in_sync.iter() {
-                let Some(seat) = seats[usize::from(node.0) - 1] else { continue };
-                let incarnation = map.member(node).map(|member| member.incarnation);
-                if incarnation != Some(seat.process.identity().incarnation) {
-                    continue;
-                }
-                let copy = seat.process.copy(seat.now, types::PartitionId(partition as u16));
-                // Also one that came back from its disk, and has not heard yet what it is.
-                let holds = copy.is_some_and(|copy| copy.log.holds(end) || copy.log.base().lsn > end.lsn);
-                if !holds {
-                    return Err(format!(
-                        "node {node} is in sync for partition {partition} ({state:?} in version {}) and lacks the \
-                         committed {end:?}: its log ends at {:?}",
-                        map.version,
-                        copy.map(|copy| (copy.is_here, copy.log.base(), copy.log.last()))
-                    ));
-                }
-            }
-        }
-        Ok(())
+    /// The partitions of which more is committed than at the last call, but for those of which the end may be lost.
+    pub fn take_grown(&mut self) -> Vec<usize> {
+        let mut grown = std::mem::take(&mut self.grown);
+        grown.dedup();
+        grown.retain(|&partition| self.is_settled(partition));
+        grown
+    }
+
+    /// Whether a partition has gone on since a loss of its end was possible.
+    pub fn is_settled(&self, partition: usize) -> bool {
+        self.pending[partition].is_none()
+    }
+
+    /// How far the logs of a partition's primaries have begun at most, since [`CommittedLogs::forget_begins`].
+    pub fn begins(&self, partition: usize) -> u64 {
+        self.begins[partition]
+    }
+
+    /// Somebody asks for what is in the log of a partition's primary.
+    pub fn forget_begins(&mut self, partition: usize) {
+        self.begins[partition] = 0;
     }
 }
