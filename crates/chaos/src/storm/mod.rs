@@ -187,6 +187,8 @@ struct Storm<'a> {
     rate: Rate,
     kinds: BTreeSet<Kind>,
     left_out: Vec<String>,
+    /// The nodes that belong to the cluster.
+    members: BTreeSet<u16>,
     report: Report,
     measured: Vec<Measured>,
     lost: u64,
@@ -206,6 +208,7 @@ impl<'a> Storm<'a> {
         let (kinds, left_out) = kinds(&flags.only, &network)?;
         let cluster = Cluster::start_in(Some(network.clone()), shape, &mut Random::new(seed))?;
         Ok(Storm {
+            members: cluster.ids().collect(),
             common,
             flags,
             seed,
@@ -248,9 +251,8 @@ impl<'a> Storm<'a> {
         }
         let errors = clients.stop();
         if self.report.is_clean() {
-            let members: Vec<u16> = ids.clone();
             let retired = self.board.retire(true);
-            self.judge(&members, retired)?;
+            self.judge(retired)?;
         }
         self.finish(began, errors)
     }
@@ -262,12 +264,10 @@ impl<'a> Storm<'a> {
         let mut schedule = Schedule::new(self.seed, &self.kinds, hold_max);
         let period = Duration::from_millis(self.common.probe_ms.max(1)) * ids.len() as u32;
         let prober = Prober::start_each(&self.cluster, ids, period, PROBE_PATIENCE)?;
-        // The cluster of this run outlives what borrows it here.
-        let mut members: BTreeSet<u16> = self.cluster.ids().collect();
         while began.elapsed() < self.flags.time && self.report.is_clean() {
             let step = schedule.draw();
-            let has_place = self.network.ids().any(|id| !members.contains(&id));
-            let may_go = members.len() > ids.len();
+            let has_place = self.network.ids().any(|id| !self.members.contains(&id));
+            let may_go = self.members.len() > ids.len();
             let steps = match step.kind {
                 Kind::Join if !has_place => vec![instead(&step, Kind::Drain)],
                 Kind::Drain if !may_go => vec![instead(&step, Kind::Join), step],
@@ -275,7 +275,7 @@ impl<'a> Storm<'a> {
             };
             for step in steps {
                 let number = self.measured.len() + 1;
-                let (measured, said) = self.step(&step, &mut members, &prober)?;
+                let (measured, said) = self.step(&step, &prober)?;
                 let done = &self.board.counts;
                 eprintln!(
                     "step {number}, {} s, {step}: longest outage {} ms ({} ms before), whole after {} ms; {} of {} operations \
@@ -293,21 +293,15 @@ impl<'a> Storm<'a> {
                     self.report.violation(text);
                 }
                 let retired = self.board.retire(false);
-                let doors: Vec<u16> = members.iter().copied().collect();
-                self.judge(&doors, retired)?;
+                self.judge(retired)?;
             }
         }
         Ok(())
     }
 
     /// One step: what was measured, and what happened.
-    fn step(
-        &self,
-        step: &Step,
-        members: &mut BTreeSet<u16>,
-        prober: &Prober,
-    ) -> Result<(Measured, Vec<String>), Failure> {
-        let mut hurt = Hurt::new(&self.cluster, self.network.clone(), members.clone());
+    fn step(&mut self, step: &Step, prober: &Prober) -> Result<(Measured, Vec<String>), Failure> {
+        let mut hurt = Hurt::new(&self.cluster, self.network.clone(), self.members.clone());
         prober.cut();
         std::thread::sleep(step.calm);
         let calm = longest(&prober.cut());
@@ -315,10 +309,11 @@ impl<'a> Storm<'a> {
             self.board.clocks_jump();
         }
         let made = hurt.make(step).and_then(|()| hurt.wait_whole());
-        members.clone_from(&hurt.members);
+        let (members, said) = (hurt.members, hurt.said);
         let whole = made.map_err(|failure| -> Failure {
-            format!("{step} ({}): {failure}", hurt.said.join("; ")).into()
+            format!("{step} ({}): {failure}", said.join("; ")).into()
         })?;
+        self.members = members;
         self.wait_served(prober)?;
         std::thread::sleep(SETTLE);
         let outage = longest(&prober.cut());
@@ -326,7 +321,7 @@ impl<'a> Storm<'a> {
         if step.parts.iter().any(|part| part.kind == Kind::Clock) {
             self.board.clocks_jump();
         }
-        Ok((Measured { kind: step.kind, calm, outage, whole }, hurt.said))
+        Ok((Measured { kind: step.kind, calm, outage, whole }, said))
     }
 
     /// Waits until every partition has taken a write that was sent from now on.
@@ -345,11 +340,11 @@ impl<'a> Storm<'a> {
     }
 
     /// Reads retired objects once more, judges their histories, and removes them.
-    fn judge(&mut self, doors: &[u16], retired: Vec<Arc<Object>>) -> Result<(), Failure> {
+    fn judge(&mut self, retired: Vec<Arc<Object>>) -> Result<(), Failure> {
         for object in &retired {
             object.begin_last_reads();
         }
-        let mut doors = doors.to_vec();
+        let mut doors: Vec<u16> = self.members.iter().copied().collect();
         let first = self.measured.len() % doors.len().max(1);
         doors.rotate_left(first);
         for door in doors.iter().take(LAST_DOORS) {
