@@ -36,6 +36,7 @@
 //! ```
 
 pub mod file;
+mod lineage;
 pub mod linearizability;
 pub mod made;
 pub mod random;
@@ -143,6 +144,11 @@ impl Operation {
     /// Its parts on a key.
     pub fn on(&self, key: usize) -> impl Iterator<Item = &Part> {
         self.parts.iter().filter(move |part| part.key == key)
+    }
+
+    /// Whether nobody asked it: it stands for the time of an expiry.
+    pub fn is_expiry(&self) -> bool {
+        self.parts.iter().all(|part| matches!(part.call, Call::Expire(_)))
     }
 }
 

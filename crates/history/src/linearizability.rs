@@ -18,6 +18,9 @@ use std::collections::BTreeMap;
 /// Steps after which a group's search gives up.
 const STEPS_MAX: usize = 20_000_000;
 
+/// Steps of the second search, which is for people.
+const STEPS_TO_SHOW: usize = 300_000;
+
 /// How long before the operation that is stuck others have to have ended to be left out of what is shown.
 const NEAR: Time = 3_000_000_000;
 
@@ -39,20 +42,26 @@ pub struct Violation {
 /// Checks every group of keys of a history, in any order of the operations. `undecided` violations are the caller's to judge.
 pub fn check(operations: &[Operation]) -> Result<(), Box<Violation>> {
     groups(operations).iter().try_for_each(|group| {
-        match Search::new(&group.operations, &group.keys).run(STEPS_MAX) {
-            Verdict::Explained => Ok(()),
-            Verdict::Stuck { undecided, stuck, states } => {
-                let mut all: Vec<Operation> = group.operations.iter().copied().cloned().collect();
-                all.sort_by_key(|operation| operation.invoked);
-                Err(Box::new(Violation {
-                    keys: group.keys.clone(),
-                    undecided,
-                    stuck: group.operations[stuck].clone(),
-                    states,
-                    operations: all,
-                }))
-            }
+        let search = |foresight| Search::new(&group.operations, &group.keys, foresight);
+        let (undecided, mut furthest) = match search(true).run(STEPS_MAX) {
+            Verdict::Explained => return Ok(()),
+            Verdict::Stuck { undecided, furthest } => (undecided, furthest),
+        };
+        // With foresight the search ends long before the operation that nothing explains. People want to see that one.
+        if let Verdict::Stuck { furthest: further, .. } = search(false).run(STEPS_TO_SHOW)
+            && further.left <= furthest.left
+        {
+            furthest = further;
         }
+        let mut all: Vec<Operation> = group.operations.iter().copied().cloned().collect();
+        all.sort_by_key(|operation| operation.invoked);
+        Err(Box::new(Violation {
+            keys: group.keys.clone(),
+            undecided,
+            stuck: group.operations[furthest.stuck].clone(),
+            states: furthest.states,
+            operations: all,
+        }))
     })
 }
 

@@ -5,9 +5,10 @@
 //! of the keys are one list, and what a step changed stands on stacks. A set of operations is the exclusive or of random
 //! numbers (Zobrist hashing) and so are the states, 128 bits wide, together: what is remembered is one number.
 
+use crate::lineage::{Concern, Lineages};
 use crate::random::Random;
 use crate::{Answer, Call, Operation, Outcome, Part, State, Time, apply};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// What a search came to.
@@ -18,11 +19,19 @@ pub(crate) enum Verdict {
     Stuck {
         /// Given up.
         undecided: bool,
-        /// Of the operations that it was begun with, the first that the furthest order leaves.
-        stuck: usize,
-        /// The states of the keys where that order ends.
-        states: Vec<State>,
+        /// The furthest order.
+        furthest: Furthest,
     },
+}
+
+/// The order that got furthest.
+pub(crate) struct Furthest {
+    /// How many known operations it leaves.
+    pub(crate) left: usize,
+    /// The first of them, of the operations that the search was begun with.
+    pub(crate) stuck: usize,
+    /// The states of the keys where it ends.
+    pub(crate) states: Vec<State>,
 }
 
 /// An operation of the search: first the known ones, then the unknown ones, each by their invocation.
@@ -81,6 +90,11 @@ struct Frame {
     /// Its choices begin here, and how far they are tried.
     choices: usize,
     next: usize,
+    /// Whether the unknown ones are among them yet.
+    unknown: bool,
+    /// How many of what was taken last are unknown ones that no known one has followed yet, and how long the stack was before them.
+    run: usize,
+    before_run: usize,
 }
 
 /// The marks are random already.
@@ -116,19 +130,23 @@ pub(crate) struct Search {
     left: usize,
     done: Vec<bool>,
     states: Vec<State>,
+    lineages: Lineages,
+    /// A part's each.
+    concerns: Vec<Concern>,
+    /// Whether orders are given up that are seen to lead nowhere.
+    foresight: bool,
     /// Of what is done, and of the states.
     mark: u128,
     undo: Vec<(usize, State)>,
     taken: Vec<usize>,
     choices: Vec<usize>,
     seen: HashSet<u128, BuildHasherDefault<AsItIs>>,
-    /// How many known ones were left, the first of them, and the states.
-    furthest: (usize, usize, Vec<State>),
+    furthest: Furthest,
 }
 
 impl Search {
     /// A search for an order of these operations, which are on these keys.
-    pub(crate) fn new(operations: &[&Operation], keys: &[usize]) -> Search {
+    pub(crate) fn new(operations: &[&Operation], keys: &[usize], foresight: bool) -> Search {
         let slots: BTreeMap<usize, usize> = keys.iter().enumerate().map(|(slot, &key)| (key, slot)).collect();
         let mut random = Random::new(operations.len() as u64);
         let (mut parts, mut known, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
@@ -160,12 +178,14 @@ impl Search {
         }
         known.sort_by_key(|item| (item.invoked, item.returned));
         unknown.sort_by_key(|item| item.invoked);
+        let noticed = Noticed::new(&parts);
         let mut last: HashMap<Vec<(usize, Call)>, usize> = HashMap::new();
         for (at, item) in unknown.iter_mut().enumerate() {
             let parts = &parts[item.parts.0..item.parts.0 + item.parts.1];
-            let does = parts.iter().map(|part| (part.key, part.call)).collect();
+            let does = parts.iter().map(|part| (part.key, noticed.as_far_as(part.call))).collect();
             item.twin = last.insert(does, known.len() + at);
         }
+        let (lineages, concerns) = Lineages::new(keys.len(), &parts);
         let (count, count_unknown) = (known.len(), unknown.len());
         known.append(&mut unknown);
         Search {
@@ -177,12 +197,15 @@ impl Search {
             unknown_left: Left::new(count_unknown),
             left: count,
             states: vec![State::default(); keys.len()],
+            lineages,
+            concerns,
+            foresight,
             mark: 0,
             undo: Vec::new(),
             taken: Vec::new(),
             choices: Vec::new(),
             seen: HashSet::default(),
-            furthest: (usize::MAX, 0, Vec::new()),
+            furthest: Furthest { left: usize::MAX, stuck: 0, states: Vec::new() },
         }
     }
 
@@ -193,54 +216,111 @@ impl Search {
         if self.left == 0 {
             return Verdict::Explained;
         }
-        let mut stack = vec![Frame { taken: 0, undo: 0, choices: 0, next: 0 }];
-        self.add_choices();
+        let first = Frame { taken: 0, undo: 0, choices: 0, next: 0, unknown: false, run: 0, before_run: 0 };
+        let mut stack = vec![first];
+        self.add_known(false);
         let mut steps = 0;
         while let Some(frame) = stack.last_mut() {
             let at = frame.choices + frame.next;
             let Some(&choice) = self.choices.get(at) else {
+                if !std::mem::replace(&mut frame.unknown, true) {
+                    self.add_unknown();
+                    continue;
+                }
                 let frame = stack.pop().expect("it was there");
                 self.choices.truncate(frame.choices);
                 self.take_back(frame.taken, frame.undo);
                 continue;
             };
             frame.next += 1;
+            let (run, before_run) = (frame.run, frame.before_run);
             steps += 1;
             if steps > steps_max {
                 return self.stuck(true);
             }
             let (taken, undo) = (self.taken.len(), self.undo.len());
-            if !self.try_to(choice) {
+            if !self.try_to(choice) || run > 0 && self.is_idle(run, before_run, choice) {
                 self.put_back(undo);
                 continue;
             }
             self.take(choice);
-            self.take_neutral();
-            if self.left == 0 {
-                return Verdict::Explained;
+            let is_known = choice < self.known;
+            if is_known {
+                self.take_neutral();
+                if self.left == 0 {
+                    return Verdict::Explained;
+                }
+                if self.left < self.furthest.left {
+                    self.note_furthest();
+                }
             }
-            if self.left < self.furthest.0 {
-                self.note_furthest();
-            }
-            if !self.seen.insert(self.mark) {
+            if self.foresight && self.leads_nowhere(choice, undo) || !self.seen.insert(self.mark) {
                 self.take_back(taken, undo);
                 continue;
             }
-            stack.push(Frame { taken, undo, choices: self.choices.len(), next: 0 });
-            self.add_choices();
+            let (run, before_run) = match (is_known, run) {
+                (true, _) => (0, 0),
+                (false, 0) => (1, undo),
+                (false, run) => (run + 1, before_run),
+            };
+            let choices = self.choices.len();
+            stack.push(Frame { taken, undo, choices, next: 0, unknown: false, run, before_run });
+            self.add_known(!is_known);
         }
         self.stuck(false)
     }
 
+    /// Whether an operation that is done has left behind what is needed yet: see [`crate::lineage`].
+    fn leads_nowhere(&self, at: usize, undo: usize) -> bool {
+        let left =
+            |&(key, before): &(usize, State)| self.lineages.misses_state(key, before, self.states[key]);
+        let (first, count) = self.items[at].parts;
+        let written = |part: usize| {
+            let key = self.parts[part].key;
+            self.lineages.misses_written(&self.concerns[part], key, self.states[key])
+        };
+        self.undo[undo..].iter().any(left) || (first..first + count).any(written)
+    }
+
+    /// Whether one of the last `run` operations, unknown ones, made no difference to what has just been applied to the states: without it
+    /// that would have come out the same, or it could as well come after it. Then this order need not be searched.
+    fn is_idle(&mut self, run: usize, before_run: usize, last: usize) -> bool {
+        let mark = self.mark;
+        let from = self.taken.len() - run;
+        let mut idle = false;
+        self.put_back(before_run);
+        for left_out in from..from + run {
+            let mut fits = true;
+            for at in (from..from + run).filter(|&at| at != left_out) {
+                fits &= self.try_to(self.taken[at]);
+            }
+            fits &= self.try_to(last);
+            idle = fits
+                && (self.mark == mark
+                    || last < self.known && {
+                        self.try_to(self.taken[left_out]);
+                        self.mark == mark
+                    });
+            self.put_back(before_run);
+            if idle {
+                break;
+            }
+        }
+        for at in from..from + run {
+            self.try_to(self.taken[at]);
+        }
+        self.try_to(last);
+        idle
+    }
+
     fn note_furthest(&mut self) {
-        self.furthest.0 = self.left;
-        self.furthest.1 = self.known_left.first();
-        self.furthest.2.clone_from(&self.states);
+        self.furthest.left = self.left;
+        self.furthest.stuck = self.items.get(self.known_left.first()).map_or(0, |item| item.operation);
+        self.furthest.states.clone_from(&self.states);
     }
 
     fn stuck(self, undecided: bool) -> Verdict {
-        let (_, first, states) = self.furthest;
-        Verdict::Stuck { undecided, stuck: self.items[first].operation, states }
+        Verdict::Stuck { undecided, furthest: self.furthest }
     }
 
     /// Applies an operation to the states. Returns whether its answers fit; what it changed stands on the stack either way.
@@ -268,7 +348,9 @@ impl Search {
     }
 
     fn take(&mut self, at: usize) {
-        self.mark ^= self.items[at].mark;
+        let Item { mark, parts: (first, count), .. } = self.items[at];
+        self.mark ^= mark;
+        self.concerns[first..first + count].iter().for_each(|concern| self.lineages.take(concern));
         self.done[at] = true;
         self.taken.push(at);
         if at < self.known {
@@ -282,7 +364,9 @@ impl Search {
     fn take_back(&mut self, taken: usize, undo: usize) {
         while self.taken.len() > taken {
             let Some(at) = self.taken.pop() else { break };
-            self.mark ^= self.items[at].mark;
+            let Item { mark, parts: (first, count), .. } = self.items[at];
+            self.mark ^= mark;
+            self.concerns[first..first + count].iter().for_each(|concern| self.lineages.take_back(concern));
             self.done[at] = false;
             if at < self.known {
                 self.known_left.take_back(at);
@@ -329,19 +413,25 @@ impl Search {
         }
     }
 
-    /// Puts what may come next onto the stack of choices. The neutral ones that are left do not fit.
-    fn add_choices(&mut self) {
+    /// Puts the known ones that may come next onto the stack of choices. Neutral ones that are left do not fit, but for
+    /// after an unknown one.
+    fn add_known(&mut self, neutral: bool) {
         let horizon = self.horizon();
         let from = self.choices.len();
         let mut at = self.known_left.first();
         while at != self.known_left.end() && self.items[at].invoked <= horizon {
-            if !self.items[at].neutral {
+            if neutral || !self.items[at].neutral {
                 self.choices.push(at);
             }
             at = self.known_left.next[at];
         }
         // Whoever returned first most likely happened first.
         self.choices[from..].sort_by_key(|&choice| self.items[choice].returned);
+    }
+
+    /// Puts the unknown ones that would change something onto the stack of choices.
+    fn add_unknown(&mut self) {
+        let horizon = self.horizon();
         let mut at = self.unknown_left.first();
         while at != self.unknown_left.end() && self.items[self.known + at].invoked <= horizon {
             let item = self.known + at;
@@ -356,6 +446,45 @@ impl Search {
                 self.choices.push(item);
             }
             self.put_back(undo);
+        }
+    }
+}
+
+/// The values that make a difference to somebody: shown, counted or expected.
+struct Noticed {
+    values: BTreeSet<i64>,
+    /// How often at most a value is counted up.
+    counts: i64,
+}
+
+impl Noticed {
+    fn new(parts: &[Part]) -> Noticed {
+        let mut values = BTreeSet::new();
+        let mut counts = 0;
+        for part in parts {
+            counts += i64::from(part.call == Call::Increment);
+            if let Some(Answer::Value(Some(value)) | Answer::Counted(value)) = part.answer {
+                values.insert(value);
+            }
+            if let Call::CompareAndSet { expected, .. } | Call::CompareAndDelete(expected) = part.call {
+                values.insert(expected);
+            }
+        }
+        Noticed { values, counts }
+    }
+
+    /// A call, but for which value it writes where nobody would notice another.
+    fn as_far_as(&self, call: Call) -> Call {
+        let seen = |value: i64| {
+            let hidden = self.values.range(value..=value.saturating_add(self.counts)).next().is_none();
+            if hidden { i64::MIN } else { value }
+        };
+        match call {
+            Call::Set(value) => Call::Set(seen(value)),
+            Call::SetIfAbsent(value) => Call::SetIfAbsent(seen(value)),
+            Call::SetIfAllAbsent(value) => Call::SetIfAllAbsent(seen(value)),
+            Call::CompareAndSet { expected, new } => Call::CompareAndSet { expected, new: seen(new) },
+            other => other,
         }
     }
 }

@@ -5,9 +5,12 @@
 
 use crate::follower::Following;
 use crate::network::MS;
+use crate::world::PARTITIONS;
 use command::{Door, ErrorKind, Reply};
 use history::random::Random;
-use history::{Answer, Call, History, Outcome, Time};
+use history::{Answer, Call, History, Part, Time};
+use std::collections::BTreeMap;
+use types::partition_of_key;
 
 /// The distance between two written values: more than any value is counted up.
 pub const STEP: i64 = 10_000;
@@ -26,7 +29,7 @@ pub fn key_name(key: usize) -> Vec<u8> {
 pub struct Waiting {
     /// Its number on the connection.
     pub sequence: u64,
-    /// Its operations in the history, one a key. Empty for a stale read.
+    /// Its operations in the history, one a partition. Empty for a stale read.
     pub operations: Vec<usize>,
     /// What is read stale, and when that was asked.
     pub stale: Option<(usize, Time)>,
@@ -82,7 +85,7 @@ pub struct Client {
 pub struct Request {
     /// The command.
     pub args: Vec<Vec<u8>>,
-    /// A call a key. None for keys that only take up room.
+    /// A call a key, in the order of the keys. None for keys that only take up room.
     pub calls: Vec<(usize, Call)>,
     /// When what it sets expires, in milliseconds from now.
     pub expires_ms: Option<u64>,
@@ -187,29 +190,52 @@ impl Client {
     }
 }
 
-/// What a reply says of each of a request's operations. An error where no such reply was to be expected.
-pub fn outcomes(history: &History, waiting: &Waiting, reply: &Reply<'_>) -> Result<Vec<Outcome>, String> {
-    let count = waiting.operations.len();
+/// The operations of a request: what it asks of the keys of one partition takes effect at one instant (rule 18).
+pub fn by_partition(calls: &[(usize, Call)]) -> Vec<Vec<(usize, Call)>> {
+    let mut operations: BTreeMap<u16, Vec<(usize, Call)>> = BTreeMap::new();
+    for &(key, call) in calls {
+        operations.entry(partition_of_key(&key_name(key), PARTITIONS).0).or_default().push((key, call));
+    }
+    operations.into_values().collect()
+}
+
+/// Ends a request's operations by what a reply says of them. An error where no such reply was to be expected.
+pub fn end(history: &mut History, waiting: &Waiting, reply: &Reply<'_>, now: Time) -> Result<(), String> {
     let unexpected = || format!("{} was answered {reply:?}", shown(&waiting.args));
     if let Reply::Error(error) = reply {
-        return match error.kind() {
-            ErrorKind::UnknownOutcome => Ok(vec![Outcome::Unknown; count]),
-            // Another key of the request may have been written.
-            ErrorKind::Retryable if count > 1 => Ok(vec![Outcome::Unknown; count]),
-            ErrorKind::Retryable => Ok(vec![Outcome::Refused; count]),
-            ErrorKind::Final => Err(unexpected()),
-        };
-    }
-    let calls = waiting.operations.iter().map(|&operation| history.operations()[operation].call);
-    if let Reply::Array(items) = reply {
-        if items.len() != count {
-            return Err(unexpected());
+        match error.kind() {
+            ErrorKind::UnknownOutcome => {}
+            // What it asked of another partition may have been done.
+            ErrorKind::Retryable if waiting.operations.len() > 1 => {}
+            ErrorKind::Retryable => waiting.operations.iter().for_each(|&one| history.refused(one, now)),
+            ErrorKind::Final => return Err(unexpected()),
         }
-        let values =
-            items.iter().map(|item| value(item).map(|value| Outcome::Answered(Answer::Value(value))));
-        return values.collect::<Option<_>>().ok_or_else(unexpected);
+        return Ok(());
     }
-    calls.map(|call| answer(call, reply).map(Outcome::Answered).ok_or_else(unexpected)).collect()
+    let mut shown = match reply {
+        Reply::Array(items) => Some(items.iter()),
+        _ => None,
+    };
+    // By key, in the order of the command: its operations have them by partition.
+    let mut keys: Vec<usize> = waiting
+        .operations
+        .iter()
+        .flat_map(|&one| &history.operations()[one].parts)
+        .map(|part| part.key)
+        .collect();
+    keys.sort_unstable();
+    let replies: BTreeMap<usize, &Reply<'_>> = match &mut shown {
+        Some(items) if items.len() == keys.len() => keys.into_iter().zip(items).collect(),
+        Some(_) => return Err(unexpected()),
+        None => keys.into_iter().map(|key| (key, reply)).collect(),
+    };
+    for &one in &waiting.operations {
+        let parts = &history.operations()[one].parts;
+        let answers = parts.iter().map(|part| answer(part.call, replies[&part.key]));
+        let answers: Vec<Answer> = answers.collect::<Option<_>>().ok_or_else(unexpected)?;
+        history.answered(one, now, &answers);
+    }
+    Ok(())
 }
 
 fn answer(call: Call, reply: &Reply<'_>) -> Option<Answer> {
@@ -222,6 +248,32 @@ fn answer(call: Call, reply: &Reply<'_>) -> Option<Answer> {
         (Call::Delete, Reply::Integer(count @ (0 | 1))) => Some(Answer::Changed(*count == 1)),
         _ => None,
     }
+}
+
+/// The plain value that a call writes, whenever it does.
+fn value_of(call: Call) -> Option<i64> {
+    match call {
+        Call::Set(value)
+        | Call::SetExpiring(value, _)
+        | Call::SetIfAbsent(value)
+        | Call::SetIfAllAbsent(value)
+        | Call::CompareAndSet { new: value, .. } => Some(value),
+        Call::Get | Call::Increment | Call::Delete | Call::CompareAndDelete(_) | Call::Expire(_) => None,
+    }
+}
+
+/// The plain value that was surely written.
+pub fn value_written(part: &Part) -> Option<i64> {
+    let written = match (part.call, part.answer?) {
+        (Call::CompareAndSet { expected, .. }, Answer::Value(shown)) => shown == Some(expected),
+        (_, answer) => matches!(answer, Answer::Done | Answer::Changed(true)),
+    };
+    value_of(part.call).filter(|_| written)
+}
+
+/// The plain value that was written, or may have been.
+pub fn may_write(part: &Part) -> Option<i64> {
+    if part.answer.is_some() { value_written(part) } else { value_of(part.call) }
 }
 
 /// A value that a reply shows. The outer none: it shows something else.

@@ -3,11 +3,10 @@
 use crate::checks::acknowledged;
 use crate::client::{self, StaleRead, Waiting, key_name};
 use crate::network::MS;
-use crate::world::{ANSWER_SLACK, Event, KEYS, MACHINES, NODES, PARTITIONS, REQUEST_TIMEOUT, World};
+use crate::world::{ANSWER_SLACK, Event, KEYS, MACHINES, NODES, REQUEST_TIMEOUT, World};
 use command::Reply;
-use history::{Call, Outcome};
+use history::Call;
 use node::Ticket;
-use types::partition_of_key;
 use types::settings::ReadLevel;
 
 impl World {
@@ -36,11 +35,13 @@ impl World {
         let stale = (client.stale && last.is_none()).then(|| (request.calls[0].0, now));
         let mut operations = Vec::new();
         if stale.is_none() {
+            for calls in client::by_partition(&request.calls) {
+                operations.push(self.history.invoke(number, &calls, now));
+            }
             for &(key, call) in &request.calls {
-                operations.push(self.history.invoke(number, key, call, now));
                 if let (Call::SetExpiring(_, expiry), Some(_)) = (call, request.expires_ms) {
                     // Partition time may run ahead of this clock: from now on it may come.
-                    self.history.invoke(number, key, Call::Expire(expiry), now);
+                    self.history.invoke(number, &[(key, Call::Expire(expiry))], now);
                 }
             }
         }
@@ -112,13 +113,10 @@ impl World {
                 self.stale_reads.push(StaleRead { key, value, asked, returned: now, age_ms });
             }
         } else {
-            let outcomes = client::outcomes(&self.history, &waiting, reply)?;
-            for (&operation, outcome) in waiting.operations.iter().zip(outcomes) {
-                self.history.end(operation, now, outcome);
-                let operation = self.history.operations()[operation];
-                let key = key_name(operation.key);
-                let partition = usize::from(partition_of_key(&key, PARTITIONS).0);
-                acknowledged::check(&self.checks.committed.oracle, partition, &key, &operation)?;
+            client::end(&mut self.history, &waiting, reply, now)?;
+            for &operation in &waiting.operations {
+                let operation = &self.history.operations()[operation];
+                acknowledged::check(&self.checks.committed.oracle, operation)?;
             }
         }
         if let Reply::Error(command::CommandError::Moved { address, .. }) = reply {
@@ -152,9 +150,8 @@ impl World {
         let now = self.now;
         let client = &mut self.clients[at];
         if let Some(waiting) = client.waiting.take() {
-            let outcome = if waiting.delivered { Outcome::Unknown } else { Outcome::Refused };
-            for operation in waiting.operations {
-                self.history.end(operation, now, outcome);
+            for operation in waiting.operations.into_iter().filter(|_| !waiting.delivered) {
+                self.history.refused(operation, now);
             }
         }
         let node = (client.node + 1 + client.random.below(NODES as u64 - 1) as usize) % NODES;

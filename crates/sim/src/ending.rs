@@ -1,7 +1,7 @@
 //! The end of a run: the cluster has to become whole, every key has to be readable, and all that the clients saw has to
 //! make sense.
 
-use crate::client::{Client, STEP, StaleRead, key_name};
+use crate::client::{Client, STEP, StaleRead, key_name, may_write, value_written};
 use crate::injure::add;
 use crate::network::MS;
 use crate::shape::may_hold;
@@ -9,8 +9,7 @@ use crate::world::{
     Event, FAULTS_END, KEYS, LAST_CLIENT, LastReader, MENDING, NODES, PARTITIONS, Summary, World,
 };
 use command::{Door, Reply};
-use history::linearizability;
-use history::{Answer, Call, Operation, Outcome, Time};
+use history::{Answer, Call, Operation, Outcome, Part, Time};
 use placement::PlanNode;
 use types::{Level, partition_of_key};
 
@@ -182,12 +181,13 @@ impl World {
             return Err("nothing is left to happen".into());
         }
         self.check_tables()?;
-        self.check_history().map_err(|violation| explain(&violation))?;
+        let name = |key| String::from_utf8_lossy(&key_name(key)).into_owned();
+        self.check_history().map_err(|violation| violation.explain(name))?;
         self.check_stale_reads()?;
         self.check_quiet()?;
         let operations = self.history.operations();
         let count = |outcome| operations.iter().filter(|operation| operation.outcome == outcome).count();
-        let expiries = operations.iter().filter(|o| matches!(o.call, Call::Expire(_))).count();
+        let expiries = operations.iter().filter(|operation| operation.is_expiry()).count();
         let map = self.checks.maps.newest().clone();
         let mut transfers = self.transfers;
         self.nodes.iter().for_each(|node| add(&mut transfers, node.process.as_ref()));
@@ -225,10 +225,10 @@ impl World {
             self.clients.iter().any(|c| c.number == operation.client && c.door == Door::Cluster)
         };
         let harmed = |operation: &&Operation| match operation.outcome {
-            _ if operation.invoked < FORMED || matches!(operation.call, Call::Expire(_)) => false,
+            _ if operation.invoked < FORMED || operation.is_expiry() => false,
             Outcome::Unknown => true,
             Outcome::Refused => !redirected(operation),
-            Outcome::Answered(_) => false,
+            Outcome::Answered => false,
         };
         match self.history.operations().iter().find(harmed) {
             Some(operation) if self.plan.kinds.is_empty() && self.upgrades.done == 0 => {
@@ -247,47 +247,48 @@ impl World {
             return Ok(());
         }
         let since = read.asked.saturating_sub(age_ms * MS + CLOCKS_APART);
-        let of_key = || self.history.operations().iter().filter(|operation| operation.key == read.key);
         let Some(value) = read.value else { return self.check_absence(read, since) };
         let base = value - value % STEP;
-        let writes = |operation: &&Operation| match (operation.call, operation.outcome) {
-            (Call::Set(value) | Call::SetExpiring(value, _), Outcome::Answered(_)) => value == base,
-            (Call::SetIfAbsent(value), Outcome::Answered(Answer::Changed(true))) => value == base,
-            _ => false,
+        let writes = |(_, part): &(&Operation, &Part)| value_written(part) == Some(base);
+        let Some((written, _)) = self.on_key(read.key).find(writes) else { return Ok(()) };
+        let overwrites = |(operation, part): &(&Operation, &Part)| {
+            let removes = part.call == Call::Delete || matches!(part.call, Call::CompareAndDelete(_));
+            (value_written(part).is_some() || removes && part.answer == Some(Answer::Changed(true)))
+                && operation.invoked > written.returned
+                && operation.returned < since
         };
-        let Some(written) = of_key().find(writes) else { return Ok(()) };
-        let overwrites = |operation: &&Operation| {
-            let changes = matches!(
-                (operation.call, operation.outcome),
-                (Call::Set(_) | Call::SetExpiring(..), Outcome::Answered(_))
-                    | (Call::SetIfAbsent(_) | Call::Delete, Outcome::Answered(Answer::Changed(true)))
-            );
-            changes && operation.invoked > written.returned && operation.returned < since
-        };
-        match of_key().find(overwrites) {
-            Some(later) => {
+        match self.on_key(read.key).find(overwrites) {
+            Some((later, _)) => {
                 Err(format!("a stale read is older than it says: {read:?} was overwritten by {later:?}"))
             }
             None => Ok(()),
         }
     }
 
+    /// What was asked of a key.
+    fn on_key(&self, key: usize) -> impl Iterator<Item = (&Operation, &Part)> {
+        let on_it = move |operation: &'_ Operation| operation.parts.iter().position(|part| part.key == key);
+        let operations = self.history.operations().iter();
+        operations.filter_map(move |operation| Some((operation, &operation.parts[on_it(operation)?])))
+    }
+
     /// A stale read that shows no key: none had been there for good that long before.
     fn check_absence(&self, read: &StaleRead, since: Time) -> Result<(), String> {
-        let of_key = || self.history.operations().iter().filter(|operation| operation.key == read.key);
-        let stays = |written: &&Operation| {
-            let is_it = matches!((written.call, written.outcome), (Call::Set(_), Outcome::Answered(_)));
+        let stays = |(written, part): &(&Operation, &Part)| {
+            let is_it = matches!((part.call, part.answer), (Call::Set(_), Some(_)));
             // Whatever may have removed it since, or given it an end.
-            let ends = |other: &Operation| {
-                matches!(other.call, Call::Delete | Call::SetExpiring(..) | Call::Expire(_))
-                    && other.outcome != Outcome::Refused
+            let ends = |(other, part): (&Operation, &Part)| {
+                matches!(
+                    part.call,
+                    Call::Delete | Call::CompareAndDelete(_) | Call::SetExpiring(..) | Call::Expire(_)
+                ) && other.outcome != Outcome::Refused
                     && other.returned > written.invoked
                     && other.invoked <= read.returned
             };
-            is_it && written.returned < since && !of_key().any(ends)
+            is_it && written.returned < since && !self.on_key(read.key).any(ends)
         };
-        match of_key().find(stays) {
-            Some(written) => {
+        match self.on_key(read.key).find(stays) {
+            Some((written, _)) => {
                 Err(format!("a stale read is older than it says: {read:?} does not show {written:?}"))
             }
             None => Ok(()),
@@ -300,54 +301,16 @@ impl World {
             self.check_age(read)?;
             let Some(value) = read.value else { continue };
             let base = value - value % STEP;
-            let on_key = || {
-                self.history.operations().iter().filter(|o| {
-                    o.key == read.key && o.invoked <= read.returned && o.outcome != Outcome::Refused
-                })
+            let asked = || {
+                self.on_key(read.key)
+                    .filter(|(o, _)| o.invoked <= read.returned && o.outcome != Outcome::Refused)
             };
-            let written = base == 0
-                || on_key().any(|operation| match operation.call {
-                    Call::Set(value) | Call::SetExpiring(value, _) => value == base,
-                    Call::SetIfAbsent(value) => {
-                        value == base && operation.outcome != Outcome::Answered(Answer::Changed(false))
-                    }
-                    _ => false,
-                });
-            let counted = on_key().filter(|operation| operation.call == Call::Increment).count() as i64;
+            let written = base == 0 || asked().any(|(_, part)| may_write(part) == Some(base));
+            let counted = asked().filter(|(_, part)| part.call == Call::Increment).count() as i64;
             if !written || counted < value % STEP {
                 return Err(format!("a stale read shows what nobody wrote: {read:?}"));
             }
         }
         Ok(())
     }
-}
-
-fn explain(violation: &linearizability::Violation) -> String {
-    let mut text = format!(
-        "the history of key:{} is not linearizable{}: nothing explains {:?} where the state is {:?}\n",
-        violation.key,
-        if violation.undecided { ", or the search was too long" } else { "" },
-        violation.stuck,
-        violation.state
-    );
-    let near = |operation: &&history::Operation| {
-        operation.invoked < violation.stuck.returned
-            && (operation.returned >= violation.stuck.invoked.saturating_sub(3_000 * MS))
-            && operation.outcome != Outcome::Refused
-    };
-    for operation in violation.operations.iter().filter(near) {
-        let until = if operation.returned == Time::MAX {
-            "?".into()
-        } else {
-            crate::checks::shown(operation.returned)
-        };
-        text += &format!(
-            "  {} to {until}: client {} {:?} {:?}\n",
-            crate::checks::shown(operation.invoked),
-            operation.client,
-            operation.call,
-            operation.outcome
-        );
-    }
-    text
 }

@@ -9,7 +9,7 @@ use crate::oracle::Held;
 use crate::process::Copy;
 use crate::world::{KEYS, MACHINES, PARTITIONS, World};
 use history::linearizability::{self, Violation};
-use history::{Call, Operation, Outcome, Time};
+use history::{Call, Operation, Outcome, Part, Time};
 use std::collections::BTreeMap;
 use types::{NodeId, partition_of_key};
 
@@ -90,25 +90,29 @@ impl World {
         if !self.keeping.lossy {
             return linearizability::check(operations);
         }
-        (0..KEYS).try_for_each(|key| {
-            let partition = usize::from(partition_of_key(&key_name(key), PARTITIONS).0);
-            let beginnings = self.checks.committed.beginnings(partition);
-            let on_key: Vec<Operation> = operations.iter().filter(|o| o.key == key).copied().collect();
-            stretches(key, &on_key, beginnings).iter().try_for_each(|stretch| linearizability::check(stretch))
+        (0..PARTITIONS).try_for_each(|partition| {
+            let beginnings = self.checks.committed.beginnings(usize::from(partition));
+            let is_here = |key: usize| partition_of_key(&key_name(key), PARTITIONS).0 == partition;
+            let keys: Vec<usize> = (0..KEYS).filter(|&key| is_here(key)).collect();
+            // No operation is on several partitions.
+            let here: Vec<Operation> =
+                operations.iter().filter(|operation| is_here(operation.parts[0].key)).cloned().collect();
+            stretches(&keys, &here, beginnings).iter().try_for_each(|stretch| linearizability::check(stretch))
         })
     }
 }
 
-/// The operations on a key, by stretch of its partition's history.
-fn stretches(key: usize, operations: &[Operation], beginnings: &[Beginning]) -> Vec<Vec<Operation>> {
+/// The operations on a partition's keys, by stretch of its history.
+fn stretches(keys: &[usize], operations: &[Operation], beginnings: &[Beginning]) -> Vec<Vec<Operation>> {
     let mut result = Vec::new();
     let mut from = None;
     for until in beginnings.iter().map(Some).chain([None]) {
         let start = from.map_or(0, |beginning: &Beginning| beginning.at + 1);
         let end = until.map_or(Time::MAX, |beginning| beginning.at);
-        let mut stretch: Vec<Operation> =
-            from.map_or(Vec::new(), |beginning| what_it_begins_with(key, operations, beginning));
-        stretch.extend(operations.iter().filter(|o| (start..=end).contains(&o.invoked)));
+        let begins_with =
+            |beginning| keys.iter().flat_map(move |&key| what_it_begins_with(key, operations, beginning));
+        let mut stretch: Vec<Operation> = from.into_iter().flat_map(begins_with).collect();
+        stretch.extend(operations.iter().filter(|o| (start..=end).contains(&o.invoked)).cloned());
         result.push(stretch);
         from = until;
     }
@@ -121,20 +125,19 @@ fn what_it_begins_with(key: usize, operations: &[Operation], beginning: &Beginni
     let Some(value) = std::str::from_utf8(value).ok().and_then(|text| text.parse::<i64>().ok()) else {
         return Vec::new();
     };
-    let expiring = operations.iter().find_map(|operation| match operation.call {
-        Call::SetExpiring(set, number) if expiry.is_some() && set == value - value % STEP => Some(number),
-        _ => None,
-    });
+    let expiring =
+        operations.iter().flat_map(|operation| operation.on(key)).find_map(|part| match part.call {
+            Call::SetExpiring(set, number) if expiry.is_some() && set == value - value % STEP => Some(number),
+            _ => None,
+        });
     let call = expiring.map_or(Call::Set(value), |number| Call::SetExpiring(value, number));
     let at = beginning.at;
-    let answered = Outcome::Answered(history::Answer::Done);
-    let operation = Operation { client: BEGINNING, key, call, invoked: at, returned: at, outcome: answered };
-    let mut result = vec![operation];
-    if let Some(number) = expiring {
-        let call = Call::Expire(number);
-        let outcome = Outcome::Unknown;
-        result.push(Operation { call, returned: Time::MAX, outcome, ..operation });
-    }
+    let operation = |call, returned, outcome| {
+        let parts = vec![Part { key, call, answer: None }];
+        Operation { client: BEGINNING, parts, invoked: at, returned, outcome }
+    };
+    let mut result = vec![operation(call, at, Outcome::Answered)];
+    result.extend(expiring.map(|number| operation(Call::Expire(number), Time::MAX, Outcome::Unknown)));
     result
 }
 
@@ -148,11 +151,10 @@ mod tests {
     fn each_stretch_goes_on_from_what_was_left() {
         let operation = |call, invoked, answer| Operation {
             client: 1,
-            key: 0,
-            call,
+            parts: vec![Part { key: 0, call, answer: Some(answer) }],
             invoked,
             returned: invoked + 5,
-            outcome: Outcome::Answered(answer),
+            outcome: Outcome::Answered,
         };
         let operations = [
             operation(Call::Set(10_000), 0, Answer::Done),
@@ -163,7 +165,7 @@ mod tests {
             vec![Beginning { at: 20, state: BTreeMap::from([(key_name(0), (value.into(), None))]) }]
         };
         let holds = |beginnings: &[Beginning]| {
-            stretches(0, &operations, beginnings).iter().all(|s| linearizability::check(s).is_ok())
+            stretches(&[0], &operations, beginnings).iter().all(|s| linearizability::check(s).is_ok())
         };
         assert!(!holds(&[]));
         assert!(holds(&state("10000")));

@@ -1,19 +1,29 @@
 //! A write that a client was told of is committed by then (rules 1 and 5).
 
+use crate::client::{key_name, value_written};
 use crate::oracle::Oracle;
-use history::{Answer, Call, Operation, Outcome};
+use crate::world::PARTITIONS;
+use history::{Answer, Operation, Outcome};
+use types::partition_of_key;
 
-/// Checks an answered operation on a key of a partition.
-pub fn check(oracle: &Oracle, partition: usize, key: &[u8], operation: &Operation) -> Result<(), String> {
-    let Outcome::Answered(answer) = operation.outcome else { return Ok(()) };
-    let value = match (operation.call, answer) {
-        (Call::Set(value) | Call::SetExpiring(value, _), _) => value,
-        (Call::SetIfAbsent(value), Answer::Changed(true)) => value,
-        (Call::Increment, Answer::Counted(value)) | (Call::Get, Answer::Value(Some(value))) => value,
-        _ => return Ok(()),
-    };
-    if oracle.has_put(partition, key, value.to_string().as_bytes()) {
+/// Checks an operation that has ended.
+pub fn check(oracle: &Oracle, operation: &Operation) -> Result<(), String> {
+    if operation.outcome != Outcome::Answered {
         return Ok(());
     }
-    Err(format!("{operation:?} on {} was answered before it was committed", String::from_utf8_lossy(key)))
+    for part in &operation.parts {
+        let shown = match part.answer {
+            Some(Answer::Counted(value) | Answer::Value(Some(value))) => Some(value),
+            _ => None,
+        };
+        let key = key_name(part.key);
+        let partition = usize::from(partition_of_key(&key, PARTITIONS).0);
+        for value in value_written(part).into_iter().chain(shown) {
+            if !oracle.has_put(partition, &key, value.to_string().as_bytes()) {
+                let key = String::from_utf8_lossy(&key);
+                return Err(format!("{operation:?} on {key} was answered before {value} was committed"));
+            }
+        }
+    }
+    Ok(())
 }
