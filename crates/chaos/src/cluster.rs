@@ -134,7 +134,11 @@ impl Cluster {
     }
 
     /// A connection to where every client may ask a node.
-    pub(crate) fn connect(&self, id: u16, patience: Duration) -> Result<redis::Connection, redis::RedisError> {
+    pub(crate) fn connect(
+        &self,
+        id: u16,
+        patience: Duration,
+    ) -> Result<redis::Connection, redis::RedisError> {
         status::connect_to(self.door(id), self.password(), patience)
     }
 

@@ -65,7 +65,12 @@ pub(super) struct Clients {
 
 impl Clients {
     /// Starts them in the network namespace of this thread.
-    pub(super) fn start(board: &Arc<Board>, doors: &Doors, rate: Rate, seed: u64) -> std::io::Result<Clients> {
+    pub(super) fn start(
+        board: &Arc<Board>,
+        doors: &Doors,
+        rate: Rate,
+        seed: u64,
+    ) -> std::io::Result<Clients> {
         let shared = Arc::new(Shared {
             board: board.clone(),
             stop: AtomicBool::new(false),

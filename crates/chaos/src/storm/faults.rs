@@ -4,6 +4,7 @@
 //! tracer that has its syncs fail, and orders that an operator could give. Only for the wall clock the node has a setting, since a clock
 //! cannot be set for one process.
 
+use super::full_disk::FullDisk;
 use super::proxy::{Badness, MARK, Proxy};
 use super::schedule::{Kind, Part, Step};
 use crate::cluster::{Cluster, PORT_STEP};
@@ -12,11 +13,8 @@ use crate::processes::tie;
 use crate::status::Status;
 use crate::storm::namespaces::Network;
 use history::random::Random;
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -51,7 +49,7 @@ enum Undo {
     Wake(u16),
     Open { node: u16, table: String },
     Straighten { node: u16, table: String, proxy: Proxy },
-    Empty { node: u16, ballast: PathBuf },
+    Empty(FullDisk),
     SetClock(u16),
 }
 
@@ -122,7 +120,12 @@ impl<'a> Hurt<'a> {
             }
             Kind::CutOneWay | Kind::Cut | Kind::Isolate => self.cut(part, &mut random),
             Kind::Proxy => self.bad_network(part, &mut random),
-            Kind::FullDisk => self.fill_disk(part, &mut random),
+            Kind::FullDisk => {
+                let node = self.victim(&mut random)?;
+                let disk = FullDisk::fill(self.cluster, node)?;
+                self.say(format!("the disk of node {node} is full, for {hold_ms} ms"));
+                Ok(Undo::Empty(disk))
+            }
             Kind::FailedSync => self.fail_syncs(part, &mut random),
             Kind::Clock => {
                 let node = self.victim(&mut random)?;
@@ -157,7 +160,7 @@ impl<'a> Hurt<'a> {
                 self.hit.remove(&node);
             }
             Undo::Straighten { node, table, proxy } => {
-                // Without the table what the proxy says at its end would not be taken for the peers' word.
+                // The table stays until the proxy has ended: without it the end of a connection would not be taken for the peer's word.
                 self.network.filter(node, &format!("flush table ip {table}"))?;
                 let done = proxy.done.clone();
                 drop(proxy);
@@ -173,9 +176,10 @@ impl<'a> Hurt<'a> {
                     count(&done.cuts)
                 ));
             }
-            Undo::Empty { node, ballast } => {
-                std::fs::remove_file(ballast)?;
-                self.hit.remove(&node);
+            Undo::Empty(disk) => {
+                self.hit.remove(&disk.node);
+                let words = disk.empty()?;
+                self.say(words);
             }
             Undo::SetClock(node) => {
                 self.order(node, &["CONFIG", "SET", "chaos_wall_offset_ms", "0"])?;
@@ -231,10 +235,12 @@ impl<'a> Hurt<'a> {
         let table = self.table();
         let mut orders = format!("table ip {table} {{\n");
         if !hears {
-            orders += &format!("chain in {{ type filter hook input priority 0; {source}iifname eth0 drop; }}\n");
+            orders +=
+                &format!("chain in {{ type filter hook input priority 0; {source}iifname eth0 drop; }}\n");
         }
         if !is_heard {
-            orders += &format!("chain out {{ type filter hook output priority 0; {target}oifname eth0 drop; }}\n");
+            orders +=
+                &format!("chain out {{ type filter hook output priority 0; {target}oifname eth0 drop; }}\n");
         }
         orders += "}";
         self.network.filter(node, &orders)?;
@@ -270,25 +276,6 @@ impl<'a> Hurt<'a> {
         self.network.filter(node, &orders)?;
         self.say(format!("node {node} sends through a proxy, for {} ms: {badness:?}", part.hold.as_millis()));
         Ok(Undo::Straighten { node, table, proxy })
-    }
-
-    fn fill_disk(&mut self, part: &Part, random: &mut Random) -> Result<Undo, Failure> {
-        let node = self.victim(random)?;
-        let dir = self.cluster.node_dir(node);
-        let ballast = dir.join("ballast");
-        let file = File::create(&ballast)?;
-        let room = statvfs(&dir).map_err(|errno| format!("the disk of node {node}: {errno}"))?;
-        let mut bytes = room.f_bavail * room.f_frsize;
-        let mut filled = 0;
-        // The node takes room meanwhile, or gives some back: whatever is left in the end is less than a page.
-        while bytes >= room.f_frsize {
-            match fallocate(&file, FallocateFlags::empty(), filled, bytes) {
-                Ok(()) => filled += bytes,
-                Err(_) => bytes /= 2,
-            }
-        }
-        self.say(format!("the disk of node {node} is full, for {} ms", part.hold.as_millis()));
-        Ok(Undo::Empty { node, ballast })
     }
 
     fn fail_syncs(&mut self, part: &Part, random: &mut Random) -> Result<Undo, Failure> {
@@ -403,7 +390,9 @@ impl<'a> Hurt<'a> {
                 None => return Ok(started.elapsed()),
                 Some(why) if started.elapsed() > self.cluster.shape.patience => {
                     let seconds = self.cluster.shape.patience.as_secs();
-                    return Err(format!("the cluster is not whole {seconds} s after its last fault: {why}").into());
+                    return Err(
+                        format!("the cluster is not whole {seconds} s after its last fault: {why}").into()
+                    );
                 }
                 Some(_) => std::thread::sleep(TICK),
             }

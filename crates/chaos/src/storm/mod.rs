@@ -5,7 +5,8 @@
 //! namespaces   a network for each node, one for the clients          schedule   the seed's faults
 //! clients      ask, and tell the record what became of it            faults     make them, take them back, wait until all is whole
 //! record       histories, which retire and are judged                proxy      a bad network
-//! outage       how long partitions stood still, by kind of fault     table      the outcome in words
+//! full_disk    one of the faults                                     outage     how long partitions stood still, by kind of fault
+//! table        the outcome in words
 //! ```
 //!
 //! A step is some calm, a fault or two, their end, and the wait until every node says that all is served, in sync and where it
@@ -16,6 +17,7 @@
 
 mod clients;
 mod faults;
+mod full_disk;
 pub(crate) mod namespaces;
 mod outage;
 mod proxy;
@@ -310,9 +312,8 @@ impl<'a> Storm<'a> {
         }
         let made = hurt.make(step).and_then(|()| hurt.wait_whole());
         let (members, said) = (hurt.members, hurt.said);
-        let whole = made.map_err(|failure| -> Failure {
-            format!("{step} ({}): {failure}", said.join("; ")).into()
-        })?;
+        let whole =
+            made.map_err(|failure| -> Failure { format!("{step} ({}): {failure}", said.join("; ")).into() })?;
         self.members = members;
         self.wait_served(prober)?;
         std::thread::sleep(SETTLE);
@@ -351,8 +352,7 @@ impl<'a> Storm<'a> {
             let mut connection = self.cluster.connect(*door, LAST_READ)?;
             for object in &retired {
                 for key in 0..KEYS {
-                    let operation =
-                        object.invoke(&self.board, READER, &[(key, Call::Get)], Duration::ZERO);
+                    let operation = object.invoke(&self.board, READER, &[(key, Call::Get)], Duration::ZERO);
                     let reply = redis::cmd("GET").arg(object.key(key)).query(&mut connection)?;
                     let value = clients::shown(&reply).ok_or("a value that is none was read")?;
                     object.answered(&self.board, operation, &[Answer::Value(value)]);
@@ -367,7 +367,12 @@ impl<'a> Storm<'a> {
                 Wrong::Undecided => self.undecided += 1,
             }
             let kept = object.keep(self.cluster.keep())?;
-            self.report.violation(format!("{:?}: {}\nits history: {}", verdict.wrong, verdict.text, kept.display()));
+            self.report.violation(format!(
+                "{:?}: {}\nits history: {}",
+                verdict.wrong,
+                verdict.text,
+                kept.display()
+            ));
         }
         if self.report.is_clean()
             && let Some(door) = doors.first()
@@ -448,6 +453,10 @@ impl<'a> Storm<'a> {
             format!("--rate {}", self.flags.rate),
             format!("--clients {}", self.common.clients),
         ];
+        if let Some(partitions) = self.common.partitions {
+            words.push(format!("--partitions {partitions}"));
+        }
+        words.extend(self.common.settings.iter().map(|(name, value)| format!("--set {name}={value}")));
         if let Some(hold_max) = self.flags.hold_max {
             words.push(format!("--hold-max {hold_max}"));
         }

@@ -69,9 +69,12 @@ impl Network {
         enter(&clients).map_err(|error| Missing(format!("network namespaces: setns: {error}")))?;
         let mut network = Network { spaces, redirects: false, disk_mib };
         let filter = |text: &str| network.filter(1, text).map_err(|failure| Missing(failure.to_string()));
-        filter("table ip try { chain in { type filter hook input priority 0; ip saddr 10.77.0.99 drop; }; }")?;
+        filter(
+            "table ip try { chain in { type filter hook input priority 0; ip saddr 10.77.0.99 drop; }; }",
+        )?;
         filter("delete table ip try")?;
-        let redirect = "table ip try { chain out { type nat hook output priority -100; tcp dport 1 redirect to :2; }; }";
+        let redirect =
+            "table ip try { chain out { type nat hook output priority -100; tcp dport 1 redirect to :2; }; }";
         network.redirects = filter(redirect).and_then(|()| filter("delete table ip try")).is_ok();
         Ok(network)
     }
@@ -118,7 +121,9 @@ impl Network {
         let output = child.wait_with_output()?;
         match output.status.success() {
             true => Ok(()),
-            false => Err(format!("nft refused {orders:?}: {}", String::from_utf8_lossy(&output.stderr)).into()),
+            false => {
+                Err(format!("nft refused {orders:?}: {}", String::from_utf8_lossy(&output.stderr)).into())
+            }
         }
     }
 
@@ -126,8 +131,7 @@ impl Network {
     pub(crate) fn mount_disk(&self, at: &Path) -> Result<(), Failure> {
         let size = format!("size={}m", self.disk_mib);
         let at = at.display().to_string();
-        run(&["mount", "-t", "tmpfs", "-o", &size, "annulet-storm", &at])
-            .map_err(|missing| missing.0.into())
+        run(&["mount", "-t", "tmpfs", "-o", &size, "annulet-storm", &at]).map_err(|missing| missing.0.into())
     }
 }
 

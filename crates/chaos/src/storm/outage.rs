@@ -54,8 +54,7 @@ pub(super) fn lines(measured: &[Measured]) -> Vec<Line> {
         kinds.entry(one.kind).or_default().push(*one);
     }
     let mut lines: Vec<Line> = kinds.iter().map(|(kind, of)| line(kind.to_string(), of)).collect();
-    let single: Vec<Measured> =
-        measured.iter().copied().filter(|one| one.kind.is_single_process()).collect();
+    let single: Vec<Measured> = measured.iter().copied().filter(|one| one.kind.is_single_process()).collect();
     lines.push(line(SINGLE.to_owned(), &single));
     let calm: Vec<Duration> = measured.iter().map(|one| one.calm).collect();
     lines.push(Line {

@@ -172,7 +172,13 @@ impl Object {
     }
 
     /// Somebody asks. `lives` is how long the values of [`Call::SetExpiring`] live.
-    pub(super) fn invoke(&self, board: &Board, client: u32, calls: &[(usize, Call)], lives: Duration) -> usize {
+    pub(super) fn invoke(
+        &self,
+        board: &Board,
+        client: u32,
+        calls: &[(usize, Call)],
+        lives: Duration,
+    ) -> usize {
         let mut inner = self.inner();
         let now = board.now();
         let operation = inner.history.invoke(client, calls, now);
@@ -197,7 +203,9 @@ impl Object {
             .filter_map(|part| match (part.call, part.answer?) {
                 (_, Answer::Value(value)) => Some((part.key, value)),
                 (_, Answer::Counted(value)) => Some((part.key, Some(value))),
-                (Call::Set(value) | Call::SetExpiring(value, _), Answer::Done) => Some((part.key, Some(value))),
+                (Call::Set(value) | Call::SetExpiring(value, _), Answer::Done) => {
+                    Some((part.key, Some(value)))
+                }
                 _ => None,
             })
             .collect();
@@ -336,8 +344,7 @@ mod tests {
 
     #[test]
     fn a_value_may_expire_once_it_is_due_or_when_clocks_jump() {
-        for (lives_s, jump, wrong) in
-            [(0, false, None), (3600, false, Some(Wrong::Lost)), (3600, true, None)]
+        for (lives_s, jump, wrong) in [(0, false, None), (3600, false, Some(Wrong::Lost)), (3600, true, None)]
         {
             let told = Told::new();
             let calls = [(0, Call::SetExpiring(10, told.object.expiry_number()))];

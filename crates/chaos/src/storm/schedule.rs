@@ -132,7 +132,7 @@ impl Schedule {
             Kind::Stop => (200, 20_000),
             Kind::CutOneWay | Kind::Cut | Kind::Isolate => (300, 12_000),
             Kind::Proxy => (2_000, 10_000),
-            Kind::FullDisk => (1_000, 8_000),
+            Kind::FullDisk => (2_000, 10_000),
             Kind::Clock => (500, 5_000),
             Kind::Join | Kind::Drain | Kind::RollingRestart | Kind::Pair => (0, 0),
         };
