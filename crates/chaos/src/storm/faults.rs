@@ -72,6 +72,9 @@ impl<'a> Hurt<'a> {
     /// Lets a step's faults happen and takes them back.
     pub(super) fn make(&mut self, step: &Step) -> Result<(), Failure> {
         self.said.clear();
+        if let Some(coordinator) = self.coordinator() {
+            self.say(format!("node {coordinator} coordinates"));
+        }
         let started = Instant::now();
         let mut ahead: Vec<&Part> = step.parts.iter().collect();
         ahead.sort_by_key(|part| part.after);

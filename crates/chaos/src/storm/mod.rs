@@ -264,8 +264,6 @@ impl<'a> Storm<'a> {
         let short = (self.flags.time.as_secs() / 9).clamp(3, 20);
         let hold_max = Duration::from_secs(self.flags.hold_max.unwrap_or(short));
         let mut schedule = Schedule::new(self.seed, &self.kinds, hold_max);
-        let period = Duration::from_millis(self.common.probe_ms.max(1)) * ids.len() as u32;
-        let prober = Prober::start_each(&self.cluster, ids, period, PROBE_PATIENCE)?;
         while began.elapsed() < self.flags.time && self.report.is_clean() {
             let step = schedule.draw();
             let has_place = self.network.ids().any(|id| !self.members.contains(&id));
@@ -277,7 +275,7 @@ impl<'a> Storm<'a> {
             };
             for step in steps {
                 let number = self.measured.len() + 1;
-                let (measured, said) = self.step(&step, &prober)?;
+                let (measured, said) = self.step(&step)?;
                 let done = &self.board.counts;
                 eprintln!(
                     "step {number}, {} s, {step}: longest outage {} ms ({} ms before), whole after {} ms; {} of {} operations \
@@ -302,8 +300,14 @@ impl<'a> Storm<'a> {
     }
 
     /// One step: what was measured, and what happened.
-    fn step(&mut self, step: &Step, prober: &Prober) -> Result<(Measured, Vec<String>), Failure> {
+    fn step(&mut self, step: &Step) -> Result<(Measured, Vec<String>), Failure> {
+        // A new one for each, so that every partition is asked for through every member when the fault comes.
+        let through: Vec<u16> = self.members.iter().copied().collect();
+        let period = Duration::from_millis(self.common.probe_ms.max(1)) * through.len() as u32;
+        let prober = Prober::start_each(&self.cluster, &through, period, PROBE_PATIENCE)?;
         let mut hurt = Hurt::new(&self.cluster, self.network.clone(), self.members.clone());
+        // Connections are made and warm before anything is measured.
+        std::thread::sleep(step.calm / 3);
         prober.cut();
         std::thread::sleep(step.calm);
         let calm = longest(&prober.cut());
@@ -315,7 +319,7 @@ impl<'a> Storm<'a> {
         let whole =
             made.map_err(|failure| -> Failure { format!("{step} ({}): {failure}", said.join("; ")).into() })?;
         self.members = members;
-        self.wait_served(prober)?;
+        self.wait_served(&prober)?;
         std::thread::sleep(SETTLE);
         let outage = longest(&prober.cut());
         // What came to be meanwhile may still live by the wrong clock.
