@@ -234,18 +234,18 @@ impl<'a> Storm<'a> {
 
     fn run(mut self) -> Result<ExitCode, Failure> {
         let began = Instant::now();
-        let ids: Vec<u16> = self.cluster.ids().collect();
         let doors = Doors {
-            plain: ids.iter().map(|id| self.cluster.door(*id)).collect(),
-            cluster: ids
-                .iter()
-                .map(|id| (self.cluster.host(*id), self.cluster.cluster_port(*id)).into())
+            // Also of nodes that are not there yet.
+            plain: self.network.ids().map(|id| self.cluster.door(id)).collect(),
+            cluster: self
+                .network
+                .ids()
+                .map(|id| (self.cluster.host(id), self.cluster.cluster_port(id)).into())
                 .collect(),
             password: self.cluster.password().map(str::to_owned),
         };
         let clients = Clients::start(&self.board, &doors, self.rate, self.seed)?;
-        let outcome = self.steps(began, &ids, &clients);
-        if let Err(failure) = outcome {
+        if let Err(failure) = self.steps(began, &clients) {
             self.report.violation(format!("step {}: {failure}", self.measured.len() + 1));
         }
         for text in clients.nonsense() {
@@ -254,20 +254,22 @@ impl<'a> Storm<'a> {
         let errors = clients.stop();
         if self.report.is_clean() {
             let retired = self.board.retire(true);
-            self.judge(retired)?;
+            if let Err(failure) = self.judge(retired) {
+                self.report.violation(format!("the last reads: {failure}"));
+            }
         }
         self.finish(began, errors)
     }
 
     /// Steps until the time is over or something is wrong.
-    fn steps(&mut self, began: Instant, ids: &[u16], clients: &Clients) -> Result<(), Failure> {
+    fn steps(&mut self, began: Instant, clients: &Clients) -> Result<(), Failure> {
         let short = (self.flags.time.as_secs() / 9).clamp(3, 20);
         let hold_max = Duration::from_secs(self.flags.hold_max.unwrap_or(short));
         let mut schedule = Schedule::new(self.seed, &self.kinds, hold_max);
         while began.elapsed() < self.flags.time && self.report.is_clean() {
             let step = schedule.draw();
             let has_place = self.network.ids().any(|id| !self.members.contains(&id));
-            let may_go = self.members.len() > ids.len();
+            let may_go = self.members.len() > usize::from(self.cluster.shape.nodes);
             let steps = match step.kind {
                 Kind::Join if !has_place => vec![instead(&step, Kind::Drain)],
                 Kind::Drain if !may_go => vec![instead(&step, Kind::Join), step],
