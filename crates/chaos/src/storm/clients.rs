@@ -297,8 +297,9 @@ fn words(words: &[&str]) -> Cmd {
 fn fate(error: &RedisError) -> Fate {
     match error.code() {
         Some(code) => fate_of_error(code),
-        // The cluster-aware client had nobody to send it to.
+        // The cluster-aware client, which connects when it is asked, had nobody to send it to.
         None if error.kind() == ErrorKind::ClusterConnectionNotFound => Fate::Refused,
+        None if error.is_connection_refusal() => Fate::Refused,
         None => Fate::Unknown,
     }
 }

@@ -121,7 +121,7 @@ impl<'a> Hurt<'a> {
                 self.say(format!("node {node} stopped, for {hold_ms} ms"));
                 Ok(Undo::Wake(node))
             }
-            Kind::CutOneWay | Kind::Cut | Kind::Isolate => self.cut(part, &mut random),
+            Kind::CutOneWay | Kind::Cut | Kind::CutPair | Kind::Isolate => self.cut(part, &mut random),
             Kind::Proxy => self.bad_network(part, &mut random),
             Kind::FullDisk => {
                 let node = self.victim(&mut random)?;
@@ -222,15 +222,16 @@ impl<'a> Hurt<'a> {
     fn cut(&mut self, part: &Part, random: &mut Random) -> Result<Undo, Failure> {
         let node = self.victim(random)?;
         let others: Vec<u16> = self.members.iter().copied().filter(|id| *id != node).collect();
-        // From all others, or from one of them.
-        let from = if random.chance(700) || others.len() < 2 { others } else { vec![random.pick(&others)] };
+        let from = if part.kind == Kind::CutPair { vec![random.pick(&others)] } else { others };
         let addresses: Vec<String> = from.iter().map(|id| self.cluster.host(*id).to_string()).collect();
         let addresses = format!("{{ {} }}", addresses.join(", "));
-        let is_deaf = random.chance(500);
-        let (hears, is_heard) = match part.kind {
-            Kind::CutOneWay => (!is_deaf, is_deaf),
-            _ => (false, false),
+        let one_way = match part.kind {
+            Kind::CutOneWay => true,
+            Kind::CutPair => random.chance(500),
+            _ => false,
         };
+        let is_deaf = random.chance(500);
+        let (hears, is_heard) = (one_way && !is_deaf, one_way && is_deaf);
         let (source, target) = match part.kind {
             Kind::Isolate => (String::new(), String::new()),
             _ => (format!("ip saddr {addresses} "), format!("ip daddr {addresses} ")),
@@ -247,11 +248,11 @@ impl<'a> Hurt<'a> {
         }
         orders += "}";
         self.network.filter(node, &orders)?;
-        let what = match (part.kind, is_deaf) {
-            (Kind::Isolate, _) => "cut off from everybody".to_owned(),
-            (Kind::Cut, _) => format!("cut off from {from:?}"),
-            (_, true) => format!("deaf to {from:?}"),
-            (_, false) => format!("not heard by {from:?}"),
+        let what = match (part.kind, hears, is_heard) {
+            (Kind::Isolate, ..) => "cut off from everybody".to_owned(),
+            (_, false, true) => format!("deaf to {from:?}"),
+            (_, true, false) => format!("not heard by {from:?}"),
+            _ => format!("cut off from {from:?}"),
         };
         self.say(format!("node {node} {what}, for {} ms", part.hold.as_millis()));
         Ok(Undo::Open { node, table })

@@ -20,10 +20,12 @@ pub(crate) enum Kind {
     KillAll,
     /// SIGSTOP, and SIGCONT after a while.
     Stop,
-    /// A node hears nothing of others, or is not heard by them.
+    /// A node hears nothing of the others, or is not heard by them.
     CutOneWay,
-    /// Between a node and others nothing passes.
+    /// Between a node and the others nothing passes.
     Cut,
+    /// Between two nodes nothing passes, or only one way. Both reach all others.
+    CutPair,
     /// A node reaches nobody, no client either.
     Isolate,
     /// What a node sends to others goes through a proxy that delays, holds back and breaks off.
@@ -130,7 +132,7 @@ impl Schedule {
         let (least_ms, most_ms) = match kind {
             Kind::Kill | Kind::KillCoordinator | Kind::KillAll | Kind::FailedSync => (100, 4_000),
             Kind::Stop => (200, 20_000),
-            Kind::CutOneWay | Kind::Cut | Kind::Isolate => (300, 12_000),
+            Kind::CutOneWay | Kind::Cut | Kind::CutPair | Kind::Isolate => (300, 12_000),
             Kind::Proxy => (2_000, 10_000),
             Kind::FullDisk => (2_000, 10_000),
             Kind::Clock => (500, 5_000),
