@@ -6,22 +6,24 @@
 //! DIR/node-1.log            its output, appended to at each start
 //! ```
 //!
-//! No way out leaves a process behind: [`crate::processes`].
+//! The nodes share this machine's loopback, or each has an address of its own in a network of their own ([`crate::storm`]). No way out
+//! leaves a process behind: [`crate::processes`].
 
 use crate::failure::Failure;
 use crate::processes::{Processes, tie};
 use crate::status::{self, Holders, Status};
+use crate::storm::namespaces::Network;
 use history::random::Random;
 use rustix::process::{Pid, Signal, kill_process};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// From one look at the cluster to the next.
@@ -57,11 +59,24 @@ pub(crate) struct Cluster {
     port: u16,
     dir: PathBuf,
     processes: Arc<Processes>,
+    /// Where each node has an address of its own.
+    network: Option<Arc<Network>>,
+    /// Nodes that joined, and so have not been told who the first ones were.
+    joined: Mutex<BTreeSet<u16>>,
 }
 
 impl Cluster {
     /// Starts all nodes and waits until the cluster is healthy.
     pub(crate) fn start(shape: Shape, random: &mut Random) -> Result<Cluster, Failure> {
+        Cluster::start_in(None, shape, random)
+    }
+
+    /// The same, in a network of its own where one is given.
+    pub(crate) fn start_in(
+        network: Option<Arc<Network>>,
+        shape: Shape,
+        random: &mut Random,
+    ) -> Result<Cluster, Failure> {
         let (dir, scratch) = match &shape.dir {
             Some(dir) => (dir.clone(), None),
             None => {
@@ -70,13 +85,21 @@ impl Cluster {
                 (dir.clone(), Some(dir))
             }
         };
-        let port = match shape.port {
-            Some(port) => port,
-            None => free_port(shape.nodes + JOINING_MAX)?,
+        let port = match (shape.port, &network) {
+            (Some(port), _) => port,
+            (None, Some(_)) => PORTS.start,
+            (None, None) => free_port(shape.nodes + JOINING_MAX)?,
         };
         let processes = Arc::new(Processes::new(scratch));
         processes.guard()?;
-        let cluster = Cluster { shape, port, dir, processes };
+        let joined = Mutex::new(BTreeSet::new());
+        let cluster = Cluster { shape, port, dir, processes, network, joined };
+        if let Some(network) = &cluster.network {
+            for id in network.ids() {
+                std::fs::create_dir_all(cluster.node_dir(id))?;
+                network.mount_disk(&cluster.node_dir(id))?;
+            }
+        }
         let secret = draw_secret()?;
         for id in cluster.ids() {
             let dir = cluster.node_dir(id);
@@ -95,6 +118,30 @@ impl Cluster {
         1..=self.shape.nodes
     }
 
+    /// The address that a node listens on.
+    pub(crate) fn host(&self, id: u16) -> Ipv4Addr {
+        self.network.as_ref().map_or(Ipv4Addr::LOCALHOST, |network| network.address(id))
+    }
+
+    /// Where every client may ask a node.
+    pub(crate) fn door(&self, id: u16) -> SocketAddr {
+        (self.host(id), self.plain_port(id)).into()
+    }
+
+    /// Elsewhere than on loopback a node wants one.
+    pub(crate) fn password(&self) -> Option<&str> {
+        self.network.as_ref().map(|network| network.password())
+    }
+
+    /// A connection to where every client may ask a node.
+    pub(crate) fn connect(
+        &self,
+        id: u16,
+        patience: Duration,
+    ) -> Result<redis::Connection, redis::RedisError> {
+        status::connect_to(self.door(id), self.password(), patience)
+    }
+
     /// A node's port for every client.
     pub(crate) fn plain_port(&self, id: u16) -> u16 {
         self.port + id - 1
@@ -105,11 +152,13 @@ impl Cluster {
         self.plain_port(id) + PORT_STEP
     }
 
-    fn peer_port(&self, id: u16) -> u16 {
+    /// A node's port for the other nodes.
+    pub(crate) fn peer_port(&self, id: u16) -> u16 {
         self.plain_port(id) + 2 * PORT_STEP
     }
 
-    fn node_dir(&self, id: u16) -> PathBuf {
+    /// A node's data directory.
+    pub(crate) fn node_dir(&self, id: u16) -> PathBuf {
         self.dir.join(format!("node-{id}"))
     }
 
@@ -121,12 +170,16 @@ impl Cluster {
     pub(crate) fn start_node(&self, id: u16) -> Result<(), Failure> {
         let log = OpenOptions::new().create(true).append(true).open(self.log_path(id))?;
         let peers: Vec<String> =
-            self.ids().map(|id| format!("{id}=127.0.0.1:{}", self.peer_port(id))).collect();
+            self.ids().map(|id| format!("{id}={}:{}", self.host(id), self.peer_port(id))).collect();
         let mut command = Command::new(&self.shape.annulet);
         command.arg("serve");
-        let way_in = match id <= self.shape.nodes {
-            true => ("nodes", peers.join(",")),
-            false => ("join", format!("127.0.0.1:{}", self.peer_port(1))),
+        let way_in = match self.joined().contains(&id) {
+            false => ("nodes", peers.join(",")),
+            true => {
+                let running = self.processes.running();
+                let by = running.keys().copied().find(|by| *by != id).unwrap_or(1);
+                ("join", format!("{}:{}", self.host(by), self.peer_port(by)))
+            }
         };
         let own = [
             ("node-id", id.to_string()),
@@ -148,6 +201,10 @@ impl Cluster {
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         tie(&mut command, None);
+        if let Some(network) = &self.network {
+            command.arg("--bind").arg(self.host(id).to_string()).arg("--requirepass").arg(network.password());
+            network.send_into(id, &mut command);
+        }
         let child = command
             .spawn()
             .map_err(|error| format!("cannot start {}: {error}", self.shape.annulet.display()))?;
@@ -155,39 +212,62 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts a node that is not one of the first, with nothing in its directory: it joins by the first.
+    /// Starts a node with nothing in its directory, which joins by another that runs.
     pub(crate) fn join_node(&self, id: u16) -> Result<(), Failure> {
+        let by = self.processes.running().keys().copied().find(|by| *by != id).ok_or("no node runs")?;
+        let secret = std::fs::read_to_string(self.node_dir(by).join("join.secret"))?;
         let dir = self.node_dir(id);
-        if dir.exists() {
-            std::fs::remove_dir_all(&dir)?;
-        }
         std::fs::create_dir_all(&dir)?;
-        let secret = std::fs::read_to_string(self.node_dir(1).join("join.secret"))?;
+        // The directory itself may be where a file system is mounted.
+        for entry in std::fs::read_dir(&dir)? {
+            let entry = entry?;
+            match entry.file_type()?.is_dir() {
+                true => std::fs::remove_dir_all(entry.path())?,
+                false => std::fs::remove_file(entry.path())?,
+            }
+        }
         write_private(&dir.join("join.secret"), &secret)?;
+        self.joined().insert(id);
         self.start_node(id)
+    }
+
+    fn joined(&self) -> std::sync::MutexGuard<'_, BTreeSet<u16>> {
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until a node has ended by itself, in order.
     pub(crate) fn wait_ended(&self, id: u16) -> Result<(), Failure> {
+        let ended = self.wait_exit_within(id, self.shape.patience)?;
+        if !ended.success() {
+            self.keep();
+            return Err(format!("node {id} ended out of order: {ended}").into());
+        }
+        Ok(())
+    }
+
+    /// Waits until a node has ended by itself, and tells how.
+    pub(crate) fn wait_exit_within(&self, id: u16, patience: Duration) -> Result<ExitStatus, Failure> {
         let started = Instant::now();
-        loop {
+        let ended = loop {
             if let Some(child) = self.processes.running().get_mut(&id)
                 && let Some(ended) = child.try_wait()?
             {
-                if !ended.success() {
-                    self.keep();
-                    return Err(format!("node {id} ended out of order: {ended}").into());
-                }
-                break;
+                break ended;
             }
-            if started.elapsed() > self.shape.patience {
+            if started.elapsed() > patience {
                 self.keep();
                 return Err(format!("node {id} does not end").into());
             }
             std::thread::sleep(Duration::from_millis(5));
-        }
+        };
         self.processes.running().remove(&id);
-        Ok(())
+        Ok(ended)
+    }
+
+    /// A running node's process id.
+    pub(crate) fn process_id(&self, id: u16) -> Result<u32, Failure> {
+        let running = self.processes.running();
+        running.get(&id).map(|child| child.id()).ok_or_else(|| format!("node {id} does not run").into())
     }
 
     /// Ends a node the hard way. Returns when.
@@ -231,13 +311,13 @@ impl Cluster {
 
     /// What a node says of the cluster.
     pub(crate) fn status(&self, id: u16) -> Result<Status, Failure> {
-        Status::ask(&mut status::connect(self.plain_port(id), ASK)?)
+        Status::ask(&mut self.connect(id, ASK)?)
     }
 
     /// Who holds each partition, as a node sees it.
     pub(crate) fn holders(&self, id: u16) -> Result<Vec<Holders>, Failure> {
         let id_of = (1..=self.shape.nodes + JOINING_MAX).map(|id| (self.cluster_port(id), id)).collect();
-        status::holders(&mut status::connect(self.plain_port(id), ASK)?, self.shape.partitions, &id_of)
+        status::holders(&mut self.connect(id, ASK)?, self.shape.partitions, &id_of)
     }
 
     /// Waits until every node says that all is well, and those named have a newer incarnation than the one given. Returns

@@ -10,12 +10,14 @@
 //! | `pause` | SIGSTOP, then SIGCONT | the woken node serves no stale read and acknowledges nothing that is lost |
 //! | `refill` | SIGKILL of a node that holds much | clients of the others see no error while it is filled again |
 //! | `shape` | joins, drains, a dead node, other numbers of copies, restarts | nothing lost, no read goes back, planned changes show no error |
+//! | `storm` | all of it and more, in network namespaces: kills, stops, cuts, a proxy, disks, clocks, joins, drains | histories are linearizable; outages by kind of fault |
 //! | `pressure` | clients that ask for too much, a node that is slow | others are served, and memory is bounded |
 //! | `bench` | nothing | measures, for docs/performance.md |
 //! | `compare` | nothing | measures one node beside other servers, for docs/performance.md |
 //!
 //! [`cluster`] runs the nodes, as [`processes`], [`load`] writes and remembers what it was told, [`probe`] times every partition, and
-//! [`verify`] compares. The exit code is 0, or 1 where a promise was broken, or 2 where a run could not be made.
+//! [`verify`] compares. The exit code is 0, or 1 where a promise was broken, or 2 where a run could not be made; `storm` has 77 for a
+//! machine that lacks what it needs.
 
 mod bench;
 mod cluster;
@@ -33,6 +35,7 @@ mod refill;
 mod report;
 mod shape;
 mod status;
+mod storm;
 mod verify;
 
 use clap::{Args, Parser, Subcommand};
@@ -67,9 +70,9 @@ struct Common {
     /// Copies of each partition.
     #[arg(long, global = true, default_value_t = 2)]
     copies: u16,
-    /// Partitions of the cluster.
-    #[arg(long, global = true, default_value_t = 1024)]
-    partitions: u16,
+    /// Partitions of the cluster. By default 1024; `storm` has 16, since it asks for each of them all the time.
+    #[arg(long, global = true)]
+    partitions: Option<u16>,
     /// A further setting of every node, as NAME=VALUE. May be repeated.
     #[arg(long = "set", global = true, value_name = "NAME=VALUE", value_parser = setting)]
     settings: Vec<(String, String)>,
@@ -103,6 +106,8 @@ enum Command {
     Pause(pause::Flags),
     /// Kills and restarts a node that holds much data, and checks that the others' clients do not notice its filling.
     Refill(refill::Flags),
+    /// Hurts a cluster in network namespaces of its own in every way there is, and judges the history of all that clients saw.
+    Storm(storm::Flags),
     /// Changes the cluster's shape under a steady load, and measures what clients feel of it.
     Shape(shape::Flags),
     /// Asks for too much, and watches clients that ask for little and the nodes' memory.
@@ -135,12 +140,16 @@ impl Common {
             annulet,
             nodes: self.nodes,
             copies: self.copies,
-            partitions: self.partitions,
+            partitions: self.partitions(),
             port: self.port,
             dir: self.dir.clone(),
             settings: self.settings.clone(),
             patience: Duration::from_secs(self.patience),
         })
+    }
+
+    fn partitions(&self) -> u16 {
+        self.partitions.unwrap_or(1024)
     }
 
     fn seed(&self) -> u64 {
@@ -158,6 +167,7 @@ fn main() -> ExitCode {
         Command::KillLoop(own) => kill_loop::run(&flags.common, own),
         Command::Pause(own) => pause::run(&flags.common, own),
         Command::Refill(own) => refill::run(&flags.common, own),
+        Command::Storm(own) => storm::run(&flags.common, own),
         Command::Shape(own) => shape::run(&flags.common, own),
         Command::Pressure(own) => pressure::run(&flags.common, own),
         Command::Bench(own) => bench::run(&flags.common, own),

@@ -99,7 +99,7 @@ pub(crate) fn run(common: &Common, flags: &Flags) -> Result<ExitCode, Failure> {
         return Err(format!("node {victim} leads no partition").into());
     }
     let some: Vec<u16> = led.iter().copied().step_by(led.len().div_ceil(REGISTERS)).collect();
-    let registers = Arc::new(Registers::new(&some, common.partitions));
+    let registers = Arc::new(Registers::new(&some, common.partitions()));
     let stop = Arc::new(AtomicBool::new(false));
 
     let load = Load::start(&cluster, kill::load(common, None));

@@ -141,7 +141,7 @@ pub(crate) fn run(common: &Common, flags: &Flags) -> Result<ExitCode, Failure> {
     let mut random = Random::new(seed);
     let cluster = Cluster::start(common.shape()?, &mut random)?;
     let ids: Vec<u16> = cluster.ids().collect();
-    let (slow, partitions) = (random.pick(&ids), common.partitions);
+    let (slow, partitions) = (random.pick(&ids), common.partitions());
     let holders = cluster.holders(ids[0])?;
     let run = Run { cluster: &cluster, holders: &holders, partitions, slow, flags, seed };
     let mut report = Report::default();

@@ -7,6 +7,9 @@
 //! again, so the end of an outage is exact; its beginning is the last success before it, up to a period early. Within a group
 //! a partition that serves again early may be reported as late as the latest before it: the worst partition is never flattered,
 //! the median may look worse than it is. What the resolution is on a busy machine is measured: the longest gap before the fault.
+//!
+//! Where any node may be hurt, none is a safe door. Then every partition is probed through several at once, by connections of its own, and
+//! stands still only while none of them gets an answer ([`Prober::start_each`]).
 
 use crate::cluster::Cluster;
 use crate::failure::Failure;
@@ -15,7 +18,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -77,14 +80,46 @@ impl Prober {
         for (partition, holders) in (0..).zip(&holders) {
             alike.entry(holders).or_default().push(partition);
         }
-        let keys = keys(cluster.shape.partitions);
-        let doors: Vec<SocketAddr> =
-            through.iter().map(|id| (Ipv4Addr::LOCALHOST, cluster.plain_port(*id)).into()).collect();
         let groups = alike.values().flat_map(|partitions| partitions.chunks(GROUP));
+        Prober::run(cluster, through, groups.enumerate().collect(), period, None)
+    }
+
+    /// Probes every partition through the plain port of each of the given nodes. A door that does not answer for as long as `patience`
+    /// is left for the next.
+    pub(crate) fn start_each(
+        cluster: &Cluster,
+        through: &[u16],
+        period: Duration,
+        patience: Duration,
+    ) -> Result<Prober, Failure> {
+        let partitions: Vec<u16> = (0..cluster.shape.partitions).collect();
+        let doors = 0..through.len();
+        let groups = doors.flat_map(|door| partitions.chunks(1).map(move |one| (door, one)));
+        Prober::run(cluster, through, groups.collect(), period, Some(patience))
+    }
+
+    /// `groups`: at which door a connection begins, and which partitions it probes.
+    fn run(
+        cluster: &Cluster,
+        through: &[u16],
+        groups: Vec<(usize, &[u16])>,
+        period: Duration,
+        patience: Option<Duration>,
+    ) -> Result<Prober, Failure> {
+        let keys = keys(cluster.shape.partitions);
+        let doors: Vec<SocketAddr> = through.iter().map(|id| cluster.door(*id)).collect();
+        let greeting = cluster.password().map_or_else(Vec::new, |password| {
+            format!("*2\r\n$4\r\nAUTH\r\n${}\r\n{password}\r\n", password.len()).into_bytes()
+        });
         let now = Instant::now();
-        let mut links: Vec<Link> = groups
-            .enumerate()
-            .map(|(at, partitions)| Link::new(at, partitions, &keys, now + period * at as u32 / 256))
+        let count = groups.len().max(1) as u32;
+        let mut links: Vec<Link> = (0..)
+            .zip(groups)
+            .map(|(at, (door, partitions))| {
+                let mut link = Link::new(door, partitions, &keys, now + period * at / count);
+                (link.greeting, link.patience) = (greeting.clone(), patience);
+                link
+            })
             .collect();
         let fresh = Partition { last: now, longest: Duration::ZERO, sent: now };
         let state =
@@ -136,11 +171,18 @@ impl Drop for Prober {
 struct Link {
     partitions: Vec<u16>,
     requests: Vec<u8>,
+    /// What a new connection begins with: a request with one reply, or nothing.
+    greeting: Vec<u8>,
+    /// Whether its reply is still to come.
+    greeted: bool,
+    /// How long an answer may take before another door is tried; none where it is waited for.
+    patience: Option<Duration>,
     door: usize,
     stream: Option<TcpStream>,
     /// When the requests under way were sent, and how many of them are answered.
     sent: Instant,
     answered: usize,
+    outgoing: Vec<u8>,
     unsent: usize,
     received: Vec<u8>,
     /// When the next go is due, where none is under way.
@@ -158,10 +200,14 @@ impl Link {
         Link {
             partitions: partitions.to_vec(),
             requests,
+            greeting: Vec::new(),
+            greeted: true,
+            patience: None,
             door: at,
             stream: None,
             sent: due,
             answered: 0,
+            outgoing: Vec::new(),
             unsent: 0,
             received: Vec::new(),
             due: Some(due),
@@ -170,21 +216,25 @@ impl Link {
 
     /// Begins the next go.
     fn go(&mut self, token: Token, doors: &[SocketAddr], poll: &Poll, now: Instant) -> std::io::Result<()> {
+        self.outgoing.clear();
         if self.stream.is_none() {
             let mut stream = TcpStream::connect(doors[self.door % doors.len()])?;
             let _ = stream.set_nodelay(true);
             poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
             self.stream = Some(stream);
             self.received.clear();
+            self.outgoing.extend_from_slice(&self.greeting);
+            self.greeted = self.greeting.is_empty();
         }
-        (self.sent, self.answered, self.unsent, self.due) = (now, 0, self.requests.len(), None);
+        self.outgoing.extend_from_slice(&self.requests);
+        (self.sent, self.answered, self.unsent, self.due) = (now, 0, self.outgoing.len(), None);
         self.write()
     }
 
     fn write(&mut self) -> std::io::Result<()> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         while self.unsent > 0 {
-            match stream.write(&self.requests[self.requests.len() - self.unsent..]) {
+            match stream.write(&self.outgoing[self.outgoing.len() - self.unsent..]) {
                 Ok(count) => self.unsent -= count,
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {
                     break;
@@ -216,6 +266,9 @@ impl Link {
         while let Some(length) = self.received[taken..].iter().position(|byte| *byte == b'\n') {
             let line = &self.received[taken..taken + length];
             taken += length + 1;
+            if !std::mem::replace(&mut self.greeted, true) {
+                continue;
+            }
             let Some(id) = self.partitions.get(self.answered) else {
                 return Err(std::io::Error::other("a reply that nobody asked for"));
             };
@@ -250,6 +303,10 @@ fn turn(
     while !stop.load(Ordering::Relaxed) {
         let now = Instant::now();
         for (at, link) in links.iter_mut().enumerate() {
+            // The connection goes first, so that nothing of it is heard any more.
+            if link.due.is_none() && link.patience.is_some_and(|patience| now > link.sent + patience) {
+                after(link, Err(ErrorKind::TimedOut.into()), state);
+            }
             if link.due.is_some_and(|due| due <= now) {
                 let gone = link.go(Token(at), doors, &poll, now);
                 after(link, gone, state);
@@ -281,6 +338,7 @@ fn after(link: &mut Link, outcome: std::io::Result<()>, state: &Mutex<State>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     #[test]
     fn every_partition_has_its_key() {

@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use redis::{Connection, Value};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use types::slot::{Slot, partition_of_slot};
 
@@ -52,7 +53,24 @@ pub(crate) type Holders = Vec<u16>;
 
 /// A connection to a port of this machine.
 pub(crate) fn connect(port: u16, patience: Duration) -> Result<Connection, redis::RedisError> {
-    let client = redis::Client::open(format!("redis://127.0.0.1:{port}"))?;
+    connect_to((Ipv4Addr::LOCALHOST, port).into(), None, patience)
+}
+
+/// How a client names a door.
+pub(crate) fn url(door: SocketAddr, password: Option<&str>) -> String {
+    match password {
+        None => format!("redis://{door}"),
+        Some(password) => format!("redis://:{password}@{door}"),
+    }
+}
+
+/// A connection to a door, wherever it is.
+pub(crate) fn connect_to(
+    door: SocketAddr,
+    password: Option<&str>,
+    patience: Duration,
+) -> Result<Connection, redis::RedisError> {
+    let client = redis::Client::open(url(door, password))?;
     let connection = client.get_connection_with_timeout(patience.min(Duration::from_secs(2)))?;
     connection.set_read_timeout(Some(patience))?;
     connection.set_write_timeout(Some(patience))?;

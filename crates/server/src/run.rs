@@ -18,6 +18,7 @@ use std::sync::Arc;
 use storage::ShardLogOptions;
 use tracing::info;
 use types::settings::Settings;
+use types::shared_settings::SettingsReader;
 use types::{Instant, Level, NodeId, ShardId};
 
 /// The room that the shards' logs reserve at the start, in bytes.
@@ -67,6 +68,7 @@ fn build(prepared: &mut Prepared) -> Result<(Identity, NodeMachines), StartError
     let heart = Heart {
         driver: HeartDriver::new(heart, published.clone(), clock::now()),
         published: published.clone(),
+        settings: prepared.shared.reader(),
         leased: false,
     };
     // The same on every node, so that a SCAN's cursor means the same place in every copy; and as secret as the secret.
@@ -121,12 +123,21 @@ fn segment_bytes(shards: u16) -> u64 {
 struct Heart {
     driver: HeartDriver,
     published: Arc<Published>,
+    settings: SettingsReader,
     leased: bool,
+}
+
+impl Heart {
+    /// What this node takes the wall clock to show.
+    fn wall_ms(&self, shown_ms: u64) -> u64 {
+        shown_ms.saturating_add_signed(self.settings.chaos_wall_offset_ms)
+    }
 }
 
 impl HeartMachine for Heart {
     fn tick(&mut self, now: Instant, wall_ms: u64) {
-        self.driver.tick(now, wall_ms);
+        self.settings.refresh();
+        self.driver.tick(now, self.wall_ms(wall_ms));
         let leased = now < self.published.lease_until();
         if leased != self.leased {
             self.leased = leased;
@@ -139,7 +150,7 @@ impl HeartMachine for Heart {
     }
 
     fn beat(&mut self, now: Instant, wall_ms: u64, from: Identity, beat: Beat) {
-        self.driver.beat(now, wall_ms, from, beat);
+        self.driver.beat(now, self.wall_ms(wall_ms), from, beat);
     }
 
     fn input(&mut self, now: Instant, input: HeartInput) {

@@ -363,6 +363,7 @@ settings! {
     #[live] slowlog_log_slower_than: i64 = "10000", -1..=i64::MAX as i128, "Microseconds of a data thread after which a request is kept for `SLOWLOG`. 0 keeps every request, -1 none.";
     #[live] slowlog_max_len: u32 = "128", 0..=10000, "Requests that `SLOWLOG` keeps.";
     #[live] latency_tracking: YesNo = "yes", 0..=0, "Whether latencies are counted by command, for `LATENCY HISTOGRAM`, `INFO latencystats` and /metrics.";
+    #[live] chaos_wall_offset_ms: i64 = "0", -315360000000..=315360000000, "FOR CHAOS TESTS ONLY, never set it: milliseconds by which this node takes its wall clock to be ahead of what it shows. Keys expire early or late, and may be lost so.";
     log_level: Text = "info", 0..=0, "What is logged on standard error: error, warn, info, debug, trace, or a filter by module.";
 }
 

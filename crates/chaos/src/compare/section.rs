@@ -18,6 +18,8 @@ pub(super) const DOORS: &str = "compare-doors";
 /// That of snapshots under load.
 pub(super) const SNAPSHOTS: &str = "compare-snapshots";
 
+/// That of faults of every kind.
+pub(crate) const STORM: &str = "storm";
 /// That of changes of shape.
 pub(crate) const SHAPE: &str = "shape";
 

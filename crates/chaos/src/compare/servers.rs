@@ -121,7 +121,7 @@ impl Hosts {
         Ok(Hosts {
             dir,
             port: common.port,
-            partitions: common.partitions,
+            partitions: common.partitions(),
             settings: common.settings.clone(),
             patience: Duration::from_secs(common.patience),
             processors,
