@@ -3,6 +3,7 @@
 use super::{end_ms, is, put_string, string_of};
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
 use storage::Keyspace;
+use types::planted::{self, Bug};
 
 /// SET key value [NX | XX | IFEQ comparison] [GET] [EX | PX | EXAT | PXAT time | KEEPTTL]
 pub(crate) const COMMAND: Command = Command {
@@ -97,7 +98,8 @@ fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, 
     };
     let old = keyspace.get(key);
     let found = old.is_some();
-    let old_end = old.as_ref().and_then(|entry| entry.expire_at_ms);
+    let forgets = planted::is(Bug::KeepTtlForgetsUnderXx) && options.condition == Condition::IfPresent;
+    let old_end = old.as_ref().and_then(|entry| entry.expire_at_ms).filter(|_| !forgets);
     let refused = match options.condition {
         Condition::Always => false,
         Condition::IfAbsent => found,
