@@ -6,12 +6,13 @@ use command::table;
 use fuzz::commands::{LEFT_OUT, run};
 use fuzz::sequence::Sequence;
 
-/// How many sequences are played.
+/// How many sequences are played, unless `SEQUENCES=1000000` says otherwise.
 const SEQUENCES: u64 = 20_000;
 
 #[test]
 fn commands_do_what_redis_does() {
-    for seed in 0..SEQUENCES {
+    let wanted = std::env::var("SEQUENCES").ok().and_then(|text| text.parse().ok());
+    for seed in 0..wanted.unwrap_or(SEQUENCES) {
         let input = drawn::input(seed);
         if let Err(panic) = std::panic::catch_unwind(|| run(&input)) {
             eprintln!("seed {seed}: {}", input.escape_ascii());
