@@ -8,12 +8,12 @@
 //! DIR/node-1/shard-*/       its data, and other files of its own
 //! ```
 
-use crate::config::{self, Given};
+use config::host_port;
+use config::settings_file::{self, Given};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 use types::settings::Settings;
@@ -280,7 +280,7 @@ impl Cluster {
                 write_private(&path, &secret)?;
             }
             let comment = "Written by `annulet up` at every start: changes here do not last.";
-            write_private(&self.config_path(id), &config::render(comment, &self.node_settings(id)))?;
+            write_private(&self.config_path(id), &settings_file::render(comment, &self.node_settings(id)))?;
         }
         let text = toml::to_string(&self.shape).expect("four numbers are always TOML");
         let path = self.dir.join("cluster.toml");
@@ -306,23 +306,8 @@ impl Cluster {
 }
 
 /// Writes a file that only its owner may read.
-pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), ClusterError> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
-        })
-        .map_err(at("write", path))
-}
-
-/// An address as it is written.
-pub(crate) fn host_port(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+fn write_private(path: &Path, text: &str) -> Result<(), ClusterError> {
+    config::write_private(path, text).map_err(at("write", path))
 }
 
 #[cfg(test)]
@@ -373,7 +358,7 @@ mod tests {
         let scratch = Scratch::new("nodes");
         let cluster = scratch.open(Asked { copies: Some(3), ..Asked::default() }).unwrap();
         cluster.write().unwrap();
-        let settings = config::settings(Some(&cluster.config_path(2)), &Given::new()).unwrap();
+        let settings = settings_file::settings(Some(&cluster.config_path(2)), &Given::new()).unwrap();
         assert_eq!(
             (settings.node_id, settings.port, settings.cluster_port, settings.peer_port),
             (2, 7002, 7102, 7202)

@@ -3,10 +3,10 @@
 //! Settings are not listed here. [`setting_flags`] makes their flags from `types::settings::SETTINGS`, the table that the
 //! config file, `annulet settings` and docs/settings.md are made from too.
 
-use crate::config::{Given, flag_name, is_number};
 use crate::settings_page;
 use clap::builder::Styles;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+use config::settings_file::{Given, flag_name, is_number};
 use types::settings::{SETTINGS, Setting};
 
 /// Settings that `annulet up` decides for each of its nodes.

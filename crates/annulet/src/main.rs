@@ -1,4 +1,4 @@
-//! The binary: flags, config, a local cluster, status, shell, a look into data directories.
+//! The binary: flags, a local cluster, status, shell, a look into data directories.
 //!
 //! `main` reads the command line ([`flags`]) and hands over to a subcommand's file. Each returns its exit code or a
 //! failure, which is printed once, here, as `annulet: what happened, and what to do`.
@@ -6,8 +6,6 @@
 mod accept_loss;
 mod check;
 mod cluster;
-mod cluster_file;
-mod config;
 mod demo;
 mod dump;
 mod flags;

@@ -1,8 +1,9 @@
 //! `annulet serve`: one node, until it is told to stop.
 
-use crate::cluster_file::ClusterFile;
-use crate::{Failure, config, flags};
+use crate::{Failure, flags};
 use clap::ArgMatches;
+use config::cluster_file::ClusterFile;
+use config::settings_file;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -25,11 +26,11 @@ fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
     let flags = flags::given_settings(matches, &[]);
     let Some(path) = matches.get_one::<PathBuf>("cluster") else {
         let file = matches.get_one::<PathBuf>("config");
-        return Ok(config::settings(file.map(PathBuf::as_path), &flags)?);
+        return Ok(settings_file::settings(file.map(PathBuf::as_path), &flags)?);
     };
     let cluster = ClusterFile::read(path)?;
     let id = matches.get_one::<u16>("node").copied().unwrap_or_default();
-    let settings = config::settings_over(path, cluster.node_settings(id)?, &flags)?;
+    let settings = settings_file::settings_over(path, cluster.node_settings(id)?, &flags)?;
     cluster.leave_secret(&settings.directory())?;
     Ok(settings)
 }

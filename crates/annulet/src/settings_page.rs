@@ -1,6 +1,6 @@
 //! The settings as text for a terminal, and as docs/settings.md.
 
-use crate::config::{flag_name, is_number};
+use config::settings_file::{flag_name, is_number};
 use types::settings::{SETTINGS, Setting};
 
 /// Every setting, for a terminal.

@@ -4,10 +4,11 @@
 //! cluster serves, says how to use it, and then watches: a node that dies is reported and the others go on. Ctrl-C stops
 //! them all.
 
-use crate::cluster::{Asked, Cluster, host_port};
+use crate::cluster::{Asked, Cluster};
 use crate::launch::{Launch, STOP, Stops, TICK, counted};
-use crate::{Failure, config, flags, rolling_restart};
+use crate::{Failure, flags, rolling_restart};
 use clap::ArgMatches;
+use config::{host_port, settings_file};
 use std::path::Path;
 use std::process::ExitCode;
 use types::settings::Settings;
@@ -46,7 +47,7 @@ fn plan(matches: &ArgMatches) -> Result<(Cluster, Settings), Failure> {
     // Wrong values are told as flags, before a file is touched.
     let mut alone = Settings::default();
     for (name, value) in &common {
-        alone.set(name, value).map_err(|error| config::ConfigError::InFlag { name, error })?;
+        alone.set(name, value).map_err(|error| settings_file::ConfigError::InFlag { name, error })?;
     }
     let was_given = |name: &str| common.iter().any(|(given, _)| *given == name);
     let asked = Asked {
@@ -57,7 +58,7 @@ fn plan(matches: &ArgMatches) -> Result<(Cluster, Settings), Failure> {
     };
     let dir = matches.get_one::<String>("dir").map_or("annulet-data", String::as_str);
     let cluster = Cluster::open(Path::new(dir), asked, common)?;
-    let settings = config::settings(None, &cluster.node_settings(1))?;
+    let settings = settings_file::settings(None, &cluster.node_settings(1))?;
     Ok((cluster, settings))
 }
 

@@ -47,7 +47,7 @@ impl Watcher {
 
     fn learn(&mut self, status: &Status) {
         for node in status.nodes.iter().filter(|node| node.state == "ACTIVE" && node.port > 0) {
-            let address = crate::cluster::host_port(&node.host, node.port);
+            let address = config::host_port(&node.host, node.port);
             if !self.addresses.contains(&address) {
                 self.addresses.push(address);
             }

@@ -21,13 +21,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["types", "storage", "command", "placement", "replication", "control", "node", "wire", "grpc"],
     ),
     ("client", &["types", "command", "placement", "wire"]),
+    // A file may say how many virtual nodes there are, and has to say what placement has.
+    ("config", &["types", "placement"]),
     // Its look into data directories shows entries and findings; its shell reads files of requests.
-    ("annulet", &["server", "client", "types", "command", "node", "storage", "wire"]),
+    ("annulet", &["server", "client", "config", "types", "command", "node", "storage", "wire"]),
     // What checks the product shares no code with it.
     ("history", &[]),
     // It looks at the product from outside.
     ("chaos", &["types", "client", "history"]),
-    ("fuzz", &["types", "storage", "command", "wire", "sim"]),
+    ("fuzz", &["types", "storage", "command", "config", "wire", "sim"]),
     (
         "sim",
         &["node", "wire", "storage", "command", "types", "placement", "replication", "control", "history"],

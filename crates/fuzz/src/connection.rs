@@ -11,17 +11,15 @@
 //! Left out: several partitions, which room `node` parts and merges.
 
 use crate::input::{Cuts, Input};
-use crate::records::{Contents, contents};
+use crate::partition::Partition;
 use crate::replies::reads_back;
 use command::testing::FixedHost;
 use command::{
     Command, CommandError, Door, Flags, Handler, Host, List, Reply, Session, changes, check_rights,
     check_session, keys, randomkey, resolve, scan, table, wait,
 };
-use storage::effect::apply_all;
-use storage::{Changes, Footprint, Hasher, Keyspace, Table, Uncommitted};
+use storage::Keyspace;
 use types::settings::Settings;
-use types::{Lsn, Version};
 use wire::resp::{Decoder, Limits, Parsed, slices, write};
 
 /// Values that grow to a length that was only named (SETRANGE, SETBIT) grow to this at most here.
@@ -69,19 +67,12 @@ pub fn run(data: &[u8]) {
             }
         }
     }
-    world.check();
+    world.partition.check();
 }
 
 struct World {
-    table: Table,
-    changes: Changes,
-    uncommitted: Uncommitted,
-    last_version: Version,
-    now_ms: u64,
+    partition: Partition,
     stale: bool,
-    /// The bodies of the records, from lsn 1 on.
-    log: Vec<Vec<u8>>,
-    commit: usize,
     session: Session,
     host: FixedHost,
 }
@@ -97,21 +88,15 @@ impl World {
         }
         let door = if choice & 2 != 0 { Door::Cluster } else { Door::Plain };
         World {
-            table: Table::new(Hasher::new(1)),
-            changes: Changes::new(true, true),
-            uncommitted: Uncommitted::default(),
-            last_version: Version::default(),
-            now_ms: 1_700_000_000_000,
+            partition: Partition::default(),
             stale: false,
-            log: Vec::new(),
-            commit: 0,
             session: Session::new(7, door, &settings),
             host: FixedHost::new(settings),
         }
     }
 
     fn request(&mut self, args: &[&[u8]]) {
-        if self.own(args) || self.table.bytes() > TABLE_BYTES_MAX || is_huge(args) {
+        if self.own(args) || self.partition.table.bytes() > TABLE_BYTES_MAX || is_huge(args) {
             return;
         }
         // As `node::Shard::dispatch`.
@@ -135,17 +120,12 @@ impl World {
             text.and_then(|text| text.parse::<u32>().ok()).unwrap_or(1) as usize
         };
         match args[0] {
-            b"~sleep" => self.now_ms += number(1) as u64,
+            b"~sleep" => self.partition.now_ms += number(1) as u64,
             b"~stale" => self.stale = !self.stale,
-            b"~commit" => {
-                self.commit += number(1).min(self.log.len() - self.commit);
-                self.uncommitted.commit(Lsn(self.commit as u64));
-            }
+            b"~commit" => self.partition.commit(number(1)),
             b"~rollback" => {
-                let keep = self.log.len() - number(1).min(self.log.len() - self.commit);
-                self.log.truncate(keep);
-                self.uncommitted.roll_back(Lsn(keep as u64), &mut self.table);
-                self.check();
+                self.partition.roll_back(number(1));
+                self.partition.check();
             }
             _ => return false,
         }
@@ -196,26 +176,11 @@ impl World {
         }
     }
 
-    /// As `replication::Partition::run` and `order`.
     fn keyspace<T>(&mut self, command: &Command, run: impl FnOnce(&mut Keyspace<'_>) -> T) -> T {
-        let World { table, changes, uncommitted, last_version, now_ms, .. } = self;
-        changes.clear();
-        let stale = self.stale && !command.is_write();
-        let view = if stale { Keyspace::committed } else { Keyspace::fresh };
-        let footprint = Footprint::default();
-        let result = run(&mut view(table, changes, uncommitted, last_version, *now_ms, &footprint));
-        if !self.changes.is_empty() {
-            assert!(!stale, "a stale read changed something");
-            self.log.push(self.changes.body.clone());
-            let lsn = Lsn(self.log.len() as u64);
-            self.uncommitted.push(
-                lsn,
-                self.changes.body.len(),
-                &mut self.changes.undo,
-                self.changes.removed_any,
-            );
+        match self.stale && !command.is_write() {
+            true => self.partition.run_stale(run),
+            false => self.partition.run(run),
         }
-        result
     }
 
     fn reply(&mut self, reply: &Reply<'_>) {
@@ -229,33 +194,6 @@ impl World {
         write(&read, self.session.protocol, &mut again);
         assert_eq!(again, out, "a forwarded reply is another: {reply:?}");
     }
-
-    /// The primary's table is what its log makes, and the committed view what the committed part of it makes.
-    fn check(&mut self) {
-        assert_eq!(contents(&self.table), replayed(&self.log));
-        let mut seen = Contents::new();
-        let World { table, changes, uncommitted, last_version, now_ms, .. } = self;
-        let footprint = Footprint::default();
-        let mut keyspace =
-            Keyspace::committed(table, changes, uncommitted, last_version, *now_ms, &footprint);
-        let mut cursor = Some(0);
-        while let Some(from) = cursor {
-            cursor = keyspace.scan(from, 16, &mut |entry| {
-                seen.insert(entry.key.to_vec(), entry.to_owned());
-            });
-        }
-        let committed = replayed(&self.log[..self.commit]);
-        assert_eq!(seen, committed, "the committed view");
-    }
-}
-
-fn replayed(log: &[Vec<u8>]) -> Contents {
-    // Another node has another seed.
-    let mut copy = Table::new(Hasher::new(2));
-    for body in log {
-        apply_all(body, &mut copy).expect("what a command logged");
-    }
-    contents(&copy)
 }
 
 /// Whether a command makes a value as long as it says: half a gigabyte is its right, but no use here.

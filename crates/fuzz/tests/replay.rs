@@ -100,6 +100,16 @@ fn replay(name: &str) {
 }
 
 #[test]
+fn commands() {
+    replay("commands");
+}
+
+#[test]
+fn config() {
+    replay("config");
+}
+
+#[test]
 fn connection() {
     replay("connection");
 }

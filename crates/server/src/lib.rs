@@ -62,7 +62,5 @@ mod testing;
 pub mod threads;
 pub mod work;
 
-/// Places of a node on the ring for each unit of its weight: the same in every cluster.
-pub use placement::ring::VIRTUAL_NODES;
 pub use run::run;
 pub use start::{StartError, run_with};

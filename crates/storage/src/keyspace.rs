@@ -18,6 +18,7 @@ use crate::effect::Effect;
 use crate::table::{Entry, Piece, Put, Table, Value};
 use crate::uncommitted::{Uncommitted, Undos, Was};
 use std::cell::Cell;
+use types::planted::{self, Bug};
 use types::{Lsn, Version};
 
 // ---------------------------------------------------------------------------------------------------- changes
@@ -254,7 +255,8 @@ impl<'p> Keyspace<'p> {
             return;
         }
         let version = self.next_version();
-        self.changes.log(Effect::Put { key, value, expire_at_ms, version });
+        let logged = if planted::is(Bug::EffectForgetsExpiry) { None } else { expire_at_ms };
+        self.changes.log(Effect::Put { key, value, expire_at_ms: logged, version });
         if !self.changes.keep_undo {
             return self.table.put(hash, key, value, expire_at_ms, version);
         }
@@ -299,7 +301,9 @@ impl<'p> Keyspace<'p> {
             let value = self.table.entry_at(position).value;
             let piece = Piece::new(key, value, expire_at_ms, version);
             let piece = self.table.swap(position, piece);
-            self.changes.keep(Was::Present { hash, piece: piece.into() });
+            if !planted::is(Bug::UndoForgetsExpiry) {
+                self.changes.keep(Was::Present { hash, piece: piece.into() });
+            }
         } else {
             self.table.set_expiry(hash, key, expire_at_ms, version);
         }
@@ -472,6 +476,7 @@ impl<'p> Keyspace<'p> {
 }
 
 fn is_expired(entry: Entry<'_>, now_ms: u64) -> bool {
+    let now_ms = if planted::is(Bug::ExpiresLate) { now_ms.saturating_sub(1) } else { now_ms };
     entry.expire_at_ms.is_some_and(|at_ms| at_ms <= now_ms)
 }
 

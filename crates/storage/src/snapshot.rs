@@ -40,6 +40,7 @@ use crate::effect::{Effect, effects};
 use crate::table::{Table, Value};
 use bytes::{Buf, Bytes};
 use std::borrow::Cow;
+use types::planted::{self, Bug};
 use types::{Epoch, Incarnation, Lsn, NodeId, Position, RequestId, ShardId, Version};
 
 const MAGIC: [u8; 2] = *b"AC";
@@ -74,8 +75,13 @@ pub fn write_chunk(table: &Table, cursor: u64, bytes_max: usize, out: &mut Vec<u
     let mut has_large = false;
     let budget = (bytes_max / 32).clamp(16, 1 << 20);
     let next = table.scan_while(cursor, budget, &mut |entry| {
+        let before = out.len();
         let (value, expire_at_ms, version) = (entry.value, entry.expire_at_ms, entry.version);
         Effect::Put { key: entry.key, value, expire_at_ms, version }.encode(out);
+        if planted::is(Bug::ChunkDropsLast) && out.len() - start >= bytes_max {
+            out.truncate(before);
+            return false;
+        }
         let Value::String(bytes) = value;
         has_large |= bytes.len() > LARGE_VALUE_BYTES;
         count += 1;

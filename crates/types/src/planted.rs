@@ -1,4 +1,4 @@
-//! Bugs planted on purpose, to show that the simulator's checks can fail.
+//! Bugs planted on purpose, to show that the checks of the simulator, and of sequences of commands, can fail.
 //!
 //! Only with the feature `planted`, which no binary of ours has, can one be switched on; otherwise the switch is
 //! always off, and the compiler leaves nothing of it.
@@ -66,6 +66,22 @@ pub enum Bug {
     ResurrectsTail,
     /// A start does not miss a snapshot that is gone with the log before it (rule 3).
     MissesNoSnapshot,
+    /// GETEX with a time takes the value away.
+    GetexTakesValue,
+    /// RENAME leaves the time to live behind.
+    RenameLeavesLifetime,
+    /// SET with KEEPTTL keeps none where it also stores only what is there already.
+    KeepTtlForgetsUnderXx,
+    /// SETRANGE cuts off what stands behind the part.
+    SetRangeCutsTail,
+    /// A key is shown in the very millisecond at which it ends (rule 14).
+    ExpiresLate,
+    /// An effect forgets when the key ends, so that backups keep it for ever.
+    EffectForgetsExpiry,
+    /// What a change of a key's end replaced is not kept, and so not restored.
+    UndoForgetsExpiry,
+    /// Of a full chunk of a snapshot the last key is left out.
+    ChunkDropsLast,
 }
 
 /// Every planted bug that the simulation of clusters has to find.
@@ -100,6 +116,18 @@ pub const BUGS: [Bug; 26] = [
 
 /// Every planted bug that the crash tests of a shard's log have to find.
 pub const LOG_BUGS: [Bug; 3] = [Bug::SkipsDirSync, Bug::RetriesAfterFailedSync, Bug::ResurrectsTail];
+
+/// Every planted bug that sequences of commands have to find, held against a model of Redis.
+pub const COMMAND_BUGS: [Bug; 8] = [
+    Bug::GetexTakesValue,
+    Bug::RenameLeavesLifetime,
+    Bug::KeepTtlForgetsUnderXx,
+    Bug::SetRangeCutsTail,
+    Bug::ExpiresLate,
+    Bug::EffectForgetsExpiry,
+    Bug::UndoForgetsExpiry,
+    Bug::ChunkDropsLast,
+];
 
 #[cfg(feature = "planted")]
 thread_local! {

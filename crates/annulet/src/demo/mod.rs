@@ -7,11 +7,12 @@
 mod stage;
 mod steps;
 
+use crate::Failure;
 use crate::cluster::{Asked, Cluster};
 use crate::launch::{Launch, Stops};
 use crate::shell::paint::Paint;
-use crate::{Failure, config};
 use clap::ArgMatches;
+use config::settings_file;
 use rustix::fs::Mode;
 use stage::{Pace, Stage};
 use std::hash::{BuildHasher, Hasher};
@@ -102,7 +103,7 @@ fn start(scratch: &Path, stops: &Stops) -> Result<Launch, Failure> {
             continue;
         }
         cluster.write()?;
-        let settings = config::settings(None, &cluster.node_settings(1))?;
+        let settings = settings_file::settings(None, &cluster.node_settings(1))?;
         let mut launch = Launch::start(cluster, settings, stops.clone())?;
         match launch.wait_until_served() {
             Ok(()) => return Ok(launch),

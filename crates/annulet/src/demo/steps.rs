@@ -2,10 +2,10 @@
 
 use super::NODES;
 use super::stage::{Broken, Stage};
-use crate::cluster::host_port;
 use crate::launch::{Launch, TICK};
 use crate::status::Status;
 use client::{Connection, Options, Reply};
+use config::host_port;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};

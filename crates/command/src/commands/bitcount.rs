@@ -49,11 +49,12 @@ fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, 
         [] => 0..value.len() as u64 * 8,
         [start, end, ref unit @ ..] if unit.len() < 2 => {
             let (start, end) = (integer(start)?, integer(end)?);
-            let of_bits = unit.first().map_or(Ok(false), |unit| is_of_bits(unit))?;
-            // Both from the end and the wrong way round: nothing, also where they would be cut to the same place.
+            // Both from the end and the wrong way round: nothing, also where they would be cut to the same place. And before the
+            // unit is looked at, as in Redis 7.0.
             if start < 0 && end < 0 && start > end {
                 return Ok(Reply::Integer(0));
             }
+            let of_bits = unit.first().map_or(Ok(false), |unit| is_of_bits(unit))?;
             bits_between(start, end, of_bits, value.len())
         }
         _ => return Err(CommandError::Syntax),
@@ -97,6 +98,7 @@ mod tests {
             ("set a foobar", "bitcount a -2 -1", "(integer) 7"),
             ("set a foobar", "bitcount a -100 -50", "(integer) 4"),
             ("set a foobar", "bitcount a -50 -100", "(integer) 0"),
+            ("set a foobar", "bitcount a -1 -2 nonsense", "(integer) 0"),
             ("set a foobar", "bitcount a -9223372036854775808 9223372036854775807", "(integer) 26"),
             ("set a  px 50", "bitcount a 0 -1", "(integer) 0"),
         ]);

@@ -3,6 +3,7 @@
 use super::{end_ms, is, string_of};
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
 use storage::Keyspace;
+use types::planted::{self, Bug};
 
 /// GETEX key [EX | PX | EXAT | PXAT time | PERSIST]
 pub(crate) const COMMAND: Command = Command {
@@ -76,7 +77,7 @@ fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, 
         }
         Lifetime::Time { amount, seconds, relative } => {
             let end = end_ms("getex", amount, seconds, relative, now_ms)?;
-            if end <= now_ms {
+            if end <= now_ms || planted::is(Bug::GetexTakesValue) {
                 keyspace.remove(key);
             } else {
                 keyspace.set_expiry(key, Some(end));

@@ -5,6 +5,7 @@
 use super::{copy_of, put_string};
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
 use storage::Keyspace;
+use types::planted::{self, Bug};
 
 /// RENAME key newkey
 pub(crate) const RENAME: Command = Command {
@@ -53,6 +54,7 @@ fn relocate(
         return Ok(false);
     }
     if let Some((value, expire_at_ms)) = copy_of(keyspace, from) {
+        let expire_at_ms = expire_at_ms.filter(|_| !planted::is(Bug::RenameLeavesLifetime));
         put_string(keyspace, to, &value, expire_at_ms)?;
         keyspace.remove(from);
     }

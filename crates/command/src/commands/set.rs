@@ -98,7 +98,8 @@ fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, 
     };
     let old = keyspace.get(key);
     let found = old.is_some();
-    let old_end = old.as_ref().and_then(|entry| entry.expire_at_ms);
+    let forgets = planted::is(Bug::KeepTtlForgetsUnderXx) && options.condition == Condition::IfPresent;
+    let old_end = old.as_ref().and_then(|entry| entry.expire_at_ms).filter(|_| !forgets);
     let refused = match options.condition {
         Condition::Always => false,
         Condition::IfAbsent => found,

@@ -4,6 +4,7 @@ use super::{integer, put_string, string_of};
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
 use storage::Keyspace;
 use types::limits::VALUE_BYTES_MAX;
+use types::planted::{self, Bug};
 
 /// SETRANGE key offset value
 pub(crate) const COMMAND: Command = Command {
@@ -44,6 +45,9 @@ fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, 
     value.extend_from_slice(old);
     value.resize(old.len().max(end), 0);
     value[start..end].copy_from_slice(part);
+    if planted::is(Bug::SetRangeCutsTail) {
+        value.truncate(end);
+    }
     put_string(keyspace, key, &value, expire_at_ms)?;
     Ok(Reply::count(value.len()))
 }

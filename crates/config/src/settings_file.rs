@@ -8,29 +8,70 @@ use thiserror::Error;
 use types::settings::{SETTINGS, Setting, SettingError, Settings};
 
 /// Settings by name, in the order in which they were given.
-pub(crate) type Given = Vec<(&'static str, String)>;
+pub type Given = Vec<(&'static str, String)>;
 
 /// Why settings were refused.
 #[derive(Debug, Error)]
-pub(crate) enum ConfigError {
+pub enum ConfigError {
+    /// The file cannot be read, or is not UTF-8.
     #[error("cannot read the config file {}: {source}", path.display())]
-    Unreadable { path: PathBuf, source: std::io::Error },
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not TOML.
     #[error("{} is not TOML: {source}", path.display())]
-    Syntax { path: PathBuf, source: Box<toml::de::Error> },
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and in which line.
+        source: Box<toml::de::Error>,
+    },
+    /// It names what is no setting.
     #[error("unknown setting '{name}' in {}; `annulet settings` lists them all", path.display())]
-    Unknown { path: PathBuf, name: String },
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// What it names.
+        name: String,
+    },
+    /// Text where a number has to be, or the like.
     #[error("wrong type for '{name}' in {}: {expected}, not {found}", path.display())]
-    WrongType { path: PathBuf, name: String, expected: &'static str, found: &'static str },
+    WrongType {
+        /// The file.
+        path: PathBuf,
+        /// The setting.
+        name: String,
+        /// What it takes.
+        expected: &'static str,
+        /// What stands there.
+        found: &'static str,
+    },
+    /// A value in the file that the setting does not take.
     #[error("{error} (in {})", path.display())]
-    InFile { path: PathBuf, error: SettingError },
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// The setting, and what it takes.
+        error: SettingError,
+    },
+    /// A value of a flag that the setting does not take.
     #[error("{error}; see --{}", flag_name(name))]
-    InFlag { name: &'static str, error: SettingError },
+    InFlag {
+        /// The setting.
+        name: &'static str,
+        /// What it takes.
+        error: SettingError,
+    },
+    /// Values that do not go together.
     #[error("{0}")]
     Together(SettingError),
 }
 
 /// The settings that a file and flags make, checked also against each other.
-pub(crate) fn settings(file: Option<&Path>, flags: &Given) -> Result<Settings, ConfigError> {
+pub fn settings(file: Option<&Path>, flags: &Given) -> Result<Settings, ConfigError> {
     match file {
         Some(path) => settings_over(path, read(path)?, flags),
         None => settings_over(Path::new(""), Given::new(), flags),
@@ -38,7 +79,7 @@ pub(crate) fn settings(file: Option<&Path>, flags: &Given) -> Result<Settings, C
 }
 
 /// The settings that flags make over those that a file gave.
-pub(crate) fn settings_over(path: &Path, file: Given, flags: &Given) -> Result<Settings, ConfigError> {
+pub fn settings_over(path: &Path, file: Given, flags: &Given) -> Result<Settings, ConfigError> {
     let mut settings = Settings::default();
     let mut is_given = flags.iter().any(|(name, _)| *name == "node_id");
     for (name, value) in file {
@@ -57,13 +98,14 @@ pub(crate) fn settings_over(path: &Path, file: Given, flags: &Given) -> Result<S
 }
 
 /// The settings that a file gives.
-pub(crate) fn read(path: &Path) -> Result<Given, ConfigError> {
+pub fn read(path: &Path) -> Result<Given, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
     parse(path, &text)
 }
 
-fn parse(path: &Path, text: &str) -> Result<Given, ConfigError> {
+/// The settings that a file with this text gives.
+pub fn parse(path: &Path, text: &str) -> Result<Given, ConfigError> {
     let table: toml::Table = text
         .parse()
         .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
@@ -98,16 +140,17 @@ fn entry(path: &Path, name: String, value: toml::Value) -> Result<(&'static str,
 }
 
 /// Whether a setting is a number in the file. Every number's default is one, and no text's is.
-pub(crate) fn is_number(setting: &Setting) -> bool {
+pub fn is_number(setting: &Setting) -> bool {
     setting.default.parse::<u64>().is_ok()
 }
 
 /// The file that gives these settings.
-pub(crate) fn render(comment: &str, given: &Given) -> String {
+pub fn render(comment: &str, given: &Given) -> String {
     let mut text = comment.lines().map(|line| format!("# {line}\n")).collect::<String>();
     for (name, value) in given {
         let number = SETTINGS.iter().any(|setting| setting.name == *name && is_number(setting));
-        let bare = number && value.parse::<i64>().is_ok();
+        // TOML has one way to write a number; a size may have been written in others.
+        let bare = number && value.parse::<i64>().is_ok_and(|plain| plain.to_string() == *value);
         let value = if bare { value.clone() } else { toml::Value::String(value.clone()).to_string() };
         text += &format!("{name} = {value}\n");
     }
@@ -115,7 +158,7 @@ pub(crate) fn render(comment: &str, given: &Given) -> String {
 }
 
 /// A setting's flag, without the leading dashes.
-pub(crate) fn flag_name(setting: &str) -> String {
+pub fn flag_name(setting: &str) -> String {
     setting.replace('_', "-")
 }
 
@@ -177,6 +220,8 @@ mod tests {
             ("requirepass", "a\"b\\c\n".to_owned()),
             ("port", "1".to_owned()),
             ("maxmemory", "2gb".to_owned()),
+            ("max_request_bytes", "007".to_owned()),
+            ("link_bytes_max", "+5".to_owned()),
         ];
         for given in [given, quoted] {
             let mut read = parse(Path::new("FILE"), &render("one\ntwo", &given)).unwrap();

@@ -74,7 +74,7 @@ fn each_node_gets_its_settings() {
     let file = file.read().unwrap();
     let of = |id| {
         let given = file.node_settings(id).unwrap();
-        crate::config::settings_over(Path::new("x"), given, &Given::new()).unwrap()
+        crate::settings_file::settings_over(Path::new("x"), given, &Given::new()).unwrap()
     };
     let (one, two) = (of(1), of(2));
     assert_eq!((one.copies, one.partitions, one.maxmemory.0, one.weight), (3, 256, 2 << 30, 1));

@@ -17,8 +17,9 @@
 
 mod tree;
 
-use crate::cluster::{host_port, write_private};
-use crate::config::{Given, is_number};
+use crate::settings_file::{Given, is_number};
+use crate::{host_port, write_private};
+use placement::ring::VIRTUAL_NODES;
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -36,28 +37,68 @@ const SECRET_FILE: &str = "join.secret";
 
 /// Why a cluster file, or its use, was refused.
 #[derive(Debug, Error)]
-pub(crate) enum ClusterFileError {
+pub enum ClusterFileError {
+    /// The file cannot be read, or is not UTF-8.
     #[error("cannot read the cluster file {}: {source}", path.display())]
-    Unreadable { path: PathBuf, source: std::io::Error },
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is neither TOML nor JSON.
     #[error("{} is not {format}: {why}", path.display())]
-    Syntax { path: PathBuf, format: &'static str, why: String },
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Which of the two it was taken for.
+        format: &'static str,
+        /// What is wrong, and in which line.
+        why: String,
+    },
+    /// Something in it makes no sense.
     #[error("{}{}: {why}", path.display(), place)]
-    Wrong { path: PathBuf, place: Place, why: String },
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        place: Place,
+        /// What is wrong, and what would do.
+        why: String,
+    },
+    /// A node is to be started that it does not name.
     #[error("{} names no node {asked}; it names {}", path.display(), known.join(", "))]
-    NoSuchNode { path: PathBuf, asked: u16, known: Vec<String> },
+    NoSuchNode {
+        /// The file.
+        path: PathBuf,
+        /// The number of that node.
+        asked: u16,
+        /// The nodes that it names.
+        known: Vec<String>,
+    },
+    /// The data directory is of another cluster.
     #[error(
         "{} holds another secret than join_secret in the cluster file says: it belongs to another cluster, or one of the two was \
          changed",
         path.display()
     )]
-    OtherSecret { path: PathBuf },
+    OtherSecret {
+        /// The file with the secret.
+        path: PathBuf,
+    },
+    /// The secret cannot be left, or looked at.
     #[error("cannot write {}: {why}", path.display())]
-    Secret { path: PathBuf, why: String },
+    Secret {
+        /// The file with the secret.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
 }
 
 /// Where in a file something stands: its line, where that is known, and its field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place {
+pub struct Place {
     line: Option<usize>,
     field: String,
 }
@@ -93,7 +134,7 @@ struct FileNode {
 
 /// A cluster file that makes sense.
 #[derive(Debug)]
-pub(crate) struct ClusterFile {
+pub struct ClusterFile {
     path: PathBuf,
     common: Placed,
     secret: Option<String>,
@@ -102,17 +143,22 @@ pub(crate) struct ClusterFile {
 
 impl ClusterFile {
     /// Reads a file and checks all of it, whichever node is to be started: a mistake shows on the first machine.
-    pub(crate) fn read(path: &Path) -> Result<ClusterFile, ClusterFileError> {
+    pub fn read(path: &Path) -> Result<ClusterFile, ClusterFileError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ClusterFileError::Unreadable { path: path.to_owned(), source })?;
+        ClusterFile::parse(path, &text)
+    }
+
+    /// The same of a file with this text. Its name's ending says whether it is TOML or JSON; without one that does, the text itself.
+    pub fn parse(path: &Path, text: &str) -> Result<ClusterFile, ClusterFileError> {
         let is_json = match path.extension().and_then(|extension| extension.to_str()) {
             Some(extension) if extension.eq_ignore_ascii_case("json") => true,
             Some(extension) if extension.eq_ignore_ascii_case("toml") => false,
             _ => text.trim_start().starts_with('{'),
         };
         let (format, entries) = match is_json {
-            true => ("JSON", tree::of_json(&text)),
-            false => ("TOML", tree::of_toml(&text)),
+            true => ("JSON", tree::of_json(text)),
+            false => ("TOML", tree::of_toml(text)),
         };
         let entries =
             entries.map_err(|why| ClusterFileError::Syntax { path: path.to_owned(), format, why })?;
@@ -250,7 +296,7 @@ impl ClusterFile {
     }
 
     /// The settings of the node with this number.
-    pub(crate) fn node_settings(&self, id: u16) -> Result<Given, ClusterFileError> {
+    pub fn node_settings(&self, id: u16) -> Result<Given, ClusterFileError> {
         let path = self.path.clone();
         let Some(node) = self.nodes.iter().find(|node| node.id == id) else {
             let known = self.nodes.iter().map(|node| format!("{} ({})", node.id, node.host)).collect();
@@ -261,7 +307,7 @@ impl ClusterFile {
 
     /// Puts the secret by which the nodes know each other into a data directory that has none. One that is there stays, and has to
     /// be the same.
-    pub(crate) fn leave_secret(&self, directory: &Path) -> Result<(), ClusterFileError> {
+    pub fn leave_secret(&self, directory: &Path) -> Result<(), ClusterFileError> {
         let Some(secret) = &self.secret else { return Ok(()) };
         let path = directory.join(SECRET_FILE);
         match std::fs::read_to_string(&path) {
@@ -460,7 +506,7 @@ fn secret_of(entry: &Entry) -> Result<String, Wrong> {
 /// Places on the ring are the same in every cluster, so that coordinators of all versions prefer the same nodes: the key is there
 /// for files that say it, and has to say that.
 fn check_virtual_nodes(entry: &Entry) -> Result<(), Wrong> {
-    let usual = server::VIRTUAL_NODES;
+    let usual = VIRTUAL_NODES;
     match &entry.value {
         Value::Number(number) if *number == i64::from(usual) => Ok(()),
         other => wrong(
