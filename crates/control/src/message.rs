@@ -185,7 +185,7 @@ impl Kept {
 }
 
 /// A change of one partition's in-sync set or primary: compare-and-set on its epoch (rule 3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Change {
     /// The partition.
     pub partition: PartitionId,
