@@ -32,7 +32,7 @@ const GRANTS_KEPT: usize = 8;
 const STEER_MS: i64 = 1;
 
 /// What a heart is made with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct HeartConfig {
     /// Who we are.
     pub me: Identity,
@@ -82,7 +82,7 @@ pub enum HeartInput {
 }
 
 /// What the heart tells the control machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HeartNotice {
     /// No grant for the grace, and none from now on: report it.
     Silent {
@@ -116,7 +116,7 @@ pub enum HeartNotice {
 }
 
 /// What a heart wants done.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct HeartEffects {
     /// To other nodes' hearts.
     pub beats: Vec<(NodeId, Beat)>,
@@ -124,14 +124,14 @@ pub struct HeartEffects {
     pub notices: Vec<HeartNotice>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct GrantSeen {
     sent_at: Instant,
     map_version: u64,
 }
 
 /// What a voter remembers of a node.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Listener {
     incarnation: Incarnation,
     granted_at: Instant,
@@ -141,7 +141,7 @@ struct Listener {
 }
 
 /// A node's heart.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Heart {
     config: HeartConfig,
     map: Arc<ClusterMap>,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use types::{Epoch, Incarnation, Level, NodeId, PartitionId, Position};
 
 /// Who sent a message, as the transport has proved it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct Identity {
     /// The node.
     pub node: NodeId,
@@ -202,7 +202,7 @@ pub struct Change {
 }
 
 /// Heartbeats and what answers them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub enum Beat {
     /// Node to every voter.
     Heartbeat {

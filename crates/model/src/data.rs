@@ -42,6 +42,8 @@ pub struct Bounds {
     pub lapses: u8,
     /// Processes that end.
     pub crashes: u8,
+    /// Times that a node is declared dead.
+    pub deaths: u8,
     /// Times that what is on its way from one node to another is lost, so that what is sent later can arrive.
     pub losses: u8,
     /// Primaries that are told to hand over.
@@ -93,6 +95,8 @@ pub enum Fault {
     Epoch,
     /// Two copies call different records of one place committed.
     Committed,
+    /// A copy went before those that stay were in sync.
+    Dropped,
     /// A read missed what had been acknowledged, or shown, before it began.
     Read,
 }
@@ -128,6 +132,7 @@ struct Left {
     ticks: u8,
     lapses: u8,
     crashes: u8,
+    deaths: u8,
     losses: u8,
     hand_overs: u8,
     moves: bool,
@@ -422,6 +427,7 @@ impl Model for Cluster {
                 ticks: bounds.ticks,
                 lapses: bounds.lapses,
                 crashes: bounds.crashes,
+                deaths: bounds.deaths,
                 losses: bounds.losses,
                 hand_overs: bounds.hand_overs,
                 moves: bounds.moves,
@@ -482,8 +488,8 @@ impl Model for Cluster {
             } else {
                 actions.push(Action::Start(id));
             }
-            let is_silent = !node.up || !node.leased && is_known || self.bounds.buries_the_living && left.lapses > 0;
-            if is_alive && is_silent {
+            let is_silent = !node.up || !node.leased || self.bounds.buries_the_living && left.lapses > 0;
+            if is_alive && is_silent && left.deaths > 0 {
                 actions.push(Action::Down(id, true));
                 let heirs = newest.state().in_sync.len();
                 if heirs > 2 && newest.state().primary == Some(id) {
@@ -558,6 +564,7 @@ impl Model for Cluster {
             }
             Action::Renew(id) => state.node_mut(id).leased = true,
             Action::Down(id, asks) => {
+                state.left.deaths -= 1;
                 if state.node(id).up && state.node(id).leased {
                     state.left.lapses = state.left.lapses.checked_sub(1)?;
                 }
@@ -611,8 +618,15 @@ impl Model for Cluster {
             }
             Action::Settle => {
                 let epoch = state.newest().state().epoch;
+                let before = *state.newest().state();
                 if !self.decide(&mut state, &Command::Settle(vec![(PARTITION, epoch)])) {
                     return None;
+                }
+                let gone = before.copies.without(state.newest().state().copies);
+                if gone.iter().any(|id| before.in_sync.contains(id))
+                    && !before.staying().is_within(before.in_sync)
+                {
+                    state.fault = Some(Fault::Dropped);
                 }
             }
             Action::HandOver(heir) => {
@@ -647,7 +661,7 @@ impl Model for Cluster {
             Property::<Cluster>::sometimes("a write is acknowledged", |_, state| state.promised != 0),
         ];
         let bounds = &self.bounds;
-        if bounds.lapses + bounds.crashes > 0 {
+        if bounds.deaths > 0 {
             properties.push(Property::<Cluster>::sometimes(
                 "another primary serves with what was acknowledged",
                 |_, state| {
@@ -659,6 +673,9 @@ impl Model for Cluster {
             }));
         }
         if bounds.moves {
+            properties.push(Property::<Cluster>::always("a copy goes once those that stay are in sync", |_, state| {
+                state.fault != Some(Fault::Dropped)
+            }));
             properties.push(Property::<Cluster>::sometimes("a new copy is in sync", |model, state| {
                 state.newest().state().in_sync.contains(node(model.bounds.nodes))
             }));

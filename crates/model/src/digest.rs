@@ -16,6 +16,18 @@ pub(crate) fn short(text: &str) -> u64 {
     hasher.finish()
 }
 
+impl Digest {
+    /// The digest of a machine of a model whose time is bounded: moments are what they are.
+    pub(crate) fn of(machine: &impl Hash) -> Digest {
+        let half = |salt: u8| {
+            let mut hasher = DefaultHasher::new();
+            (salt, machine).hash(&mut hasher);
+            hasher.finish()
+        };
+        Digest(half(0), half(1))
+    }
+}
+
 /// The digest of a machine, by what its `Debug` shows. What is `most` ago, or longer, is the same to it; no moment (0) is.
 pub(crate) fn digest(text: &str, now: Instant, most: Duration) -> Digest {
     let text = without_time(text, now, most);

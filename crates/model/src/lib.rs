@@ -4,5 +4,6 @@
 
 pub mod copy;
 pub mod data;
+pub mod leases;
 mod digest;
 pub mod scenes;

@@ -1,43 +1,42 @@
-//! The exhaustive runs.
+//! Explores the scenes to their ends: `model [small|medium|large] [NAME]`.
 
-use model::data::{Bounds, Cluster};
-use model::scenes::QUIET;
-use stateright::{Checker, Model};
-use std::time::Instant;
+use model::scenes::{NAMES, Scene, Size};
+use std::process::ExitCode;
+use std::time::Duration;
 
-fn main() {
-    let words: Vec<u8> = std::env::args().skip(1).map(|word| word.parse().expect("a number")).collect();
-    let at = |index: usize| words.get(index).copied().unwrap_or(0);
-    let bounds = Bounds {
-        nodes: u16::from(at(0)).max(2),
-        copies: u16::from(at(1)).max(2),
-        puts: at(2),
-        reads: at(3),
-        ticks: at(4),
-        lapses: at(5),
-        crashes: at(6),
-        losses: at(7),
-        hand_overs: at(8),
-        moves: at(9) > 0,
-        reorder: at(10) > 0,
-        disk: match at(11) {
-            0 => model::copy::Disk::None,
-            1 => model::copy::Disk::Quick,
-            _ => model::copy::Disk::Slow,
-        },
-        ..QUIET
+/// A scene that takes longer than this is too large.
+const MOST: Duration = Duration::from_secs(6 * 3600);
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let size = match words.next().as_deref() {
+        None | Some("medium") => Size::Medium,
+        Some("small") => Size::Small,
+        Some("large") => Size::Large,
+        Some(other) => {
+            eprintln!("there is no size {other}: small, medium or large");
+            return ExitCode::FAILURE;
+        }
     };
-    let started = Instant::now();
-    let checker = Cluster::new(bounds, None).checker().threads(2).spawn_bfs().join();
-    println!(
-        "{} unique states, {} in all, depth {}, {} steps, {:?}",
-        checker.unique_state_count(),
-        checker.state_count(),
-        checker.max_depth(),
-        checker.model().steps(),
-        started.elapsed()
-    );
-    for (name, path) in checker.discoveries() {
-        println!("{name}: {} actions: {:?}", path.clone().into_actions().len(), path.into_actions());
+    let wanted = words.next().unwrap_or_default();
+    let mut all_well = true;
+    for name in NAMES.into_iter().filter(|name| name.contains(&wanted)) {
+        let Some(scene) = Scene::of(name, size) else { continue };
+        let explored = scene.explore(None, MOST);
+        println!(
+            "{name}: {} states, {} steps, depth {}, {:.1} s",
+            explored.states,
+            explored.steps,
+            explored.depth,
+            explored.took.as_secs_f64()
+        );
+        for (property, actions) in &explored.failed {
+            println!("  FAILED: {property}: {actions}");
+        }
+        for property in &explored.missed {
+            println!("  nowhere: {property}");
+        }
+        all_well &= explored.failed.is_empty() && explored.missed.is_empty();
     }
+    if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
