@@ -510,11 +510,8 @@ impl Heart {
                     Listener { incarnation: member.incarnation, granted_at: now, heard_at: now, keys: 0 };
             }
             let heard_at = listener.granted_at.max(listener.heard_at);
-            let begun_at = if planted::is(Bug::ForgetsGrants) {
-                heard_at
-            } else {
-                self.awake_since.max(self.voters_at)
-            };
+            let begun_at =
+                if planted::is(Bug::ForgetsGrants) { heard_at } else { self.awake_since.max(self.voters_at) };
             let quiet_since = heard_at.max(begun_at);
             let grace =
                 if planted::is(Bug::ReportsEarly) { self.config.grace / 4 } else { self.config.grace };

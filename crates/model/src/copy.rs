@@ -12,7 +12,9 @@ use crate::digest::{Digest, digest, short};
 use bytes::Bytes;
 use placement::ClusterMap;
 use replication::recovery::Recovery;
-use replication::{Context, Durability, LogTurn, Message, Outbox, Partition, Release, Sender, Standing, Tail};
+use replication::{
+    Context, Durability, LogTurn, Message, Outbox, Partition, Release, Sender, Standing, Tail,
+};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -386,8 +388,8 @@ impl Live {
         let partition = &self.partition;
         // Of a context only the lease and whether there is a time count for the standing.
         let map = Map { map: Arc::default(), digest: 0 };
-        let serves = [true, false]
-            .map(|leased| partition.standing(&self.context(leased, &map)) == Standing::Serving);
+        let serves =
+            [true, false].map(|leased| partition.standing(&self.context(leased, &map)) == Standing::Serving);
         let log = partition.log();
         let (base, mut holds) = (log.base(), 0);
         let table = partition.table();

@@ -5,8 +5,8 @@
 //!
 //! **Time** goes on in steps, for all nodes at once, up to a bound. The voters' clocks run faster than the holder's by as much as
 //! the grace allows for ([`RATE`], [`VOTERS_RATE`], [`LEASE`], [`GRACE`]), which is the worst case. In one step a node ticks once, or not
-//! at all, as a process that stands still. A message may arrive at any moment; what was sent before it on the same link and has not
-//! arrived is lost then.
+//! at all, as a process that stands still. A heartbeat may reach a voter at any moment; those before it that have not are lost then. Its
+//! answer arrives at once: later, or never, it would only make less of a lease.
 //!
 //! **In place of the consensus group** there is one agreed list of entries, which voters apply one after another, each at any
 //! moment. **In place of `Control`** is what it does about reports, written down once more from `Control::heart`, `settle_reports`,
@@ -16,7 +16,9 @@
 use crate::copy::{Map, plant};
 use crate::digest::Digest;
 use control::command::{Answered, Command, apply};
-use control::{Beat, Heart, HeartConfig, HeartEffects, HeartInput, HeartNotice, Identity, Kept, Pulse, Registration};
+use control::{
+    Beat, Heart, HeartConfig, HeartEffects, HeartInput, HeartNotice, Identity, Kept, Pulse, Registration,
+};
 use placement::{ClusterMap, Seat};
 use stateright::{Model, Property};
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +60,8 @@ pub struct Bounds {
     pub ups: u8,
     /// New terms of the coordinator.
     pub terms: u8,
+    /// Entries that are decided: deaths, answers, admissions and new terms together.
+    pub entries: u8,
     /// Plants of the model's own.
     pub plant: Plant,
 }
@@ -69,6 +73,8 @@ pub enum Plant {
     Nothing,
     /// A voter's reports do not outlive its process.
     ReportsForgotten,
+    /// A voter's file may forget the entry that answered a report, and not that it was answered.
+    AnswersForgotten,
     /// The coordinator counts reports that were answered.
     AnsweredCount,
 }
@@ -154,8 +160,8 @@ pub struct State {
     time: u64,
     /// The holder first.
     nodes: Vec<Node>,
-    /// On the way between two nodes.
-    links: BTreeMap<(NodeId, NodeId), Vec<Sent>>,
+    /// On the way to a voter.
+    links: BTreeMap<NodeId, Vec<Sent>>,
     entries: Vec<Entry>,
     term: u64,
     words: BTreeSet<Word>,
@@ -169,12 +175,18 @@ pub struct State {
     ups: u8,
 }
 
-/// A beat on its way.
+/// A heartbeat on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Sent {
-    Heartbeat { sent_at: u64, stalled: bool },
-    Grant { sent_at: u64, map_version: u64 },
-    Refusal { sent_at: u64, map_version: u64 },
+struct Sent {
+    sent_at: u64,
+    stalled: bool,
+}
+
+/// What a heart is told.
+enum Event {
+    Tick(Pulse),
+    Input(HeartInput),
+    Beat(NodeId, Beat),
 }
 
 /// What can happen.
@@ -184,8 +196,8 @@ pub enum Action {
     Pass,
     /// A node's heart ticks.
     Tick(NodeId),
-    /// A beat arrives, and those before it on its link are lost.
-    Deliver(NodeId, NodeId, usize),
+    /// A heartbeat reaches a voter, and those before it are lost.
+    Deliver(NodeId, usize),
     /// A voter applies the next entry.
     Apply(NodeId),
     /// A voter hears of the newest term, before it applies an entry of it.
@@ -290,26 +302,32 @@ impl Leases {
     }
 
     /// Runs a node's heart, and passes on what it wants done.
-    fn run(&self, state: &mut State, at: usize, run: impl FnOnce(&mut Heart, Instant)) {
+    fn run(&self, state: &mut State, at: usize, event: Event) {
         let id = state.nodes[at].id;
         let now = self.clock(id, state.time);
         let mut heart = state.nodes[at].heart.heart.clone();
         plant(self.bug);
-        run(&mut heart, now);
+        match event {
+            Event::Tick(pulse) => heart.tick(now, pulse),
+            Event::Input(input) => heart.input(now, input),
+            Event::Beat(from, beat) => heart.beat(now, 0, identity(from), beat, 0),
+        }
         plant(None);
         let HeartEffects { beats, notices } = std::mem::take(heart.effects());
         let digest = Digest::of(&heart);
         state.nodes[at].heart = Arc::new(Beating { heart, digest });
         for (to, beat) in beats {
-            let sent = match beat {
+            match beat {
                 // Only the holder's heartbeats are looked at.
-                Beat::Heartbeat { sent_at, stalled, .. } if id == HOLDER => Sent::Heartbeat { sent_at, stalled },
-                Beat::Heartbeat { .. } => continue,
-                Beat::Grant { sent_at, map_version, .. } => Sent::Grant { sent_at, map_version },
-                Beat::Refusal { sent_at, map_version, .. } => Sent::Refusal { sent_at, map_version },
-            };
-            if state.nodes.iter().any(|node| node.id == to) {
-                state.links.entry((id, to)).or_default().push(sent);
+                Beat::Heartbeat { sent_at, stalled, .. } if id == HOLDER => {
+                    if state.nodes.iter().any(|node| node.id == to) {
+                        state.links.entry(to).or_default().push(Sent { sent_at, stalled });
+                    }
+                }
+                Beat::Grant { .. } | Beat::Refusal { .. } if to == HOLDER => {
+                    self.run(state, 0, Event::Beat(id, beat));
+                }
+                _ => {}
             }
         }
         for notice in notices {
@@ -323,7 +341,8 @@ impl Leases {
             HeartNotice::Silent { node: HOLDER, incarnation, mark, .. } => {
                 let node = &mut state.nodes[at];
                 let map = &state.entries[node.applied as usize - 1].map.map;
-                let is_alive = map.member(HOLDER).is_some_and(|m| m.incarnation == incarnation && m.is_alive());
+                let is_alive =
+                    map.member(HOLDER).is_some_and(|m| m.incarnation == incarnation && m.is_alive());
                 if is_alive {
                     node.report = Some(Report { term: node.term, applied: node.applied, mark });
                     node.heard = false;
@@ -333,7 +352,7 @@ impl Leases {
                 } else {
                     let map = map.clone();
                     let cleared = vec![(HOLDER, mark)];
-                    self.run(state, at, |heart, now| heart.input(now, HeartInput::Applied { map, cleared }));
+                    self.run(state, at, Event::Input(HeartInput::Applied { map, cleared }));
                 }
             }
             HeartNotice::Heard { node: HOLDER, .. } => {
@@ -372,10 +391,13 @@ impl Leases {
         if let Some(report) = node.report.filter(is_answered) {
             node.report = None;
             node.heard = false;
-            node.durable = version;
+            if self.bounds.plant != Plant::AnswersForgotten {
+                // That it was answered is synced, and with it all that stands in the file before.
+                node.durable = version;
+            }
             cleared.push((HOLDER, report.mark));
         }
-        self.run(state, at, |heart, now| heart.input(now, HeartInput::Applied { map, cleared }));
+        self.run(state, at, Event::Input(HeartInput::Applied { map, cleared }));
     }
 
     /// As `coordinator::reported_dead`.
@@ -441,10 +463,23 @@ impl Model for Leases {
         all.insert(0, HOLDER);
         let nodes = all.iter().map(|&id| {
             let mut heart = Heart::new(self.config(id, false), self.clock(id, 0));
-            heart.input(self.clock(id, 0), HeartInput::Applied { map: first.map.clone(), cleared: Vec::new() });
+            heart.input(
+                self.clock(id, 0),
+                HeartInput::Applied { map: first.map.clone(), cleared: Vec::new() },
+            );
             let digest = Digest::of(&0);
             let heart = Arc::new(Beating { heart, digest });
-            Node { id, heart, applied: 1, durable: 1, acted: 1, term: 1, report: None, heard: false, ticked: false }
+            Node {
+                id,
+                heart,
+                applied: 1,
+                durable: 1,
+                acted: 1,
+                term: 1,
+                report: None,
+                heard: false,
+                ticked: false,
+            }
         });
         let mut state = State {
             time: 0,
@@ -464,8 +499,8 @@ impl Model for Leases {
         for id in all {
             state = self.next_state(&state, Action::Tick(id)).expect("a heart ticks");
         }
-        while let Some((from, to)) = state.links.keys().next().copied() {
-            state = self.next_state(&state, Action::Deliver(from, to, 0)).expect("a beat arrives");
+        while let Some(to) = state.links.keys().next().copied() {
+            state = self.next_state(&state, Action::Deliver(to, 0)).expect("a beat arrives");
         }
         vec![state]
     }
@@ -487,9 +522,6 @@ impl Model for Leases {
             if votes && node.term < state.term {
                 actions.push(Action::Follow(node.id));
             }
-            if votes && node.report.is_some() {
-                actions.push(Action::Tell(node.id));
-            }
             if node.id == HOLDER {
                 let known = if votes { node.applied } else { newest };
                 actions.extend((node.acted + 1..=known).map(Action::Act));
@@ -500,10 +532,16 @@ impl Model for Leases {
                 }
             }
         }
-        for (&(from, to), sent) in &state.links {
-            actions.extend((0..sent.len()).map(|at| Action::Deliver(from, to, at)));
+        for (&to, sent) in &state.links {
+            actions.extend((0..sent.len()).map(|at| Action::Deliver(to, at)));
+        }
+        if newest > u64::from(self.bounds.entries) {
+            return;
         }
         actions.extend(state.words.iter().map(|&word| Action::Hear(word)));
+        for node in state.nodes.iter().filter(|node| voters.contains(&node.id) && node.report.is_some()) {
+            actions.push(Action::Tell(node.id));
+        }
         actions.extend(state.dismissals.iter().map(|&voter| Action::Dismiss(voter)));
         if self.is_reported(state) {
             actions.push(Action::Bury);
@@ -520,7 +558,9 @@ impl Model for Leases {
         let mut state = last.clone();
         match action {
             Action::Pass => {
-                for voter in self.voters().into_iter().filter(|voter| *voter != HOLDER && !self.bounds.voters_sleep) {
+                for voter in
+                    self.voters().into_iter().filter(|voter| *voter != HOLDER && !self.bounds.voters_sleep)
+                {
                     let at = state.at(voter)?;
                     if !state.nodes[at].ticked {
                         state = self.next_state(&state, Action::Tick(voter))?;
@@ -534,26 +574,17 @@ impl Model for Leases {
                 state.nodes[at].ticked = true;
                 let acted_version = state.nodes[at].acted;
                 let pulse = Pulse { acted_version, ..Pulse::default() };
-                self.run(&mut state, at, |heart, now| heart.tick(now, pulse));
+                self.run(&mut state, at, Event::Tick(pulse));
             }
-            Action::Deliver(from, to, index) => {
-                let sent = state.links.get_mut(&(from, to))?;
-                let beat = sent.drain(..=index).next_back()?;
+            Action::Deliver(to, index) => {
+                let sent = state.links.get_mut(&to)?;
+                let Sent { sent_at, stalled } = sent.drain(..=index).next_back()?;
                 if sent.is_empty() {
-                    state.links.remove(&(from, to));
+                    state.links.remove(&to);
                 }
-                let beat = match beat {
-                    Sent::Heartbeat { sent_at, stalled } => Beat::Heartbeat { sent_at, stalled, keys: 0 },
-                    Sent::Grant { sent_at, map_version } => {
-                        let (wall_ms, coordinator, keys) = (0, None, Vec::new());
-                        Beat::Grant { sent_at, map_version, wall_ms, coordinator, keys }
-                    }
-                    Sent::Refusal { sent_at, map_version } => {
-                        Beat::Refusal { sent_at, map_version, coordinator: None }
-                    }
-                };
+                let beat = Beat::Heartbeat { sent_at, stalled, keys: 0 };
                 let at = state.at(to)?;
-                self.run(&mut state, at, |heart, now| heart.beat(now, 0, identity(from), beat, 0));
+                self.run(&mut state, at, Event::Beat(HOLDER, beat));
             }
             Action::Apply(id) => {
                 let at = state.at(id)?;
@@ -569,7 +600,7 @@ impl Model for Leases {
                     state.nodes[0].applied = version;
                     let map = state.entries[version as usize - 1].map.map.clone();
                     let cleared = Vec::new();
-                    self.run(&mut state, 0, |heart, now| heart.input(now, HeartInput::Applied { map, cleared }));
+                    self.run(&mut state, 0, Event::Input(HeartInput::Applied { map, cleared }));
                 }
             }
             Action::Hear(word) => {
@@ -624,7 +655,8 @@ impl Model for Leases {
                 state.restarts -= 1;
                 state.restarted = true;
                 let at = state.at(id)?;
-                let reported = state.nodes[at].report.is_some() && self.bounds.plant != Plant::ReportsForgotten;
+                let reported =
+                    state.nodes[at].report.is_some() && self.bounds.plant != Plant::ReportsForgotten;
                 let now = self.clock(id, state.time);
                 let heart = Heart::new(self.config(id, reported), now);
                 let node = &mut state.nodes[at];
@@ -637,8 +669,8 @@ impl Model for Leases {
                 node.heart = Arc::new(Beating { heart, digest: Digest::of(&0) });
                 let map = state.entries[state.nodes[at].applied as usize - 1].map.map.clone();
                 let cleared = Vec::new();
-                state.links.retain(|(_, to), _| *to != id);
-                self.run(&mut state, at, |heart, now| heart.input(now, HeartInput::Applied { map, cleared }));
+                state.links.remove(&id);
+                self.run(&mut state, at, Event::Input(HeartInput::Applied { map, cleared }));
             }
         }
         Some(state)
@@ -650,9 +682,10 @@ impl Model for Leases {
                 let is_deposed = state.newest().map.state().primary != Some(HOLDER);
                 !(is_deposed && state.holder_leads() && state.holder_is_leased(model))
             }),
-            Property::<Leases>::always("whoever was declared dead holds no lease before it knows", |model, state| {
-                state.nodes[0].acted >= state.died_at || !state.holder_is_leased(model)
-            }),
+            Property::<Leases>::always(
+                "whoever was declared dead holds no lease before it knows",
+                |model, state| state.nodes[0].acted >= state.died_at || !state.holder_is_leased(model),
+            ),
             Property::<Leases>::sometimes("a death is decided", |_, state| state.died_at > 0),
             Property::<Leases>::sometimes("a lease is renewed", |model, state| {
                 state.time > 2 && state.holder_is_leased(model)
@@ -662,19 +695,28 @@ impl Model for Leases {
             }),
         ];
         if self.bounds.ups > 0 {
-            properties.push(Property::<Leases>::sometimes("the dead is admitted and holds a lease", |model, state| {
-                state.ups < model.bounds.ups && state.holder_is_leased(model) && state.nodes[0].acted > state.died_at
-            }));
+            properties.push(Property::<Leases>::sometimes(
+                "the dead is admitted and holds a lease",
+                |model, state| {
+                    state.ups < model.bounds.ups
+                        && state.holder_is_leased(model)
+                        && state.nodes[0].acted > state.died_at
+                },
+            ));
         }
         if self.bounds.restarts > 0 {
-            properties.push(Property::<Leases>::sometimes("a death is decided though a voter restarted", |_, state| {
-                state.restarted && state.died_at > 0
-            }));
+            properties.push(Property::<Leases>::sometimes(
+                "a death is decided though a voter restarted",
+                |_, state| state.restarted && state.died_at > 0,
+            ));
         }
         if self.bounds.terms > 0 {
-            properties.push(Property::<Leases>::sometimes("a death is decided in a later term", |_, state| {
-                state.term > 1 && state.died_at > 0 && state.entries[state.died_at as usize - 1].term > 1
-            }));
+            properties.push(Property::<Leases>::sometimes(
+                "a death is decided in a later term",
+                |_, state| {
+                    state.term > 1 && state.died_at > 0 && state.entries[state.died_at as usize - 1].term > 1
+                },
+            ));
         }
         properties
     }

@@ -30,11 +30,12 @@ pub const QUIET: Bounds = Bounds {
 pub const STILL: leases::Bounds = leases::Bounds {
     voters: 3,
     holder_votes: false,
-    steps: 3,
+    steps: 2,
     voters_sleep: false,
     restarts: 0,
     ups: 0,
     terms: 0,
+    entries: 2,
     plant: Plant::Nothing,
 };
 
@@ -117,12 +118,7 @@ impl Scene {
                 deaths: 1,
                 ..QUIET
             }),
-            "move" => Scene::Data(Bounds {
-                nodes: 3,
-                ticks: pick(1, 1, 2),
-                moves: true,
-                ..QUIET
-            }),
+            "move" => Scene::Data(Bounds { nodes: 3, ticks: pick(1, 1, 2), moves: true, ..QUIET }),
             "hand-over" => Scene::Data(Bounds {
                 reads: 1,
                 ticks: pick(1, 2, 3),
@@ -131,30 +127,40 @@ impl Scene {
                 hand_overs: 1,
                 ..QUIET
             }),
-            "overtaking" => Scene::Data(Bounds {
-                ticks: pick(1, 1, 2),
-                lapses: 1,
-                deaths: 1,
-                reorder: true,
-                ..QUIET
-            }),
+            "overtaking" => {
+                Scene::Data(Bounds { ticks: pick(1, 1, 2), lapses: 1, deaths: 1, reorder: true, ..QUIET })
+            }
+            // One voter is as good as a majority, and there are far fewer orders of what it does.
             "leases" => Scene::Leases(leases::Bounds {
-                steps: pick(2, 3, 4),
-                ups: pick(0, 1, 1),
+                voters: pick(1, 1, 3).into(),
+                steps: pick(3, 4, 3),
+                voters_sleep: size != Size::Large,
+                ups: 1,
+                entries: pick(2, 3, 2),
                 ..STILL
             }),
             "leases of a voter" => Scene::Leases(leases::Bounds {
                 holder_votes: true,
-                steps: pick(2, 3, 4),
-                ups: pick(0, 1, 1),
+                ups: pick(0, 0, 1),
+                entries: pick(1, 1, 2),
                 ..STILL
             }),
             "voters restart" => Scene::Leases(leases::Bounds {
-                steps: pick(2, 2, 3),
-                restarts: pick(1, 1, 2),
+                voters: pick(1, 3, 3).into(),
+                holder_votes: size != Size::Small,
+                restarts: pick(2, 1, 2),
+                entries: pick(2, 1, 1),
                 ..STILL
             }),
-            "terms" => Scene::Leases(leases::Bounds { steps: 2, terms: 1, ups: pick(0, 0, 1), ..STILL }),
+            "terms" => Scene::Leases(leases::Bounds {
+                voters: pick(1, 1, 3).into(),
+                holder_votes: size == Size::Large,
+                steps: pick(3, 4, 2),
+                terms: 1,
+                restarts: pick(0, 1, 0),
+                entries: pick(2, 3, 2),
+                ..STILL
+            }),
             _ => return None,
         };
         Some(scene)

@@ -259,9 +259,11 @@ impl<W> Primary<W> {
             return;
         }
         if planted::is(Bug::UnknownIsFailed)
-            && let Some(proposal) = self.proposal.take_if(|proposal| proposal.sent_at.is_some())
+            && let Some(joining) =
+                self.proposal.take_if(|it| it.kind == ChangeKind::Join && it.sent_at.is_some())
         {
-            self.required.remove(proposal.node);
+            self.required.remove(joining.node);
+            return;
         }
         if self.proposal.is_some() || !self.serving || self.takes_in_none || self.hand_over.is_some() {
             return;
