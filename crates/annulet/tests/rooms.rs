@@ -30,6 +30,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // It looks at the product from outside.
     ("chaos", &["types", "client", "history"]),
     ("fuzz", &["types", "storage", "command", "config", "wire", "sim"]),
+    // It checks rules, so it uses only the rooms that keep them.
+    ("model", &["types", "storage", "placement", "replication", "control"]),
     (
         "sim",
         &["node", "wire", "storage", "command", "types", "placement", "replication", "control", "history"],

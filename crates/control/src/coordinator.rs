@@ -428,7 +428,7 @@ fn heirs(
 }
 
 /// Of each partition's possible primaries the one whose log ends last, by (epoch, lsn).
-fn longest(tails: &BTreeMap<PartitionId, BTreeMap<NodeId, Position>>) -> Vec<(PartitionId, NodeId)> {
+pub fn longest(tails: &BTreeMap<PartitionId, BTreeMap<NodeId, Position>>) -> Vec<(PartitionId, NodeId)> {
     tails
         .iter()
         .filter_map(|(&partition, by_node)| {

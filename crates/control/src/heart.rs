@@ -32,7 +32,7 @@ const GRANTS_KEPT: usize = 8;
 const STEER_MS: i64 = 1;
 
 /// What a heart is made with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct HeartConfig {
     /// Who we are.
     pub me: Identity,
@@ -82,7 +82,7 @@ pub enum HeartInput {
 }
 
 /// What the heart tells the control machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HeartNotice {
     /// No grant for the grace, and none from now on: report it.
     Silent {
@@ -116,7 +116,7 @@ pub enum HeartNotice {
 }
 
 /// What a heart wants done.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct HeartEffects {
     /// To other nodes' hearts.
     pub beats: Vec<(NodeId, Beat)>,
@@ -124,14 +124,14 @@ pub struct HeartEffects {
     pub notices: Vec<HeartNotice>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct GrantSeen {
     sent_at: Instant,
     map_version: u64,
 }
 
 /// What a voter remembers of a node.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Listener {
     incarnation: Incarnation,
     granted_at: Instant,
@@ -141,6 +141,7 @@ struct Listener {
 }
 
 /// A node's heart.
+#[derive(Clone, Debug, Hash)]
 pub struct Heart {
     config: HeartConfig,
     map: Arc<ClusterMap>,
@@ -493,22 +494,25 @@ impl Heart {
     }
 
     fn look_for_silence(&mut self, now: Instant) {
+        let unheard_at = if planted::is(Bug::ForgetsGrants) { Instant(0) } else { now };
         for member in self.map.members.iter().filter(|member| member.is_alive()) {
             if self.reported.contains_key(&member.id) {
                 continue;
             }
             let listener = self.listeners.entry(member.id).or_insert(Listener {
                 incarnation: member.incarnation,
-                granted_at: now,
-                heard_at: now,
+                granted_at: unheard_at,
+                heard_at: unheard_at,
                 keys: 0,
             });
             if listener.incarnation != member.incarnation {
                 *listener =
                     Listener { incarnation: member.incarnation, granted_at: now, heard_at: now, keys: 0 };
             }
-            let quiet_since =
-                listener.granted_at.max(listener.heard_at).max(self.awake_since).max(self.voters_at);
+            let heard_at = listener.granted_at.max(listener.heard_at);
+            let begun_at =
+                if planted::is(Bug::ForgetsGrants) { heard_at } else { self.awake_since.max(self.voters_at) };
+            let quiet_since = heard_at.max(begun_at);
             let grace =
                 if planted::is(Bug::ReportsEarly) { self.config.grace / 4 } else { self.config.grace };
             if now.since(quiet_since) > grace {

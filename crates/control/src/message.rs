@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use types::{Epoch, Incarnation, Level, NodeId, PartitionId, Position};
 
 /// Who sent a message, as the transport has proved it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct Identity {
     /// The node.
     pub node: NodeId,
@@ -185,7 +185,7 @@ impl Kept {
 }
 
 /// A change of one partition's in-sync set or primary: compare-and-set on its epoch (rule 3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Change {
     /// The partition.
     pub partition: PartitionId,
@@ -202,7 +202,7 @@ pub struct Change {
 }
 
 /// Heartbeats and what answers them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub enum Beat {
     /// Node to every voter.
     Heartbeat {

@@ -216,9 +216,9 @@ fn operations(mut input: Input<'_>) {
             6 => {
                 let (seed, scattered) = (u64::from(input.byte()), input.byte().is_multiple_of(2));
                 if scattered {
-                    disk.crash_scattered(seed)
+                    disk.crash_scattered(seed);
                 } else {
-                    disk.crash(seed)
+                    disk.crash(seed);
                 }
                 assert_eq!(load(&disk).expect("a crash is no rot"), expected);
             }

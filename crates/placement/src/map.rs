@@ -5,7 +5,7 @@ use types::planted::{self, Bug};
 use types::{Epoch, Incarnation, Level, NodeId, NodeSet, PartitionId, ShardId};
 
 /// The map that a node acts on. Its version is the place of the last applied entry in the control plane's log.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ClusterMap {
     /// Grows with every applied change. 0: nothing is known yet.
     pub version: u64,
@@ -38,7 +38,7 @@ pub struct ClusterMap {
 
 /// A place in the consensus group. It belongs to one data directory: on another one its node has forgotten what it promised, and
 /// needs a new seat (rule 16).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Seat {
     /// Whose it is.
     pub node: NodeId,
@@ -62,7 +62,7 @@ impl Seat {
 }
 
 /// A node, as the cluster knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Member {
     /// Its lasting number.
     pub id: NodeId,
@@ -101,7 +101,7 @@ pub struct Member {
 }
 
 /// What the control plane knows of a node's life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum MemberState {
     /// Listed, but never registered.
     #[default]
@@ -116,7 +116,7 @@ pub enum MemberState {
 }
 
 /// One partition's configuration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PartitionState {
     /// The number of this configuration.
     pub epoch: Epoch,

@@ -46,6 +46,7 @@ pub struct Ran {
     pub wait: Lsn,
 }
 
+#[derive(Debug)]
 pub(crate) enum Role<W> {
     Absent,
     Primary(Primary<W>),
@@ -56,6 +57,7 @@ pub(crate) enum Role<W> {
 ///
 /// Requests for all partitions take turns, so a copy is seldom in the nearest cache when one comes. What every request reads
 /// stands together at the beginning, and at the beginning of the role, so that it is few lines ([`Partition::prefetch`]).
+#[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Partition<W> {
     pub(crate) table: Table,

@@ -32,6 +32,7 @@ const LAG_BYTES_MAX: usize = 16 * 1024 * 1024;
 const GIVE_UP: Duration = Duration::from_secs(2);
 
 /// Another copy of a partition.
+#[derive(Debug)]
 pub(crate) struct Peer {
     pub node: NodeId,
     pub incarnation: Incarnation,
@@ -69,6 +70,7 @@ pub(crate) struct Peer {
     lost: bool,
 }
 
+#[derive(Debug)]
 enum State {
     /// Asked where its log ends.
     Probing,

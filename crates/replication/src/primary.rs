@@ -22,6 +22,7 @@ use types::{Incarnation, Instant, Level, Lsn, NodeId, NodeSet, PartitionId};
 const PROPOSE: Duration = Duration::from_millis(200);
 
 /// What every request asks stands at the beginning: see [`Partition`].
+#[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Primary<W> {
     /// Whether the reign's tail is committed, so that requests may run.
@@ -250,8 +251,18 @@ impl<W> Primary<W> {
                 .is_some_and(|proposal| proposal.node == node && proposal.kind == ChangeKind::Leave)
             {
                 let incarnation = peer.incarnation;
+                if planted::is(Bug::LeaverNotCounted) {
+                    self.required.remove(node);
+                }
                 self.proposal = Some(Proposal { node, incarnation, kind: ChangeKind::Leave, sent_at: None });
             }
+            return;
+        }
+        if planted::is(Bug::UnknownIsFailed)
+            && let Some(joining) =
+                self.proposal.take_if(|it| it.kind == ChangeKind::Join && it.sent_at.is_some())
+        {
+            self.required.remove(joining.node);
             return;
         }
         if self.proposal.is_some() || !self.serving || self.takes_in_none || self.hand_over.is_some() {

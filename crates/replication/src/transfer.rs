@@ -41,6 +41,7 @@ const KEPT: Duration = Duration::from_secs(60);
 type Place = (u64, u32);
 
 /// A transfer under way.
+#[derive(Debug)]
 pub(crate) struct Transfer {
     session: u64,
     base: Position,
@@ -57,6 +58,7 @@ pub(crate) struct Transfer {
 }
 
 /// A transfer that has broken off.
+#[derive(Debug)]
 pub(crate) struct Broken {
     base: Position,
     base_time_ms: u64,

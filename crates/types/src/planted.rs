@@ -64,6 +64,16 @@ pub enum Bug {
     RetriesAfterFailedSync,
     /// A shard's log goes on before a torn tail without cutting it off.
     ResurrectsTail,
+    /// A copy that is to leave does not count any more as soon as that is proposed (rule 2).
+    LeaverNotCounted,
+    /// A change whose outcome is not known is taken for one that failed (rule 2).
+    UnknownIsFailed,
+    /// A change of an in-sync set is made whatever has changed since it was asked for (rule 3).
+    ChangesAtAnyEpoch,
+    /// A returning copy keeps what an earlier primary logged where this one's records should stand (rule 9).
+    KeepsOldTail,
+    /// A voter counts the grace from before its own start: it has forgotten whom it granted what (rule 6).
+    ForgetsGrants,
     /// A start does not miss a snapshot that is gone with the log before it (rule 3).
     MissesNoSnapshot,
     /// GETEX with a time takes the value away.
@@ -127,6 +137,15 @@ pub const COMMAND_BUGS: [Bug; 8] = [
     Bug::EffectForgetsExpiry,
     Bug::UndoForgetsExpiry,
     Bug::ChunkDropsLast,
+];
+
+/// Planted bugs that only the model checker is asked to find, beside some of those above.
+pub const MODEL_BUGS: [Bug; 5] = [
+    Bug::LeaverNotCounted,
+    Bug::UnknownIsFailed,
+    Bug::ChangesAtAnyEpoch,
+    Bug::KeepsOldTail,
+    Bug::ForgetsGrants,
 ];
 
 #[cfg(feature = "planted")]
