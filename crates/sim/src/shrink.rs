@@ -159,7 +159,7 @@ mod tests {
             };
             ddmin((0..100).collect(), fails)
         };
-        assert_eq!(needs(&[]), []);
+        assert!(needs(&[]).is_empty());
         assert_eq!(needs(&[17]), [17]);
         assert_eq!(needs(&[3, 4, 50, 99]), [3, 4, 50, 99]);
         assert!(runs < 200, "{runs} runs");

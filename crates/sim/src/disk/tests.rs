@@ -45,7 +45,7 @@ fn a_journal_loses_nothing_that_was_synced() {
             }
             if random.below(10) == 0 {
                 let crash = if seed % 4 == 3 { SimDisk::crash_scattered } else { SimDisk::crash };
-                crash(&disk, random.next());
+                crash(&disk, random.draw());
                 let (reopened, frames) = open_with_room(&disk, room_bytes).unwrap();
                 assert!(frames.starts_with(&synced), "seed {seed}");
                 assert!(written.starts_with(&frames), "seed {seed}");
