@@ -190,7 +190,7 @@ fn no_crash_makes_one_missed() {
                 disk.crash_scattered(seed)
             } else {
                 disk.crash(seed)
-            }
+            };
             assert_eq!(lost(&disk), [], "after {number} operations, seed {seed}");
             if !is_scattered {
                 // Otherwise a file may lie before a gap that nobody needs.

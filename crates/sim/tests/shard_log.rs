@@ -139,7 +139,11 @@ impl Model {
 }
 
 fn crash(disk: &SimDisk, seed: u64) {
-    if seed.is_multiple_of(2) { disk.crash(seed) } else { disk.crash_scattered(seed) }
+    if seed.is_multiple_of(2) {
+        disk.crash(seed)
+    } else {
+        disk.crash_scattered(seed)
+    };
 }
 
 /// How many operations a workload needs where nothing goes wrong.
