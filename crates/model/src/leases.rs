@@ -495,12 +495,13 @@ impl Model for Leases {
             restarts: self.bounds.restarts,
             ups: self.bounds.ups,
         };
-        // The beginning: all tick once, and every heartbeat is granted.
-        for id in all {
-            state = self.next_state(&state, Action::Tick(id)).expect("a heart ticks");
-        }
+        // The beginning: the holder's heartbeats are all granted, and all have ticked.
+        state = self.next_state(&state, Action::Tick(HOLDER)).expect("a heart ticks");
         while let Some(to) = state.links.keys().next().copied() {
-            state = self.next_state(&state, Action::Deliver(to, 0)).expect("a beat arrives");
+            state = self.next_state(&state, Action::Deliver(to, 0)).expect("a heartbeat arrives");
+        }
+        for id in all.into_iter().filter(|id| *id != HOLDER) {
+            state = self.next_state(&state, Action::Tick(id)).expect("a heart ticks");
         }
         vec![state]
     }
@@ -688,7 +689,7 @@ impl Model for Leases {
             ),
             Property::<Leases>::sometimes("a death is decided", |_, state| state.died_at > 0),
             Property::<Leases>::sometimes("a lease is renewed", |model, state| {
-                state.time > 2 && state.holder_is_leased(model)
+                state.time >= 2 && state.holder_is_leased(model)
             }),
             Property::<Leases>::sometimes("a report is withdrawn", |_, state| {
                 state.died_at == 0 && state.entries.iter().any(|entry| !entry.answers.is_empty())
