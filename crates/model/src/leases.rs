@@ -316,13 +316,12 @@ impl Leases {
         let HeartEffects { beats, notices } = std::mem::take(heart.effects());
         let digest = Digest::of(&heart);
         state.nodes[at].heart = Arc::new(Beating { heart, digest });
+        let is_there = |state: &State, to| state.nodes.iter().any(|node| node.id == to);
         for (to, beat) in beats {
             match beat {
                 // Only the holder's heartbeats are looked at.
-                Beat::Heartbeat { sent_at, stalled, .. } if id == HOLDER => {
-                    if state.nodes.iter().any(|node| node.id == to) {
-                        state.links.entry(to).or_default().push(Sent { sent_at, stalled });
-                    }
+                Beat::Heartbeat { sent_at, stalled, .. } if id == HOLDER && is_there(state, to) => {
+                    state.links.entry(to).or_default().push(Sent { sent_at, stalled });
                 }
                 Beat::Grant { .. } | Beat::Refusal { .. } if to == HOLDER => {
                     self.run(state, 0, Event::Beat(id, beat));
@@ -356,7 +355,8 @@ impl Leases {
                 }
             }
             HeartNotice::Heard { node: HOLDER, .. } => {
-                if !std::mem::replace(&mut state.nodes[at].heard, true) {
+                let was_heard = std::mem::replace(&mut state.nodes[at].heard, true);
+                if !was_heard {
                     self.tell(state, at);
                 }
             }
