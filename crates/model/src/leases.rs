@@ -316,13 +316,12 @@ impl Leases {
         let HeartEffects { beats, notices } = std::mem::take(heart.effects());
         let digest = Digest::of(&heart);
         state.nodes[at].heart = Arc::new(Beating { heart, digest });
+        let is_there = |state: &State, to| state.nodes.iter().any(|node| node.id == to);
         for (to, beat) in beats {
             match beat {
                 // Only the holder's heartbeats are looked at.
-                Beat::Heartbeat { sent_at, stalled, .. } if id == HOLDER => {
-                    if state.nodes.iter().any(|node| node.id == to) {
-                        state.links.entry(to).or_default().push(Sent { sent_at, stalled });
-                    }
+                Beat::Heartbeat { sent_at, stalled, .. } if id == HOLDER && is_there(state, to) => {
+                    state.links.entry(to).or_default().push(Sent { sent_at, stalled });
                 }
                 Beat::Grant { .. } | Beat::Refusal { .. } if to == HOLDER => {
                     self.run(state, 0, Event::Beat(id, beat));
@@ -356,7 +355,8 @@ impl Leases {
                 }
             }
             HeartNotice::Heard { node: HOLDER, .. } => {
-                if !std::mem::replace(&mut state.nodes[at].heard, true) {
+                let was_heard = std::mem::replace(&mut state.nodes[at].heard, true);
+                if !was_heard {
                     self.tell(state, at);
                 }
             }
@@ -495,12 +495,13 @@ impl Model for Leases {
             restarts: self.bounds.restarts,
             ups: self.bounds.ups,
         };
-        // The beginning: all tick once, and every heartbeat is granted.
-        for id in all {
-            state = self.next_state(&state, Action::Tick(id)).expect("a heart ticks");
-        }
+        // The beginning: the holder's heartbeats are all granted, and all have ticked.
+        state = self.next_state(&state, Action::Tick(HOLDER)).expect("a heart ticks");
         while let Some(to) = state.links.keys().next().copied() {
-            state = self.next_state(&state, Action::Deliver(to, 0)).expect("a beat arrives");
+            state = self.next_state(&state, Action::Deliver(to, 0)).expect("a heartbeat arrives");
+        }
+        for id in all.into_iter().filter(|id| *id != HOLDER) {
+            state = self.next_state(&state, Action::Tick(id)).expect("a heart ticks");
         }
         vec![state]
     }
@@ -688,7 +689,7 @@ impl Model for Leases {
             ),
             Property::<Leases>::sometimes("a death is decided", |_, state| state.died_at > 0),
             Property::<Leases>::sometimes("a lease is renewed", |model, state| {
-                state.time > 2 && state.holder_is_leased(model)
+                state.time >= 2 && state.holder_is_leased(model)
             }),
             Property::<Leases>::sometimes("a report is withdrawn", |_, state| {
                 state.died_at == 0 && state.entries.iter().any(|entry| !entry.answers.is_empty())
