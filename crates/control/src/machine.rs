@@ -567,13 +567,15 @@ impl Control {
                 self.effects.sync |= ready.must_sync();
                 if let Some(hard_state) = ready.hs() {
                     raft.mut_store().set_hard_state(hard_state.clone());
-                    let bytes = hard_state.write_to_bytes().unwrap_or_default();
-                    self.effects.frames.push(encode_frame(self.level(), &Frame::HardState(bytes)));
+                    self.effects.frames.push(raft.store().hard_state_frame(self.level()));
                 }
                 self.queue_raft(ready.take_persisted_messages());
                 let mut light = raft.advance(ready);
                 if let Some(commit) = light.commit_index() {
                     raft.mut_store().set_commit(commit);
+                    // Nobody tells a voter that is alone of this again. It has to be in the file before the answers to reports that
+                    // follow from it (rule 6).
+                    self.effects.frames.push(raft.store().hard_state_frame(self.level()));
                 }
                 self.queue_raft(light.take_messages());
                 let committed = light.take_committed_entries();
@@ -582,8 +584,7 @@ impl Control {
             }
             if regrouped {
                 // That this node has applied it must outlive its process: its grants name maps as new as this from now on (rule 6).
-                let bytes = raft.store().hard_state().write_to_bytes().unwrap_or_default();
-                self.effects.frames.push(encode_frame(self.level(), &Frame::HardState(bytes)));
+                self.effects.frames.push(raft.store().hard_state_frame(self.level()));
                 self.effects.sync = true;
             }
             self.raft = Some(raft);

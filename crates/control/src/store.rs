@@ -2,8 +2,11 @@
 //!
 //! What must survive a crash leaves through [`crate::ControlEffects::frames`]; this is only the working copy.
 
+use crate::frames::{Frame, encode_frame};
+use protobuf::Message as _;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
+use types::Level;
 
 #[derive(Default)]
 pub struct LogStore {
@@ -29,6 +32,11 @@ impl LogStore {
 
     pub fn hard_state(&self) -> &HardState {
         &self.hard_state
+    }
+
+    /// The frame that keeps the term, the vote, and how far the log is committed.
+    pub fn hard_state_frame(&self, level: Level) -> Vec<u8> {
+        encode_frame(level, &Frame::HardState(self.hard_state.write_to_bytes().unwrap_or_default()))
     }
 
     pub fn set_hard_state(&mut self, hard_state: HardState) {

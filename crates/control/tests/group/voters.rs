@@ -294,3 +294,41 @@ fn a_voter_that_was_replaced_while_it_was_cut_off_gives_up_its_seat() {
     });
     group.rests();
 }
+
+/// A sole voter commits without anybody's answer, so what tells how far its log is committed is written by itself alone.
+#[test]
+fn a_sole_voter_that_restarts_grants_by_no_map_older_than_the_one_it_had() {
+    let mut group = Group::of(3);
+    group.run_well(Duration::from_secs(3), &[]);
+    group.order(1, Order::Drain { node: NodeId(3), on: true });
+    group.run_until("two nodes are left", Duration::from_secs(30), |group| {
+        group.step_well(&[]);
+        let map = group.newest();
+        map.members.len() == 2 && map.voters.len() == 1 && map.seats.len() == 1
+    });
+    group.nodes[2] = None;
+    group.run_well(Duration::from_secs(1), &[]);
+    let voter = group.newest().voters[0].0;
+    let other = 3 - voter;
+    group.cut.extend([(voter, other), (other, voter)]);
+    group.run_until("the other is declared dead", Duration::from_secs(3), |group| {
+        !group.node(voter).control.map().is_alive(NodeId(other))
+    });
+    let deposed_at = group.node(voter).control.map().version;
+    group.run(LEASE);
+    let file = std::mem::take(&mut group.node(voter).file);
+    group.nodes[usize::from(voter - 1)] = Some(start(voter, file, group.now));
+    group.cut.clear();
+    let until = group.now + Duration::from_secs(2);
+    while group.now < until {
+        group.step();
+        let now = group.now;
+        let known = group.node(voter).control.map().version;
+        let node = group.node(other);
+        let acts_on = node.control.map().version;
+        assert!(
+            node.heart.lease_until() <= now || acts_on >= deposed_at,
+            "it acts on map {acts_on}, was deposed by {deposed_at}, and holds a lease; the voter has {known}"
+        );
+    }
+}
