@@ -3,7 +3,9 @@
 //! A disk that rots changes what a segment of a log that is closed, or a snapshot, has had synced, while no process looks: its
 //! process is killed, and the next one finds it. (The last bytes of a log cannot rot: nothing tells that from a torn tail. The control
 //! file could, and its node would not start any more.) Nothing may be lost by that, so it happens only where every partition that the
-//! node holds in sync has another in-sync copy that runs; and until the node's copies are in sync again the others are not killed.
+//! node holds in sync has another in-sync copy that runs; and until the node's copies are in sync again the others are not killed, nor
+//! are their disks hurt. They may still be cut off and be taken out of an in-sync set before the rotten one is: what is lost by that is no
+//! failure.
 
 use crate::disk::SimDisk;
 use crate::faults::{Death, Kind, lasting};
@@ -27,10 +29,14 @@ impl World {
         self.schedule(until, Event::Mend(Mend::SlowDisk(node)));
     }
 
-    /// A disk begins to refuse. False: it does already.
+    /// A disk begins to refuse. False: it does already, or nobody holds the room that the control plane needs.
     pub(crate) fn hurt_disk(&mut self, kind: Kind, node: usize, random: &mut Random) -> bool {
         let room = random.below(64 << 10);
+        let is_rotten = self.is_any_rotten();
         let hurt = &mut self.nodes[node];
+        if is_rotten || kind == Kind::FullDisk && hurt.process.is_none() {
+            return false;
+        }
         if std::mem::replace(&mut hurt.disk_hurt, true) {
             return false;
         }
@@ -60,7 +66,7 @@ impl World {
     pub(crate) fn rot(&mut self, node: usize, random: &mut Random) -> bool {
         let id = NodeId(node as u16 + 1);
         let is_one_of_many = self.nodes[node].process.is_some() && self.others_hold(id);
-        if !is_one_of_many || self.is_any_rotten() {
+        if !is_one_of_many || self.is_any_rotten() || self.nodes.iter().any(|node| node.disk_hurt) {
             return false;
         }
         let files = what_may_rot(&self.nodes[node].disk);
@@ -88,7 +94,13 @@ impl World {
 
     /// Those that have filled themselves again are whole. Where a node's copies were moved elsewhere meanwhile it has none to fill.
     pub(crate) fn note_filled(&mut self) {
-        if !self.is_any_rotten() || !self.has_all_in_sync() {
+        if !self.is_any_rotten() {
+            return;
+        }
+        let partitions = self.checks.maps.newest().partitions.len();
+        let lost: Vec<usize> = (0..partitions).filter(|&partition| self.is_lost(partition)).collect();
+        self.lost_to_rot.extend(lost);
+        if !self.has_all_in_sync() {
             return;
         }
         let map = self.checks.maps.newest().clone();

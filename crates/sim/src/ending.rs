@@ -24,7 +24,7 @@ const LAST_ASKS_MAX: u32 = 5_000;
 
 impl World {
     /// Whether partition's every copy is gone.
-    fn is_lost(&self, partition: usize) -> bool {
+    pub(crate) fn is_lost(&self, partition: usize) -> bool {
         self.checks
             .maps
             .newest()
@@ -41,7 +41,8 @@ impl World {
             return Some("no map".into());
         }
         // With a log on disk no operator is needed.
-        let lost = (0..map.partitions.len()).find(|&partition| self.is_lost(partition));
+        let is_lost = |partition: &usize| self.is_lost(*partition) && !self.lost_to_rot.contains(partition);
+        let lost = (0..map.partitions.len()).find(is_lost);
         if let Some(partition) = lost.filter(|_| self.keeping.logs()) {
             return Some(format!("partition {partition} is lost: {:?}", map.partitions[partition]));
         }

@@ -30,7 +30,7 @@ use history::{History, Time};
 use node::Ticket;
 use placement::ClusterMap;
 use replication::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use types::settings::Settings;
 use types::{NodeId, ShardId};
@@ -102,6 +102,8 @@ pub struct World {
     pub(crate) upgrades: Upgrades,
     pub(crate) keeping: Keeping,
     pub(crate) blackout_at: Time,
+    /// Partitions that were lost while some node's copies were rotten.
+    pub(crate) lost_to_rot: BTreeSet<usize>,
     /// Snapshots written to disks.
     pub(crate) snapshots: u64,
     /// Transfers that processes which are gone had begun, and gone on with.
@@ -200,6 +202,7 @@ impl World {
             plan,
             keeping,
             blackout_at: 0,
+            lost_to_rot: BTreeSet::new(),
             snapshots: 0,
             transfers: [0; 2],
             chunk_bytes: draw_chunk_bytes(seed),
