@@ -14,6 +14,7 @@
 use crate::copy::{
     Copies, Copy, Disk, Event, Input, Map, PARTITION, TICKS_MAX, Waiter, Wire, Writes, sender,
 };
+use crate::members::registration;
 use control::command::{Command, apply, is_valid_change};
 use control::coordinator::longest;
 use control::shape::{Move, droppable};
@@ -201,25 +202,7 @@ impl Cluster {
             // What counts is synced before it is acknowledged, so a log has always kept all that was.
             Disk::Quick | Disk::Slow => Kept { since: Incarnation(1), log: true, lost: Vec::new() },
         };
-        Registration {
-            node: id,
-            incarnation,
-            directory: 1,
-            votes: true,
-            shards: 1,
-            kept,
-            host: String::new(),
-            port: 0,
-            cluster_port: 0,
-            peer_port: 0,
-            http_port: 0,
-            line_port: 0,
-            weight: 1,
-            zone: String::new(),
-            level: Level::HIGHEST,
-            build: String::new(),
-            witness: false,
-        }
+        registration(id, incarnation, kept)
     }
 
     fn first_map(&self) -> Map {

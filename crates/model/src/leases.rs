@@ -15,6 +15,7 @@
 
 use crate::copy::{Map, plant};
 use crate::digest::Digest;
+use crate::members::registration;
 use control::command::{Answered, Command, apply};
 use control::{
     Beat, Heart, HeartConfig, HeartEffects, HeartInput, HeartNotice, Identity, Kept, Pulse, Registration,
@@ -254,28 +255,6 @@ impl Leases {
         }
     }
 
-    fn registration(node: NodeId) -> Registration {
-        Registration {
-            node,
-            incarnation: Incarnation(1),
-            directory: 1,
-            votes: true,
-            shards: 1,
-            kept: Kept::nothing(Incarnation(1)),
-            host: String::new(),
-            port: 0,
-            cluster_port: 0,
-            peer_port: 0,
-            http_port: 0,
-            line_port: 0,
-            weight: 1,
-            zone: String::new(),
-            level: Level::HIGHEST,
-            build: String::new(),
-            witness: false,
-        }
-    }
-
     /// The holder and its heir are alive and in sync, and the voters are members that are neither alive nor dead: of them nobody says
     /// anything.
     fn first_map(&self) -> Map {
@@ -290,7 +269,7 @@ impl Leases {
             voters,
             placement: vec![vec![HOLDER, HEIR]],
         };
-        let ups = [HOLDER, HEIR].map(|node| Command::Up(Leases::registration(node)));
+        let ups = [HOLDER, HEIR].map(|node| Command::Up(first_start(node)));
         for command in [create].into_iter().chain(ups).chain([Command::Activate]) {
             apply(&mut map, &command, &mut Vec::new());
         }
@@ -640,7 +619,7 @@ impl Model for Leases {
             }
             Action::Up => {
                 state.ups -= 1;
-                if !self.decide(&mut state, &Command::Up(Leases::registration(HOLDER))) {
+                if !self.decide(&mut state, &Command::Up(first_start(HOLDER))) {
                     return None;
                 }
             }
@@ -721,4 +700,9 @@ impl Model for Leases {
         }
         properties
     }
+}
+
+/// A node as it registers when it has just been made.
+fn first_start(node: NodeId) -> Registration {
+    registration(node, Incarnation(1), Kept::nothing(Incarnation(1)))
 }

@@ -29,4 +29,5 @@ pub mod copy;
 pub mod data;
 mod digest;
 pub mod leases;
+mod members;
 pub mod scenes;

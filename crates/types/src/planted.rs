@@ -52,7 +52,7 @@ pub enum Bug {
     UsesEarly,
     /// Whoever follows a partition's changes is shown what is not committed.
     ShowsUncommitted,
-    /// A copy takes what it is told of as applied (rule 13).
+    /// A copy takes all that was ever committed as applied: whatever it shows is of this moment (rule 13).
     BelievesUnapplied,
     /// What is asked of several keys of one partition is asked of each by itself (rule 18).
     TearsApart,
