@@ -11,7 +11,7 @@
 use history::{Answer, Call, History, Operation, Time, linearizability};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ pub(super) struct Object {
     born: u64,
     /// Whether a wall clock jumped meanwhile: then a value may expire at any time.
     clocks_jumped: AtomicBool,
+    /// The expiries so far.
+    expiries: AtomicU32,
     inner: Mutex<Inner>,
 }
 
@@ -106,6 +108,7 @@ impl Board {
             lasting: place.is_multiple_of(LASTING_EVERY),
             born: self.step.load(Ordering::Relaxed),
             clocks_jumped: AtomicBool::new(false),
+            expiries: AtomicU32::new(0),
             inner: Mutex::new(Inner::default()),
         })
     }
@@ -161,9 +164,9 @@ impl Object {
         self.inner().history.operations().len()
     }
 
-    /// A number for a [`Call::SetExpiring`], by which its expiry knows it.
+    /// A number for a [`Call::SetExpiring`], by which its expiry knows it: no two have the same, or one could come early by the other's.
     pub(super) fn expiry_number(&self) -> u32 {
-        self.operations() as u32 + 1
+        self.expiries.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The value that somebody saw last.

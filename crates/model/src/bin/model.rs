@@ -1,4 +1,4 @@
-//! Explores the scenes to their ends: `model [small|medium|large] [NAME]`.
+//! Explores the scenes to their ends: `model [small|medium|large] [NAME]`. The larger ones may take hours.
 
 use model::scenes::{NAMES, Scene, Size};
 use std::process::ExitCode;
@@ -10,8 +10,8 @@ const MOST: Duration = Duration::from_secs(6 * 3600);
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     let size = match words.next().as_deref() {
-        None | Some("medium") => Size::Medium,
-        Some("small") => Size::Small,
+        None | Some("small") => Size::Small,
+        Some("medium") => Size::Medium,
         Some("large") => Size::Large,
         Some(other) => {
             eprintln!("there is no size {other}: small, medium or large");
