@@ -9,6 +9,7 @@
 
 use crate::balance::{self, Balance};
 use crate::command::{Command, is_doubtful as is_doubtful_partition, is_lost, is_news, is_valid_change};
+use crate::hearing::{self, Hearing};
 use crate::leave;
 use crate::levels::Builds;
 use crate::machine::Control;
@@ -52,6 +53,8 @@ pub struct Coordinator {
     pub(crate) moves: Moves,
     /// Who should vote.
     pub(crate) voters: Voters,
+    /// Whether it hears everybody.
+    pub(crate) hearing: Hearing,
     /// Who says that it is about to stop; the map shows it from the next entry on.
     pub(crate) leaving: BTreeMap<NodeId, Incarnation>,
     /// Which primaries are to hand over.
@@ -168,7 +171,7 @@ pub fn tick(control: &mut Control, now: Instant) {
     if !control.is_settled() || control.gives_lead() {
         return;
     }
-    if !control.map.members.is_empty() && voters::tick(control, now) {
+    if !control.map.members.is_empty() && (hearing::tick(control, now) || voters::tick(control, now)) {
         return;
     }
     let mut commands = Vec::new();
@@ -248,20 +251,30 @@ fn dismiss(control: &mut Control, commands: &mut Vec<Command>) {
     }));
 }
 
+impl Control {
+    /// Whether this voter's report of a node stands: of the start that the map shows alive, and not answered.
+    fn is_reported_by(&self, voter: NodeId, node: NodeId, by: &BTreeMap<NodeId, (Incarnation, u64)>) -> bool {
+        let alive = self.map.member(node).filter(|member| member.is_alive());
+        by.get(&voter).is_some_and(|&(incarnation, applied)| {
+            alive.is_some_and(|member| member.incarnation == incarnation)
+                && applied >= self.answered_at(voter, node)
+        })
+    }
+
+    /// Those whom this voter reports.
+    pub(crate) fn reported_by(&self, voter: NodeId) -> BTreeSet<NodeId> {
+        let reports = self.coordinator.reports.iter();
+        reports.filter(|&(&node, by)| self.is_reported_by(voter, node, by)).map(|(&node, _)| node).collect()
+    }
+}
+
 /// Those whom a majority of voters report, of the old ones too while they are being changed, in the incarnation that the map shows.
 fn reported_dead(control: &Control) -> BTreeMap<NodeId, Incarnation> {
-    let map = &control.map;
     let mut dead = BTreeMap::new();
-    for (&node, voters) in &control.coordinator.reports {
-        let Some(member) = map.member(node).filter(|member| member.is_alive()) else {
-            continue;
-        };
-        let stands = |voter: NodeId| {
-            voters.get(&voter).is_some_and(|&(incarnation, applied)| {
-                incarnation == member.incarnation && applied >= control.answered_at(voter, node)
-            })
-        };
-        if map.is_majority(stands) {
+    for (&node, by) in &control.coordinator.reports {
+        if let Some(member) = control.map.member(node)
+            && control.map.is_majority(|voter| control.is_reported_by(voter, node, by))
+        {
             dead.insert(node, member.incarnation);
         }
     }

@@ -25,6 +25,7 @@ mod format;
 pub mod format_1;
 mod frames;
 mod hand_over;
+mod hearing;
 mod heart;
 mod leave;
 mod levels;

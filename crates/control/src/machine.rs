@@ -9,7 +9,7 @@ use crate::format::{decode_entry, decode_map, encode_entry, encode_map};
 use crate::frames::{Frame, Report, Restored, encode_frame, seat_frame};
 use crate::heart::{HeartInput, HeartNotice};
 use crate::message::{Change, Identity, Message, Order, Registration};
-use crate::seats::{self, Step, TICK};
+use crate::seats::{self, TICK};
 use crate::store::LogStore;
 use placement::{ClusterMap, Member, Seat};
 use protobuf::Message as _;
@@ -97,7 +97,7 @@ pub struct Control {
     pub(crate) coordinator: Coordinator,
     /// The term of the newest entry applied.
     pub(crate) applied_term: u64,
-    applied_index: u64,
+    pub(crate) applied_index: u64,
     reports: BTreeMap<NodeId, Report>,
     heard: BTreeMap<NodeId, Incarnation>,
     /// By voter (none: all) and node: the newest entry that answers reports.
@@ -401,7 +401,8 @@ impl Control {
     }
 
     pub(crate) fn tell_the_coordinator(&mut self, now: Instant, message: Message) {
-        match self.coordinator() {
+        // A voter that does not hear the coordinator may be heard by it.
+        match self.coordinator().or(self.told_coordinator) {
             Some(node) if node == self.config.me.node => coordinator::message(self, now, node, message),
             Some(node) => self.send(node, message),
             None => {}
@@ -471,18 +472,6 @@ impl Control {
         let Some(raft) = &mut self.raft else { return false };
         let Some(data) = encode_entry(self.map.level, commands) else { return false };
         raft.propose(Vec::new(), data).is_ok()
-    }
-
-    /// Takes a step towards other voters. False where it cannot be taken now.
-    pub(crate) fn take_step(&mut self, step: &Step) -> bool {
-        let Some(raft) = &mut self.raft else { return false };
-        if let Step::Transfer(node) = step {
-            self.map.seat(*node).into_iter().for_each(|seat| raft.transfer_leader(seat.id()));
-            return true;
-        }
-        // The log holds nothing that is not applied.
-        let entry = seats::entry(&self.map, step, self.applied_index + 1);
-        entry.is_some_and(|entry| raft.propose_conf_change(Vec::new(), entry).is_ok())
     }
 
     /// The newest entry that answers this voter's reports of this node: what the voter said before it is void. So is what was

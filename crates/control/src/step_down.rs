@@ -13,7 +13,7 @@ use crate::machine::Control;
 use placement::Seat;
 use raft::StateRole;
 use std::cmp::Reverse;
-use types::Instant;
+use types::{Instant, NodeId};
 
 impl Control {
     /// This node is about to stop: it leads no more, and does not stand for election again.
@@ -44,9 +44,15 @@ impl Control {
         if !self.stepping_down {
             return;
         }
-        let next = self.next_leader();
-        if let (Some(next), Some(raft)) = (next, &mut self.raft) {
-            raft.transfer_leader(next);
+        if let Some(next) = self.next_leader() {
+            self.transfer_lead(next);
+        }
+    }
+
+    /// Tells the holder of a seat to stand.
+    pub(crate) fn transfer_lead(&mut self, seat: u64) {
+        if let Some(raft) = &mut self.raft {
+            raft.transfer_leader(seat);
         }
     }
 
@@ -54,17 +60,30 @@ impl Control {
         self.raft.as_ref().is_some_and(|raft| raft.raft.state == StateRole::Leader)
     }
 
-    /// The seat of the voter that is heard, is to stay, and whose log reaches furthest. While the voters are being changed, one of those
-    /// that go on to vote: only such a one ends the change.
+    /// The seat of the voter that is heard, is to stay, and whose log reaches furthest.
     fn next_leader(&self) -> Option<u64> {
-        let raft = self.raft.as_ref().filter(|raft| raft.raft.state == StateRole::Leader)?;
-        let others = raft.raft.prs().iter().filter_map(|(&id, progress)| {
-            let node = Seat::node_of(id);
-            let may = id != raft.raft.id && self.map.voters.contains(&node) && self.map.is_active(node);
-            may.then_some((id, progress))
-        });
-        others
-            .max_by_key(|&(id, progress)| (progress.recent_active, progress.matched, Reverse(id)))
-            .map(|(id, _)| id)
+        self.next_leaders().max_by_key(|standing| standing.fitness).map(|standing| standing.seat)
     }
+
+    /// The other voters that are to stay, where this node leads. While the voters are being changed, those that go on to vote: only
+    /// such a one ends the change.
+    pub(crate) fn next_leaders(&self) -> impl Iterator<Item = Standing> + '_ {
+        let raft = self.raft.as_ref().filter(|raft| raft.raft.state == StateRole::Leader);
+        raft.into_iter()
+            .flat_map(|raft| raft.raft.prs().iter().map(|(&id, progress)| (raft.raft.id, id, progress)))
+            .filter_map(|(mine, id, progress)| {
+                let node = Seat::node_of(id);
+                let may = id != mine && self.map.voters.contains(&node) && self.map.is_active(node);
+                let fitness = (progress.recent_active, progress.matched, Reverse(id));
+                may.then_some(Standing { seat: id, node, fitness })
+            })
+    }
+}
+
+/// A voter that could lead.
+pub(crate) struct Standing {
+    pub seat: u64,
+    pub node: NodeId,
+    /// The fittest is heard, and its log reaches furthest.
+    pub fitness: (bool, u64, Reverse<u64>),
 }

@@ -11,7 +11,7 @@
 
 use crate::machine::Control;
 use crate::seats::{self, Step};
-use placement::{ClusterMap, Member, MemberState};
+use placement::{ClusterMap, Member, MemberState, Seat};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use types::{Incarnation, Instant, Level, NodeId};
@@ -65,6 +65,22 @@ pub(crate) fn tick(control: &mut Control, now: Instant) -> bool {
         *transferred_at = Some(now);
     }
     control.take_step(&step)
+}
+
+impl Control {
+    /// Takes a step towards other voters. False where it cannot be taken now.
+    fn take_step(&mut self, step: &Step) -> bool {
+        if let Step::Transfer(node) = step {
+            if let Some(seat) = self.map.seat(*node).map(Seat::id) {
+                self.transfer_lead(seat);
+            }
+            return true;
+        }
+        // The log holds nothing that is not applied.
+        let entry = seats::entry(&self.map, step, self.applied_index + 1);
+        let Some(raft) = &mut self.raft else { return false };
+        entry.is_some_and(|entry| raft.propose_conf_change(Vec::new(), entry).is_ok())
+    }
 }
 
 /// Who may vote, and how many are to.

@@ -230,17 +230,16 @@ impl Client {
             }
             // A request that had to wait for the one before has waited since it was due.
             let sent = if free > due { due } else { Instant::now() };
-            let step = self.shared.step.load(Ordering::Relaxed).min(self.shared.steps - 1);
             let number = random.below(self.told.keys.len() as u64) as usize;
             let write = random.below(WRITE_EVERY) == 0 && !self.told.keys[number].given_up;
             if write {
-                self.write(number, step)
+                self.write(number)
             } else {
-                self.read(number, step)
+                self.read(number)
             };
             free = Instant::now();
             let took_us = free.duration_since(sent).as_micros() as u32;
-            let seen = &mut self.told.seen[step];
+            let seen = self.seen();
             if write {
                 seen.writes_us.push(took_us)
             } else {
@@ -270,7 +269,7 @@ impl Client {
         Ok(())
     }
 
-    fn write(&mut self, number: usize, step: usize) {
+    fn write(&mut self, number: usize) {
         let client = self.told.client;
         let key = &mut self.told.keys[number];
         key.sent += 1;
@@ -284,12 +283,12 @@ impl Client {
             }
             other => {
                 key.given_up = true;
-                self.trouble(step, other);
+                self.trouble(other);
             }
         }
     }
 
-    fn read(&mut self, number: usize, step: usize) {
+    fn read(&mut self, number: usize) {
         let client = self.told.client;
         match self.ask(number, &["GET", &key_name(client, number)]) {
             Answer::Reply(Value::BulkString(value)) => {
@@ -299,7 +298,7 @@ impl Client {
                     Some(count) if (least..=key.sent).contains(&count) => key.shown = count,
                     other => {
                         let sent = key.sent;
-                        self.told.seen[step].back += 1;
+                        self.seen().back += 1;
                         self.fault(format!(
                             "{} shows {other:?}, not {least} to {sent}",
                             key_name(client, number)
@@ -308,16 +307,22 @@ impl Client {
                 }
             }
             Answer::Reply(Value::Nil) => {
-                self.told.seen[step].back += 1;
+                self.seen().back += 1;
                 self.fault(format!("{} shows nothing", key_name(client, number)));
             }
-            other => self.trouble(step, other),
+            other => self.trouble(other),
         }
     }
 
-    fn trouble(&mut self, step: usize, answer: Answer) {
-        let seen = &mut self.told.seen[step];
+    /// Where it is noted what becomes of a request: with the step in which it ends, since that is what has held it up or broken it off.
+    fn seen(&mut self) -> &mut Seen {
+        let step = self.shared.step.load(Ordering::Relaxed).min(self.shared.steps - 1);
+        &mut self.told.seen[step]
+    }
+
+    fn trouble(&mut self, answer: Answer) {
         let kind = if self.owners.is_some() { "cluster-aware" } else { "plain" };
+        let seen = self.seen();
         let text = match answer {
             Answer::Reply(other) => {
                 seen.errors += 1;

@@ -1,6 +1,7 @@
 //! Nodes' control machines and hearts, joined by a transport that can cut links: the cluster forms, a death is
 //! found after the grace and never before, a restarted voter keeps what it promised, and the voters follow the nodes.
 
+mod hearing;
 mod voters;
 
 use control::{

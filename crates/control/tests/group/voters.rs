@@ -6,7 +6,7 @@ use control::Order;
 
 impl Group {
     /// A cluster that so many nodes made.
-    fn of(founders: u16) -> Group {
+    pub(super) fn of(founders: u16) -> Group {
         let now = Instant(1_000_000_000);
         let mut group = Group {
             now,

@@ -1,0 +1,77 @@
+//! A coordinator that does not hear a node which others hear.
+
+use super::*;
+
+impl Group {
+    /// Cuts the link between two nodes, both ways.
+    fn part(&mut self, one: u16, other: u16) {
+        self.cut.extend([(one, other), (other, one)]);
+    }
+
+    /// Has a primary drop its backup, and says whether the map shows that soon.
+    fn drops_a_backup(&mut self, primary: u16, backup: u16, seen_by: u16) -> bool {
+        let map = self.node(primary).control.map().clone();
+        let (partition, state) = map
+            .each_partition()
+            .find(|(_, state)| {
+                state.primary == Some(NodeId(primary)) && state.in_sync.contains(NodeId(backup))
+            })
+            .expect("a partition of that pair");
+        let change = Change {
+            partition,
+            epoch: state.epoch,
+            primary: NodeId(primary),
+            node: NodeId(backup),
+            incarnation: map.member(NodeId(backup)).unwrap().incarnation,
+            kind: ChangeKind::Leave,
+        };
+        let now = self.now;
+        self.node(primary).control.changes(now, vec![change]);
+        self.run(Duration::from_millis(100));
+        !self.node(seen_by).control.map().partition(partition).unwrap().in_sync.contains(NodeId(backup))
+    }
+}
+
+#[test]
+fn a_coordinator_that_does_not_hear_a_node_has_one_lead_that_does() {
+    let mut group = Group::formed();
+    let (old, [behind, hearing]) = lead(&mut group);
+    let term = group.node(old).control.term();
+    group.part(old, behind);
+    assert!(!group.drops_a_backup(behind, old, hearing), "its word does not arrive");
+    let took = group.run_until("another node leads", Duration::from_secs(3), |group| {
+        group.node(hearing).control.is_coordinator()
+    });
+    assert!(took > Duration::from_secs(1), "it may be no more than a moment: {took:?}");
+    group.run(Duration::from_millis(200));
+    assert!(group.drops_a_backup(behind, old, hearing));
+    // Neither end of the cut is dead, and the new one stays.
+    group.run(Duration::from_secs(10));
+    let map = group.node(hearing).control.map().clone();
+    assert!((1..=3).all(|id| map.is_active(NodeId(id))));
+    assert_eq!(group.node(hearing).control.term(), term + 1, "one election");
+}
+
+#[test]
+fn a_lead_is_kept_where_nobody_hears_more() {
+    let mut group = Group::of(5);
+    let old = group.node(1).control.coordinator().unwrap().0;
+    let term = group.node(old).control.term();
+    // A ring of cuts: each of them does not hear two others.
+    for id in 1..=5 {
+        group.part(id, id % 5 + 1);
+    }
+    group.run(Duration::from_secs(10));
+    assert!(group.node(old).control.is_coordinator());
+    assert_eq!(group.node(old).control.term(), term);
+}
+
+#[test]
+fn a_voter_that_does_not_hear_the_coordinator_is_heard_by_it() {
+    let mut group = Group::formed();
+    let (lead, [deaf, other]) = lead(&mut group);
+    group.cut.insert((lead, deaf));
+    group.run(Duration::from_secs(3));
+    assert!(group.node(lead).control.is_coordinator(), "it hears everybody");
+    assert!(group.drops_a_backup(deaf, other, other));
+}
