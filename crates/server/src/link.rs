@@ -92,6 +92,8 @@ struct Outgoing {
     back_off: Duration,
     out: Vec<u8>,
     sent: usize,
+    /// Where what one turn had to say ends that was more than may wait. What comes behind it has room of its own.
+    large_until: usize,
     dirty: bool,
 }
 
@@ -171,20 +173,18 @@ impl Links {
                 back_off: BACK_OFF_LEAST,
                 out: Vec::new(),
                 sent: 0,
+                large_until: 0,
                 dirty: false,
             });
             self.outgoing.len() - 1
         });
         let link = &mut self.outgoing[at];
-        // What one turn has to say is never refused where little waits, however much it is: a large value must get through.
         let (format, most) = match link.state {
             State::Up { spoken, .. } => (spoken.format, self.bytes_max),
             _ => (format_at(self.level), DISCONNECTED_BYTES_MAX.min(self.bytes_max)),
         };
-        if link.out.len() - link.sent > most {
+        if !link.push(most, |out| write(format, out)) {
             self.drops += 1;
-        } else {
-            write(format, &mut link.out);
         }
         if !link.dirty {
             link.dirty = true;
@@ -370,7 +370,7 @@ impl Links {
         }
         // The peer may have had a part of the first frame: none of this can go over another connection.
         link.out = Vec::new();
-        link.sent = 0;
+        (link.sent, link.large_until) = (0, 0);
         link.wait(now);
         self.lost.push(link.node);
     }
@@ -418,6 +418,29 @@ impl Links {
 }
 
 impl Outgoing {
+    /// Appends what one turn has to say. False where it was left out.
+    ///
+    /// It is never refused where little waits, however much it is: a large value must get through. Nor is what is little because of a
+    /// large value before it: it would be sent again half a second later, and then again.
+    fn push(&mut self, most: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let before = self.out.len();
+        let has_room = before - self.sent <= most;
+        if before - self.large_until.max(self.sent) > most {
+            return false;
+        }
+        write(&mut self.out);
+        if has_room {
+            if self.out.len() - self.sent > most {
+                self.large_until = self.out.len();
+            }
+        } else if self.out.len() - self.large_until > most {
+            // One large value waits already.
+            self.out.truncate(before);
+            return false;
+        }
+        true
+    }
+
     /// Writes until all is out or the socket is full.
     fn write(&mut self) -> io::Result<()> {
         let State::Up { stream, writable, .. } = &mut self.state else { return Ok(()) };
@@ -431,13 +454,14 @@ impl Outgoing {
             }
         }
         if self.sent == self.out.len() {
-            self.sent = 0;
+            (self.sent, self.large_until) = (0, 0);
             self.out.clear();
             if self.out.capacity() > BUFFER_BYTES_KEPT {
                 self.out = Vec::new();
             }
         } else if self.sent > BUFFER_BYTES_KEPT && self.sent > self.out.len() / 2 {
             self.out.drain(..self.sent);
+            self.large_until = self.large_until.saturating_sub(self.sent);
             self.sent = 0;
         }
         Ok(())

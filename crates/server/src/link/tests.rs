@@ -42,7 +42,7 @@ fn tell(node: &FakeNode, text: &str) {
 }
 
 #[test]
-fn a_large_frame_is_taken_and_what_comes_behind_too_much_is_dropped() {
+fn a_large_frame_is_taken_and_behind_it_as_much_as_may_wait() {
     let poll = mio::Poll::new().unwrap();
     let (dialer, _requests) = Dialer::new();
     let own = Endpoint::Shard(ShardId(0));
@@ -55,7 +55,11 @@ fn a_large_frame_is_taken_and_what_comes_behind_too_much_is_dropped() {
     assert_eq!(queue(&mut links, 900), (900, 0));
     // Little waits: were this dropped, it would be each time that it is sent again.
     assert_eq!(queue(&mut links, 10_000), (10_900, 0));
-    assert_eq!(queue(&mut links, 1), (10_900, 1));
+    // What is little is not dropped because of it, as much as may wait; another large one is.
+    assert_eq!(queue(&mut links, 600), (11_500, 0));
+    assert_eq!(queue(&mut links, 10_000), (11_500, 1));
+    assert_eq!(queue(&mut links, 400), (11_900, 1));
+    assert_eq!(queue(&mut links, 1), (11_900, 2));
 }
 
 fn messages_arrive_in_order_with_their_proved_sender(driver: &str) {
