@@ -16,7 +16,7 @@ use node::{
 use replication::Durability;
 use std::sync::Arc;
 use storage::ShardLogOptions;
-use tracing::info;
+use tracing::{info, warn};
 use types::settings::Settings;
 use types::shared_settings::SettingsReader;
 use types::{Instant, Level, NodeId, ShardId};
@@ -70,6 +70,7 @@ fn build(prepared: &mut Prepared) -> Result<(Identity, NodeMachines), StartError
         published: published.clone(),
         settings: prepared.shared.reader(),
         leased: false,
+        offset_ms: 0,
     };
     // The same on every node, so that a SCAN's cursor means the same place in every copy; and as secret as the secret.
     let hash_seed = prepared.secret.hash_seed();
@@ -125,9 +126,22 @@ struct Heart {
     published: Arc<Published>,
     settings: SettingsReader,
     leased: bool,
+    /// `chaos_wall_offset_ms`, as last seen.
+    offset_ms: i64,
 }
 
 impl Heart {
+    /// Nobody is to find a clock that is wrong on purpose by what becomes of his keys.
+    fn look_at_the_offset(&mut self) {
+        let offset_ms = self.settings.chaos_wall_offset_ms;
+        if offset_ms != std::mem::replace(&mut self.offset_ms, offset_ms) {
+            warn!(
+                offset_ms,
+                "this node takes its wall clock to be wrong: chaos_wall_offset_ms is set, which is for tests only"
+            );
+        }
+    }
+
     /// What this node takes the wall clock to show.
     fn wall_ms(&self, shown_ms: u64) -> u64 {
         shown_ms.saturating_add_signed(self.settings.chaos_wall_offset_ms)
@@ -137,6 +151,7 @@ impl Heart {
 impl HeartMachine for Heart {
     fn tick(&mut self, now: Instant, wall_ms: u64) {
         self.settings.refresh();
+        self.look_at_the_offset();
         self.driver.tick(now, self.wall_ms(wall_ms));
         let leased = now < self.published.lease_until();
         if leased != self.leased {

@@ -76,20 +76,23 @@ impl<'a> Hurt<'a> {
             self.say(format!("node {coordinator} coordinates"));
         }
         let started = Instant::now();
-        let mut ahead: Vec<&Part> = step.parts.iter().collect();
-        ahead.sort_by_key(|part| part.after);
+        let mut ahead: Vec<(Duration, &Part)> = step.parts.iter().map(|part| (part.after, part)).collect();
         let mut under_way: Vec<(Duration, Undo)> = Vec::new();
-        let mut ahead = ahead.into_iter().peekable();
         loop {
+            ahead.sort_by_key(|(at, _)| *at);
             under_way.sort_by_key(|(end, _)| *end);
-            let begin = ahead.peek().map(|part| part.after);
+            let begin = ahead.first().map(|(at, _)| *at);
             let end = under_way.first().map(|(end, _)| *end);
             let Some(next) = begin.into_iter().chain(end).min() else { return Ok(()) };
             std::thread::sleep(next.saturating_sub(started.elapsed()));
             if end == Some(next) {
                 let (_, undo) = under_way.remove(0);
                 self.end(undo)?;
-            } else if let Some(part) = ahead.next() {
+            } else if let Some(end) = end.filter(|_| self.hit.is_superset(&self.members)) {
+                // Nobody is left whom it could hit: it comes when the first fault ends.
+                ahead[0].0 = end;
+            } else {
+                let (_, part) = ahead.remove(0);
                 let undo = self.begin(part)?;
                 under_way.push((started.elapsed() + part.hold, undo));
             }
@@ -196,7 +199,7 @@ impl<'a> Hurt<'a> {
         self.said.push(text);
     }
 
-    /// A member that nothing is wrong with, from here on hit; any, where something is wrong with all of them.
+    /// A member that nothing is wrong with, from here on hit.
     fn victim(&mut self, random: &mut Random) -> Result<u16, Failure> {
         let whole: Vec<u16> = self.members.difference(&self.hit).copied().collect();
         if whole.is_empty() {
