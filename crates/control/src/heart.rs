@@ -158,6 +158,8 @@ pub struct Heart {
     voters: VecDeque<(u64, Vec<Vec<NodeId>>)>,
     lease_until: Instant,
     coordinator: Option<NodeId>,
+    /// The coordinator as a voter last named it to this one, which goes by it where the consensus group tells it nothing.
+    named_coordinator: Option<NodeId>,
     // The voter's side.
     awake_since: Instant,
     /// When this node learned who the voters are now.
@@ -186,6 +188,7 @@ impl Heart {
             acted_version: 0,
             lease_until: Instant(0),
             coordinator: None,
+            named_coordinator: None,
             awake_since: now,
             voters_at: now,
             listeners: BTreeMap::new(),
@@ -374,12 +377,11 @@ impl Heart {
 
     fn heard_voter(&mut self, now: Instant, voter: NodeId, coordinator: Option<NodeId>) {
         self.answered_at.insert(voter, now);
-        // A voter knows it from the consensus group. Did it believe other voters, an old word could go round among them for ever.
-        if let Some(coordinator) = coordinator
-            && !self.has_seat()
-            && self.coordinator != Some(coordinator)
-        {
-            self.coordinator = Some(coordinator);
+        let Some(coordinator) = coordinator else { return };
+        // A voter knows it from the consensus group, and names no other: did it, an old word could go round among voters for ever.
+        let has_seat = self.has_seat();
+        let known = if has_seat { &mut self.named_coordinator } else { &mut self.coordinator };
+        if known.replace(coordinator) != Some(coordinator) {
             self.effects.notices.push(HeartNotice::Coordinator(coordinator));
         }
     }

@@ -104,7 +104,7 @@ pub struct Control {
     answers: BTreeMap<(Option<NodeId>, NodeId), u64>,
     /// Answers before this entry are not remembered.
     answers_since: u64,
-    /// The coordinator as the heart learned it, for nodes that do not vote.
+    /// The coordinator as the heart last learned it: for nodes that do not vote, and voters that do not hear it.
     told_coordinator: Option<NodeId>,
     known_coordinator: Option<NodeId>,
     next_tick: Instant,

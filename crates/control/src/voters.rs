@@ -232,7 +232,7 @@ pub fn step(map: &ClusterMap, wanted: &[NodeId], me: NodeId, caught_up: &BTreeSe
 
 impl Control {
     /// Whether a member of the group holds all of this leader's log.
-    fn has_caught_up(&self, node: NodeId) -> bool {
+    pub(crate) fn has_caught_up(&self, node: NodeId) -> bool {
         let seat = self.map.seat(node);
         seat.zip(self.raft.as_ref()).is_some_and(|(seat, raft)| seats::has_caught_up(raft, seat.id()))
     }

@@ -37,7 +37,6 @@ use types::Instant;
 use types::settings::Settings;
 use window::Window;
 use wire::resp::{self, Parsed, ProtocolError};
-use wire::room_for_rest;
 
 /// How many requests are parsed and prefetched before the first of them runs.
 const LOOK_AHEAD: usize = 32;
@@ -290,10 +289,6 @@ impl Connection {
                 self.input.extend_from_slice(&bytes[used..]);
             }
         } else {
-            if self.input.len() + bytes.len() > self.input.capacity() {
-                let rest = room_for_rest(self.input.len(), self.decoder.declared_bytes());
-                self.input.reserve(rest.max(bytes.len()));
-            }
             self.input.extend_from_slice(bytes);
             self.run_input(now, machine, requests);
         }

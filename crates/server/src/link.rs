@@ -92,7 +92,7 @@ struct Outgoing {
     back_off: Duration,
     out: Vec<u8>,
     sent: usize,
-    /// Where what one turn had to say ends that was more than may wait. What comes behind it has room of its own.
+    /// Where what one turn had to say ends that was by itself more than may wait. What comes behind it has room of its own.
     large_until: usize,
     dirty: bool,
 }
@@ -429,12 +429,11 @@ impl Outgoing {
             return false;
         }
         write(&mut self.out);
-        if has_room {
-            if self.out.len() - self.sent > most {
-                self.large_until = self.out.len();
-            }
-        } else if self.out.len() - self.large_until > most {
-            // One large value waits already.
+        let is_large = self.out.len() - before > most;
+        if has_room && is_large {
+            self.large_until = self.out.len();
+        } else if !has_room && (is_large || self.out.len() - self.large_until > most) {
+            // One large value waits already, and enough behind it.
             self.out.truncate(before);
             return false;
         }

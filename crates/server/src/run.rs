@@ -134,11 +134,15 @@ impl Heart {
     /// Nobody is to find a clock that is wrong on purpose by what becomes of his keys.
     fn look_at_the_offset(&mut self) {
         let offset_ms = self.settings.chaos_wall_offset_ms;
-        if offset_ms != std::mem::replace(&mut self.offset_ms, offset_ms) {
-            warn!(
+        if offset_ms == std::mem::replace(&mut self.offset_ms, offset_ms) {
+            return;
+        }
+        match offset_ms {
+            0 => info!("this node believes its wall clock again"),
+            _ => warn!(
                 offset_ms,
                 "this node takes its wall clock to be wrong: chaos_wall_offset_ms is set, which is for tests only"
-            );
+            ),
         }
     }
 

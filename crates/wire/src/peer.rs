@@ -19,7 +19,6 @@ pub mod shard;
 pub use handshake::{About, Challenge, Hello, Welcome};
 pub use shard::encode_shard;
 
-use crate::room_for_rest;
 use bytes::{Bytes, BytesMut};
 use codec::Reader;
 use serde::Serialize;
@@ -237,8 +236,7 @@ fn decode_each<M>(
 
 /// Cuts a stream of bytes into frames.
 ///
-/// It holds what has arrived of the next frame: a declared length makes it allocate nothing before a part of it is there
-/// ([`room_for_rest`]).
+/// It holds what has arrived of the next frame and no more: a declared length makes it allocate nothing.
 #[derive(Debug)]
 pub struct FrameReader {
     buffer: BytesMut,
@@ -258,13 +256,6 @@ impl FrameReader {
 
     /// Adds bytes as they came.
     pub fn push(&mut self, bytes: &[u8]) {
-        let has = self.buffer.len();
-        if has + bytes.len() > self.buffer.capacity()
-            && let Some(&length) = self.buffer.first_chunk::<LENGTH_BYTES>()
-        {
-            let declared = (u32::from_le_bytes(length) as usize).min(self.bytes_max) + LENGTH_BYTES;
-            self.buffer.reserve(room_for_rest(has, declared).max(bytes.len()));
-        }
         self.buffer.extend_from_slice(bytes);
     }
 

@@ -75,3 +75,39 @@ fn a_voter_that_does_not_hear_the_coordinator_is_heard_by_it() {
     assert!(group.node(lead).control.is_coordinator(), "it hears everybody");
     assert!(group.drops_a_backup(deaf, other, other));
 }
+
+#[test]
+fn a_voter_that_never_heard_the_new_coordinator_is_told_by_others_who_it_is() {
+    let mut group = Group::formed();
+    let (old, [new, deaf]) = lead(&mut group);
+    group.cut.insert((new, deaf));
+    let now = group.now;
+    group.node(old).control.step_down(now);
+    group.run_until("another node leads", Duration::from_millis(50), |group| {
+        group.node(new).control.is_coordinator()
+    });
+    group.run(Duration::from_secs(3));
+    assert!(group.node(new).control.is_coordinator(), "it hears everybody");
+    assert!(group.drops_a_backup(deaf, new, old));
+}
+
+#[test]
+fn a_death_is_declared_though_somebody_else_is_unheard_for_long() {
+    let mut group = Group::of(5);
+    let old = group.node(1).control.coordinator().unwrap().0;
+    let others: Vec<u16> = (1..=5).filter(|&id| id != old).collect();
+    // Each of them does not hear somebody, so nobody is to lead rather than the coordinator.
+    group.part(old, others[0]);
+    group.part(others[1], others[2]);
+    group.part(others[1], others[3]);
+    group.run(Duration::from_secs(10));
+    let term = group.node(old).control.term();
+    let dead = others[3];
+    group.nodes[usize::from(dead - 1)] = None;
+    let took = group.run_until("it is declared dead", Duration::from_secs(3), |group| {
+        let map = group.node(old).control.map();
+        map.member(NodeId(dead)).unwrap().state == MemberState::Failed
+    });
+    assert!(took < GRACE + Duration::from_millis(200), "{took:?}");
+    assert_eq!(group.node(old).control.term(), term, "nobody else was made to lead before that");
+}

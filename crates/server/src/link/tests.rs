@@ -52,6 +52,16 @@ fn a_large_frame_is_taken_and_behind_it_as_much_as_may_wait() {
         links.queue(Instant(1), NodeId(2), own, |_, out| out.resize(out.len() + bytes, 0));
         (links.waiting_bytes(), links.drops())
     };
+    // Little by little no more than once too much is reached.
+    let other = Endpoint::Shard(ShardId(1));
+    for bytes in [900, 200, 1] {
+        links.queue(Instant(1), NodeId(2), other, |_, out| out.resize(out.len() + bytes, 0));
+    }
+    assert_eq!((links.waiting_bytes(), links.drops()), (1100, 1));
+    let queue = |links: &mut Links, bytes: usize| {
+        let (waits, drops) = queue(links, bytes);
+        (waits - 1100, drops - 1)
+    };
     assert_eq!(queue(&mut links, 900), (900, 0));
     // Little waits: were this dropped, it would be each time that it is sent again.
     assert_eq!(queue(&mut links, 10_000), (10_900, 0));

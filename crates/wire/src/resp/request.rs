@@ -186,14 +186,6 @@ impl Decoder {
         self.at == 0 && self.searched == 0
     }
 
-    /// How many bytes the present request takes at the least, as far as it has said.
-    pub fn declared_bytes(&self) -> usize {
-        match self.next {
-            Next::Argument { bytes, .. } => self.at.saturating_add(bytes).saturating_add(2),
-            Next::Start | Next::Length { .. } => self.at,
-        }
-    }
-
     /// Bytes that it keeps for the request that has not wholly come.
     pub fn kept_bytes(&self) -> usize {
         if self.is_at_start() { 0 } else { self.spans.len() * size_of::<Span>() }
