@@ -120,6 +120,9 @@ impl World {
             }
         } else if let Some((key, asked)) = waiting.stale {
             if let Some((value, age_ms)) = client::aged_value(reply) {
+                if let Some(value) = value {
+                    acknowledged::check_stale(&self.checks.committed.oracle, key, value)?;
+                }
                 self.stale_reads.push(StaleRead { key, value, asked, returned: now, age_ms });
             }
         } else {

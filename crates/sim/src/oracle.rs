@@ -51,7 +51,8 @@ impl Oracle {
         &self.partitions[partition]
     }
 
-    /// A copy shows a record as committed.
+    /// A copy shows a record as committed. Each has a partition's time that is no earlier than that of the one before, whoever ordered
+    /// it (rule 14).
     pub fn witness(&mut self, partition: usize, lsn: u64, record: Committed) -> Result<(), String> {
         let records = &mut self.partitions[partition];
         match records.get(lsn as usize - 1) {
@@ -60,6 +61,11 @@ impl Oracle {
                 "two records are committed at lsn {lsn} of partition {partition}: {known:?} and {record:?}"
             )),
             None if records.len() as u64 + 1 == lsn => {
+                if let Some(before) = records.last().filter(|before| before.time_ms > record.time_ms) {
+                    return Err(format!(
+                        "the time of partition {partition} runs back at lsn {lsn}: {before:?} and {record:?}"
+                    ));
+                }
                 records.push(record);
                 Ok(())
             }
@@ -210,5 +216,14 @@ mod tests {
         oracle.witness(0, 1, record(1)).unwrap();
         assert!(oracle.witness(0, 1, record(2)).is_err());
         assert!(oracle.witness(0, 3, record(1)).is_err());
+    }
+
+    #[test]
+    fn a_time_that_runs_back_is_noticed() {
+        let mut oracle = Oracle::new(1);
+        let record = |epoch, time_ms| Committed { epoch, time_ms, body: Vec::new() };
+        oracle.witness(0, 1, record(1, 5)).unwrap();
+        oracle.witness(0, 2, record(2, 5)).unwrap();
+        assert!(oracle.witness(0, 3, record(3, 4)).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! A write that a client was told of is committed by then (rules 1 and 5).
+//! A write that a client was told of is committed by then (rules 1 and 5); and so is what a stale read shows (rule 13).
 
 use crate::client::{key_name, value_written};
 use crate::oracle::Oracle;
@@ -26,4 +26,16 @@ pub fn check(oracle: &Oracle, operation: &Operation) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Checks what a stale read shows, at the moment when its reply arrives.
+pub fn check_stale(oracle: &Oracle, key: usize, value: i64) -> Result<(), String> {
+    let key = key_name(key);
+    let partition = usize::from(partition_of_key(&key, PARTITIONS).0);
+    // Where a history has been given up since, the value may have been committed in that.
+    if oracle.has_given_up(partition) || oracle.has_put(partition, &key, value.to_string().as_bytes()) {
+        return Ok(());
+    }
+    let key = String::from_utf8_lossy(&key);
+    Err(format!("a stale read of {key} showed {value} before that was committed"))
 }
