@@ -462,7 +462,10 @@ impl<W> Partition<W> {
             self.apply_up_to(tail);
         }
         let tail_time_ms = self.log.get(tail).map_or(0, |record| record.time_ms);
-        let time_ms = self.time_ms(context).max(tail_time_ms);
+        let time_ms = match planted::is(Bug::ReignRunsTimeBack) {
+            true => context.clock_ms.unwrap_or(0),
+            false => self.time_ms(context).max(tail_time_ms),
+        };
         self.order(time_ms, &mut Changes::default(), None, log);
     }
 

@@ -58,6 +58,8 @@ pub enum Bug {
     TearsApart,
     /// A write over an expected value writes over any other, too.
     SetsUnequal,
+    /// A reign opens with the time of its own clock, whatever the last record's was (rule 14).
+    ReignRunsTimeBack,
     /// A shard's log does not sync its directory after it has made a segment.
     SkipsDirSync,
     /// A shard's log takes a failed sync for one that may be tried again.
@@ -95,7 +97,7 @@ pub enum Bug {
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 26] = [
+pub const BUGS: [Bug; 27] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -122,6 +124,7 @@ pub const BUGS: [Bug; 26] = [
     Bug::BelievesUnapplied,
     Bug::TearsApart,
     Bug::SetsUnequal,
+    Bug::ReignRunsTimeBack,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.
