@@ -32,7 +32,7 @@ pub(crate) struct Hearing {
 }
 
 impl Hearing {
-    /// Notes whom the coordinator reports. Whom it has reported for so long.
+    /// Notes whom the coordinator reports. How many of them it has reported for so long.
     fn missed(&mut self, now: Instant, unheard: &BTreeSet<NodeId>, patience: Duration) -> usize {
         self.since.retain(|node, _| unheard.contains(node));
         for &node in unheard {
