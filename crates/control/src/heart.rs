@@ -158,7 +158,8 @@ pub struct Heart {
     voters: VecDeque<(u64, Vec<Vec<NodeId>>)>,
     lease_until: Instant,
     coordinator: Option<NodeId>,
-    /// The coordinator as a voter last named it to this one, which goes by it where the consensus group tells it nothing.
+    /// The coordinator as the control machine was last told that a voter names it: a voter goes by that where the consensus group tells it
+    /// nothing. None where the machine has said something itself since.
     named_coordinator: Option<NodeId>,
     // The voter's side.
     awake_since: Instant,
@@ -237,7 +238,11 @@ impl Heart {
                     }
                 }
             }
-            HeartInput::Coordinator(node) => self.coordinator = node.or(self.coordinator),
+            HeartInput::Coordinator(node) => {
+                self.coordinator = node.or(self.coordinator);
+                // What was told before may arrive after this: whoever is named next is told again.
+                self.named_coordinator = None;
+            }
         }
     }
 
@@ -379,9 +384,10 @@ impl Heart {
         self.answered_at.insert(voter, now);
         let Some(coordinator) = coordinator else { return };
         // A voter knows it from the consensus group, and names no other: did it, an old word could go round among voters for ever.
-        let has_seat = self.has_seat();
-        let known = if has_seat { &mut self.named_coordinator } else { &mut self.coordinator };
-        if known.replace(coordinator) != Some(coordinator) {
+        if !self.has_seat() {
+            self.coordinator = Some(coordinator);
+        }
+        if self.named_coordinator.replace(coordinator) != Some(coordinator) {
             self.effects.notices.push(HeartNotice::Coordinator(coordinator));
         }
     }

@@ -722,7 +722,6 @@ impl Control {
         let coordinator = self.coordinator();
         if coordinator != self.known_coordinator {
             self.known_coordinator = coordinator;
-            // Once this node has no seat any more, the heart tells only what differs from this.
             self.told_coordinator = coordinator.or(self.told_coordinator);
             self.effects.to_heart.push(HeartInput::Coordinator(coordinator));
         }

@@ -3,80 +3,18 @@
 //! Mutations are drawn from a fixed seed, so a run is the same everywhere. A failure names its input, which is left in the
 //! test's directory for `fuzz/corpus`.
 
+mod mutants;
+
 use fuzz::{TARGETS, Target};
+use mutants::Mutants;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 #[global_allocator]
 static ALLOCATOR: fuzz::meter::Metered = fuzz::meter::Metered;
 
 /// How many mutations of the corpus a target gets.
 const MUTATIONS: u64 = 20_000;
-/// The longest input.
-const BYTES_MAX: usize = 4096;
-
-fn corpus(target: &Target) -> Vec<(PathBuf, Vec<u8>)> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target.name);
-    let mut inputs: Vec<(PathBuf, Vec<u8>)> = std::fs::read_dir(&path)
-        .unwrap_or_else(|error| panic!("no corpus at {}: {error}", path.display()))
-        .map(|entry| entry.expect("an entry").path())
-        .map(|path| (path.clone(), std::fs::read(&path).expect("a file")))
-        .collect();
-    inputs.sort();
-    assert!(!inputs.is_empty(), "{} is empty", path.display());
-    inputs
-}
-
-/// SplitMix64 (Steele, Lea and Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ mixed >> 31) % bound.max(1) as u64) as usize
-    }
-}
-
-/// Changes an input in some of the ways that find bugs: bits, bytes, numbers, pieces of itself and of others, words.
-fn mutate(input: &mut Vec<u8>, others: &[(PathBuf, Vec<u8>)], words: &[Vec<u8>], random: &mut Random) {
-    for _ in 0..=random.below(4) {
-        let at = random.below(input.len() + 1);
-        let piece = |random: &mut Random, from: &[u8]| {
-            let start = random.below(from.len() + 1);
-            from[start..start + random.below(from.len() - start + 1)].to_vec()
-        };
-        let put = match random.below(8) {
-            0 | 1 => {
-                if let Some(byte) = input.get_mut(at) {
-                    *byte ^= 1 << random.below(8);
-                }
-                continue;
-            }
-            2 => {
-                input.drain(at..at + random.below((input.len() - at).min(64) + 1));
-                continue;
-            }
-            3 => vec![random.below(256) as u8],
-            4 => {
-                let edges = [0, 1, 0x7f, 0x80, 0xff, 0x1_0000, u32::MAX.into(), i64::MAX as u64, u64::MAX];
-                let edge = edges[random.below(edges.len())];
-                if random.below(2) == 0 { edge.to_string().into_bytes() } else { edge.to_le_bytes().to_vec() }
-            }
-            5 => piece(random, &input.clone()),
-            6 => {
-                let other = random.below(others.len());
-                piece(random, &others[other].1)
-            }
-            _ => words.get(random.below(words.len())).cloned().unwrap_or_default(),
-        };
-        input.splice(at..at, put);
-        input.truncate(BYTES_MAX);
-    }
-}
-
 fn try_input(target: &Target, input: &[u8], whence: &str) {
     if catch_unwind(AssertUnwindSafe(|| (target.run)(input))).is_err() {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-failure", target.name));
@@ -87,14 +25,12 @@ fn try_input(target: &Target, input: &[u8], whence: &str) {
 
 fn replay(name: &str) {
     let target = TARGETS.iter().find(|target| target.name == name).expect("a target");
-    let (corpus, words) = (corpus(target), (target.words)());
-    for (path, input) in &corpus {
+    let mut mutants = Mutants::of(target);
+    for (path, input) in &mutants.corpus {
         try_input(target, input, &path.display().to_string());
     }
-    let mut random = Random(1);
     for number in 0..MUTATIONS {
-        let mut input = corpus[random.below(corpus.len())].1.clone();
-        mutate(&mut input, &corpus, &words, &mut random);
+        let input = mutants.draw();
         try_input(target, &input, &format!("mutation {number}"));
     }
 }

@@ -6,6 +6,7 @@ use command::{Command, CommandError, Flags, Handler, Reply, randomkey, scan};
 use replication::message::{ForwardOutcome, Forwarded};
 use replication::{Message, Release, Seen, Standing};
 use storage::{Footprint, Keyspace};
+use types::planted::{self, Bug};
 use types::settings::{ReadLevel, WriteLevel};
 use types::{Epoch, Instant, NodeId, PartitionId, Position, RequestId, ShardId};
 
@@ -200,7 +201,11 @@ impl Shard {
                 return Outcome::NotServing;
             }
             let footprint = Footprint::default();
-            let mut keyspace = partition.committed(&self.context, &mut self.changes, &footprint);
+            let mut keyspace = match planted::is(Bug::StaleShowsUncommitted) && standing == Standing::Serving
+            {
+                true => partition.begin(&self.context, &mut self.changes, &footprint),
+                false => partition.committed(&self.context, &mut self.changes, &footprint),
+            };
             let reply = reply_or_error(run_command(task.command, &mut keyspace, task.args));
             self.config.published.commands(self.config.shard).looked_up(footprint.looked_up());
             let reply = reply.into_owned();

@@ -60,6 +60,8 @@ pub enum Bug {
     SetsUnequal,
     /// A reign opens with the time of its own clock, whatever the last record's was (rule 14).
     ReignRunsTimeBack,
+    /// A stale read shows what is not committed.
+    StaleShowsUncommitted,
     /// A shard's log does not sync its directory after it has made a segment.
     SkipsDirSync,
     /// A shard's log takes a failed sync for one that may be tried again.
@@ -94,10 +96,18 @@ pub enum Bug {
     UndoForgetsExpiry,
     /// Of a full chunk of a snapshot the last key is left out.
     ChunkDropsLast,
+    /// A search for a line's end that goes on when more has come passes over a byte.
+    SkipsWhatComesNext,
+    /// A request may have any number of arguments.
+    TakesAnyArguments,
+    /// Room is made for a frame of a peer as soon as its length is there.
+    ReservesDeclaredFrame,
+    /// A request at the line port that is whole may have any length.
+    TakesAnyLine,
 }
 
 /// Every planted bug that the simulation of clusters has to find.
-pub const BUGS: [Bug; 27] = [
+pub const BUGS: [Bug; 28] = [
     Bug::AcknowledgesEarly,
     Bug::JoinerNotCounted,
     Bug::BelievesOldIncarnation,
@@ -125,6 +135,7 @@ pub const BUGS: [Bug; 27] = [
     Bug::TearsApart,
     Bug::SetsUnequal,
     Bug::ReignRunsTimeBack,
+    Bug::StaleShowsUncommitted,
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.
@@ -141,6 +152,10 @@ pub const COMMAND_BUGS: [Bug; 8] = [
     Bug::UndoForgetsExpiry,
     Bug::ChunkDropsLast,
 ];
+
+/// Every planted bug that the corpora of the fuzzers have to find, and mutations of them: what strangers and peers send.
+pub const WIRE_BUGS: [Bug; 4] =
+    [Bug::SkipsWhatComesNext, Bug::TakesAnyArguments, Bug::ReservesDeclaredFrame, Bug::TakesAnyLine];
 
 /// Planted bugs that only the model checker is asked to find, beside some of those above.
 pub const MODEL_BUGS: [Bug; 5] = [

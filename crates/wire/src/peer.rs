@@ -26,6 +26,7 @@ use storage::compression::{LARGE_VALUE_BYTES, compressed, decompress};
 use thiserror::Error;
 use types::Level;
 use types::limits::PEER_FRAME_BYTES_MAX;
+use types::planted::{self, Bug};
 
 /// The newest format that this build reads and writes.
 pub const FORMAT_NEWEST: u8 = 3;
@@ -269,6 +270,9 @@ impl FrameReader {
         let Some(length) = self.buffer.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
         let bytes = body_bytes(*length, self.bytes_max)?;
         if self.buffer.len() - LENGTH_BYTES < bytes {
+            if planted::is(Bug::ReservesDeclaredFrame) {
+                self.buffer.reserve(bytes);
+            }
             return Ok(None);
         }
         let mut frame = self.buffer.split_to(LENGTH_BYTES + bytes).freeze();

@@ -111,3 +111,32 @@ fn a_death_is_declared_though_somebody_else_is_unheard_for_long() {
     assert!(took < GRACE + Duration::from_millis(200), "{took:?}");
     assert_eq!(group.node(old).control.term(), term, "nobody else was made to lead before that");
 }
+
+#[test]
+fn an_old_word_that_overtakes_a_newer_one_is_set_right() {
+    let mut group = Group::formed();
+    let (new, [old, voter]) = lead(&mut group);
+    let id = group.join(3);
+    group.run(Duration::from_secs(2));
+    assert_eq!(group.node(id).control.coordinator(), Some(NodeId(new)));
+    // As where a node that slept loses its seat: the heart still has to tell what an old grant named when the control machine tells
+    // it what the consensus group says.
+    let (now, from) = (group.now, group.node(voter).me);
+    let (sent_at, map_version) = (now.0, group.newest().version);
+    let coordinator = Some(NodeId(old));
+    let grant = Beat::Grant { sent_at, map_version, wall_ms: 5_000, coordinator, keys: vec![] };
+    let node = group.node(id);
+    node.heart.beat(now, 5_000, from, grant, node.control.map().voters_since);
+    node.heart.input(now, HeartInput::Coordinator(Some(NodeId(new))));
+    drain(node, now, &mut Vec::new());
+    assert_eq!(node.control.coordinator(), coordinator, "the old word came last");
+    group.run(Duration::from_millis(200));
+    assert_eq!(group.node(id).control.coordinator(), Some(NodeId(new)));
+    // Or the consensus group's is the older one.
+    let (now, node) = (group.now, group.node(id));
+    node.heart.input(now, HeartInput::Coordinator(coordinator));
+    node.control.heart(now, HeartNotice::Coordinator(NodeId(old)));
+    assert_eq!(node.control.coordinator(), coordinator);
+    group.run(Duration::from_millis(200));
+    assert_eq!(group.node(id).control.coordinator(), Some(NodeId(new)));
+}

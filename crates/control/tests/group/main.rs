@@ -5,8 +5,8 @@ mod hearing;
 mod voters;
 
 use control::{
-    Beat, Change, Control, ControlConfig, Heart, HeartConfig, Identity, Kept, MapChanges, Message, Pulse,
-    Registration, restore, start_frame,
+    Beat, Change, Control, ControlConfig, Heart, HeartConfig, HeartInput, HeartNotice, Identity, Kept,
+    MapChanges, Message, Pulse, Registration, restore, start_frame,
 };
 use placement::{ChangeKind, MemberState};
 use std::collections::BTreeSet;

@@ -29,14 +29,14 @@ impl Group {
     }
 
     /// A node that nobody listed.
-    fn join(&mut self, founders: u16) -> u16 {
+    pub(super) fn join(&mut self, founders: u16) -> u16 {
         let id = self.nodes.len() as u16 + 1;
         self.nodes.push(Some(start_in(id, founders, u64::from(id) * 11, vec![], self.now)));
         id
     }
 
     /// The newest map that any node knows.
-    fn newest(&self) -> placement::ClusterMap {
+    pub(super) fn newest(&self) -> placement::ClusterMap {
         let maps = self.nodes.iter().flatten().map(|node| node.control.map());
         placement::ClusterMap::clone(maps.max_by_key(|map| map.version).expect("a node runs"))
     }

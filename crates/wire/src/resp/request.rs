@@ -10,6 +10,7 @@ use types::limits::{
     ARGUMENTS_MAX, INLINE_BYTES_MAX, UNAUTHENTICATED_ARGUMENTS_MAX, UNAUTHENTICATED_BYTES_MAX,
     VALUE_BYTES_MAX,
 };
+use types::planted::{self, Bug};
 use types::settings::Settings;
 
 /// Where an argument lies: its start, and the end behind it, counted from the request's first byte.
@@ -137,7 +138,7 @@ impl Decoder {
                 return Ok(self.complete(end));
             }
             let count = usize::try_from(count).map_err(|_| ProtocolError::InvalidMultibulkLength)?;
-            if count > limits.arguments_max {
+            if count > limits.arguments_max && !planted::is(Bug::TakesAnyArguments) {
                 return Err(match limits.authenticated {
                     true => ProtocolError::InvalidMultibulkLength,
                     false => ProtocolError::UnauthenticatedMultibulk,
@@ -258,7 +259,7 @@ impl Decoder {
             return Err(too_big);
         }
         if found.is_none() {
-            self.searched = rest.len();
+            self.searched = rest.len() + usize::from(planted::is(Bug::SkipsWhatComesNext));
             return Ok(None);
         }
         self.searched = 0;
