@@ -8,7 +8,7 @@ mod mutants;
 use fuzz::{TARGETS, Target};
 use mutants::Mutants;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[global_allocator]
 static ALLOCATOR: fuzz::meter::Metered = fuzz::meter::Metered;
@@ -120,15 +120,8 @@ fn a_broken_promise_is_noticed() {
     };
     assert!(catch_unwind(|| greedy(&[0, 0])).is_ok());
     assert!(catch_unwind(|| greedy(&[255, 255])).is_err());
-    let mut input = b"an input".to_vec();
-    let others = [(PathBuf::new(), b"another".to_vec())];
-    let mut random = Random(7);
-    let mutations: Vec<Vec<u8>> = (0..100)
-        .map(|_| {
-            mutate(&mut input, &others, &[b"word".to_vec()], &mut random);
-            input.clone()
-        })
-        .collect();
+    let mut mutants = Mutants::new(vec![(PathBuf::new(), b"an input".to_vec())], vec![b"word".to_vec()]);
+    let mutations: Vec<Vec<u8>> = (0..100).map(|_| mutants.draw()).collect();
     assert!(mutations.iter().any(|mutation| mutation.windows(4).any(|four| four == b"word")));
     assert!(mutations.windows(2).filter(|two| two[0] != two[1]).count() > 50);
 }

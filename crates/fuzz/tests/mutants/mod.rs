@@ -15,7 +15,11 @@ pub struct Mutants {
 
 impl Mutants {
     pub fn of(target: &Target) -> Mutants {
-        Mutants { corpus: corpus(target), words: (target.words)(), random: Random(1) }
+        Mutants::new(corpus(target), (target.words)())
+    }
+
+    pub fn new(corpus: Vec<(PathBuf, Vec<u8>)>, words: Vec<Vec<u8>>) -> Mutants {
+        Mutants { corpus, words, random: Random(1) }
     }
 
     /// The next mutation.
