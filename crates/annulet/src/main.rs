@@ -4,6 +4,7 @@
 //! failure, which is printed once, here, as `annulet: what happened, and what to do`.
 
 mod accept_loss;
+mod allocator;
 mod check;
 mod cluster;
 mod demo;
@@ -27,15 +28,7 @@ use std::process::ExitCode;
 
 /// Gives memory back to the system and can be asked what it holds.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
-/// What is free goes back to the system by a thread of the allocator's own, not by whoever freed it. Huge pages are not asked
-/// for: look-ups would be a few percent quicker, but getting one may take milliseconds, and a table that grows gets many. A thread keeps more of what it
-/// frees than it would by default: what thousands of writes under way have replaced is freed at once, and soon wanted again.
-// SAFETY: the allocator reads a pointer to text that ends with a zero byte under this name, before main.
-#[unsafe(export_name = "_rjem_malloc_conf")]
-static ALLOCATOR_OPTIONS: &[u8; 75] =
-    b"background_thread:true,tcache_nslots_small_max:2048,lg_tcache_nslots_mul:3\0";
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 /// Why a subcommand could not do its work: a text for the user.
 type Failure = Box<dyn Error>;

@@ -82,6 +82,8 @@ pub struct Connection {
     limits: resp::Limits,
     /// The rest of an unfinished request; with `backlog`, whole requests too.
     input: Vec<u8>,
+    /// At least so many bytes of that request are to come.
+    needs: usize,
     backlog: bool,
     readable: bool,
     writable: bool,
@@ -144,6 +146,7 @@ impl Connection {
             settings,
             limits,
             input: Vec::new(),
+            needs: 0,
             backlog: false,
             readable: false,
             writable: true,
@@ -289,6 +292,7 @@ impl Connection {
                 self.input.extend_from_slice(&bytes[used..]);
             }
         } else {
+            self.make_room(bytes.len());
             self.input.extend_from_slice(bytes);
             self.run_input(now, machine, requests);
         }
@@ -367,7 +371,10 @@ impl Connection {
             debug_assert_eq!(used, batch.end);
             match end {
                 BatchEnd::Full => {}
-                BatchEnd::Incomplete => break,
+                BatchEnd::Incomplete { need } => {
+                    self.needs = need;
+                    break;
+                }
                 BatchEnd::Malformed(error) => {
                     self.reply_now(&error.into());
                     self.finish();
@@ -724,8 +731,8 @@ struct Request {
 enum BatchEnd {
     /// As many as were wanted, or no bytes left over.
     Full,
-    /// The next request has not wholly come.
-    Incomplete,
+    /// The next request has not wholly come: so many bytes are missing, or more.
+    Incomplete { need: usize },
     /// What follows is no request.
     Malformed(ProtocolError),
 }
@@ -748,7 +755,7 @@ impl Batch {
             }
             let used = match decoder.parse(&mut bytes[start..], limits) {
                 Ok(Parsed::Complete(used)) => used,
-                Ok(Parsed::Incomplete { .. }) => return BatchEnd::Incomplete,
+                Ok(Parsed::Incomplete { need }) => return BatchEnd::Incomplete { need },
                 Err(error) => return BatchEnd::Malformed(error),
             };
             let first = self.spans.len();

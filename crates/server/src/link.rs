@@ -7,7 +7,11 @@
 //! Sockets are watched edge-triggered: one that would block is left alone until it is reported again, one that is
 //! readable is read until it is empty, over several turns where it has much.
 //!
+//! What waits for a socket is in an [`outbox`].
+//!
 //! Left out: dialing and proofs (`peers`), and what frames mean.
+
+mod outbox;
 
 use crate::clock;
 use crate::peers::{DialRequest, Dialer};
@@ -16,8 +20,9 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use node::Published;
+use outbox::Outbox;
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{debug, warn};
@@ -30,8 +35,6 @@ const BACK_OFF_LEAST: Duration = Duration::from_millis(20);
 const BACK_OFF_MOST: Duration = Duration::from_millis(500);
 /// Reads from one link in one turn, each of a scratch buffer at most.
 const READS_A_TURN: usize = 4;
-/// A buffer that is larger than this is given back once it is empty.
-const BUFFER_BYTES_KEPT: usize = 1024 * 1024;
 
 const LINK: usize = 1 << 62;
 const OUTGOING: usize = 1 << 61;
@@ -90,10 +93,7 @@ struct Outgoing {
     to: Endpoint,
     state: State,
     back_off: Duration,
-    out: Vec<u8>,
-    sent: usize,
-    /// Where what one turn had to say ends that was by itself more than may wait. What comes behind it has room of its own.
-    large_until: usize,
+    out: Outbox,
     dirty: bool,
 }
 
@@ -171,9 +171,7 @@ impl Links {
                 to,
                 state: State::Down { dial_at: now },
                 back_off: BACK_OFF_LEAST,
-                out: Vec::new(),
-                sent: 0,
-                large_until: 0,
+                out: Outbox::default(),
                 dirty: false,
             });
             self.outgoing.len() - 1
@@ -183,7 +181,7 @@ impl Links {
             State::Up { spoken, .. } => (spoken.format, self.bytes_max),
             _ => (format_at(self.level), DISCONNECTED_BYTES_MAX.min(self.bytes_max)),
         };
-        if !link.push(most, |out| write(format, out)) {
+        if !link.out.push(most, |out| write(format, out)) {
             self.drops += 1;
         }
         if !link.dirty {
@@ -355,7 +353,7 @@ impl Links {
         }
         if event.is_writable() {
             *writable = true;
-            if !link.dirty && link.sent < link.out.len() {
+            if !link.dirty && !link.out.is_empty() {
                 link.dirty = true;
                 self.dirty.push(at);
             }
@@ -369,8 +367,7 @@ impl Links {
             let _ = self.registry.deregister(stream);
         }
         // The peer may have had a part of the first frame: none of this can go over another connection.
-        link.out = Vec::new();
-        (link.sent, link.large_until) = (0, 0);
+        link.out = Outbox::default();
         link.wait(now);
         self.lost.push(link.node);
     }
@@ -403,7 +400,7 @@ impl Links {
 
     /// Bytes that wait for all links.
     pub fn waiting_bytes(&self) -> usize {
-        self.outgoing.iter().map(|link| link.out.len() - link.sent).sum()
+        self.outgoing.iter().map(|link| link.out.waiting()).sum()
     }
 
     /// How often something was dropped because too much waited for its link.
@@ -418,50 +415,11 @@ impl Links {
 }
 
 impl Outgoing {
-    /// Appends what one turn has to say. False where it was left out.
-    ///
-    /// It is never refused where little waits, however much it is: a large value must get through. Nor is what is little because of a
-    /// large value before it: it would be sent again half a second later, and then again.
-    fn push(&mut self, most: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
-        let before = self.out.len();
-        let has_room = before - self.sent <= most;
-        if before - self.large_until.max(self.sent) > most {
-            return false;
-        }
-        write(&mut self.out);
-        let is_large = self.out.len() - before > most;
-        if has_room && is_large {
-            self.large_until = self.out.len();
-        } else if !has_room && (is_large || self.out.len() - self.large_until > most) {
-            // One large value waits already, and enough behind it.
-            self.out.truncate(before);
-            return false;
-        }
-        true
-    }
-
     /// Writes until all is out or the socket is full.
     fn write(&mut self) -> io::Result<()> {
         let State::Up { stream, writable, .. } = &mut self.state else { return Ok(()) };
-        while *writable && self.sent < self.out.len() {
-            match stream.write(&self.out[self.sent..]) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(bytes) => self.sent += bytes,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => *writable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if self.sent == self.out.len() {
-            (self.sent, self.large_until) = (0, 0);
-            self.out.clear();
-            if self.out.capacity() > BUFFER_BYTES_KEPT {
-                self.out = Vec::new();
-            }
-        } else if self.sent > BUFFER_BYTES_KEPT && self.sent > self.out.len() / 2 {
-            self.out.drain(..self.sent);
-            self.large_until = self.large_until.saturating_sub(self.sent);
-            self.sent = 0;
+        if *writable {
+            *writable = !self.out.write_to(stream)?;
         }
         Ok(())
     }

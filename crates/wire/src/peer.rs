@@ -257,7 +257,25 @@ impl FrameReader {
 
     /// Adds bytes as they came.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.make_room(bytes.len());
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Once a quarter of a frame has come there is room for all of it: what has come of a large one is not moved again and again.
+    fn make_room(&mut self, bytes: usize) {
+        let has = self.buffer.len();
+        if self.buffer.capacity() - has >= bytes {
+            return;
+        }
+        // An error is told where the frame is read.
+        let Some(Ok(body)) = self.buffer.first_chunk().map(|length| body_bytes(*length, self.bytes_max))
+        else {
+            return;
+        };
+        let whole = LENGTH_BYTES + body;
+        if has + bytes < whole && whole / 4 <= has {
+            self.buffer.reserve(whole - has);
+        }
     }
 
     /// Bytes that have come of frames that are not whole.

@@ -1,6 +1,6 @@
 //! What a connection may cost: the time that a client may take, and the memory that it may have the node keep.
 //!
-//! Memory follows the bytes that came, never a length that was declared. [`Connection::weight`] is what it keeps now;
+//! Memory follows the bytes that came, never a length that was only declared: of a request there is room for four times what has come. [`Connection::weight`] is what it keeps now;
 //! `shard_loop` adds that up for the node ([`crate::buffers`]).
 
 use super::{Connection, Dead, Slot};
@@ -64,6 +64,15 @@ impl Gauge {
 }
 
 impl Connection {
+    /// Makes room for bytes that are about to be kept. Once a quarter of a request has come that is all that it needs: what has come of a large
+    /// one is not moved again and again.
+    pub(super) fn make_room(&mut self, bytes: usize) {
+        let room = self.input.capacity() - self.input.len();
+        if room < bytes && bytes < self.needs && self.needs / 3 <= self.input.len() {
+            self.input.reserve_exact(self.needs);
+        }
+    }
+
     /// Bytes of replies that the client has not taken.
     pub(super) fn unread(&self) -> usize {
         self.output.unsent() + self.gauge.behind_bytes

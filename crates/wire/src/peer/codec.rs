@@ -15,8 +15,19 @@ pub(super) fn put_number(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
+/// Room behind a long run of bytes for what comes after it, so that it is not moved for that.
+const ROOM_BEHIND: usize = 64 * 1024;
+
+/// Makes room for a long run of bytes, and some behind it.
+pub(super) fn reserve_for(out: &mut Vec<u8>, bytes: usize) {
+    if bytes > ROOM_BEHIND {
+        out.reserve(bytes + ROOM_BEHIND);
+    }
+}
+
 pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_number(out, bytes.len() as u64);
+    reserve_for(out, bytes.len());
     out.extend_from_slice(bytes);
 }
 

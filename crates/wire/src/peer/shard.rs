@@ -5,7 +5,7 @@
 //! replies stay as they are. What a frame decompresses to counts for its length at both ends, so that it never comes to
 //! more than one that is not compressed.
 
-use super::codec::{Reader, put_bytes, put_number, put_position, put_request_id};
+use super::codec::{Reader, put_bytes, put_number, put_position, put_request_id, reserve_for};
 use super::{FRAME_BYTES_GOAL, FrameError, KIND_SHARD, begin, finish};
 use replication::Committed;
 use replication::message::{
@@ -159,6 +159,7 @@ fn encode_append(append: &Append, out: &mut Vec<u8>) -> usize {
     put_number(out, append.commit.0);
     put_number(out, append.records.len() as u64);
     if !any {
+        reserve_for(out, append.records.iter().map(|record| record.body.len()).sum());
         append.records.iter().for_each(|record| record.encode(out));
         return 0;
     }
