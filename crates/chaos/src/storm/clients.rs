@@ -178,8 +178,7 @@ impl Client {
                 }
                 None => {
                     board.counts.unknown.fetch_add(1, Ordering::Relaxed);
-                    let text = format!("{:?} was answered {reply:?}", request.calls);
-                    self.shared.nonsense.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+                    self.complain(format!("{:?} was answered {reply:?}", request.calls));
                 }
             },
             Err(error) => {
@@ -189,6 +188,9 @@ impl Client {
                         board.counts.refused.fetch_add(1, Ordering::Relaxed);
                     }
                     _ => _ = board.counts.unknown.fetch_add(1, Ordering::Relaxed),
+                }
+                if !is_explained(error.code()) {
+                    self.complain(format!("{:?} was answered with {error}", request.calls));
                 }
                 self.note(&error.to_string());
                 std::thread::sleep(BREATH);
@@ -200,6 +202,11 @@ impl Client {
             }
         }
         self.connection = Some(connection);
+    }
+
+    /// Notes an answer that no fault explains: the storm is over.
+    fn complain(&self, text: String) {
+        self.shared.nonsense.lock().unwrap_or_else(PoisonError::into_inner).push(text);
     }
 
     fn note(&self, text: &str) {
@@ -304,6 +311,14 @@ fn fate(error: &RedisError) -> Fate {
     }
 }
 
+/// Whether a fault may be why a node answers with this error; none: the answer is missing. Any other error is a mistake of the node's, since
+/// clients ask for nothing that is wrong, and for no more than fits.
+fn is_explained(code: Option<&str>) -> bool {
+    code.is_none_or(|code| {
+        ["TRYAGAIN", "UNKNOWN", "CLUSTERDOWN", "MOVED", "MISCONF", "NOREPLICAS"].contains(&code)
+    })
+}
+
 /// A reply as the answers of the parts; none where it makes no sense.
 fn answers(calls: &[(usize, Call)], reply: &Value) -> Option<Vec<Answer>> {
     let [(_, call)] = calls else {
@@ -354,5 +369,17 @@ mod tests {
         let reply = Value::Array(vec![number("7"), Value::Nil]);
         assert_eq!(answers(&both, &reply), Some(vec![Answer::Value(Some(7)), Answer::Value(None)]));
         assert_eq!(answers(&both, &Value::Array(vec![Value::Nil])), None);
+    }
+
+    #[test]
+    fn an_error_that_no_fault_explains_is_noticed() {
+        let code = |line: &str| {
+            let read = redis::parse_redis_value(line.as_bytes()).and_then(Value::extract_error);
+            read.expect_err("an error").code().map(str::to_owned)
+        };
+        assert!(is_explained(None));
+        assert!(is_explained(code("-TRYAGAIN partition 7 is not served just now\r\n").as_deref()));
+        assert!(!is_explained(code("-ERR unknown command 'GTE'\r\n").as_deref()));
+        assert!(!is_explained(code("-OOM command not allowed\r\n").as_deref()));
     }
 }

@@ -401,6 +401,12 @@ impl<'a> Storm<'a> {
         }
         let count = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::Relaxed);
         let counts = &self.board.counts;
+        let (attempted, acknowledged) = (count(&counts.attempted), count(&counts.acknowledged));
+        if self.report.is_clean() && acknowledged < attempted / 2 {
+            self.report.violation(format!(
+                "of {attempted} operations {acknowledged} were acknowledged: fewer than half"
+            ));
+        }
         let outcome = Outcome {
             seed: self.seed,
             nodes: self.cluster.shape.nodes,
@@ -411,8 +417,8 @@ impl<'a> Storm<'a> {
             rate: self.rate.per_s,
             seconds: began.elapsed().as_secs(),
             steps: self.measured.len(),
-            attempted: count(&counts.attempted),
-            acknowledged: count(&counts.acknowledged),
+            attempted,
+            acknowledged,
             unknown: count(&counts.unknown),
             refused: count(&counts.refused),
             lost: self.lost,
