@@ -1,7 +1,7 @@
 //! The allocator of this process: jemalloc, with its options, and with huge pages for large pieces.
 //!
 //! A value of many megabytes passes through several buffers on each node that it crosses. Most of the time for that is the system's, which
-//! hands memory out in pages of 4 KiB, one fault each; in pages of 2 MiB the same takes a seventh. Small pieces get none: getting a huge
+//! hands memory out in pages of 4 KiB, one fault each; in pages of 2 MiB the same took a seventh where it was measured. Small pieces get none: getting a huge
 //! page may take a millisecond, and a table that grows gets many.
 
 use rustix::mm::{Advice, madvise};
