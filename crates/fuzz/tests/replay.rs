@@ -15,6 +15,7 @@ static ALLOCATOR: fuzz::meter::Metered = fuzz::meter::Metered;
 
 /// How many mutations of the corpus a target gets.
 const MUTATIONS: u64 = 20_000;
+
 fn try_input(target: &Target, input: &[u8], whence: &str) {
     if catch_unwind(AssertUnwindSafe(|| (target.run)(input))).is_err() {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-failure", target.name));

@@ -159,7 +159,9 @@ fn encode_append(append: &Append, out: &mut Vec<u8>) -> usize {
     put_number(out, append.commit.0);
     put_number(out, append.records.len() as u64);
     if !any {
-        reserve_for(out, append.records.iter().map(|record| record.body.len()).sum());
+        if !blocks.is_empty() {
+            reserve_for(out, append.records.iter().map(|record| record.body.len()).sum());
+        }
         append.records.iter().for_each(|record| record.encode(out));
         return 0;
     }

@@ -570,3 +570,21 @@ fn what_a_format_has_no_form_for_is_left_out() {
     encode_control(FORMAT_OLDEST, &messages, &mut out);
     assert_eq!(decode(Bytes::copy_from_slice(&out[4..])), Ok(Frame::Control(vec![asks.clone(), asks])));
 }
+
+#[test]
+fn a_large_frame_has_room_once_a_quarter_of_it_has_come_and_not_before() {
+    let (body, piece) = (8 << 20, vec![0; 64 * 1024]);
+    let whole = LENGTH_BYTES + body;
+    let mut reader = FrameReader::open();
+    reader.push(&(body as u32).to_le_bytes());
+    while reader.waiting_bytes() + piece.len() < whole {
+        let had = reader.waiting_bytes();
+        reader.push(&piece);
+        let room = reader.buffer.capacity();
+        if had < whole / 4 {
+            assert!(room <= 2 * (had + piece.len()), "room for {room} bytes where {had} have come");
+        } else {
+            assert!(room >= whole, "room for {room} bytes where {had} have come of {whole}");
+        }
+    }
+}
