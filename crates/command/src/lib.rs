@@ -14,6 +14,7 @@
 //! Front ends share this room: a codec turns bytes into a request and a reply into bytes. Nothing here sees a
 //! socket, reads a clock or knows which node serves what.
 
+mod blob;
 pub mod clients;
 pub mod commands;
 pub mod error;
@@ -31,6 +32,7 @@ pub mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use blob::Blob;
 pub use clients::{ClientAnswer, ClientFilter, ClientOrder, ClientState};
 pub use commands::{changes, keys, randomkey, scan, wait};
 pub use error::{CommandError, ERROR_WORDS, ErrorKind};

@@ -4,9 +4,11 @@
 //! numbers as LEB128. Bytes from outside are never trusted: each length is checked against what is there, and nesting has a
 //! bound.
 
+use crate::blob::Blob;
 use crate::error::CommandError;
 use crate::reply::Reply;
 use std::borrow::Cow;
+use storage::{Lent, Sink, Tailed};
 use thiserror::Error;
 
 /// How deep aggregates may nest.
@@ -32,7 +34,8 @@ const FALSE: u8 = 11;
 const TRUE: u8 = 12;
 const VERBATIM: u8 = 13;
 
-pub(crate) fn encode(reply: &Reply<'_>, out: &mut Vec<u8>) {
+pub(crate) fn encode(reply: &Reply<'_>, sink: &mut impl Sink) {
+    let out = sink.bytes();
     match reply {
         Reply::Simple(text) if text == "OK" => out.push(OK),
         Reply::Simple(text) => write_bytes(SIMPLE, text.as_bytes(), out),
@@ -45,13 +48,17 @@ pub(crate) fn encode(reply: &Reply<'_>, out: &mut Vec<u8>) {
             // Zigzag, so that small negative numbers are short.
             write_number(((value << 1) ^ (value >> 63)) as u64, out);
         }
-        Reply::Bulk(bytes) => write_bytes(BULK, bytes, out),
+        Reply::Bulk(bytes) => {
+            out.push(BULK);
+            write_number(bytes.len() as u64, out);
+            bytes.put(sink);
+        }
         Reply::Null => out.push(NULL),
         Reply::NullArray => out.push(NULL_ARRAY),
         Reply::Array(items) => {
             out.push(ARRAY);
             write_number(items.len() as u64, out);
-            items.iter().for_each(|item| encode(item, out));
+            items.iter().for_each(|item| encode(item, sink));
         }
         // Read back as an array.
         Reply::List(list) => {
@@ -63,14 +70,14 @@ pub(crate) fn encode(reply: &Reply<'_>, out: &mut Vec<u8>) {
             out.push(MAP);
             write_number(pairs.len() as u64, out);
             for (key, value) in pairs {
-                encode(key, out);
-                encode(value, out);
+                encode(key, sink);
+                encode(value, sink);
             }
         }
         Reply::Set(items) => {
             out.push(SET);
             write_number(items.len() as u64, out);
-            items.iter().for_each(|item| encode(item, out));
+            items.iter().for_each(|item| encode(item, sink));
         }
         Reply::Double(value) => {
             out.push(DOUBLE);
@@ -81,10 +88,11 @@ pub(crate) fn encode(reply: &Reply<'_>, out: &mut Vec<u8>) {
     }
 }
 
-pub(crate) fn decode(bytes: &[u8]) -> Result<Reply<'static>, Corrupt> {
-    let mut reader = Reader { rest: bytes };
+pub(crate) fn decode(bytes: &Tailed) -> Result<Reply<'static>, Corrupt> {
+    let parts = bytes.parts();
+    let mut reader = Reader { rest: parts.head, tail: parts.tail, lent: Lent::Parts(parts) };
     let reply = decode_one(&mut reader, 0)?;
-    if reader.rest.is_empty() { Ok(reply) } else { Err(Corrupt) }
+    if reader.rest.is_empty() && reader.tail.is_empty() { Ok(reply) } else { Err(Corrupt) }
 }
 
 fn decode_one(reader: &mut Reader<'_>, depth: usize) -> Result<Reply<'static>, Corrupt> {
@@ -99,7 +107,10 @@ fn decode_one(reader: &mut Reader<'_>, depth: usize) -> Result<Reply<'static>, C
             let zigzag = reader.number()?;
             Reply::Integer((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
         }
-        BULK => Reply::Bulk(Cow::Owned(reader.bytes()?.to_vec())),
+        BULK => {
+            let bytes = reader.bytes()?;
+            Reply::Bulk(reader.lent.share(bytes).map_or_else(|| Blob::Owned(bytes.to_vec()), Blob::Shared))
+        }
         NULL => Reply::Null,
         NULL_ARRAY => Reply::NullArray,
         ARRAY => Reply::Array(decode_items(reader, depth)?),
@@ -151,6 +162,9 @@ pub(crate) fn write_number(mut value: u64, out: &mut Vec<u8>) {
 /// Takes bytes from the front, and never more than are there.
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
+    /// What the last string may be, instead of the rest.
+    tail: &'a [u8],
+    lent: Lent<'a>,
 }
 
 impl<'a> Reader<'a> {
@@ -186,7 +200,10 @@ impl<'a> Reader<'a> {
     }
 
     fn bytes(&mut self) -> Result<&'a [u8], Corrupt> {
-        let count = self.count(1)?;
+        let count = usize::try_from(self.number()?).map_err(|_| Corrupt)?;
+        if self.rest.is_empty() && count > 0 && count == self.tail.len() {
+            return Ok(std::mem::take(&mut self.tail));
+        }
         self.take(count)
     }
 

@@ -1,10 +1,12 @@
 //! What a command answers: a tree that knows nothing of RESP2, RESP3, HTTP or gRPC. The codecs write it.
 
+use crate::blob::Blob;
 use crate::error::CommandError;
 use crate::list::List;
 use crate::neutral;
 pub use crate::neutral::Corrupt;
 use std::borrow::Cow;
+use storage::{Sink, Tailed};
 
 /// A reply. It may borrow the value that it shows from the table.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,7 +18,7 @@ pub enum Reply<'a> {
     /// A signed integer.
     Integer(i64),
     /// Bytes.
-    Bulk(Cow<'a, [u8]>),
+    Bulk(Blob<'a>),
     /// Nothing where a value might be.
     Null,
     /// Nothing where an array might be. RESP2 tells the two apart.
@@ -50,7 +52,7 @@ impl<'a> Reply<'a> {
 
     /// Bytes of its own.
     pub fn bulk(bytes: impl Into<Vec<u8>>) -> Reply<'static> {
-        Reply::Bulk(Cow::Owned(bytes.into()))
+        Reply::Bulk(Blob::Owned(bytes.into()))
     }
 
     /// 1 or 0.
@@ -67,7 +69,7 @@ impl<'a> Reply<'a> {
     pub fn into_owned(self) -> Reply<'static> {
         let all = |items: Vec<Reply<'a>>| items.into_iter().map(Reply::into_owned).collect();
         match self {
-            Reply::Bulk(bytes) => Reply::Bulk(Cow::Owned(bytes.into_owned())),
+            Reply::Bulk(bytes) => Reply::Bulk(bytes.without_borrow()),
             Reply::Array(items) => Reply::Array(all(items)),
             Reply::Set(items) => Reply::Set(all(items)),
             Reply::Map(pairs) => {
@@ -86,12 +88,12 @@ impl<'a> Reply<'a> {
     }
 
     /// Appends the bytes in which nodes pass replies to each other.
-    pub fn encode_neutral(&self, out: &mut Vec<u8>) {
+    pub fn encode_neutral(&self, out: &mut impl Sink) {
         neutral::encode(self, out);
     }
 
     /// Reads what [`Reply::encode_neutral`] wrote: one reply, and nothing behind it.
-    pub fn decode_neutral(bytes: &[u8]) -> Result<Reply<'static>, Corrupt> {
+    pub fn decode_neutral(bytes: &Tailed) -> Result<Reply<'static>, Corrupt> {
         neutral::decode(bytes)
     }
 }
@@ -143,9 +145,9 @@ mod tests {
         fn a_reply_reads_back(reply in any_reply()) {
             let mut bytes = Vec::new();
             reply.encode_neutral(&mut bytes);
-            prop_assert_eq!(Reply::decode_neutral(&bytes), Ok(reply));
+            prop_assert_eq!(Reply::decode_neutral(&bytes.clone().into()), Ok(reply));
             bytes.push(0);
-            prop_assert_eq!(Reply::decode_neutral(&bytes), Err(Corrupt));
+            prop_assert_eq!(Reply::decode_neutral(&bytes.into()), Err(Corrupt));
         }
 
         #[test]
@@ -153,12 +155,12 @@ mod tests {
             let mut bytes = Vec::new();
             reply.encode_neutral(&mut bytes);
             let cut = cut.index(bytes.len());
-            prop_assert_eq!(Reply::decode_neutral(&bytes[..cut]), Err(Corrupt));
+            prop_assert_eq!(Reply::decode_neutral(&bytes[..cut].to_vec().into()), Err(Corrupt));
         }
 
         #[test]
         fn random_bytes_do_no_harm(bytes: Vec<u8>) {
-            let _ = Reply::decode_neutral(&bytes);
+            let _ = Reply::decode_neutral(&bytes.into());
         }
     }
 
@@ -167,15 +169,15 @@ mod tests {
         let nested = |depth| {
             let mut bytes = Vec::new();
             (0..depth).fold(Reply::Null, |inner, _| Reply::Array(vec![inner])).encode_neutral(&mut bytes);
-            Reply::decode_neutral(&bytes)
+            Reply::decode_neutral(&bytes.into())
         };
         assert!(nested(DEPTH_MAX).is_ok());
         assert_eq!(nested(DEPTH_MAX + 1), Err(Corrupt));
         // An array in an array in an array ...
-        assert_eq!(Reply::decode_neutral(&[7, 1].repeat(1_000_000)), Err(Corrupt));
+        assert_eq!(Reply::decode_neutral(&[7, 1].repeat(1_000_000).into()), Err(Corrupt));
         // A declared length of 2^63 items.
         let mut huge = vec![7];
         neutral::write_number(1 << 63, &mut huge);
-        assert_eq!(Reply::decode_neutral(&huge), Err(Corrupt));
+        assert_eq!(Reply::decode_neutral(&huge.into()), Err(Corrupt));
     }
 }

@@ -15,7 +15,7 @@ use command::{CommandError, Handler, Reply, resolve};
 use std::collections::BTreeMap;
 use storage::effect::apply_all;
 use storage::snapshot::{load_chunk, write_chunk};
-use storage::{Hasher, OwnedValue, Table};
+use storage::{Hasher, OwnedValue, Table, TailedBuffer};
 
 /// Commands on keys that no sequence holds, and why.
 pub const LEFT_OUT: &[(&str, &str)] = &[
@@ -55,7 +55,7 @@ struct Snapshot {
 impl Snapshot {
     fn cut(&mut self, table: &Table) {
         let Some(cursor) = self.cursor else { return };
-        let mut chunk = Vec::new();
+        let mut chunk = TailedBuffer::default();
         self.cursor = write_chunk(table, cursor, CHUNK_BYTES, &mut chunk);
         load_chunk(&chunk, &mut self.loaded).expect("our own chunk");
     }

@@ -189,7 +189,7 @@ impl World {
         reads_back(reply);
         let mut neutral = Vec::new();
         reply.encode_neutral(&mut neutral);
-        let read = Reply::decode_neutral(&neutral).expect("the neutral form reads back");
+        let read = Reply::decode_neutral(&neutral.into()).expect("the neutral form reads back");
         let mut again = Vec::new();
         write(&read, self.session.protocol, &mut again);
         assert_eq!(again, out, "a forwarded reply is another: {reply:?}");

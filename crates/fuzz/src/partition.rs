@@ -57,7 +57,7 @@ impl Partition {
         let result =
             run(&mut Keyspace::fresh(table, changes, uncommitted, last_version, *now_ms, &footprint));
         if !self.changes.is_empty() {
-            self.log.push(self.changes.body.clone());
+            self.log.push(self.changes.body.clone().finished(0).to_bytes().to_vec());
             let lsn = Lsn(self.log.len() as u64);
             self.uncommitted.push(
                 lsn,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use storage::effect::{apply_all, effects};
 use storage::snapshot::{load_chunk, write_chunk};
-use storage::{Effect, Hasher, OwnedEntry, Record, Table, Value};
+use storage::{Effect, Hasher, OwnedEntry, Record, Table, TailedBuffer, Value};
 
 /// The entries of a table, by key.
 pub type Contents = BTreeMap<Vec<u8>, OwnedEntry>;
@@ -43,7 +43,7 @@ fn records(bytes: &[u8]) {
         record.encode(&mut again);
         assert_eq!(again.len(), record.encoded_len());
         assert_eq!(again, before[..before.len() - rest.len()]);
-        body(&record.body);
+        body(&record.body.to_bytes());
     }
 }
 
@@ -120,7 +120,7 @@ fn chunk(bytes: &[u8]) {
     let mut copy = Table::new(Hasher::new(3));
     let mut cursor = Some(0);
     while let Some(from) = cursor {
-        let mut chunk = Vec::new();
+        let mut chunk = TailedBuffer::default();
         cursor = write_chunk(&table, from, 64, &mut chunk);
         load_chunk(&chunk, &mut copy).expect("our own chunk");
     }

@@ -70,10 +70,10 @@ pub fn reads_back(reply: &Reply<'_>) {
 }
 
 fn neutral(bytes: &[u8]) {
-    let Ok(reply) = Reply::decode_neutral(bytes) else { return };
+    let Ok(reply) = Reply::decode_neutral(&bytes.to_vec().into()) else { return };
     let mut again = Vec::new();
     reply.encode_neutral(&mut again);
-    let read = Reply::decode_neutral(&again).expect("what was written reads back");
+    let read = Reply::decode_neutral(&again.clone().into()).expect("what was written reads back");
     assert_eq!(format!("{read:?}"), format!("{reply:?}"));
 }
 

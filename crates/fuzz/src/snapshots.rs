@@ -11,7 +11,7 @@ use sim::disk::SimDisk;
 use std::path::{Path, PathBuf};
 use storage::snapshot::{load_chunk, show_chunk, write_chunk};
 use storage::snapshot_file::{Loaded, SnapshotError, SnapshotWriter, list_snapshots, read_snapshot};
-use storage::{Corrupt, Disk, Hasher, SnapshotEnd, Table, Value};
+use storage::{Corrupt, Disk, Hasher, SnapshotEnd, Table, TailedBuffer, Value};
 use types::{Epoch, Lsn, PartitionId, Position, Version};
 
 const IDENTITY: [u8; 32] = *b"a cluster, a node and its shard.";
@@ -146,7 +146,7 @@ fn write(disk: &SimDisk, table: &Table, end: &SnapshotEnd, chunk_bytes: usize, e
     let mut writer = SnapshotWriter::begin(disk.clone(), directory(), &IDENTITY, PARTITION, log_offset)
         .expect("a disk that works");
     while let Some(from) = cursor {
-        let mut chunk = Vec::new();
+        let mut chunk = TailedBuffer::default();
         cursor = write_chunk(table, from, chunk_bytes, &mut chunk);
         writer.chunk(&chunk).expect("room");
     }

@@ -270,7 +270,7 @@ impl Live {
             partition.recovered(&recovery, &mut first).expect("and makes a copy");
         }
         let mut written = bytes.to_vec();
-        written.extend_from_slice(&first.bytes);
+        written.extend_from_slice(&first.bytes.to_vec());
         let synced = written.len();
         let (tails, answers, outbox) = (Vec::new(), Vec::new(), Outbox::default());
         Live { partition, now: START, disk, written, synced, tails, answers, outbox }
@@ -331,12 +331,12 @@ impl Live {
             Event::Sync => self.sync(),
         }
         self.partition.flush(&context, &mut self.outbox);
-        self.written.append(&mut self.outbox.log.bytes);
+        self.written.extend(std::mem::take(&mut self.outbox.log.bytes).to_vec());
         self.tails.append(&mut self.outbox.log.tails);
         if self.disk == Disk::Quick {
             self.sync();
             self.partition.flush(&context, &mut self.outbox);
-            self.written.append(&mut self.outbox.log.bytes);
+            self.written.extend(std::mem::take(&mut self.outbox.log.bytes).to_vec());
             self.synced = self.written.len();
         }
         for (waiter, release) in self.outbox.released.drain(..) {

@@ -78,7 +78,7 @@ impl Shard {
                 .entry((id, apart))
                 .or_insert_with(|| (vec![Bytes::copy_from_slice(task.args[0])], Vec::new()));
             let end = (at + step).min(task.args.len());
-            args.extend(task.args[at..end].iter().map(|arg| Bytes::copy_from_slice(arg)));
+            args.extend(task.args[at..end].iter().map(|arg| task.kept_argument(arg)));
             places.push(number);
         }
         let (parts, places): (Vec<_>, Vec<_>) =

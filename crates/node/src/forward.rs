@@ -15,6 +15,7 @@ use replication::message::{Forward, ForwardOutcome, Forwarded};
 use replication::{Message, Sender};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use storage::Lent;
 use types::settings::ReadLevel;
 use types::{Epoch, Instant, NodeId, PartitionId, RequestId, ShardId};
 
@@ -240,7 +241,7 @@ impl Shard {
         forwarding.sendings = if forwarding.to == target { forwarding.sendings + 1 } else { 1 };
         forwarding.to = target;
         let doublings = (forwarding.sendings - 1).min(RESEND_DOUBLINGS_MAX);
-        let takes = Duration::from_millis((ahead / SLOW_BYTES_A_MS) as u64);
+        let takes = Duration::from_millis(((ahead + forwarding.task.bytes()) / SLOW_BYTES_A_MS) as u64);
         forwarding.send_at = now + RESEND * (1 << doublings) + takes + forwarding.task.waits_on_purpose();
         forwarding.uncertain = true;
         let task = &forwarding.task;
@@ -252,8 +253,12 @@ impl Shard {
             read_level: task.read_level,
             args: task.args.clone(),
         };
+        let is_huge = forward.is_huge();
         self.effects.messages.push((node, shard, Message::Forward(forward)));
-        if had_waited {
+        if is_huge && let Some(lane) = self.lanes.get_mut(&partition).filter(|_| in_lane) {
+            // What is sent behind it would overtake it.
+            lane.stall(sequence);
+        } else if had_waited {
             self.lane_goes_on(partition, sequence);
         }
     }
@@ -279,7 +284,8 @@ impl Shard {
         if forwarding.ahead.is_some_and(|(other, _)| other == node) {
             return true;
         }
-        let bytes = forwarding.task.args.iter().map(bytes::Bytes::len).sum();
+        // One counts for half of what may be under way at most, so that a huge value does not hold up whatever else goes there.
+        let bytes = forwarding.task.bytes().min(self.forward_ahead_bytes / 2);
         let ahead = self.forwards_ahead.get(&node).copied().unwrap_or(0);
         if ahead > 0 && ahead + bytes > self.forward_ahead_bytes {
             forwarding.waits_for_room = true;
@@ -359,6 +365,7 @@ impl Shard {
             command,
             args: &args,
             hash: None,
+            lent: Lent::Args(&forward.args),
             read_level: forward.read_level,
             write_level: forward.write_level,
             request: Some(forward.id),

@@ -50,7 +50,7 @@ pub use peer_builds::PeerBuilds;
 pub use published::{
     ClusterFigures, ControlFigures, LogFigures, ProcessFigures, Published, ServerFigures, ShardCounters, View,
 };
-pub use request::Preview;
+pub use request::{Preview, Request};
 pub use shard::{Answer, Effects, Shard, ShardConfig, Ticket};
 pub use slow_log::SlowLog;
 pub use snapshots::SnapshotJob;

@@ -10,6 +10,7 @@ use command::{
 };
 use placement::PartitionState;
 use std::collections::VecDeque;
+use storage::Lent;
 use types::planted::{self, Bug};
 use types::settings::ReadLevel;
 use types::{Instant, Level, NodeId, PartitionId, Slot, partition_of_key, partition_of_slot, slot_of_key};
@@ -31,6 +32,17 @@ pub struct Preview {
     hash: Option<u64>,
 }
 
+/// A client's request.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Its arguments, its command's name first.
+    pub args: &'a [&'a [u8]],
+    /// What [`Shard::preview`] found of them; a default one will do, but costs more.
+    pub preview: Preview,
+    /// Where they lie, so that a huge value need not be copied.
+    pub lent: Lent<'a>,
+}
+
 impl Preview {
     /// Whether the request takes little time, unless it or its reply is long.
     pub fn is_quick(&self) -> bool {
@@ -49,9 +61,7 @@ fn tears_apart(over: Over, task: &Task<'_>) -> bool {
 }
 
 impl Shard {
-    /// A client's request, its command's name first. The sink gets a reply that need not wait.
-    ///
-    /// `preview` is what [`Shard::preview`] found of the same arguments; a default one will do, but costs more.
+    /// A client's request. The sink gets a reply that need not wait.
     ///
     /// `now` must have been read after the request's bytes were: a lease that ran then covers whatever the table says
     /// afterwards, however long the process was paused in between, because the table changes only in this thread.
@@ -60,14 +70,13 @@ impl Shard {
         now: Instant,
         ticket: Ticket,
         session: &mut Session,
-        args: &[&[u8]],
-        preview: &Preview,
+        request: &Request<'_>,
         sink: &mut dyn FnMut(&Reply<'_>),
     ) -> Answer {
         self.at(now);
         let asking = std::mem::take(&mut session.asking);
         self.at_hand = AtHand { command: None, rejected: true };
-        let answer = match self.dispatch(ticket, session, args, preview, sink) {
+        let answer = match self.dispatch(ticket, session, request, sink) {
             Ok(answer) => {
                 self.at_hand.rejected = false;
                 answer
@@ -119,10 +128,10 @@ impl Shard {
         &mut self,
         ticket: Ticket,
         session: &mut Session,
-        args: &[&[u8]],
-        preview: &Preview,
+        request: &Request<'_>,
         sink: &mut dyn FnMut(&Reply<'_>),
     ) -> Result<Answer, CommandError> {
+        let Request { args, preview, lent } = *request;
         self.at_hand.command = preview.command;
         let resolved = match preview.command {
             Some(command) => resolve_from(command, args),
@@ -161,6 +170,7 @@ impl Shard {
             command,
             args,
             hash: preview.hash,
+            lent,
             read_level: session.effective_read_level(),
             write_level: session.write_level,
             request: None,

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use command::{Command, CommandError, Flags, Handler, Reply, randomkey, scan};
 use replication::message::{ForwardOutcome, Forwarded};
 use replication::{Message, Release, Seen, Standing};
-use storage::{Footprint, Keyspace};
+use storage::{Footprint, Keyspace, Lent, Tailed, TailedBuffer};
 use types::planted::{self, Bug};
 use types::settings::{ReadLevel, WriteLevel};
 use types::{Epoch, Instant, NodeId, PartitionId, Position, RequestId, ShardId};
@@ -28,6 +28,8 @@ pub(crate) struct Task<'a> {
     pub args: &'a [&'a [u8]],
     /// The hash of its first argument, where that is its one key and the hash is known.
     pub hash: Option<u64>,
+    /// Where its arguments lie, so that a huge value need not be copied.
+    pub lent: Lent<'a>,
     pub read_level: ReadLevel,
     pub write_level: WriteLevel,
     /// The forwarder's number, if it was passed on.
@@ -103,10 +105,15 @@ impl Task<'_> {
         self.command.is_write()
     }
 
+    /// An argument for later: shared, where it is huge.
+    pub fn kept_argument(&self, arg: &[u8]) -> Bytes {
+        self.lent.share(arg).unwrap_or_else(|| Bytes::copy_from_slice(arg))
+    }
+
     pub fn kept(&self) -> OwnedTask {
         OwnedTask {
             command: self.command,
-            args: self.args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect(),
+            args: self.args.iter().map(|arg| self.kept_argument(arg)).collect(),
             read_level: self.read_level,
             write_level: self.write_level,
             request: self.request,
@@ -127,6 +134,11 @@ impl OwnedTask {
         self.command.is_write()
     }
 
+    /// Bytes of its arguments.
+    pub fn bytes(&self) -> usize {
+        self.args.iter().map(Bytes::len).sum()
+    }
+
     /// Calls `run` with the task as it is run.
     pub fn with<R>(&self, run: impl FnOnce(Task<'_>) -> R) -> R {
         let args: smallvec::SmallVec<[&[u8]; 8]> = self.args.iter().map(|arg| &arg[..]).collect();
@@ -134,6 +146,7 @@ impl OwnedTask {
             command: self.command,
             args: &args,
             hash: None,
+            lent: Lent::Args(&self.args),
             read_level: self.read_level,
             write_level: self.write_level,
             request: self.request,
@@ -172,10 +185,10 @@ fn reply_or_error(result: Result<Reply<'_>, CommandError>) -> Reply<'_> {
     result.unwrap_or_else(Reply::Error)
 }
 
-fn neutral(reply: &Reply<'_>) -> Bytes {
-    let mut bytes = Vec::new();
+fn neutral(reply: &Reply<'_>) -> Tailed {
+    let mut bytes = TailedBuffer::default();
     reply.encode_neutral(&mut bytes);
-    Bytes::from(bytes)
+    bytes.finished(0)
 }
 
 impl Shard {
@@ -232,7 +245,7 @@ impl Shard {
         }
         let Some(partition) = self.partitions.get_mut(id) else { return Outcome::NotServing };
         let footprint = Footprint::default();
-        let mut keyspace = partition.begin(&self.context, &mut self.changes, &footprint);
+        let mut keyspace = partition.begin(&self.context, &mut self.changes, &footprint).with_lent(task.lent);
         if let (Some(hash), Some(key)) = (task.hash, task.args.get(1)) {
             keyspace = keyspace.with_hash(key, hash);
         }
@@ -255,7 +268,7 @@ impl Shard {
             };
         }
         let reply = reply.into_owned();
-        let request = request.map(|request| (request, neutral(&reply)));
+        let request = request.map(|request| (request, neutral(&reply).to_bytes()));
         let ran =
             partition.finish(&self.context, &mut self.changes, &footprint, request, &mut self.outbox.log);
         if ran.written.is_some() && partition.wants_flush() {
@@ -311,7 +324,7 @@ impl Shard {
             && let Some(partition) = self.partitions.get_mut(id)
         {
             self.changes.clear();
-            let told = Some((request, neutral(&reply)));
+            let told = Some((request, neutral(&reply).to_bytes()));
             let saw = Footprint::default();
             partition.finish(&self.context, &mut self.changes, &saw, told, &mut self.outbox.log);
         }
@@ -326,7 +339,7 @@ impl Shard {
             Seen::Unchanged(lsn, bytes) if !bytes.is_empty() => (lsn, bytes, false),
             _ => return self.fail(task.origin, outcome_unknown()),
         };
-        let Ok(reply) = Reply::decode_neutral(&bytes) else {
+        let Ok(reply) = Reply::decode_neutral(&Tailed::from(bytes)) else {
             return self.fail(task.origin, outcome_unknown());
         };
         let written = partition.log().position_at(lsn).filter(|_| changed);

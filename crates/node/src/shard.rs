@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use storage::{Changes, Hasher};
+use storage::{Changes, Hasher, Rope};
 use types::shared_settings::SettingsReader;
 use types::{Epoch, Instant, NodeId, PartitionId, Position, ShardId};
 
@@ -607,7 +607,7 @@ impl Shard {
 
     /// Takes the entries that came together since the last call, in exchange for an empty buffer. They have to be put at the
     /// end of this shard's log, in order; [`Shard::logged`] tells once they are durable. Returns the number of the turn.
-    pub fn take_log(&mut self, bytes: &mut Vec<u8>) -> Option<u64> {
+    pub fn take_log(&mut self, bytes: &mut Rope) -> Option<u64> {
         let log = &mut self.outbox.log;
         if log.is_empty() {
             self.begin_snapshot();

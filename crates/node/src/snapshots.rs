@@ -12,7 +12,7 @@ use crate::shard::Shard;
 use replication::Partition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use storage::{SnapshotEnd, snapshot};
+use storage::{SnapshotEnd, Tailed, TailedBuffer, snapshot};
 use types::{Epoch, Instant, PartitionId, Position};
 
 /// The size of a piece, in bytes.
@@ -28,7 +28,7 @@ pub enum SnapshotJob {
     /// A file is begun; it stands for the log up to here.
     Begin(PartitionId),
     /// A piece of it. Answered by [`Shard::snapshot_piece_written`].
-    Piece(Vec<u8>),
+    Piece(Tailed),
     /// It ends. Answered by [`Shard::snapshot_done`].
     Finish(SnapshotEnd),
     /// It is not to be.
@@ -149,7 +149,7 @@ impl Shard {
         let Step::Cutting(cursor) = current.step else { return };
         let partition = self.partitions.get(current.partition).filter(|copy| copy.reign() == current.reign);
         let Some(partition) = partition else { return self.abandon_snapshot() };
-        let mut piece = Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 8);
+        let mut piece = TailedBuffer::with_capacity(PIECE_BYTES + PIECE_BYTES / 8);
         let next = snapshot::write_chunk(partition.table(), cursor, PIECE_BYTES, &mut piece);
         current.under_way += 1;
         self.snapshots.has_cut = true;
@@ -157,7 +157,7 @@ impl Shard {
             Some(cursor) => Step::Cutting(cursor),
             None => Step::Waiting(partition.snapshot_end(current.base, current.base_time_ms)),
         };
-        self.effects.snapshots.push(SnapshotJob::Piece(piece));
+        self.effects.snapshots.push(SnapshotJob::Piece(piece.finished(0)));
         self.finish_snapshot();
     }
 

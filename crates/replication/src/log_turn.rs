@@ -6,7 +6,7 @@
 //! stand at the same lsn.
 
 use bytes::Bytes;
-use storage::{Record, SnapshotEnd, log_entry};
+use storage::{Parts, Record, Rope, Sink, SnapshotEnd, Tailed, log_entry};
 use types::settings::{LogMode, Settings};
 use types::{Epoch, Lsn, PartitionId, Position, RequestId};
 
@@ -50,7 +50,7 @@ pub struct Tail {
 #[derive(Debug, Default)]
 pub struct LogTurn {
     /// Entries, one after the other, as [`storage::log_entry`] writes them.
-    pub bytes: Vec<u8>,
+    pub bytes: Rope,
     /// How far the partitions' logs reach with them.
     pub tails: Vec<Tail>,
     /// Partitions with other entries among them.
@@ -65,7 +65,7 @@ pub(crate) struct NewRecord<'a> {
     pub prev_epoch: Epoch,
     pub time_ms: u64,
     pub request: Option<&'a (RequestId, Bytes)>,
-    pub body: &'a [u8],
+    pub body: Parts<'a>,
 }
 
 impl<'a> NewRecord<'a> {
@@ -75,7 +75,7 @@ impl<'a> NewRecord<'a> {
             prev_epoch: record.prev_epoch,
             time_ms: record.time_ms,
             request: record.request.as_ref(),
-            body: &record.body,
+            body: record.body.parts(),
         }
     }
 }
@@ -102,21 +102,21 @@ impl LogTurn {
     }
 
     pub(crate) fn truncate(&mut self, partition: PartitionId, after: Lsn) {
-        log_entry::put_truncate(&mut self.bytes, partition, after);
+        log_entry::put_truncate(self.bytes.bytes(), partition, after);
     }
 
     pub(crate) fn wipe(&mut self, partition: PartitionId) {
-        log_entry::put_wipe(&mut self.bytes, partition);
+        log_entry::put_wipe(self.bytes.bytes(), partition);
         self.touch(partition);
     }
 
-    pub(crate) fn chunk(&mut self, partition: PartitionId, payload: &[u8]) {
+    pub(crate) fn chunk(&mut self, partition: PartitionId, payload: &Tailed) {
         log_entry::put_chunk(&mut self.bytes, partition, payload);
         self.touch(partition);
     }
 
     pub(crate) fn session(&mut self, partition: PartitionId, reign: Epoch, session: u64, next: u32) {
-        log_entry::put_session(&mut self.bytes, partition, reign, session, next);
+        log_entry::put_session(self.bytes.bytes(), partition, reign, session, next);
         self.touch(partition);
     }
 
@@ -127,7 +127,7 @@ impl LogTurn {
     }
 
     pub(crate) fn filled(&mut self, partition: PartitionId, end: &SnapshotEnd) {
-        log_entry::put_filled(&mut self.bytes, partition, end);
+        log_entry::put_filled(self.bytes.bytes(), partition, end);
     }
 
     /// The partition's log now reaches to here.

@@ -5,8 +5,9 @@
 
 use crate::freshness::Committed;
 use bytes::Bytes;
-use storage::Record;
 pub use storage::SnapshotEnd;
+use storage::lent::is_huge;
+use storage::{Record, Tailed};
 use types::settings::{ReadLevel, WriteLevel};
 use types::{Epoch, Incarnation, Lsn, NodeId, PartitionId, Position, RequestId, ShardId};
 
@@ -38,6 +39,32 @@ pub enum Message {
     Forwarded(Forwarded),
     /// Primaries to their copies, all of two shards at once: how far they are committed. From [`types::Level::COMMITS_TOLD`] on.
     Committed(CommittedAt),
+}
+
+impl Message {
+    /// Whether it holds a huge value. Such a message may be overtaken by others, since it is long on its way: whoever sends it
+    /// sends nothing behind it that may not overtake it.
+    pub fn is_huge(&self) -> bool {
+        match self {
+            Message::Append(append) => append.records.iter().any(|record| is_huge(record.body.len())),
+            Message::Chunk(chunk) => is_huge(chunk.payload.len()),
+            Message::Forward(forward) => forward.is_huge(),
+            Message::Forwarded(Forwarded { outcome: ForwardOutcome::Reply { reply, .. }, .. }) => {
+                is_huge(reply.len())
+            }
+            Message::Forwarded(_)
+            | Message::Appended(_)
+            | Message::ChunkStored(_)
+            | Message::Committed(_) => false,
+        }
+    }
+}
+
+impl Forward {
+    /// Whether it has a huge argument.
+    pub fn is_huge(&self) -> bool {
+        self.args.iter().any(|arg| is_huge(arg.len()))
+    }
 }
 
 /// How far partitions are committed at a time.
@@ -105,7 +132,7 @@ pub struct Chunk {
     /// The chunk's number, from 0; from where the copy stood where the transfer goes on after a break.
     pub index: u32,
     /// Entries, as `storage::snapshot` writes them; or a joint.
-    pub payload: Bytes,
+    pub payload: Tailed,
     /// Set on the last chunk.
     pub end: Option<SnapshotEnd>,
 }
@@ -116,7 +143,7 @@ const JOINT_MAGIC: [u8; 2] = *b"AJ";
 impl Chunk {
     /// The payload of the first chunk of a session that goes on with an earlier one: it holds no entries, and says that the chunks
     /// before this number are those of session `after`.
-    pub fn joint(after: u64) -> Bytes {
+    pub fn joint(after: u64) -> Tailed {
         let mut payload = JOINT_MAGIC.to_vec();
         payload.extend_from_slice(&after.to_le_bytes());
         payload.into()
@@ -124,7 +151,7 @@ impl Chunk {
 
     /// After which session it goes on, where it is a joint.
     pub fn joint_after(&self) -> Option<u64> {
-        let rest = self.payload.strip_prefix(&JOINT_MAGIC)?;
+        let rest = self.payload.parts().head.strip_prefix(&JOINT_MAGIC)?;
         rest.try_into().ok().map(u64::from_le_bytes)
     }
 }
@@ -176,7 +203,7 @@ pub enum ForwardOutcome {
     /// It was run and may be told of.
     Reply {
         /// The reply, in `command::Reply`'s neutral encoding.
-        reply: Bytes,
+        reply: Tailed,
         /// Where its change stands in the log, if it made one: for WAIT.
         written: Option<Position>,
     },

@@ -12,7 +12,9 @@ use crate::{Context, Durability, LogTurn, Outbox, Release};
 use bytes::Bytes;
 use placement::PartitionState;
 use storage::prefetch::{fetch, fetch_all};
-use storage::{Changes, Footprint, Hasher, Keyspace, Log, Record, SnapshotEnd, Table, Uncommitted, effect};
+use storage::{
+    Changes, Footprint, Hasher, Keyspace, Lent, Log, Record, SnapshotEnd, Table, Uncommitted, effect,
+};
 use types::planted::{self, Bug};
 use types::settings::WriteLevel;
 use types::{Epoch, Lsn, NodeId, PartitionId, Position, RequestId, Version};
@@ -411,7 +413,7 @@ impl<W> Partition<W> {
                 prev_epoch: prev.epoch,
                 time_ms,
                 request: request.as_ref(),
-                body: &changes.body,
+                body: changes.body.parts(),
             };
             log.record(self.id, self.commit, &new);
             log.tail(Tail { partition: self.id, life: self.life, lsn: position.lsn });
@@ -419,11 +421,7 @@ impl<W> Partition<W> {
         }
         let bytes = changes.body.len();
         if primary.keeps_log {
-            let body = if bytes >= LARGE_BODY_BYTES {
-                Bytes::from(std::mem::take(&mut changes.body))
-            } else {
-                Bytes::copy_from_slice(&changes.body)
-            };
+            let body = changes.body.finished(LARGE_BODY_BYTES);
             self.log.append(Record { position, prev_epoch: prev.epoch, time_ms, request, body });
         } else {
             self.log.pass(position);
@@ -670,7 +668,7 @@ impl<W> Partition<W> {
         for record in self.log.range(self.commit.next(), upto) {
             for effect in effect::effects(&record.body).flatten() {
                 self.last_version = self.last_version.max(effect.version());
-                effect.apply(&mut self.table);
+                effect.apply(&mut self.table, Lent::Parts(record.body.parts()));
             }
             self.last_time_ms = self.last_time_ms.max(record.time_ms);
         }

@@ -10,6 +10,7 @@ use crate::requests::Requests;
 use crate::transfer::{Broken, Stored, Transfer};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
+use storage::lent::is_huge;
 use storage::{Log, Record, Table};
 use types::{Epoch, Incarnation, Instant, Lsn, NodeId, PartitionId, Position, ShardId, Version};
 
@@ -54,7 +55,7 @@ pub(crate) struct Peer {
     counts_from: Lsn,
     told_commit: Lsn,
     /// Records that were sent to it and not confirmed: the last of each message, and bytes.
-    ahead: VecDeque<(Lsn, usize)>,
+    ahead: VecDeque<(Lsn, usize, bool)>,
     ahead_bytes: usize,
     /// What of that counts in [`Outbox::ahead`].
     counted_bytes: usize,
@@ -216,19 +217,27 @@ impl Peer {
 
     /// It has confirmed this, or what it was sent counts for nothing any more.
     fn confirmed(&mut self, upto: Lsn) {
-        while let Some((_, bytes)) = self.ahead.pop_front_if(|(last, _)| *last <= upto) {
+        while let Some((_, bytes, _)) = self.ahead.pop_front_if(|(last, ..)| *last <= upto) {
             self.ahead_bytes -= bytes;
         }
     }
 
     /// How many bytes of records it may be sent now; 0: none before it confirms some.
     fn room(&self, most: usize, ahead: &BTreeMap<NodeId, usize>) -> usize {
+        if self.has_huge_ahead() {
+            return 0;
+        }
         let all = ahead.get(&self.node).copied().unwrap_or(0);
         match self.ahead_bytes {
             own if own < most / 4 && all < most => APPEND_BYTES_MAX,
             0 => AHEAD_BYTES_LITTLE,
             _ => 0,
         }
+    }
+
+    /// Whether a huge record is on its way to it: what is sent now would overtake that, and be taken for word of a gap.
+    fn has_huge_ahead(&self) -> bool {
+        self.ahead.back().is_some_and(|&(_, _, is_huge)| is_huge)
     }
 
     /// Whether it has answered what was sent under this epoch, and streams.
@@ -314,7 +323,8 @@ impl Peer {
                 let records: Vec<Record> = sending.log.range(next, upto).take_while(fits).cloned().collect();
                 let Some(end) = records.last().map(|record| record.position.lsn) else { return };
                 sending.more |= end < upto;
-                self.ahead.push_back((end, bytes));
+                let is_huge = records.iter().any(|record| is_huge(record.body.len()));
+                self.ahead.push_back((end, bytes, is_huge));
                 self.ahead_bytes += bytes;
                 self.state = State::Streaming { next: end.next() };
                 self.told_commit = sending.commit;
@@ -356,7 +366,7 @@ impl Peer {
                 } else if next <= last {
                     // Kept back while the node was not active: no turn of the partition's own sends it any more.
                     sending.more = true;
-                } else if self.told_commit < sending.commit {
+                } else if self.told_commit < sending.commit && !self.has_huge_ahead() {
                     self.told_commit = sending.commit;
                     let message = sending.append(sending.log.last(), Vec::new());
                     self.post(sending.now, message, out);

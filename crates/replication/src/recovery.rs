@@ -122,7 +122,7 @@ impl<W> Partition<W> {
                     self.requests.add(*id, record.position.lsn, record.time_ms, reply);
                 }
                 // The body is part of a large buffer, which must not live as long as it.
-                let body = Bytes::copy_from_slice(&record.body);
+                let body = Bytes::from(record.body.to_bytes().to_vec()).into();
                 let request = record.request.map(|(id, reply)| (id, Bytes::copy_from_slice(&reply)));
                 self.log.append(Record { body, request, ..record });
                 let upto = commit.max(recovery.shown).min(self.log.last().lsn);

@@ -14,10 +14,9 @@
 
 use crate::message::{Chunk, ChunkStored, SnapshotEnd};
 use crate::peer::Sending;
-use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
-use storage::{Log, snapshot};
+use storage::{Log, TailedBuffer, snapshot};
 use types::planted::{self, Bug};
 use types::{Instant, Lsn, Position};
 
@@ -154,7 +153,7 @@ impl Transfer {
         while let Some(cursor) = self.cursor
             && self.has_room()
         {
-            let mut payload = Vec::new();
+            let mut payload = TailedBuffer::default();
             self.cursor = snapshot::write_chunk(sending.table, cursor, sending.chunk_bytes, &mut payload);
             let end = self.cursor.is_none().then(|| {
                 let (requests, forgotten) = sending.requests.export(self.base.lsn);
@@ -174,7 +173,7 @@ impl Transfer {
                 primary_since: sending.primary_since,
                 session: self.session,
                 index: self.next_index,
-                payload: Bytes::from(payload),
+                payload: payload.finished(0),
                 end,
             };
             self.next_index += 1;
@@ -246,7 +245,7 @@ impl Broken {
         let at = self.at?;
         let mut cursor = *self.cuts.get(&at)?;
         if planted::is(Bug::ResumesTooFar) {
-            let mut skipped = Vec::new();
+            let mut skipped = TailedBuffer::default();
             cursor = snapshot::write_chunk(sending.table, cursor, sending.chunk_bytes, &mut skipped)?;
         }
         Some(Transfer::go_on(self, at, cursor, sending))

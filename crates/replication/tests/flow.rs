@@ -76,7 +76,7 @@ fn recovered(id: u16, disk: &mut Vec<u8>) -> Partition<String> {
     }
     let mut first = LogTurn::default();
     partition.recovered(&recovery, &mut first).expect("it is whole");
-    disk.extend_from_slice(&first.bytes);
+    disk.extend_from_slice(&first.bytes.to_vec());
     partition
 }
 
@@ -141,7 +141,7 @@ impl World {
         }
         let node = self.nodes.get_mut(&id).expect("a node");
         if let Some(disk) = &mut node.disk {
-            disk.extend_from_slice(&outbox.log.bytes);
+            disk.extend_from_slice(&outbox.log.bytes.to_vec());
             let mut synced = Outbox::default();
             for tail in outbox.log.tails.drain(..) {
                 node.partition.on_durable(tail.life, tail.lsn, &mut synced);

@@ -6,6 +6,7 @@ use replication::message::{AppendOutcome, Appended};
 use replication::{Context, Durability, Message, Outbox, Partition, Sender};
 use std::sync::Arc;
 use std::time::Duration;
+use storage::lent::HUGE_BYTES;
 use storage::{Changes, Footprint, Hasher, Value};
 use types::{Epoch, Incarnation, Instant, Level, Lsn, NodeId, PartitionId, ShardId};
 
@@ -183,4 +184,28 @@ fn what_is_ordered_and_not_committed_is_counted_and_crowds_its_partition() {
     let context = primary.context.clone();
     primary.partitions[0].on_map(&context, &state, &mut primary.outbox);
     assert_eq!(primary.outbox.log.uncommitted_bytes, 0);
+}
+
+#[test]
+fn nothing_overtakes_a_huge_record_on_its_way_to_a_copy() {
+    let mut primary = Primary::new(2);
+    primary.put(0, "before", 100);
+    assert!(primary.sent()[0] > 100);
+    primary.put(0, "huge", HUGE_BYTES);
+    assert!(primary.sent()[0] > HUGE_BYTES);
+    primary.confirm(0, Lsn(2));
+    primary.put(0, "behind", 100);
+    primary.put(1, "elsewhere", 100);
+    assert_eq!(primary.sent()[0], 0);
+    (0..10).for_each(|_| primary.tick());
+    let about = |message: &Message| matches!(message, Message::Append(append) if append.partition.0 == 0);
+    assert!(
+        !primary.outbox.messages.iter().any(|(_, _, message)| about(message)),
+        "no word of a commit, either"
+    );
+    primary.confirm(0, Lsn(3));
+    let sent = primary.sent()[0];
+    assert!((100..1000).contains(&sent), "{sent}");
+    primary.confirm(0, Lsn(4));
+    assert_eq!(primary.partitions[0].commit(), primary.last(0));
 }

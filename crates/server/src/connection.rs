@@ -12,6 +12,7 @@
 //! read: beyond 1 MiB of replies, as many waiting requests as [`window`] allows (10,000 with small replies), or 64 MiB of waiting requests. What else it may cost is in
 //! [`limits`]; `CLIENT PAUSE` in [`pause`]; its end when the node stops in [`part`].
 
+mod huge;
 mod limits;
 mod output;
 mod part;
@@ -20,7 +21,7 @@ mod timing;
 mod window;
 
 use crate::clock;
-use crate::machine::{Answer, Preview, ShardMachine, Ticket};
+use crate::machine::{Answer, Preview, Request, ShardMachine, Ticket};
 use crate::ring::Flight;
 use command::clients::describe;
 use command::{ClientState, List, Pause, Reply, ReplyMode, Session};
@@ -32,6 +33,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use storage::{Lent, Rope, Sink};
 use timing::{Ran, Timing};
 use types::Instant;
 use types::settings::Settings;
@@ -61,7 +63,7 @@ enum Slot {
     /// No reply yet. Replies are written in the protocol that was spoken when the request came.
     Waiting { protocol: u8, bytes: usize, wanted: bool, command: usize, began: Instant },
     /// Its reply, behind others that wait.
-    Done(Vec<u8>),
+    Done(Rope),
     /// A reply of maybe millions of items, which is written a chunk at a time once it is at the front.
     List { list: List, begun: bool },
 }
@@ -84,6 +86,8 @@ pub struct Connection {
     input: Vec<u8>,
     /// At least so many bytes of that request are to come.
     needs: usize,
+    /// Whether it is known to be huge.
+    is_huge: bool,
     backlog: bool,
     readable: bool,
     writable: bool,
@@ -147,6 +151,7 @@ impl Connection {
             limits,
             input: Vec::new(),
             needs: 0,
+            is_huge: false,
             backlog: false,
             readable: false,
             writable: true,
@@ -290,6 +295,7 @@ impl Connection {
             self.gauge.heard(now, used > 0, true);
             if !self.closing {
                 self.input.extend_from_slice(&bytes[used..]);
+                self.look_at_size();
             }
         } else {
             self.make_room(bytes.len());
@@ -299,6 +305,9 @@ impl Connection {
     }
 
     fn run_input<M: ShardMachine>(&mut self, now: Instant, machine: &mut M, requests: &mut usize) {
+        if self.is_huge && !self.run_huge(now, machine, requests) {
+            return;
+        }
         let mut input = std::mem::take(&mut self.input);
         let used = self.run_requests(now, machine, &mut input, requests);
         self.gauge.heard(now, used > 0, false);
@@ -311,6 +320,7 @@ impl Connection {
             input.drain(..used);
         }
         self.input = input;
+        self.look_at_size();
     }
 
     /// Runs the whole requests at the front of `bytes`. Returns how many bytes they took.
@@ -354,7 +364,8 @@ impl Connection {
                     self.hold(args, request.bytes);
                     return used;
                 }
-                self.run_timed(&mut timing, machine, args, &request.preview, now, request.bytes);
+                let asked = Request { args, preview: request.preview, lent: Lent::Nothing };
+                self.run_timed(&mut timing, machine, &asked, now, request.bytes);
                 if self.closing {
                     return bytes.len();
                 }
@@ -389,42 +400,40 @@ impl Connection {
         &mut self,
         timing: &mut Timing,
         machine: &mut M,
-        args: &[&[u8]],
-        preview: &Preview,
+        request: &Request<'_>,
         now: Instant,
         bytes: usize,
     ) {
-        if args.is_empty() {
+        if request.args.is_empty() {
             return;
         }
-        let lone = timing::is_lone(machine, preview, bytes);
+        let lone = timing::is_lone(machine, &request.preview, bytes);
         if lone {
             timing.settle(machine);
         }
-        let ran = self.run_one(now, machine, args, preview, bytes);
-        timing.ran(machine, &self.session, args, lone, &ran);
+        let ran = self.run_one(now, machine, request, bytes);
+        timing.ran(machine, &self.session, request.args, lone, &ran);
     }
 
     fn run_one<M: ShardMachine>(
         &mut self,
         now: Instant,
         machine: &mut M,
-        args: &[&[u8]],
-        preview: &Preview,
+        request: &Request<'_>,
         bytes: usize,
     ) -> Ran {
         self.counts.commands += 1;
         let ticket = Ticket { connection: self.key, sequence: self.front + self.pending.len() as u64 };
         let protocol = self.session.protocol;
         // The one command that changes the protocol is answered in the new one.
-        let switches = args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"hello"));
+        let switches = request.args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"hello"));
         let mut switched = None;
-        let mut behind = Vec::new();
+        let mut behind = Rope::default();
         let mut error = None;
         let direct = self.pending.is_empty();
         let out = if direct { self.output.buffer() } else { &mut behind };
         let start = out.len();
-        let answer = machine.request(now, ticket, &mut self.session, args, preview, &mut |reply| {
+        let answer = machine.request(now, ticket, &mut self.session, request, &mut |reply| {
             if let Reply::Error(why) = reply {
                 error = Some(why.clone());
             }
@@ -478,7 +487,7 @@ impl Connection {
             resp::write(reply, self.session.protocol, self.output.buffer());
             self.front += 1;
         } else {
-            let mut out = Vec::new();
+            let mut out = Rope::default();
             resp::write(reply, self.session.protocol, &mut out);
             self.put_behind(None, out);
         }
@@ -499,7 +508,7 @@ impl Connection {
         match reply {
             Reply::List(list) if wanted => self.pending[at] = Slot::List { list, begun: false },
             reply if at > 0 => {
-                let mut done = Vec::new();
+                let mut done = Rope::default();
                 if wanted {
                     resp::write(&reply, protocol, &mut done);
                 }
@@ -536,16 +545,16 @@ impl Connection {
             match self.pending.front_mut() {
                 Some(Slot::Done(done)) => {
                     self.gauge.behind_bytes -= done.len();
-                    self.output.buffer().extend_from_slice(done);
+                    self.output.buffer().append(done);
                 }
                 Some(Slot::List { list, begun }) => {
                     if !std::mem::replace(begun, true) {
-                        resp::write_list_head(list.len(), self.output.buffer());
+                        resp::write_list_head(list.len(), self.output.buffer().bytes());
                     }
                     while self.output.unsent() < LIST_BYTES_A_TURN
                         && let Some(chunk) = list.take_chunk()
                     {
-                        resp::write_list_items(&chunk, self.output.buffer());
+                        resp::write_list_items(&chunk, self.output.buffer().bytes());
                     }
                     if !list.is_empty() {
                         return;
@@ -716,12 +725,12 @@ impl Connection {
 struct Batch {
     /// Where all their arguments lie.
     spans: SmallVec<[resp::Span; ARGS_IN_PLACE]>,
-    requests: SmallVec<[Request; LOOK_AHEAD]>,
+    requests: SmallVec<[Found; LOOK_AHEAD]>,
     /// Where the last whole request ends.
     end: usize,
 }
 
-struct Request {
+struct Found {
     /// Which of the batch's arguments are its own.
     args: Range<usize>,
     bytes: usize,
@@ -761,7 +770,7 @@ impl Batch {
             let first = self.spans.len();
             self.spans.extend(decoder.arguments().iter().map(|&(from, to)| (start + from, start + to)));
             let preview = Preview::default();
-            self.requests.push(Request { args: first..self.spans.len(), bytes: used, preview });
+            self.requests.push(Found { args: first..self.spans.len(), bytes: used, preview });
             self.end += used;
             if inline {
                 break;

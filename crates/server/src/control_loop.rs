@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
+use storage::Sink;
 use tracing::{error, info, warn};
 use types::{Endpoint, Instant, NodeId, PartitionId, Position};
 use wire::peer::{Frame, encode_control};
@@ -201,8 +202,9 @@ impl<M: ControlMachine> ControlLoop<M> {
         }
         let now: Instant = clock::now();
         for (&node, messages) in outgoing.iter_mut().filter(|(_, messages)| !messages.is_empty()) {
-            self.links
-                .queue(now, node, Endpoint::Control, |format, out| encode_control(format, messages, out));
+            self.links.queue(now, node, Endpoint::Control, |format, out| {
+                encode_control(format, messages, out.bytes())
+            });
             messages.clear();
         }
     }

@@ -11,6 +11,7 @@ use mio::{Events, Poll};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::time::Duration;
+use storage::Sink;
 use tracing::{debug, error};
 use types::{Endpoint, Instant, NodeId};
 use wire::peer::{Frame, encode_beats};
@@ -127,7 +128,8 @@ impl<M: HeartMachine> HeartLoop<M> {
             }
         }
         for (&node, beats) in outgoing.iter_mut().filter(|(_, beats)| !beats.is_empty()) {
-            self.links.queue(now, node, Endpoint::Heart, |format, out| encode_beats(format, beats, out));
+            self.links
+                .queue(now, node, Endpoint::Heart, |format, out| encode_beats(format, beats, out.bytes()));
             beats.clear();
         }
     }

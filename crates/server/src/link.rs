@@ -25,9 +25,10 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read};
 use std::sync::Arc;
 use std::time::Duration;
+use storage::Rope;
 use tracing::{debug, warn};
 use types::{Endpoint, Instant, Level, NodeId};
-use wire::peer::{Frame, FrameReader, format_at};
+use wire::peer::{FORMAT_PARTS, Frame, FrameReader, format_at};
 
 /// The most bytes that wait for a link that is down.
 const DISCONNECTED_BYTES_MAX: usize = 1024 * 1024;
@@ -164,7 +165,29 @@ impl Links {
 
     /// Queues what `write` appends: whole frames, in the format that it is given: the link's, or while there is none what every
     /// member can read. They leave at the next [`Links::flush`], or are dropped where too much waits already.
-    pub fn queue(&mut self, now: Instant, node: NodeId, to: Endpoint, write: impl FnOnce(u8, &mut Vec<u8>)) {
+    pub fn queue(&mut self, now: Instant, node: NodeId, to: Endpoint, write: impl FnOnce(u8, &mut Rope)) {
+        self.queue_as(now, node, to, false, write);
+    }
+
+    /// As [`Links::queue`], of one huge frame. It goes in parts, where the other end knows them, and others go between these.
+    pub fn queue_huge(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        to: Endpoint,
+        write: impl FnOnce(u8, &mut Rope),
+    ) {
+        self.queue_as(now, node, to, true, write);
+    }
+
+    fn queue_as(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        to: Endpoint,
+        is_huge: bool,
+        write: impl FnOnce(u8, &mut Rope),
+    ) {
         let at = *self.by_target.entry((node, to)).or_insert_with(|| {
             self.outgoing.push(Outgoing {
                 node,
@@ -181,7 +204,14 @@ impl Links {
             State::Up { spoken, .. } => (spoken.format, self.bytes_max),
             _ => (format_at(self.level), DISCONNECTED_BYTES_MAX.min(self.bytes_max)),
         };
-        if !link.out.push(most, |out| write(format, out)) {
+        let is_taken = if is_huge && format >= FORMAT_PARTS {
+            let mut frame = Rope::default();
+            write(format, &mut frame);
+            link.out.push_huge(most, format, frame)
+        } else {
+            link.out.push(most, |out| write(format, out))
+        };
+        if !is_taken {
             self.drops += 1;
         }
         if !link.dirty {

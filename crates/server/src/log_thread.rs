@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use storage::{Disk, ShardLog, ShardLogError};
+use storage::{Disk, Rope, ShardLog, ShardLogError};
 use tracing::{error, info, warn};
 use types::settings::Fsync;
 use types::{Instant, PartitionId, ShardId};
@@ -53,7 +53,7 @@ struct State {
     /// In order.
     items: Vec<Item>,
     /// A buffer to be used again.
-    spare: Vec<u8>,
+    spare: Rope,
     asleep: bool,
     stop: bool,
 }
@@ -61,7 +61,7 @@ struct State {
 #[derive(Debug)]
 enum Item {
     /// Entries, up to those of a turn.
-    Turn(u64, Vec<u8>),
+    Turn(u64, Rope),
     Job(SnapshotJob),
 }
 
@@ -81,12 +81,12 @@ impl LogFeed {
     }
 
     /// Hands over the entries of a turn.
-    pub fn push(&self, turn: u64, bytes: &mut Vec<u8>) {
+    pub fn push(&self, turn: u64, bytes: &mut Rope) {
         let mut state = self.lock();
         match state.items.last_mut() {
             Some(Item::Turn(last, waiting)) => {
                 *last = turn;
-                waiting.extend_from_slice(bytes);
+                waiting.append(bytes);
             }
             _ => {
                 let spare = std::mem::take(&mut state.spare);
@@ -96,7 +96,7 @@ impl LogFeed {
         self.wake(state);
         bytes.clear();
         if bytes.capacity() > BUFFER_BYTES_MAX {
-            *bytes = Vec::new();
+            *bytes = Rope::default();
         }
     }
 
@@ -209,7 +209,7 @@ impl<D: Disk> LogThread<D> {
         }
     }
 
-    fn give_back(&self, mut bytes: Vec<u8>) {
+    fn give_back(&self, mut bytes: Rope) {
         if bytes.capacity() <= BUFFER_BYTES_MAX {
             bytes.clear();
             self.feed.lock().spare = bytes;
@@ -261,9 +261,9 @@ impl<D: Disk> LogThread<D> {
     }
 
     /// Writes entries, whatever it takes: they are ordered.
-    fn append(&mut self, bytes: &[u8]) {
+    fn append(&mut self, bytes: &Rope) {
         loop {
-            match self.log.append(bytes) {
+            match self.log.append_rope(bytes) {
                 Ok(_) => {
                     let figures = self.published.log(self.shard);
                     ShardCounters::add(&figures.batches, 1);

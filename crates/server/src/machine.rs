@@ -6,11 +6,11 @@ use crate::clock;
 use command::{CommandError, Pause, Reply, Session};
 use control::message::{Beat, Change, Identity};
 pub use control::{HeartEffects, HeartInput, HeartNotice};
-pub use node::{Answer, DriverEffects, Effects, Preview, Ticket};
+pub use node::{Answer, DriverEffects, Effects, Preview, Request, Ticket};
 use placement::ClusterMap;
 use replication::message::{Message, Sender};
 use std::sync::Arc;
-use storage::Disk;
+use storage::{Disk, Rope};
 use types::{Instant, NodeId, PartitionId, Position};
 
 /// One shard of a node.
@@ -21,8 +21,7 @@ pub trait ShardMachine {
         now: Instant,
         ticket: Ticket,
         session: &mut Session,
-        args: &[&[u8]],
-        preview: &Preview,
+        request: &Request<'_>,
         sink: &mut dyn FnMut(&Reply<'_>),
     ) -> Answer;
     /// Looks at a request that comes soon.
@@ -52,7 +51,7 @@ pub trait ShardMachine {
     /// The node has handed over, and lets its clients go.
     fn part(&mut self);
     /// Takes the entries for its log on disk, in exchange for an empty buffer: the number of their turn, if there are any.
-    fn take_log(&mut self, bytes: &mut Vec<u8>) -> Option<u64>;
+    fn take_log(&mut self, bytes: &mut Rope) -> Option<u64>;
     /// The log is durable up to the entries of this turn, and reaches to this offset.
     fn logged(&mut self, now: Instant, turn: u64, offset: u64);
     /// A piece of its snapshot is written.
@@ -117,11 +116,10 @@ impl ShardMachine for node::Shard {
         now: Instant,
         ticket: Ticket,
         session: &mut Session,
-        args: &[&[u8]],
-        preview: &Preview,
+        request: &Request<'_>,
         sink: &mut dyn FnMut(&Reply<'_>),
     ) -> Answer {
-        node::Shard::request(self, now, ticket, session, args, preview, sink)
+        node::Shard::request(self, now, ticket, session, request, sink)
     }
 
     fn preview(&self, args: &[&[u8]]) -> Preview {
@@ -176,7 +174,7 @@ impl ShardMachine for node::Shard {
         node::Shard::part(self);
     }
 
-    fn take_log(&mut self, bytes: &mut Vec<u8>) -> Option<u64> {
+    fn take_log(&mut self, bytes: &mut Rope) -> Option<u64> {
         node::Shard::take_log(self, bytes)
     }
 

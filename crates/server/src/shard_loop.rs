@@ -35,6 +35,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use storage::Rope;
 use tracing::{debug, error, warn};
 use types::settings::IoDriver;
 use types::shared_settings::SettingsReader;
@@ -107,7 +108,7 @@ pub struct ShardLoop<M> {
     ring: Option<Ring>,
     completions: Vec<Completion>,
     /// Entries on their way to the log.
-    log_bytes: Vec<u8>,
+    log_bytes: Rope,
     work: Work,
     outgoing: BTreeMap<(NodeId, ShardId), Vec<Message>>,
     /// What the doors on the runtime asked.
@@ -146,7 +147,7 @@ impl<M: ShardMachine> ShardLoop<M> {
             scratch: vec![0; SCRATCH_BYTES],
             ring: None,
             completions: Vec::new(),
-            log_bytes: Vec::new(),
+            log_bytes: Rope::default(),
             work: Work::default(),
             outgoing: BTreeMap::new(),
             asks: Asks::default(),
@@ -628,12 +629,22 @@ impl<M: ShardMachine> ShardLoop<M> {
                 send_local(threads, from, to, messages);
                 continue;
             }
-            links.queue(now, node, Endpoint::Shard(to), |format, out| {
+            let encode = |format: u8, messages: &[Message], out: &mut Rope| {
                 let too_large = encode_shard(format, messages, out);
                 if too_large > 0 {
                     error!(node = node.0, too_large, "messages that no frame can hold");
                 }
-            });
+            };
+            if messages.iter().any(Message::is_huge) {
+                for message in messages.extract_if(.., |message| message.is_huge()) {
+                    links.queue_huge(now, node, Endpoint::Shard(to), |format, out| {
+                        encode(format, &[message], out);
+                    });
+                }
+            }
+            if !messages.is_empty() {
+                links.queue(now, node, Endpoint::Shard(to), |format, out| encode(format, messages, out));
+            }
             messages.clear();
         }
         for (ticket, reply) in answered.drain(..) {

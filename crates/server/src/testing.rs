@@ -3,13 +3,12 @@
 use crate::directory::Directory;
 use crate::machine::{
     Answer, ControlMachine, DriverEffects, Effects, HeartEffects, HeartInput, HeartMachine, HeartNotice,
-    Preview, ShardMachine, Ticket,
+    Preview, Request, ShardMachine, Ticket,
 };
 use crate::proof::Secret;
 use crate::start::{Machines, Prepared, Running, start};
 use crate::stats::ShardStats;
-use bytes::Bytes;
-use command::{CommandError, Door, Pause, Reply, Session};
+use command::{Blob, CommandError, Door, Pause, Reply, Session};
 use control::message::{Beat, Change, Identity};
 use placement::ClusterMap;
 use replication::message::{ForwardOutcome, Forwarded, Message, Sender};
@@ -73,7 +72,7 @@ pub fn forwarded(sequence: u64, bytes: usize) -> Message {
     Message::Forwarded(Forwarded {
         id: RequestId { node: NodeId(1), incarnation: Incarnation(1), shard: ShardId(0), sequence },
         primary_since: types::Epoch(1),
-        outcome: ForwardOutcome::Reply { reply: Bytes::from(vec![b'r'; bytes]), written: None },
+        outcome: ForwardOutcome::Reply { reply: vec![b'r'; bytes].into(), written: None },
     })
 }
 
@@ -83,15 +82,20 @@ impl ShardMachine for FakeShard {
         _: Instant,
         ticket: Ticket,
         session: &mut Session,
-        args: &[&[u8]],
-        _: &Preview,
+        request: &Request<'_>,
         sink: &mut dyn FnMut(&Reply<'_>),
     ) -> Answer {
         self.ran.fetch_add(1, Ordering::SeqCst);
+        let args = request.args;
         let number =
             |at: usize| args.get(at).and_then(|arg| std::str::from_utf8(arg).ok()?.parse::<usize>().ok());
         match args[0] {
-            b"ECHO" => sink(&Reply::Bulk(args[1].into())),
+            b"ECHO" => sink(&Reply::Bulk(match request.lent.share(args[1]) {
+                Some(shared) => Blob::Shared(shared),
+                None => args[1].into(),
+            })),
+            // Whether its argument need not be copied to be kept.
+            b"LENT" => sink(&Reply::flag(request.lent.share(args[1]).is_some())),
             b"BIG" => sink(&Reply::bulk(vec![b'x'; number(1).unwrap()])),
             b"LATER" => {
                 self.later.push((self.turn + number(1).unwrap(), ticket, Reply::bulk(args[2])));
@@ -133,7 +137,7 @@ impl ShardMachine for FakeShard {
     }
     fn retire(&mut self, _: Instant) {}
     fn part(&mut self) {}
-    fn take_log(&mut self, _: &mut Vec<u8>) -> Option<u64> {
+    fn take_log(&mut self, _: &mut storage::Rope) -> Option<u64> {
         None
     }
     fn logged(&mut self, _: Instant, _: u64, _: u64) {}

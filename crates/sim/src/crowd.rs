@@ -7,6 +7,7 @@ use crate::follower::Told;
 use crate::keep::Part;
 use crate::network::MS;
 use crate::world::{Event, KEYS, MACHINES, World};
+use bytes::Bytes;
 use command::Reply;
 use history::Call;
 use node::Ticket;
@@ -84,7 +85,7 @@ impl World {
             return Ok(());
         };
         waiting.delivered = true;
-        let args = waiting.args.clone();
+        let args: Vec<Bytes> = waiting.args.iter().cloned().map(Bytes::from).collect();
         let ticket = Ticket { connection: client.connection, sequence };
         let level = if client.stale { ReadLevel::Stale } else { ReadLevel::Linearizable };
         let door = client.door;

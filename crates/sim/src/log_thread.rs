@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::snapshot_file::{SnapshotError, SnapshotWriter, remove_snapshot};
-use storage::{ShardLog, ShardLogError};
+use storage::{Rope, ShardLog, ShardLogError};
 use types::settings::Fsync;
 use types::{Instant, PartitionId, ShardId};
 
@@ -72,7 +72,7 @@ pub enum SnapshotNews {
 #[derive(Debug)]
 enum Item {
     /// Entries, up to those of a turn.
-    Turn(u64, Vec<u8>),
+    Turn(u64, Rope),
     Job(SnapshotJob),
 }
 
@@ -139,13 +139,13 @@ impl LogThread {
     }
 
     /// Takes the entries of a turn.
-    pub fn push(&mut self, turn: u64, bytes: &[u8]) {
+    pub fn push(&mut self, turn: u64, bytes: &mut Rope) {
         match self.items.back_mut() {
             Some(Item::Turn(last, waiting)) => {
                 *last = turn;
-                waiting.extend_from_slice(bytes);
+                waiting.append(bytes);
             }
-            _ => self.items.push_back(Item::Turn(turn, bytes.to_vec())),
+            _ => self.items.push_back(Item::Turn(turn, std::mem::take(bytes))),
         }
     }
 
@@ -190,7 +190,7 @@ impl LogThread {
     fn write(&mut self) -> Result<Option<Work>, Failed> {
         while let Some(item) = self.items.pop_front() {
             match item {
-                Item::Turn(turn, bytes) => match self.log.append(&bytes) {
+                Item::Turn(turn, bytes) => match self.log.append_rope(&bytes) {
                     Ok(_) => self.writing = Some(turn),
                     Err(ShardLogError::Full { .. }) => {
                         self.items.push_front(Item::Turn(turn, bytes));
@@ -350,7 +350,7 @@ impl LogThread {
     pub fn stop(&mut self) -> Result<(), Failed> {
         while let Some(item) = self.items.pop_front() {
             if let Item::Turn(_, bytes) = item {
-                self.log.append(&bytes)?;
+                self.log.append_rope(&bytes)?;
             }
         }
         self.log.sync()?;

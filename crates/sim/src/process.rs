@@ -6,11 +6,13 @@
 use crate::checks::levels;
 use crate::disk::SimDisk;
 use crate::log_thread::{Done, LogThread, Place, SEGMENT_BYTES, SnapshotNews, Work};
+use bytes::Bytes;
 use command::{Door, Reply, Session};
 use control::{Beat, Identity, Message as ControlMessage, Order};
 use node::recover::{self, RecoverConfig};
 use node::{
-    Answer, ControlDriver, ControlDriverConfig, HeartDriver, KeptLogs, Published, Shard, ShardConfig, Ticket,
+    Answer, ControlDriver, ControlDriverConfig, HeartDriver, KeptLogs, Published, Request, Shard,
+    ShardConfig, Ticket,
 };
 use placement::ClusterMap;
 use replication::{Context, Durability, Message, Sender, Standing};
@@ -19,7 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use storage::{Log, ShardLogOptions, Table};
+use storage::{Lent, Log, Rope, ShardLogOptions, Table};
 use types::settings::{Fsync, LogMode, ReadLevel, Settings};
 use types::shared_settings::SharedSettings;
 use types::{Instant, Level, NodeId, PartitionId, ShardId};
@@ -371,7 +373,7 @@ impl Process {
         ticket: Ticket,
         door: Door,
         read_level: ReadLevel,
-        args: &[Vec<u8>],
+        args: &[Bytes],
     ) -> Result<(), String> {
         let settings = &self.settings;
         let session = self.sessions.entry(ticket.connection).or_insert_with(|| {
@@ -379,12 +381,13 @@ impl Process {
             session.read_level = read_level;
             session
         });
-        let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+        let lent = Lent::Args(args);
+        let args: Vec<&[u8]> = args.iter().map(|arg| &arg[..]).collect();
         let at = ticket.connection as usize % self.shards.len();
         let shard = &mut self.shards[at];
         let mut told = Vec::new();
-        let preview = shard.preview(&args);
-        let answer = shard.request(now, ticket, session, &args, &preview, &mut |reply| {
+        let request = Request { args: &args, preview: shard.preview(&args), lent };
+        let answer = shard.request(now, ticket, session, &request, &mut |reply| {
             told.push(reply.clone().into_owned());
         });
         if (answer == Answer::Now) != (told.len() == 1) {
@@ -503,10 +506,10 @@ impl Process {
 
     /// Hands what the shards have for their logs to the logs, and sees to it that the disk does not idle. False: it has failed.
     fn feed_logs(&mut self, now: Instant) -> bool {
-        let mut bytes = Vec::new();
+        let mut bytes = Rope::default();
         for (at, (shard, thread)) in self.shards.iter_mut().zip(&mut self.logs).enumerate() {
             if let Some(turn) = shard.take_log(&mut bytes) {
-                thread.push(turn, &bytes);
+                thread.push(turn, &mut bytes);
             }
             thread.push_jobs(std::mem::take(&mut shard.effects().snapshots));
             if thread.begin_snapshot_work() {

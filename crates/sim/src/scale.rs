@@ -18,6 +18,7 @@ use placement::ClusterMap;
 use replication::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use storage::Rope;
 use types::settings::{LogMode, Settings, Text};
 use types::{Level, NodeId, ShardId};
 use wire::peer::{FORMAT_NEWEST, encode_beats, encode_control, encode_shard};
@@ -362,7 +363,9 @@ fn bytes_of(envelope: &Envelope) -> usize {
             encode_control(FORMAT_NEWEST, std::slice::from_ref(message), &mut frame)
         }
         Envelope::Shard(_, _, message) => {
-            encode_shard(FORMAT_NEWEST, std::slice::from_ref(message), &mut frame);
+            let mut frames = Rope::default();
+            encode_shard(FORMAT_NEWEST, std::slice::from_ref(message), &mut frames);
+            return frames.len();
         }
     }
     frame.len()

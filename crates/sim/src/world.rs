@@ -43,6 +43,8 @@ pub(crate) const PARTITIONS: u16 = 8;
 pub(crate) const KEYS: usize = 16;
 /// How long the cluster has to be whole again, once everything is healed.
 pub(crate) const MENDING: Time = 10_000 * MS;
+/// How much longer than others a huge message is on its way, at most.
+const HUGE_LATE_MAX: u64 = 20 * MS;
 /// Between two ticks of a node.
 const TICK: Time = 5 * MS;
 /// How long a node lets a request wait.
@@ -484,6 +486,9 @@ impl World {
                 self.hold(from, to, event);
             }
             Fate::Arrives(at, again) => {
+                // It goes in parts, and others between them.
+                let is_huge = matches!(&envelope, Envelope::Shard(_, _, message) if message.is_huge());
+                let at = if is_huge { at + self.random.between(0, HUGE_LATE_MAX) } else { at };
                 if let Some(again) = again.filter(|_| !once) {
                     let envelope = envelope.clone();
                     self.schedule(again, Event::Message { from: identity, to, start, envelope });

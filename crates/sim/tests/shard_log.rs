@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use storage::log_entry::{LogEntry, entries, put_chunk, put_filled, put_session, put_wipe};
 use storage::shard_log::{BATCH_HEADER_BYTES, Opened, Segment, ShardLog, Torn, log_bytes};
-use storage::{Disk, Record, ShardLogError, ShardLogOptions, SnapshotEnd};
+use storage::{Disk, Record, Rope, ShardLogError, ShardLogOptions, Sink, SnapshotEnd, lent};
 use types::{Epoch, Incarnation, Lsn, NodeId, PartitionId, Position, RequestId, ShardId, Version};
 
 const IDENTITY: [u8; 32] = *b"cluster 1, node 2, shard 3......";
@@ -71,6 +71,18 @@ fn script(seed: u64) -> Vec<Step> {
     (0..24).map(step).collect()
 }
 
+/// A long payload is written in three writes: its middle is shared.
+fn rope(payload: &[u8]) -> Rope {
+    lent::huge_above(100);
+    let mut rope = Rope::default();
+    let (head, rest) = payload.split_at(payload.len() / 8);
+    let (middle, tail) = rest.split_at(rest.len() / 4 * 3);
+    rope.bytes().extend_from_slice(head);
+    rope.put(&Bytes::copy_from_slice(middle));
+    rope.bytes().extend_from_slice(tail);
+    rope
+}
+
 /// What the log has to hold.
 #[derive(Clone, Default)]
 struct Model {
@@ -92,7 +104,7 @@ impl Model {
                 let payload: Vec<u8> = self.made.to_le_bytes().into_iter().cycle().take(bytes).collect();
                 // Where the power goes off meanwhile, it may be there.
                 self.batches.push((log.end(), payload.clone()));
-                match log.append(&payload) {
+                match log.append_rope(&rope(&payload)) {
                     Ok(end) => assert_eq!(Some(end), self.batches.last().map(end_of)),
                     Err(error) => {
                         if !error.is_final() {
@@ -754,7 +766,7 @@ fn old_entries() -> Vec<LogEntry> {
             prev_epoch: Epoch(299),
             time_ms: 1_700_000_000_000,
             request,
-            body: Bytes::from_static(body),
+            body: Bytes::from_static(body).into(),
         },
     };
     let end = old_end();

@@ -10,7 +10,7 @@ use storage::snapshot::{load_chunk, write_chunk};
 use storage::snapshot_file::{
     Loaded, SnapshotHeader, list_snapshots, read_snapshot, remove_snapshot, snapshot_path,
 };
-use storage::{Disk, Hasher, SnapshotEnd, SnapshotError, SnapshotWriter, Table, Value};
+use storage::{Disk, Hasher, SnapshotEnd, SnapshotError, SnapshotWriter, Table, TailedBuffer, Value};
 use types::{Epoch, Incarnation, Lsn, NodeId, PartitionId, Position, RequestId, ShardId, Version};
 
 const DIRECTORY: &str = "data/shard-0";
@@ -177,7 +177,7 @@ fn write<D: Disk>(disk: D, table: &Table, end: &SnapshotEnd) -> Result<u64, Snap
     let mut writer = SnapshotWriter::begin(disk, Path::new(DIRECTORY), &IDENTITY, PARTITION, LOG_OFFSET)?;
     let mut cursor = Some(0);
     while let Some(from) = cursor {
-        let mut chunk = Vec::new();
+        let mut chunk = TailedBuffer::default();
         cursor = write_chunk(table, from, 100, &mut chunk);
         if let Err(error) = writer.chunk(&chunk) {
             // What failed once does not go on.
@@ -423,8 +423,9 @@ fn sealed(version: u32, frames: &[(u8, &[u8])]) -> Vec<u8> {
 
 #[test]
 fn what_no_program_of_ours_writes_is_refused() {
-    let mut chunk = Vec::new();
+    let mut chunk = TailedBuffer::default();
     assert_eq!(write_chunk(&table(8, 1), 0, 1 << 20, &mut chunk), None);
+    let chunk = chunk.finished(0).to_bytes();
     let ending = |chunks: u64, entries: u64| {
         let mut body = [chunks.to_le_bytes(), entries.to_le_bytes()].concat();
         end(1).encode(&mut body);

@@ -6,12 +6,13 @@
 //! Left out: when to compress. Who has the values knows whether one of them is large.
 
 use crate::codec::Corrupt;
+use crate::lent::HUGE_BYTES;
 use lz4_flex::block::{DecompressError, compress, decompress_into};
 
 /// Values of no more bytes are left as they are: they gain little, and would be what makes reading slow.
 pub const LARGE_VALUE_BYTES: usize = 4 << 10;
 /// What has more bytes is not compressed, since that would take a hundredth of a second.
-pub const COMPRESSED_BYTES_MAX: usize = 4 << 20;
+pub const COMPRESSED_BYTES_MAX: usize = HUGE_BYTES;
 /// The most bytes that a byte of a block of LZ4 can stand for.
 const LZ4_GAIN_MAX: usize = 255;
 

@@ -15,7 +15,10 @@
 //! Left out: checksums, which frames, journals and snapshots carry around whole batches.
 
 use crate::codec::{Corrupt, Reader, put_number, put_string};
+use crate::lent::Lent;
+use crate::rope::{Parts, Sink};
 use crate::table::{Table, Value};
+use bytes::Bytes;
 use types::Version;
 
 const PUT: u8 = 1;
@@ -66,6 +69,12 @@ pub enum Effect<'a> {
 impl Effect<'_> {
     /// Appends the effect's bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_sharing(None, out);
+    }
+
+    /// The same. `shared`: the value of a put, which the sink may share.
+    pub fn encode_sharing(&self, shared: Option<&Bytes>, sink: &mut impl Sink) {
+        let out = sink.bytes();
         let mut head = |operation: u8, expire_at_ms: Option<u64>, version: Version| {
             out.push(operation | if expire_at_ms.is_some() { HAS_EXPIRY } else { 0 });
             out.extend_from_slice(&version.0.to_le_bytes());
@@ -77,7 +86,13 @@ impl Effect<'_> {
             Effect::Put { key, value: Value::String(value), expire_at_ms, version } => {
                 head(PUT | KIND_STRING << KIND_SHIFT, expire_at_ms, version);
                 put_string(out, key);
-                put_string(out, value);
+                match shared {
+                    None => put_string(out, value),
+                    Some(shared) => {
+                        put_number(out, shared.len() as u64);
+                        sink.put(shared);
+                    }
+                }
             }
             Effect::Remove { key, version } => {
                 head(REMOVE, None, version);
@@ -91,11 +106,16 @@ impl Effect<'_> {
         }
     }
 
-    /// Makes the change in a table.
-    pub fn apply(&self, table: &mut Table) {
+    /// Makes the change in a table. `lent`: where its value may lie, to be shared.
+    pub fn apply(&self, table: &mut Table, lent: Lent<'_>) {
         match *self {
             Effect::Put { key, value, expire_at_ms, version } => {
-                table.put(table.hasher().hash(key), key, value, expire_at_ms, version);
+                let hash = table.hasher().hash(key);
+                let Value::String(bytes) = value;
+                match lent.share(bytes) {
+                    None => table.put(hash, key, value, expire_at_ms, version),
+                    Some(shared) => table.share(hash, key, shared, expire_at_ms, version),
+                }
             }
             Effect::Remove { key, .. } => {
                 table.remove(table.hasher().hash(key), key);
@@ -127,21 +147,24 @@ impl Effect<'_> {
 }
 
 /// The effects of a record's body, in order. Ends after the first error.
-pub fn effects(body: &[u8]) -> impl Iterator<Item = Result<Effect<'_>, Corrupt>> {
-    let mut reader = Reader { rest: body };
+pub fn effects<'b>(body: impl Into<Parts<'b>>) -> impl Iterator<Item = Result<Effect<'b>, Corrupt>> {
+    let body = body.into();
+    let mut reader = Reader { rest: body.head };
+    let mut tail = &body.tail[..];
     std::iter::from_fn(move || {
-        if reader.rest.is_empty() {
+        if reader.rest.is_empty() && tail.is_empty() {
             return None;
         }
-        let effect = decode(&mut reader);
+        let effect = decode(&mut reader, &mut tail);
         if effect.is_err() {
-            reader.rest = &[];
+            (reader.rest, tail) = (&[], &[]);
         }
         Some(effect)
     })
 }
 
-fn decode<'a>(reader: &mut Reader<'a>) -> Result<Effect<'a>, Corrupt> {
+/// The value of the last effect may be what stands in the tail.
+fn decode<'a>(reader: &mut Reader<'a>, tail: &mut &'a [u8]) -> Result<Effect<'a>, Corrupt> {
     let head = reader.byte()?;
     let version = Version(reader.fixed()?);
     let has_expiry = head & HAS_EXPIRY != 0;
@@ -149,7 +172,7 @@ fn decode<'a>(reader: &mut Reader<'a>) -> Result<Effect<'a>, Corrupt> {
     match (head & !HAS_EXPIRY, has_expiry) {
         (PUT, _) => {
             let key = reader.string()?;
-            let value = Value::String(reader.string()?);
+            let value = Value::String(value(reader, tail)?);
             Ok(Effect::Put { key, value, expire_at_ms, version })
         }
         (REMOVE, false) => Ok(Effect::Remove { key: reader.string()?, version }),
@@ -159,11 +182,24 @@ fn decode<'a>(reader: &mut Reader<'a>) -> Result<Effect<'a>, Corrupt> {
     }
 }
 
+fn value<'a>(reader: &mut Reader<'a>, tail: &mut &'a [u8]) -> Result<&'a [u8], Corrupt> {
+    if tail.is_empty() {
+        return reader.string();
+    }
+    let before = *reader;
+    let length: usize = reader.number_to()?;
+    if reader.rest.is_empty() && length == tail.len() {
+        return Ok(std::mem::take(tail));
+    }
+    *reader = before;
+    reader.string()
+}
+
 /// Makes every change of a record's body in a table. On an error the effects before it have been made: check
 /// the bytes with [`effects`] first where that matters.
-pub fn apply_all(body: &[u8], table: &mut Table) -> Result<(), Corrupt> {
+pub fn apply_all<'b>(body: impl Into<Parts<'b>>, table: &mut Table) -> Result<(), Corrupt> {
     for effect in effects(body) {
-        effect?.apply(table);
+        effect?.apply(table, Lent::Nothing);
     }
     Ok(())
 }

@@ -15,8 +15,11 @@
 //! Left out: types of values other than strings; when what an undo held is freed, which [`crate::garbage`] says.
 
 use crate::effect::Effect;
+use crate::lent::Lent;
+use crate::rope::TailedBuffer;
 use crate::table::{Entry, Piece, Put, Table, Value};
 use crate::uncommitted::{Uncommitted, Undos, Was};
+use bytes::Bytes;
 use std::cell::Cell;
 use types::planted::{self, Bug};
 use types::{Lsn, Version};
@@ -27,7 +30,7 @@ use types::{Lsn, Version};
 #[derive(Debug, Default)]
 pub struct Changes {
     /// The effects, encoded: the body of the record. Empty where the body is not kept.
-    pub body: Vec<u8>,
+    pub body: TailedBuffer,
     /// How many changes there were.
     pub count: usize,
     /// What they replaced, in the order in which they were made. Empty where undo is not kept.
@@ -64,9 +67,15 @@ impl Changes {
     }
 
     fn log(&mut self, effect: Effect<'_>) {
+        self.log_sharing(effect, None);
+    }
+
+    /// `value`: that of a put, where it is shared.
+    #[inline]
+    fn log_sharing(&mut self, effect: Effect<'_>, value: Option<&Bytes>) {
         self.count += 1;
         if self.keep_body {
-            effect.encode(&mut self.body);
+            effect.encode_sharing(value, &mut self.body);
         }
     }
 
@@ -132,6 +141,8 @@ pub struct Keyspace<'p> {
     known: (*const u8, usize, u64),
     /// How old what it shows may be, where that is known.
     age_ms: Option<u64>,
+    /// Where values that are put may lie, to be shared.
+    lent: Lent<'p>,
 }
 
 const UNKNOWN: (*const u8, usize, u64) = (std::ptr::null(), 0, 0);
@@ -160,6 +171,7 @@ impl<'p> Keyspace<'p> {
             footprint,
             known: UNKNOWN,
             age_ms: Some(0),
+            lent: Lent::Nothing,
         }
     }
 
@@ -182,12 +194,20 @@ impl<'p> Keyspace<'p> {
             footprint,
             known: UNKNOWN,
             age_ms: None,
+            lent: Lent::Nothing,
         }
     }
 
     /// Says how old what it shows may be.
     pub fn with_age(mut self, age_ms: Option<u64>) -> Keyspace<'p> {
         self.age_ms = age_ms;
+        self
+    }
+
+    /// Says where values that are put may lie, to be shared.
+    #[inline]
+    pub fn with_lent(mut self, lent: Lent<'p>) -> Keyspace<'p> {
+        self.lent = lent;
         self
     }
 
@@ -251,12 +271,11 @@ impl<'p> Keyspace<'p> {
 
     /// As [`Keyspace::put`], of a key whose hash is known.
     pub fn put_hashed(&mut self, hash: u64, key: &[u8], value: Value<'_>, expire_at_ms: Option<u64>) {
-        if self.refuse_write() {
-            return;
+        let Value::String(bytes) = value;
+        if let Some(shared) = self.lent.share(bytes) {
+            return self.share_hashed(hash, key, shared, expire_at_ms);
         }
-        let version = self.next_version();
-        let logged = if planted::is(Bug::EffectForgetsExpiry) { None } else { expire_at_ms };
-        self.changes.log(Effect::Put { key, value, expire_at_ms: logged, version });
+        let Some(version) = self.log_put(key, value, None, expire_at_ms) else { return };
         if !self.changes.keep_undo {
             return self.table.put(hash, key, value, expire_at_ms, version);
         }
@@ -267,6 +286,42 @@ impl<'p> Keyspace<'p> {
             Put::Instead(piece) => undo.keep(Was::Present { hash, piece: piece.into() }),
             Put::New => undo.keep(Was::Absent { hash, key: key.into() }),
         }
+    }
+
+    /// As [`Keyspace::put`], of a value that is shared instead of copied.
+    pub fn share(&mut self, key: &[u8], value: Bytes, expire_at_ms: Option<u64>) {
+        self.share_hashed(self.hash(key), key, value, expire_at_ms);
+    }
+
+    fn share_hashed(&mut self, hash: u64, key: &[u8], value: Bytes, expire_at_ms: Option<u64>) {
+        let logged = self.log_put(key, Value::String(&value), Some(&value), expire_at_ms);
+        let Some(version) = logged else { return };
+        if !self.changes.keep_undo {
+            return self.table.share(hash, key, value, expire_at_ms, version);
+        }
+        let was = match self.table.share_keeping(hash, key, value, expire_at_ms, version) {
+            Put::Instead(piece) => Was::Present { hash, piece: piece.into() },
+            Put::New | Put::Over => Was::Absent { hash, key: key.into() },
+        };
+        self.changes.undo.keep(was);
+    }
+
+    /// Logs that a key has this value, and says in which version. `None`: it may not be written.
+    #[inline]
+    fn log_put(
+        &mut self,
+        key: &[u8],
+        value: Value<'_>,
+        shared: Option<&Bytes>,
+        expire_at_ms: Option<u64>,
+    ) -> Option<Version> {
+        if self.refuse_write() {
+            return None;
+        }
+        let version = self.next_version();
+        let expire_at_ms = if planted::is(Bug::EffectForgetsExpiry) { None } else { expire_at_ms };
+        self.changes.log_sharing(Effect::Put { key, value, expire_at_ms, version }, shared);
+        Some(version)
     }
 
     /// Removes a key. False where it was absent or its time to expire had come.
@@ -298,8 +353,7 @@ impl<'p> Keyspace<'p> {
         let version = self.next_version();
         self.changes.log(Effect::Expire { key, expire_at_ms, version });
         if self.changes.keep_undo {
-            let value = self.table.entry_at(position).value;
-            let piece = Piece::new(key, value, expire_at_ms, version);
+            let piece = Piece::again(self.table.entry_at(position), expire_at_ms, version);
             let piece = self.table.swap(position, piece);
             if !planted::is(Bug::UndoForgetsExpiry) {
                 self.changes.keep(Was::Present { hash, piece: piece.into() });
@@ -483,7 +537,9 @@ fn is_expired(entry: Entry<'_>, now_ms: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::effect::apply_all;
+    use crate::effect::effects;
+    use crate::lent::{self, HUGE_BYTES};
+    use crate::rope::Tailed;
     use crate::table::{Hasher, OwnedEntry, OwnedValue};
     use proptest::prelude::*;
     use std::collections::{BTreeMap, VecDeque};
@@ -560,13 +616,14 @@ mod tests {
 
         /// The fresh view is the newest state, the committed view the committed one, a roll-back takes back
         /// exactly what it says, a backup that applies the bodies agrees, and a look at a key waits for what
-        /// changed it.
+        /// changed it: whether values are copied or shared.
         #[test]
-        fn both_views_agree_with_the_plain_model(steps in steps(), seed in 0u64..4) {
+        fn both_views_agree_with_the_plain_model(steps in steps(), seed in 0u64..4, shares: bool) {
+            lent::huge_above(if shares { 9 } else { HUGE_BYTES });
             let hasher = Hasher::new(seed);
             let mut table = Table::new(hasher);
             let mut backup = Table::new(hasher);
-            let mut bodies: VecDeque<(u64, Vec<u8>)> = VecDeque::new();
+            let mut bodies: VecDeque<(u64, Tailed)> = VecDeque::new();
             let mut changes = Changes::new(true, true);
             let mut uncommitted = Uncommitted::default();
             let mut version = Version::default();
@@ -603,8 +660,10 @@ mod tests {
                             match one {
                                 Do::Put { key, value, expire_in_ms } => {
                                     let (key, expire_at_ms) = (key_of(key), expire_in_ms.map(|ms| now_ms + ms));
+                                    let value = Bytes::from(value);
+                                    let mut keyspace = keyspace.with_lent(Lent::Buffer(&value));
                                     keyspace.put(&key, Value::String(&value), expire_at_ms);
-                                    let value = OwnedValue::String(value.into());
+                                    let value = OwnedValue::String(value[..].into());
                                     state.insert(key.clone(), OwnedEntry { value, expire_at_ms, version });
                                     touched.push(key);
                                 }
@@ -650,7 +709,7 @@ mod tests {
                         prop_assert_eq!(changes.undo.len(), changes.count);
                         if !changes.is_empty() {
                             uncommitted.push(Lsn(lsn), changes.body.len(), &mut changes.undo, changes.removed_any);
-                            bodies.push_back((lsn, changes.body.clone()));
+                            bodies.push_back((lsn, changes.body.finished(0)));
                             reference.states.push_back((lsn, state));
                             reference.changed.extend(touched.into_iter().map(|key| (lsn, key)));
                             reference.removals.extend(removed.then_some(lsn));
@@ -663,7 +722,10 @@ mod tests {
                         uncommitted.commit(Lsn(upto));
                         while reference.states[0].0 < upto {
                             reference.states.pop_front();
-                            apply_all(&bodies.pop_front().unwrap().1, &mut backup).unwrap();
+                            let (_, body) = bodies.pop_front().unwrap();
+                            for effect in effects(&body) {
+                                effect.unwrap().apply(&mut backup, Lent::Parts(body.parts()));
+                            }
                         }
                     }
                     Step::RollBack(choice) => {
@@ -717,7 +779,7 @@ mod tests {
                         if !expired.is_empty() {
                             let lsn = newest + 1;
                             uncommitted.push(Lsn(lsn), changes.body.len(), &mut changes.undo, changes.removed_any);
-                            bodies.push_back((lsn, changes.body.clone()));
+                            bodies.push_back((lsn, changes.body.finished(0)));
                             reference.states.push_back((lsn, live));
                             reference.changed.extend(expired.into_keys().map(|key| (lsn, key)));
                             reference.removals.push(lsn);

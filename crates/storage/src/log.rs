@@ -179,7 +179,13 @@ mod tests {
             let last = log.last();
             let position = Position { epoch: Epoch(epoch), lsn: last.lsn.next() };
             let body = Bytes::from_static(b"body");
-            log.append(Record { position, prev_epoch: last.epoch, time_ms: 0, request: None, body });
+            log.append(Record {
+                position,
+                prev_epoch: last.epoch,
+                time_ms: 0,
+                request: None,
+                body: body.into(),
+            });
         }
     }
 

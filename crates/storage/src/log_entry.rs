@@ -14,8 +14,9 @@
 //! Nothing of the log is ever changed or cut, since a shard's partitions share it: what a partition discards, it discards by an
 //! entry (rule 9).
 
-use crate::codec::{Corrupt, Reader, put_number, put_string};
+use crate::codec::{Corrupt, Reader, put_number};
 use crate::record::{self, Record};
+use crate::rope::{Parts, Sink};
 use crate::snapshot::SnapshotEnd;
 use bytes::{Buf, Bytes};
 use types::{Epoch, Lsn, PartitionId, Position, RequestId};
@@ -159,19 +160,20 @@ fn put_head(out: &mut Vec<u8>, kind: u8, partition: PartitionId) {
 
 /// Appends a record that nobody has put together yet.
 #[allow(clippy::too_many_arguments, reason = "a record's fields, each once, from where they lie")]
-pub fn put_record(
-    out: &mut Vec<u8>,
+pub fn put_record<'b>(
+    sink: &mut impl Sink,
     partition: PartitionId,
     commit: Lsn,
     position: Position,
     prev_epoch: Epoch,
     time_ms: u64,
     request: Option<(&RequestId, &[u8])>,
-    body: &[u8],
+    body: impl Into<Parts<'b>>,
 ) {
+    let out = sink.bytes();
     put_head(out, RECORD, partition);
     put_number(out, commit.0);
-    record::encode_parts(out, position, prev_epoch, time_ms, request, body);
+    record::encode_parts(sink, position, prev_epoch, time_ms, request, body);
 }
 
 /// Appends the discarding of all records after one.
@@ -186,9 +188,12 @@ pub fn put_wipe(out: &mut Vec<u8>, partition: PartitionId) {
 }
 
 /// Appends a piece of another node's snapshot.
-pub fn put_chunk(out: &mut Vec<u8>, partition: PartitionId, payload: &[u8]) {
+pub fn put_chunk<'b>(sink: &mut impl Sink, partition: PartitionId, payload: impl Into<Parts<'b>>) {
+    let payload = payload.into();
+    let out = sink.bytes();
     put_head(out, CHUNK, partition);
-    put_string(out, payload);
+    put_number(out, payload.len() as u64);
+    payload.put(sink);
 }
 
 /// Appends which transfer the chunks that follow are of.
@@ -236,7 +241,7 @@ mod tests {
             prev_epoch: Epoch(2),
             time_ms: 77,
             request: Some((id, Bytes::from_static(b"OK"))),
-            body: Bytes::from_static(b"body"),
+            body: Bytes::from_static(b"body").into(),
         };
         let expected = [
             LogEntry::Record { partition, commit: Lsn(8), record },

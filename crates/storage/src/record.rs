@@ -15,6 +15,8 @@
 //! Decoding cuts the body and the reply out of the buffer that they came in, which lives as long as they do.
 
 use crate::codec::{Corrupt, Reader, number_bytes, put_number, put_string};
+use crate::lent::is_huge;
+use crate::rope::{Parts, Sink, Tailed};
 use bytes::{Buf, Bytes};
 use types::{Epoch, Incarnation, Lsn, NodeId, Position, RequestId, ShardId};
 
@@ -30,7 +32,7 @@ pub struct Record {
     /// The forwarded request that made it, with the encoded reply to it.
     pub request: Option<(RequestId, Bytes)>,
     /// What it changes: a run of [effects](crate::effect). Empty for the record that opens an epoch.
-    pub body: Bytes,
+    pub body: Tailed,
 }
 
 impl Record {
@@ -40,21 +42,22 @@ impl Record {
     }
 
     /// Appends the record's bytes.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.reserve(self.encoded_len());
+    pub fn encode(&self, out: &mut impl Sink) {
+        if !is_huge(self.body.len()) {
+            out.bytes().reserve(self.encoded_len());
+        }
         let request = self.request.as_ref().map(|(id, reply)| (id, &reply[..]));
         encode_parts(out, self.position, self.prev_epoch, self.time_ms, request, &self.body);
     }
 
     /// How many bytes [`Record::encode`] appends.
     pub fn encoded_len(&self) -> usize {
-        let string = |bytes: &Bytes| number_bytes(bytes.len() as u64) + bytes.len();
+        let string = |len: usize| number_bytes(len as u64) + len;
         let head = [self.position.epoch.0, self.position.lsn.0, self.prev_epoch.0, self.time_ms];
-        let request = self
-            .request
-            .as_ref()
-            .map_or(0, |(id, reply)| id_numbers(id).map(number_bytes).iter().sum::<usize>() + string(reply));
-        head.map(number_bytes).iter().sum::<usize>() + 1 + request + string(&self.body)
+        let request = self.request.as_ref().map_or(0, |(id, reply)| {
+            id_numbers(id).map(number_bytes).iter().sum::<usize>() + string(reply.len())
+        });
+        head.map(number_bytes).iter().sum::<usize>() + 1 + request + string(self.body.len())
     }
 
     /// Takes one record off the front of `bytes`, which is left as it was where they are no record.
@@ -82,7 +85,7 @@ impl Record {
             }
             _ => return Err(Corrupt { what: "a record with an unknown flag" }),
         };
-        let body = bytes.slice_ref(reader.string()?);
+        let body = bytes.slice_ref(reader.string()?).into();
         let used = bytes.len() - reader.rest.len();
         bytes.advance(used);
         Ok(Record { position: Position { epoch, lsn }, prev_epoch, time_ms, request, body })
@@ -95,14 +98,15 @@ impl Record {
 }
 
 /// Appends the bytes of a record that nobody has put together yet.
-pub fn encode_parts(
-    out: &mut Vec<u8>,
+pub fn encode_parts<'b>(
+    sink: &mut impl Sink,
     position: Position,
     prev_epoch: Epoch,
     time_ms: u64,
     request: Option<(&RequestId, &[u8])>,
-    body: &[u8],
+    body: impl Into<Parts<'b>>,
 ) {
+    let out = sink.bytes();
     for number in [position.epoch.0, position.lsn.0, prev_epoch.0, time_ms] {
         put_number(out, number);
     }
@@ -116,7 +120,9 @@ pub fn encode_parts(
             put_string(out, reply);
         }
     }
-    put_string(out, body);
+    let body = body.into();
+    put_number(out, body.len() as u64);
+    body.put(sink);
 }
 
 fn id_numbers(id: &RequestId) -> [u64; 4] {
@@ -142,7 +148,7 @@ mod tests {
             });
             let position = Position { epoch: Epoch(epoch), lsn: Lsn(lsn) };
             let prev_epoch = Epoch(epoch.saturating_sub(back));
-            let record = Record { position, prev_epoch, time_ms, request, body: Bytes::from(body) };
+            let record = Record { position, prev_epoch, time_ms, request, body: Tailed::from(body) };
             let mut out = Vec::new();
             record.encode(&mut out);
             prop_assert_eq!(out.len(), record.encoded_len());

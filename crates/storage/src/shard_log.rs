@@ -25,6 +25,8 @@ mod look;
 mod recovery;
 
 use crate::disk::Disk;
+use crate::lent::is_huge;
+use crate::rope::Rope;
 use bytes::Bytes;
 pub use format::BATCH_HEADER_BYTES;
 use format::{BatchHeader, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, segment_name};
@@ -238,35 +240,71 @@ impl<D: Disk> ShardLog<D> {
     /// Writes one batch at the end. Returns the logical offset after it. It counts only once a [`ShardLog::sync`]
     /// has returned as much.
     pub fn append(&mut self, payload: &[u8]) -> Result<u64, ShardLogError> {
-        let mut batch = std::mem::take(&mut self.buffer);
-        batch.clear();
-        batch.resize(BATCH_HEADER_BYTES, 0);
-        batch.extend_from_slice(payload);
-        let result = self.append_in_place(&mut batch);
-        if batch.capacity() <= BUFFER_BYTES_MAX {
-            self.buffer = batch;
-        }
-        result
+        self.append_parts(std::iter::once(payload), payload.len())
     }
 
-    /// The payload begins [`BATCH_HEADER_BYTES`] after the start of `batch`; what is before it is overwritten with the header.
-    fn append_in_place(&mut self, batch: &mut [u8]) -> Result<u64, ShardLogError> {
-        let (header, payload) = batch.split_at_mut(BATCH_HEADER_BYTES);
-        self.reserve(payload.len())?;
-        let batch_header = BatchHeader {
-            payload_checksum: crc32c::crc32c(payload),
-            payload_bytes: payload.len() as u32,
+    /// The same, of a payload of which huge stretches are shared: these are written from where they lie, each by itself.
+    pub fn append_rope(&mut self, payload: &Rope) -> Result<u64, ShardLogError> {
+        self.append_parts(payload.parts(), payload.len())
+    }
+
+    fn append_parts<'p>(
+        &mut self,
+        parts: impl Iterator<Item = &'p [u8]> + Clone,
+        bytes: usize,
+    ) -> Result<u64, ShardLogError> {
+        self.reserve(bytes)?;
+        let header = BatchHeader {
+            payload_checksum: parts.clone().fold(0, crc32c::crc32c_append),
+            payload_bytes: bytes as u32,
             offset: self.end(),
             durable: self.durable,
         };
-        header.copy_from_slice(&batch_header.encode(self.seed));
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        buffer.extend_from_slice(&header.encode(self.seed));
         let at = self.current().bytes;
-        if let Err(error) = self.disk.write_at(&mut self.file, at, batch) {
-            let error = ShardLogError::of(error, "cannot write", &self.current_path());
-            return Err(self.take_back(at, error));
+        let end = self.write_parts(at, parts, &mut buffer);
+        if buffer.capacity() <= BUFFER_BYTES_MAX {
+            self.buffer = buffer;
         }
-        self.current_mut().bytes += batch.len() as u64;
-        Ok(self.end())
+        match end {
+            Ok(end) => {
+                self.current_mut().bytes = end;
+                Ok(self.end())
+            }
+            Err(error) => {
+                let error = ShardLogError::of(error, "cannot write", &self.current_path());
+                Err(self.take_back(at, error))
+            }
+        }
+    }
+
+    /// Writes what stands in `buffer` and then the parts, the small ones together. Returns where they end.
+    fn write_parts<'p>(
+        &mut self,
+        mut at: u64,
+        parts: impl Iterator<Item = &'p [u8]>,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<u64> {
+        let mut write = |bytes: &[u8]| -> io::Result<()> {
+            self.disk.write_at(&mut self.file, at, bytes)?;
+            at += bytes.len() as u64;
+            Ok(())
+        };
+        for part in parts {
+            if is_huge(part.len()) {
+                write(buffer)?;
+                buffer.clear();
+                write(part)?;
+            } else {
+                buffer.extend_from_slice(part);
+            }
+        }
+        if !buffer.is_empty() {
+            write(buffer)?;
+        }
+        Ok(at)
     }
 
     /// Makes room for a batch with a payload of so many bytes, in a new segment where the current one is full, so

@@ -37,6 +37,8 @@
 use crate::codec::{Corrupt, Reader, put_number, put_string};
 use crate::compression::{LARGE_VALUE_BYTES, compressed, decompress};
 use crate::effect::{Effect, effects};
+use crate::lent::Lent;
+use crate::rope::{Parts, Sink, TailedBuffer};
 use crate::table::{Table, Value};
 use bytes::{Buf, Bytes};
 use std::borrow::Cow;
@@ -66,20 +68,21 @@ const WRONG_COUNT: Corrupt = Corrupt { what: "a snapshot chunk with a wrong coun
 ///
 /// A chunk ends with the first entry that brings it to `bytes_max` bytes, so that one huge entry may exceed it,
 /// and after a walk over so much of the index that a sparse table stalls nobody.
-pub fn write_chunk(table: &Table, cursor: u64, bytes_max: usize, out: &mut Vec<u8>) -> Option<u64> {
+pub fn write_chunk(table: &Table, cursor: u64, bytes_max: usize, out: &mut TailedBuffer) -> Option<u64> {
     let start = out.len();
-    out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&VERSION.to_le_bytes());
-    out.extend_from_slice(&[0; HEADER_BYTES - 4]);
+    let head = out.bytes();
+    head.extend_from_slice(&MAGIC);
+    head.extend_from_slice(&VERSION.to_le_bytes());
+    head.extend_from_slice(&[0; HEADER_BYTES - 4]);
     let mut count = 0u32;
     let mut has_large = false;
     let budget = (bytes_max / 32).clamp(16, 1 << 20);
     let next = table.scan_while(cursor, budget, &mut |entry| {
         let before = out.len();
         let (value, expire_at_ms, version) = (entry.value, entry.expire_at_ms, entry.version);
-        Effect::Put { key: entry.key, value, expire_at_ms, version }.encode(out);
+        Effect::Put { key: entry.key, value, expire_at_ms, version }.encode_sharing(entry.shared, out);
         if planted::is(Bug::ChunkDropsLast) && out.len() - start >= bytes_max {
-            out.truncate(before);
+            out.bytes().truncate(before);
             return false;
         }
         let Value::String(bytes) = value;
@@ -89,36 +92,47 @@ pub fn write_chunk(table: &Table, cursor: u64, bytes_max: usize, out: &mut Vec<u
     });
     let body = start + HEADER_BYTES;
     let length = u32::try_from(out.len() - body).expect("a chunk has far less than 4 GiB");
+    let (out, tail) = out.own();
     out[start + 13..body].copy_from_slice(&length.to_le_bytes());
-    if has_large && let Some(block) = compressed(&out[body..]) {
+    if has_large
+        && tail.is_empty()
+        && let Some(block) = compressed(&out[body..])
+    {
         out.truncate(body);
         out.extend_from_slice(&block);
         out[start + 12] = COMPRESSED;
     }
     out[start + 8..start + 12].copy_from_slice(&count.to_le_bytes());
-    let checksum = checksum(VERSION, &out[start..]);
+    let checksum = checksum(VERSION, &out[start..], tail);
     out[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
     next
 }
 
 /// What a chunk's bytes 4 to 8 have to be.
-fn checksum(version: u16, chunk: &[u8]) -> u32 {
+fn checksum(version: u16, chunk: &[u8], tail: &[u8]) -> u32 {
     let before = if version == 1 { 0 } else { crc32c::crc32c(&chunk[..4]) };
-    crc32c::crc32c_append(before, &chunk[8..])
+    crc32c::crc32c_append(crc32c::crc32c_append(before, &chunk[8..]), tail)
 }
 
 /// Puts a chunk's entries into a table and returns how many there were. Changes nothing where the chunk is
 /// corrupt.
-pub fn load_chunk(bytes: &[u8], table: &mut Table) -> Result<usize, Corrupt> {
+pub fn load_chunk<'b>(bytes: impl Into<Parts<'b>>, table: &mut Table) -> Result<usize, Corrupt> {
+    let bytes = bytes.into();
+    let lent = Lent::Parts(bytes);
     let (count, body) = unpacked(bytes)?;
+    let body = bytes.with_head(&body);
     // Decoded as a whole first, so that a corrupt chunk changes nothing.
     let hasher = table.hasher();
     let mut entries = Vec::with_capacity(count);
-    each_put(count, &body, &mut |key, put| entries.push((hasher.hash(key), put)))?;
+    each_put(count, body, &mut |key, put| entries.push((hasher.hash(key), put)))?;
     make_room(&entries, body.len(), table);
     for &(hash, put) in &entries {
         if let Effect::Put { key, value, expire_at_ms, version } = put {
-            table.put(hash, key, value, expire_at_ms, version);
+            let Value::String(bytes) = value;
+            match lent.share(bytes) {
+                None => table.put(hash, key, value, expire_at_ms, version),
+                Some(shared) => table.share(hash, key, shared, expire_at_ms, version),
+            }
         }
     }
     Ok(count)
@@ -127,26 +141,26 @@ pub fn load_chunk(bytes: &[u8], table: &mut Table) -> Result<usize, Corrupt> {
 /// Shows a chunk's entries, each as the effect that puts it, and returns how many there were. On an error those before
 /// it have been shown.
 pub fn show_chunk(bytes: &[u8], on_put: &mut dyn FnMut(Effect<'_>)) -> Result<usize, Corrupt> {
-    let (count, body) = unpacked(bytes)?;
-    each_put(count, &body, &mut |_, put| on_put(put))?;
+    let (count, body) = unpacked(bytes.into())?;
+    each_put(count, Parts::from(&body[..]), &mut |_, put| on_put(put))?;
     Ok(count)
 }
 
-/// How many entries a chunk has, and their bytes. There are enough of these for so many.
-fn unpacked(bytes: &[u8]) -> Result<(usize, Cow<'_, [u8]>), Corrupt> {
+/// How many entries a chunk has, and their bytes, without its tail. There are enough of these for so many.
+fn unpacked(bytes: Parts<'_>) -> Result<(usize, Cow<'_, [u8]>), Corrupt> {
     let (version, count, rest) = checked(bytes)?;
     let body = match version {
         1 => Cow::Borrowed(rest),
-        _ => body_of(rest)?,
+        _ => body_of(rest, bytes.tail.len())?,
     };
-    let fits = count <= body.len() / PUT_BYTES_MIN;
+    let fits = count <= (body.len() + bytes.tail.len()) / PUT_BYTES_MIN;
     if fits { Ok((count, body)) } else { Err(WRONG_COUNT) }
 }
 
 /// Hands out the entries of a chunk with their keys.
 fn each_put<'b>(
     count: usize,
-    body: &'b [u8],
+    body: Parts<'b>,
     on_put: &mut impl FnMut(&'b [u8], Effect<'b>),
 ) -> Result<(), Corrupt> {
     let mut seen = 0;
@@ -170,8 +184,9 @@ pub fn chunk_entries(bytes: &[u8]) -> Option<u32> {
 }
 
 /// A chunk's format version, its number of entries, and what follows that.
-fn checked(bytes: &[u8]) -> Result<(u16, usize, &[u8]), Corrupt> {
-    let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or(Corrupt { what: "a short chunk" })?;
+fn checked(bytes: Parts<'_>) -> Result<(u16, usize, &[u8]), Corrupt> {
+    let (head, rest) =
+        bytes.head.split_first_chunk::<HEAD_BYTES>().ok_or(Corrupt { what: "a short chunk" })?;
     let &[a, b, v0, v1, c0, c1, c2, c3, n0, n1, n2, n3] = head;
     if [a, b] != MAGIC {
         return Err(Corrupt { what: "no snapshot chunk" });
@@ -180,20 +195,20 @@ fn checked(bytes: &[u8]) -> Result<(u16, usize, &[u8]), Corrupt> {
     if !(1..=VERSION).contains(&version) {
         return Err(Corrupt { what: "a snapshot chunk of an unknown format version" });
     }
-    if checksum(version, bytes) != u32::from_le_bytes([c0, c1, c2, c3]) {
+    if checksum(version, bytes.head, bytes.tail) != u32::from_le_bytes([c0, c1, c2, c3]) {
         return Err(Corrupt { what: "a snapshot chunk with a wrong checksum" });
     }
     Ok((version, u32::from_le_bytes([n0, n1, n2, n3]) as usize, rest))
 }
 
 /// The entries of a chunk of version 2, from behind their number on.
-fn body_of(rest: &[u8]) -> Result<Cow<'_, [u8]>, Corrupt> {
+fn body_of(rest: &[u8], tail: usize) -> Result<Cow<'_, [u8]>, Corrupt> {
     let (&[flags, l0, l1, l2, l3], body) =
         rest.split_first_chunk::<5>().ok_or(Corrupt { what: "a short chunk" })?;
     let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
     match flags {
-        0 if body.len() == length => Ok(Cow::Borrowed(body)),
-        COMPRESSED => decompress(body, length).map(Cow::Owned),
+        0 if body.len() + tail == length => Ok(Cow::Borrowed(body)),
+        COMPRESSED if tail == 0 => decompress(body, length).map(Cow::Owned),
         0 => Err(Corrupt { what: "a snapshot chunk with a wrong length" }),
         _ => Err(Corrupt { what: "a snapshot chunk with an unknown flag" }),
     }
@@ -334,10 +349,11 @@ mod tests {
         let mut copy = Table::new(Hasher::new(2));
         let (mut cursor, mut loaded, mut chunks) = (Some(0), 0, 0);
         while let Some(from) = cursor {
-            let mut chunk = b"before".to_vec();
+            let mut chunk = TailedBuffer::default();
+            chunk.bytes().extend_from_slice(b"before");
             cursor = write_chunk(&table, from, 4096, &mut chunk);
             assert!(chunk.len() < 6 + 4096 + 100);
-            loaded += load_chunk(&chunk[6..], &mut copy).unwrap();
+            loaded += load_chunk(&chunk.finished(0).to_bytes()[6..], &mut copy).unwrap();
             chunks += 1;
         }
         assert_eq!(loaded, 5000);
@@ -353,7 +369,7 @@ mod tests {
             let mut copy = Table::new(Hasher::new(1));
             let (mut cursor, mut after_first) = (Some(0), 0);
             while let Some(from) = cursor {
-                let mut chunk = Vec::new();
+                let mut chunk = TailedBuffer::default();
                 cursor = write_chunk(&table, from, 16 << 10, &mut chunk);
                 load_chunk(&chunk, &mut copy).unwrap();
                 after_first = if from == 0 { copy.room() } else { after_first };
@@ -367,10 +383,10 @@ mod tests {
     #[test]
     fn a_huge_entry_has_a_chunk_to_itself() {
         let table = filled(3, 10_000);
-        let mut chunk = Vec::new();
+        let mut chunk = TailedBuffer::default();
         assert!(write_chunk(&table, 0, 100, &mut chunk).is_some());
         assert_eq!(load_chunk(&chunk, &mut Table::new(Hasher::new(1))), Ok(1));
-        let mut empty = Vec::new();
+        let mut empty = TailedBuffer::default();
         assert_eq!(write_chunk(&filled(0, 0), 0, 100, &mut empty), None);
         assert_eq!(load_chunk(&empty, &mut Table::new(Hasher::new(1))), Ok(0));
     }
@@ -395,12 +411,12 @@ mod tests {
             let key = [key as u8];
             table.put(table.hasher().hash(&key), &key, Value::String(value), None, Version(1));
         }
-        let mut chunk = Vec::new();
+        let mut chunk = TailedBuffer::default();
         assert_eq!(write_chunk(&table, 0, usize::MAX, &mut chunk), None);
         let mut copy = Table::new(Hasher::new(1));
         assert_eq!(load_chunk(&chunk, &mut copy), Ok(values.len()));
         assert_eq!(contents(&copy), contents(&table));
-        chunk
+        chunk.finished(0).to_bytes().to_vec()
     }
 
     #[test]
@@ -431,7 +447,7 @@ mod tests {
         chunk.extend_from_slice(&[0; 4]);
         chunk.extend_from_slice(&entries.to_le_bytes());
         chunk.extend_from_slice(rest);
-        let checksum = checksum(version, &chunk);
+        let checksum = checksum(version, &chunk, &[]);
         chunk[4..8].copy_from_slice(&checksum.to_le_bytes());
         chunk
     }
@@ -487,9 +503,9 @@ mod tests {
 
     #[test]
     fn every_damaged_byte_and_every_cut_is_noticed() {
-        let mut chunk = Vec::new();
+        let mut chunk = TailedBuffer::default();
         write_chunk(&filled(5, 5), 0, 10_000, &mut chunk);
-        damage(&chunk);
+        damage(&chunk.finished(0).to_bytes());
         damage(&chunk_of(&[json(1, 4200)]));
         let mut removal = Vec::new();
         Effect::Remove { key: b"x", version: Version(1) }.encode(&mut removal);

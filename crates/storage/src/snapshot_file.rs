@@ -29,6 +29,7 @@
 
 use crate::codec::Corrupt;
 use crate::disk::Disk;
+use crate::rope::Parts;
 use crate::snapshot::{SnapshotEnd, chunk_entries};
 use bytes::{Buf, Bytes, BytesMut};
 use std::io;
@@ -249,10 +250,14 @@ impl<D: Disk> SnapshotWriter<D> {
 
     /// Writes a chunk, as [`write_chunk`](crate::snapshot::write_chunk) made it. Nothing is durable yet. After an error
     /// the snapshot is of no more use, and the one before still counts.
-    pub fn chunk(&mut self, chunk: &[u8]) -> Result<(), SnapshotError> {
-        self.frame(CHUNK, chunk)?;
+    pub fn chunk<'c>(&mut self, chunk: impl Into<Parts<'c>>) -> Result<(), SnapshotError> {
+        let chunk = chunk.into();
+        match chunk.tail.is_empty() {
+            true => self.frame(CHUNK, chunk.head)?,
+            false => self.frame(CHUNK, &[chunk.head, chunk.tail].concat())?,
+        }
         self.chunks += 1;
-        self.entries += u64::from(chunk_entries(chunk).unwrap_or(0));
+        self.entries += u64::from(chunk_entries(chunk.head).unwrap_or(0));
         Ok(())
     }
 

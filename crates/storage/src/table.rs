@@ -72,6 +72,7 @@ pub(crate) use piece::{Piece, Replaced, copied_entry};
 pub(crate) use segment::Words;
 
 use crate::garbage;
+use bytes::Bytes;
 use directory::Directory;
 use piece::View;
 use segment::{Budget, Segment};
@@ -191,6 +192,18 @@ impl Table {
         }
     }
 
+    /// As [`Table::put`], of a value that is shared instead of copied.
+    pub fn share(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        value: Bytes,
+        expire_at_ms: Option<u64>,
+        version: Version,
+    ) {
+        drop(self.insert_or_swap(hash, Piece::sharing(key, value, expire_at_ms, version)));
+    }
+
     /// Removes a key. False where it was absent.
     pub fn remove(&mut self, hash: u64, key: &[u8]) -> bool {
         self.take(hash, key).is_some()
@@ -206,8 +219,7 @@ impl Table {
             self.volatile_len += usize::from(expire_at_ms.is_some());
             self.volatile_len -= usize::from(had_expiry);
         } else {
-            let entry = segment.piece(place).entry();
-            let piece = Piece::new(entry.key, entry.value, expire_at_ms, version);
+            let piece = Piece::again(segment.piece(place).entry(), expire_at_ms, version);
             drop(self.swap(number << PLACE_BITS | place, piece));
         }
         true

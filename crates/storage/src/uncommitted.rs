@@ -128,7 +128,7 @@ impl Undo {
     fn restore(self, copies: &mut Copies, table: &mut Table) {
         match self.0 {
             Was::Copied { hash, at, len } => {
-                let Entry { key, value, expire_at_ms, version } = copies.entry(at, len);
+                let Entry { key, value, expire_at_ms, version, .. } = copies.entry(at, len);
                 table.put(hash, key, value, expire_at_ms, version);
                 copies.forget_from(at);
             }

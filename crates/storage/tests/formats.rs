@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use storage::snapshot::{load_chunk, write_chunk};
-use storage::{Hasher, OwnedEntry, Table, Value};
+use storage::{Hasher, OwnedEntry, Table, TailedBuffer, Value};
 use types::Version;
 
 fn path(name: &str) -> PathBuf {
@@ -55,9 +55,9 @@ fn chunks_of_every_version_are_read() {
     for (name, has_large) in
         [("chunk-1.bin", false), ("chunk-2.bin", false), ("chunk-2-compressed.bin", true)]
     {
-        let mut chunk = Vec::new();
+        let mut chunk = TailedBuffer::default();
         assert_eq!(write_chunk(&table(has_large), 0, 1 << 20, &mut chunk), None);
-        let chunk = stored(name, &chunk);
+        let chunk = stored(name, &chunk.finished(0).to_bytes());
         let mut loaded = Table::new(Hasher::new(2));
         assert_eq!(load_chunk(&chunk, &mut loaded), Ok(if has_large { 11 } else { 10 }), "{name}");
         assert_eq!(contents(&loaded), contents(&table(has_large)), "{name}");

@@ -8,7 +8,7 @@ mod values;
 
 use std::time::Instant;
 use storage::snapshot::{load_chunk, write_chunk};
-use storage::{Hasher, Table, Value};
+use storage::{Hasher, Table, TailedBuffer, Value};
 use types::Version;
 use values::{noise, orders};
 
@@ -31,9 +31,9 @@ fn chunks(keys: u64, hasher: Hasher) -> Vec<Vec<Vec<u8>>> {
         }
         let (mut chunks, mut cursor) = (Vec::new(), Some(0));
         while let Some(from) = cursor {
-            let mut chunk = Vec::new();
+            let mut chunk = TailedBuffer::default();
             cursor = write_chunk(&table, from, CHUNK_BYTES, &mut chunk);
-            chunks.push(chunk);
+            chunks.push(chunk.finished(0).to_bytes().to_vec());
         }
         chunks
     };
@@ -99,9 +99,9 @@ fn compressing_chunks() {
         let (mut chunks, mut cursor) = (Vec::new(), Some(0));
         let began = Instant::now();
         while let Some(from) = cursor {
-            let mut chunk = Vec::new();
+            let mut chunk = TailedBuffer::default();
             cursor = write_chunk(&table, from, CHUNK_BYTES, &mut chunk);
-            chunks.push(chunk);
+            chunks.push(chunk.finished(0).to_bytes().to_vec());
         }
         let wrote = began.elapsed();
         let mut copy = Table::new(Hasher::new(1));

@@ -4,7 +4,7 @@
 //! handshake on the newest format that both have ([`handshake::About`]), and write that. A frame has no
 //! checksum of its own: TCP has one, and records carry their own positions. One frame carries all that a loop
 //! turn has to say to one endpoint of a peer, so that a turn costs one write and is answered with one frame. Records
-//! with large values are compressed in it, where that helps ([`shard`]).
+//! with large values are compressed in it, where that helps ([`shard`]). A huge frame may come in [`parts`], between others.
 //!
 //! A link goes one way. Its first four frames, of at most 1 KiB each, prove to either side that the other knows
 //! the cluster's join secret ([`handshake`]); only then are frames of the other kinds read.
@@ -14,6 +14,7 @@
 
 mod codec;
 pub mod handshake;
+pub mod parts;
 pub mod shard;
 
 pub use handshake::{About, Challenge, Hello, Welcome};
@@ -21,17 +22,23 @@ pub use shard::encode_shard;
 
 use bytes::{Bytes, BytesMut};
 use codec::Reader;
+use parts::Assembly;
 use serde::Serialize;
 use storage::compression::{LARGE_VALUE_BYTES, compressed, decompress};
+use storage::lent::is_huge;
 use thiserror::Error;
 use types::Level;
-use types::limits::PEER_FRAME_BYTES_MAX;
+use types::limits::{PEER_FRAME_BYTES_MAX, ROOM_AHEAD};
 use types::planted::{self, Bug};
 
 /// The newest format that this build reads and writes.
-pub const FORMAT_NEWEST: u8 = 3;
+pub const FORMAT_NEWEST: u8 = 4;
 /// The oldest: what builds have that know one format only.
 pub const FORMAT_OLDEST: u8 = 2;
+/// From this format on a huge frame may come in parts.
+pub const FORMAT_PARTS: u8 = 4;
+/// What builds have that tell of their level.
+const FORMAT_OF_BUILDS: u8 = 3;
 /// The largest frame before both sides have proved that they belong, in bytes after the length.
 pub const HANDSHAKE_FRAME_BYTES_MAX: usize = 1024;
 /// The largest list of a cluster's nodes, in bytes.
@@ -53,10 +60,12 @@ const KIND_CONTROL: u8 = 17;
 const KIND_BEAT: u8 = 18;
 /// From format 3 on.
 const KIND_CONTROL_COMPRESSED: u8 = 19;
+/// From format 4 on.
+const KIND_PART: u8 = 20;
 
 /// The format in which every member of a cluster of this level can read frames.
 pub fn format_at(level: Level) -> u8 {
-    if level < Level::BUILDS { FORMAT_OLDEST } else { FORMAT_NEWEST }
+    if level < Level::BUILDS { FORMAT_OLDEST } else { FORMAT_OF_BUILDS }
 }
 
 /// Bytes that are no frame. The link that they came on is of no more use.
@@ -175,7 +184,13 @@ fn begin(out: &mut Vec<u8>, format: u8, kind: u8) -> usize {
 }
 
 fn finish(out: &mut [u8], start: usize) {
-    let body = out.len() - start - LENGTH_BYTES;
+    let bytes = out.len() - start;
+    set_length(out, start, bytes);
+}
+
+/// Fills in the length of a frame of so many bytes, which stands at `start`.
+fn set_length(out: &mut [u8], start: usize, bytes: usize) {
+    let body = bytes - LENGTH_BYTES;
     debug_assert!((HEAD_BYTES..=PEER_FRAME_BYTES_MAX).contains(&body));
     out[start..start + LENGTH_BYTES].copy_from_slice(&(body as u32).to_le_bytes());
 }
@@ -242,17 +257,23 @@ fn decode_each<M>(
 pub struct FrameReader {
     buffer: BytesMut,
     bytes_max: usize,
+    /// What has come of a frame in parts.
+    assembly: Assembly,
 }
 
 impl FrameReader {
     /// A reader that takes only the small frames of a handshake.
     pub fn handshake() -> FrameReader {
-        FrameReader { buffer: BytesMut::new(), bytes_max: HANDSHAKE_FRAME_BYTES_MAX }
+        FrameReader::with_max(HANDSHAKE_FRAME_BYTES_MAX)
     }
 
     /// A reader for a link whose other side has proved that it belongs.
     pub fn open() -> FrameReader {
-        FrameReader { buffer: BytesMut::new(), bytes_max: PEER_FRAME_BYTES_MAX }
+        FrameReader::with_max(PEER_FRAME_BYTES_MAX)
+    }
+
+    fn with_max(bytes_max: usize) -> FrameReader {
+        FrameReader { buffer: BytesMut::new(), bytes_max, assembly: Assembly::default() }
     }
 
     /// Adds bytes as they came.
@@ -261,7 +282,7 @@ impl FrameReader {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Once a quarter of a frame has come there is room for all of it: what has come of a large one is not moved again and again.
+    /// Soon there is room for all of a frame: what has come of a large one is not moved again and again.
     fn make_room(&mut self, bytes: usize) {
         let has = self.buffer.len();
         if self.buffer.capacity() - has >= bytes {
@@ -273,18 +294,34 @@ impl FrameReader {
             return;
         };
         let whole = LENGTH_BYTES + body;
-        if has + bytes < whole && whole / 4 <= has {
-            self.buffer.reserve(whole - has);
+        if has + bytes < whole && whole / ROOM_AHEAD <= has {
+            // With room for what is read along with its last bytes.
+            let mut buffer = BytesMut::with_capacity(whole + bytes);
+            buffer.extend_from_slice(&self.buffer);
+            self.buffer = buffer;
         }
     }
 
     /// Bytes that have come of frames that are not whole.
     pub fn waiting_bytes(&self) -> usize {
-        self.buffer.len()
+        self.buffer.len() + self.assembly.len()
     }
 
     /// The next whole frame; `None` until more has come. After an error the stream has lost its order: close it.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        while let Some(body) = self.next_body()? {
+            if !parts::is_part(&body) {
+                return decode(body).map(Some);
+            }
+            if let Some(whole) = self.assembly.take(&body, self.bytes_max)? {
+                return decode(whole).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// What stands after the next frame's length.
+    fn next_body(&mut self) -> Result<Option<Bytes>, FrameError> {
         let Some(length) = self.buffer.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
         let bytes = body_bytes(*length, self.bytes_max)?;
         if self.buffer.len() - LENGTH_BYTES < bytes {
@@ -294,7 +331,11 @@ impl FrameReader {
             return Ok(None);
         }
         let mut frame = self.buffer.split_to(LENGTH_BYTES + bytes).freeze();
-        decode(frame.split_off(LENGTH_BYTES)).map(Some)
+        if is_huge(bytes) {
+            // What is kept of the next frames must not keep this one.
+            self.buffer = BytesMut::from(&self.buffer[..]);
+        }
+        Ok(Some(frame.split_off(LENGTH_BYTES)))
     }
 }
 

@@ -9,7 +9,7 @@ mod values;
 
 use replication::message::{Append, Message};
 use std::time::Instant;
-use storage::{Effect, Record, Value};
+use storage::{Effect, Record, Rope, Value};
 use types::{Epoch, Lsn, PartitionId, Position, Version};
 use values::{noise, orders};
 use wire::peer::{FORMAT_NEWEST, FrameReader, encode_shard};
@@ -61,7 +61,7 @@ fn sending_large_records() {
         let messages: Vec<Message> = (0..64).map(|_| append(&value(&mut random, bytes))).collect();
         let records = BYTES / bytes;
         let (mut sent, mut wrote, mut read) = (0, 0, 0);
-        let mut out = Vec::new();
+        let mut out = Rope::default();
         for message in messages.iter().cycle().take(records) {
             out.clear();
             let began = Instant::now();
@@ -69,7 +69,7 @@ fn sending_large_records() {
             wrote += began.elapsed().as_nanos();
             sent += out.len();
             let mut reader = FrameReader::open();
-            reader.push(&out);
+            reader.push(&out.to_vec());
             let began = Instant::now();
             assert!(reader.next_frame().unwrap().is_some());
             read += began.elapsed().as_nanos();

@@ -2,7 +2,7 @@
 //!
 //! Both keys have to lie in one partition. There is one database, 0.
 
-use super::{copy_of, database, is, put_string};
+use super::{copy_of, database, is, put_copy};
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
 use storage::Keyspace;
 
@@ -47,7 +47,7 @@ fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, 
         return Ok(Reply::Integer(0));
     }
     let Some((value, expire_at_ms)) = copy_of(keyspace, source) else { return Ok(Reply::Integer(0)) };
-    put_string(keyspace, destination, &value, expire_at_ms)?;
+    put_copy(keyspace, destination, value, expire_at_ms)?;
     Ok(Reply::Integer(1))
 }
 

@@ -1,8 +1,7 @@
 //! GET: a string's value.
 
-use super::string_of;
+use super::blob_of;
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
-use std::borrow::Cow;
 use storage::Keyspace;
 
 /// GET key
@@ -21,7 +20,7 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, CommandError> {
     match keyspace.get(args[1]) {
-        Some(entry) => Ok(Reply::Bulk(Cow::Borrowed(string_of(entry.value)?))),
+        Some(entry) => Ok(Reply::Bulk(blob_of(&entry)?)),
         None => Ok(Reply::Null),
     }
 }

@@ -1,6 +1,6 @@
 //! GETDEL: a string's value, and the key is gone.
 
-use super::string_of;
+use super::blob_of;
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
 use storage::Keyspace;
 
@@ -21,7 +21,7 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, CommandError> {
     let Some(entry) = keyspace.get(args[1]) else { return Ok(Reply::Null) };
-    let value = Reply::bulk(string_of(entry.value)?);
+    let value = Reply::Bulk(blob_of(&entry)?.without_borrow());
     keyspace.remove(args[1]);
     Ok(value)
 }

@@ -1,6 +1,6 @@
 //! GETEX: a string's value, and its key gets a time to live or loses it.
 
-use super::{end_ms, is, string_of};
+use super::{blob_of, end_ms, is};
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
 use storage::Keyspace;
 use types::planted::{self, Bug};
@@ -67,7 +67,7 @@ fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, 
     // An absent key is the reply, even to a time that is none, as in Redis.
     let Some(entry) = keyspace.get(key) else { return Ok(Reply::Null) };
     let ends = entry.expire_at_ms.is_some();
-    let value = Reply::bulk(string_of(entry.value)?);
+    let value = Reply::Bulk(blob_of(&entry)?.without_borrow());
     match lifetime {
         Lifetime::Keep => {}
         Lifetime::Forever => {

@@ -1,8 +1,7 @@
 //! GETRANGE, SUBSTR: a part of a string.
 
 use super::{integer, string_of};
-use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
-use std::borrow::Cow;
+use crate::{Blob, Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
 use storage::Keyspace;
 
 /// GETRANGE key start end
@@ -27,11 +26,10 @@ pub(crate) const SUBSTR: Command =
 
 fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, CommandError> {
     let (start, end) = (integer(args[2])?, integer(args[3])?);
-    let value = match keyspace.get(args[1]) {
-        Some(entry) => string_of(entry.value)?,
-        None => &[],
-    };
-    Ok(Reply::Bulk(Cow::Borrowed(part(value, start, end))))
+    Ok(Reply::Bulk(match keyspace.get(args[1]) {
+        Some(entry) => Blob::part_of(&entry, part(string_of(entry.value)?, start, end)),
+        None => Blob::Borrowed(&[]),
+    }))
 }
 
 fn part(value: &[u8], start: i64, end: i64) -> &[u8] {

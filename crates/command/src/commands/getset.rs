@@ -1,6 +1,6 @@
 //! GETSET: stores a string and shows what was there.
 
-use super::{put_string, string_of};
+use super::{blob_of, put_string};
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
 use storage::Keyspace;
 
@@ -20,7 +20,7 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, CommandError> {
     let old = match keyspace.get(args[1]) {
-        Some(entry) => Reply::bulk(string_of(entry.value)?),
+        Some(entry) => Reply::Bulk(blob_of(&entry)?.without_borrow()),
         None => Reply::Null,
     };
     put_string(keyspace, args[1], args[2], None)?;

@@ -1,7 +1,7 @@
 //! GETV: a string's value with its version and what is left of its time. Annulet's own, for compare-and-set; and for stale reads, which
 //! may want to know how old what they are shown may be.
 
-use super::{is, string_of};
+use super::{blob_of, is};
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
 use storage::Keyspace;
 
@@ -33,7 +33,7 @@ fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, 
         );
     };
     let left_ms = entry.expire_at_ms.map_or(-1, |end| end.saturating_sub(now_ms) as i64);
-    let value = Reply::bulk(string_of(entry.value)?);
+    let value = Reply::Bulk(blob_of(&entry)?.without_borrow());
     let mut parts = vec![Reply::Integer(entry.version.0 as i64), Reply::Integer(left_ms), value];
     parts.extend(age);
     Ok(Reply::Array(parts))

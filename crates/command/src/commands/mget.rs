@@ -1,7 +1,7 @@
 //! MGET: several strings at once.
 
-use super::string_of;
-use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Merge, Over, Reply};
+use super::blob_of;
+use crate::{Blob, Categories, Command, CommandError, Flags, Handler, KeySpec, Merge, Over, Reply};
 use storage::Keyspace;
 
 /// MGET key [key ...]
@@ -20,8 +20,8 @@ pub(crate) const COMMAND: Command = Command {
 };
 
 fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, CommandError> {
-    let one = |key: &&[u8]| match keyspace.get(key).map(|entry| string_of(entry.value).map(Reply::bulk)) {
-        Some(Ok(value)) => value,
+    let one = |key: &&[u8]| match keyspace.get(key).map(|entry| blob_of(&entry).map(Blob::without_borrow)) {
+        Some(Ok(value)) => Reply::Bulk(value),
         // Of another type, or absent.
         Some(Err(_)) | None => Reply::Null,
     };

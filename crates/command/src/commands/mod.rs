@@ -61,15 +61,23 @@ pub mod ttl;
 pub mod r#type;
 pub mod wait;
 
+use crate::Blob;
 use crate::error::CommandError;
 use crate::number::parse_i64;
-use storage::{Keyspace, Value};
+use storage::{Entry, Keyspace, Value};
 use types::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// The bytes of a string; WRONGTYPE for anything else.
 pub(crate) fn string_of(value: Value<'_>) -> Result<&[u8], CommandError> {
     match value {
         Value::String(bytes) => Ok(bytes),
+    }
+}
+
+/// The string that an entry has, for a reply; WRONGTYPE for anything else.
+pub(crate) fn blob_of<'e>(entry: &Entry<'e>) -> Result<Blob<'e>, CommandError> {
+    match entry.value {
+        Value::String(_) => Ok(Blob::string_of(entry)),
     }
 }
 
@@ -98,13 +106,27 @@ pub(crate) fn put_string(
 }
 
 /// A key's value and expiry, to be stored elsewhere; `None` where it is absent.
-pub(crate) fn copy_of(keyspace: &mut Keyspace<'_>, key: &[u8]) -> Option<(Vec<u8>, Option<u64>)> {
+pub(crate) fn copy_of(keyspace: &mut Keyspace<'_>, key: &[u8]) -> Option<(Blob<'static>, Option<u64>)> {
     let entry = keyspace.get(key)?;
     // A new type of value has to say here how it is taken along.
     let bytes = match entry.value {
-        Value::String(bytes) => bytes.to_vec(),
+        Value::String(_) => Blob::string_of(&entry).without_borrow(),
     };
     Some((bytes, entry.expire_at_ms))
+}
+
+/// Stores what [`copy_of`] has found.
+pub(crate) fn put_copy(
+    keyspace: &mut Keyspace<'_>,
+    key: &[u8],
+    value: Blob<'_>,
+    expire_at_ms: Option<u64>,
+) -> Result<(), CommandError> {
+    match value {
+        Blob::Shared(value) if key.len() <= KEY_BYTES_MAX => keyspace.share(key, value, expire_at_ms),
+        value => put_string(keyspace, key, &value, expire_at_ms)?,
+    }
+    Ok(())
 }
 
 /// An argument that has to be an integer.

@@ -2,7 +2,7 @@
 //!
 //! Both keys have to lie in one partition.
 
-use super::{copy_of, put_string};
+use super::{copy_of, put_copy};
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
 use storage::Keyspace;
 use types::planted::{self, Bug};
@@ -55,7 +55,7 @@ fn relocate(
     }
     if let Some((value, expire_at_ms)) = copy_of(keyspace, from) {
         let expire_at_ms = expire_at_ms.filter(|_| !planted::is(Bug::RenameLeavesLifetime));
-        put_string(keyspace, to, &value, expire_at_ms)?;
+        put_copy(keyspace, to, value, expire_at_ms)?;
         keyspace.remove(from);
     }
     Ok(true)

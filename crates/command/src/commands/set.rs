@@ -1,6 +1,6 @@
 //! SET: stores a string, maybe only under a condition, maybe for a time. PUT is the same.
 
-use super::{end_ms, is, put_string, string_of};
+use super::{blob_of, end_ms, is, put_string, string_of};
 use crate::{Categories, Command, CommandError, Flags, Handler, KeySpec, Over, Reply};
 use storage::Keyspace;
 use types::planted::{self, Bug};
@@ -110,7 +110,7 @@ fn run<'t>(keyspace: &'t mut Keyspace<'_>, args: &[&[u8]]) -> Result<Reply<'t>, 
         },
     };
     let shown = match old {
-        Some(entry) if options.get => Some(Reply::bulk(string_of(entry.value)?)),
+        Some(entry) if options.get => Some(Reply::Bulk(blob_of(&entry)?.without_borrow())),
         None if options.get => Some(Reply::Null),
         _ => None,
     };

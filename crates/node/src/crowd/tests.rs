@@ -1,6 +1,7 @@
 //! A shard whose partitions are all copied by one other node, of which the test plays the part.
 
 use crate::published::Published;
+use crate::request::Request;
 use crate::shard::{Answer, Shard, ShardConfig, Ticket};
 use command::{Door, Reply, Session};
 use control::Identity;
@@ -9,6 +10,8 @@ use replication::message::{AppendOutcome, Appended, ForwardOutcome, Forwarded};
 use replication::{Message, Sender};
 use std::sync::Arc;
 use std::time::Duration;
+use storage::Lent;
+use storage::lent::HUGE_BYTES;
 use types::settings::{LogMode, Settings};
 use types::shared_settings::SharedSettings;
 use types::{Epoch, Incarnation, Instant, Level, Lsn, NodeId, PartitionId, RequestId, ShardId};
@@ -87,8 +90,8 @@ impl Test {
         self.sequence += 1;
         let ticket = Ticket { connection, sequence: self.sequence };
         let session = &mut self.sessions[connection as usize];
-        let preview = self.shard.preview(args);
-        let answer = self.shard.request(self.now, ticket, session, args, &preview, &mut |_| {});
+        let request = Request { args, preview: self.shard.preview(args), lent: Lent::Nothing };
+        let answer = self.shard.request(self.now, ticket, session, &request, &mut |_| {});
         self.shard.flush(self.now);
         answer
     }
@@ -121,6 +124,13 @@ impl Test {
             .into_iter()
             .map(|(ticket, reply)| (ticket.connection, matches!(reply, Reply::Error(_))))
             .collect()
+    }
+
+    /// The other node answers a request that was passed on.
+    fn reply(&mut self, id: RequestId) {
+        let outcome = ForwardOutcome::Reply { reply: b"+OK".to_vec().into(), written: None };
+        let forwarded = Forwarded { id, primary_since: Epoch(1), outcome };
+        self.shard.message(self.now, Test::sender(), Message::Forwarded(forwarded));
     }
 
     fn forwards(&mut self) -> Vec<(RequestId, PartitionId)> {
@@ -226,24 +236,36 @@ fn requests_that_are_passed_on_are_bounded_by_their_bytes() {
     // A small one of another partition still has room.
     test.set(7, "{b}1", 10);
     assert_eq!(test.forwards().len(), 1);
-    let reply = |test: &mut Test, id| {
-        let outcome = ForwardOutcome::Reply { reply: bytes::Bytes::from_static(b"+OK"), written: None };
-        let forwarded = Forwarded { id, primary_since: Epoch(1), outcome };
-        test.shard.message(test.now, Test::sender(), Message::Forwarded(forwarded));
-    };
-    reply(&mut test, sent[0].0);
-    reply(&mut test, sent[1].0);
+    test.reply(sent[0].0);
+    test.reply(sent[1].0);
     test.tick(11);
     let more = test.forwards();
     assert_eq!(more.len(), 2, "room for two more, in order");
     assert!(sent[2].0.sequence < more[0].0.sequence && more[0].0.sequence < more[1].0.sequence);
     for (id, _) in [sent[2], more[0], more[1]] {
-        reply(&mut test, id);
+        test.reply(id);
     }
     test.tick(11);
     let last = test.forwards();
     assert_eq!(last.len(), 1);
-    reply(&mut test, last[0].0);
+    test.reply(last[0].0);
     let small = test.shard.forwards_ahead.values().sum::<usize>();
     assert!(small < KB, "only the small one is not answered: {small}");
+}
+
+#[test]
+fn nothing_overtakes_a_huge_request_that_is_passed_on() {
+    let mut test = Test::new(2);
+    test.set(0, "{a}1", HUGE_BYTES + 1);
+    let huge = test.forwards();
+    assert_eq!(huge.len(), 1);
+    test.set(1, "{a}2", 10);
+    test.set(2, "{b}1", 10);
+    let sent = test.forwards();
+    assert!(sent.len() == 1 && sent[0].1 != huge[0].1, "what goes to another partition has room beside it");
+    test.tick(11);
+    assert_eq!(test.forwards(), []);
+    test.reply(huge[0].0);
+    let behind = test.forwards();
+    assert!(behind.len() == 1 && behind[0].1 == huge[0].1);
 }

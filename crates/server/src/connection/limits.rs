@@ -1,12 +1,14 @@
 //! What a connection may cost: the time that a client may take, and the memory that it may have the node keep.
 //!
-//! Memory follows the bytes that came, never a length that was only declared: of a request there is room for four times what has come. [`Connection::weight`] is what it keeps now;
+//! Memory follows the bytes that came, never a length that was only declared: of a request there is room for [`ROOM_AHEAD`] times what has come. [`Connection::weight`] is what it keeps now;
 //! `shard_loop` adds that up for the node ([`crate::buffers`]).
 
 use super::{Connection, Dead, Slot};
 use command::{CommandError, Reply};
 use std::time::Duration;
+use storage::Rope;
 use types::Instant;
+use types::limits::ROOM_AHEAD;
 
 /// A slow line may take this long for each MiB of a request that has come.
 const TIME_A_MIB: Duration = Duration::from_secs(1);
@@ -64,12 +66,12 @@ impl Gauge {
 }
 
 impl Connection {
-    /// Makes room for bytes that are about to be kept. Once a quarter of a request has come that is all that it needs: what has come of a large
-    /// one is not moved again and again.
+    /// Makes room for bytes that are about to be kept. Soon that is all that the request needs: what has come of a large one is not moved again and again.
     pub(super) fn make_room(&mut self, bytes: usize) {
         let room = self.input.capacity() - self.input.len();
-        if room < bytes && bytes < self.needs && self.needs / 3 <= self.input.len() {
-            self.input.reserve_exact(self.needs);
+        if room < bytes && bytes < self.needs && self.needs / (ROOM_AHEAD - 1) <= self.input.len() {
+            // With room for what is read along with its last bytes.
+            self.input.reserve_exact(self.needs + bytes);
         }
     }
 
@@ -123,7 +125,7 @@ impl Connection {
             self.output.abandon(self.flight.sending);
             for slot in &mut self.pending {
                 if let Slot::Done(done) = slot {
-                    *done = Vec::new();
+                    *done = Rope::default();
                 }
             }
             self.gauge.behind_bytes = 0;
@@ -168,7 +170,7 @@ impl Connection {
     }
 
     /// A reply that has to wait for others.
-    pub(super) fn put_behind(&mut self, at: Option<usize>, done: Vec<u8>) {
+    pub(super) fn put_behind(&mut self, at: Option<usize>, done: Rope) {
         self.gauge.behind_bytes += done.len();
         match at.and_then(|at| self.pending.get_mut(at)) {
             Some(slot) => *slot = Slot::Done(done),

@@ -1,5 +1,7 @@
 //! What a connection has to say: one buffer that replies are written to, and one that is being sent from, which does not
-//! move meanwhile.
+//! move meanwhile. A huge value that a reply shows is shared with the table, and sent from where it lies.
+
+use storage::Rope;
 
 /// A buffer that is larger than this is given back once it is empty.
 const BYTES_KEPT: usize = 16 * 1024;
@@ -7,8 +9,8 @@ const BYTES_KEPT: usize = 16 * 1024;
 /// Bytes that wait to be sent.
 #[derive(Debug, Default)]
 pub(super) struct Output {
-    filling: Vec<u8>,
-    sending: Vec<u8>,
+    filling: Rope,
+    sending: Rope,
     /// So many bytes of `sending` are out.
     sent: usize,
 }
@@ -16,7 +18,7 @@ pub(super) struct Output {
 impl Output {
     /// Where replies are appended.
     #[inline]
-    pub fn buffer(&mut self) -> &mut Vec<u8> {
+    pub fn buffer(&mut self) -> &mut Rope {
         &mut self.filling
     }
 
@@ -37,11 +39,11 @@ impl Output {
             self.sending.clear();
             self.sent = 0;
             if self.sending.capacity() > BYTES_KEPT {
-                self.sending = Vec::new();
+                self.sending = Rope::default();
             }
             std::mem::swap(&mut self.filling, &mut self.sending);
         }
-        let rest = &self.sending[self.sent..];
+        let rest = self.sending.from(self.sent);
         if rest.is_empty() { None } else { Some(rest) }
     }
 
@@ -52,9 +54,9 @@ impl Output {
 
     /// Nobody will read any of it. What is just being sent stays where it is.
     pub fn abandon(&mut self, in_flight: bool) {
-        self.filling = Vec::new();
+        self.filling = Rope::default();
         if !in_flight {
-            self.sending = Vec::new();
+            self.sending = Rope::default();
             self.sent = 0;
         }
     }
@@ -70,6 +72,7 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use storage::Sink;
 
     #[test]
     fn bytes_leave_in_order_and_what_is_being_sent_stays_in_place() {
@@ -78,9 +81,9 @@ mod tests {
         for step in 0..2000usize {
             let text = format!("{step},").repeat(step % 7 * 400);
             said.extend_from_slice(text.as_bytes());
-            output.buffer().extend_from_slice(text.as_bytes());
+            output.buffer().bytes().extend_from_slice(text.as_bytes());
             let Some(next) = output.next().map(|next| (next.as_ptr(), next.len())) else { continue };
-            output.buffer().extend_from_slice(b"more");
+            output.buffer().bytes().extend_from_slice(b"more");
             said.extend_from_slice(b"more");
             let again = output.next().unwrap();
             assert_eq!((again.as_ptr(), again.len()), next);

@@ -3,7 +3,8 @@
 
 use super::Connection;
 use super::timing::Timing;
-use crate::machine::ShardMachine;
+use crate::machine::{Request, ShardMachine};
+use storage::Lent;
 use types::Instant;
 
 /// A request that waits for the end of a pause.
@@ -35,9 +36,9 @@ impl Connection {
             self.held = Some(held);
             return;
         }
-        let preview = machine.preview(&args);
+        let request = Request { args: &args, preview: machine.preview(&args), lent: Lent::Nothing };
         let mut timing = Timing::new(now);
-        self.run_timed(&mut timing, machine, &args, &preview, now, held.bytes);
+        self.run_timed(&mut timing, machine, &request, now, held.bytes);
         timing.settle(machine);
     }
 }

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use storage::lent::HUGE_BYTES;
 
 with_both_drivers! {
     replies_come_in_the_order_of_requests_however_these_are_cut,
@@ -16,6 +17,7 @@ with_both_drivers! {
     one_client_too_many_is_told_so,
     a_client_that_was_reset_is_closed_though_it_is_not_read_from,
     a_large_request_arrives_whole,
+    a_huge_request_lends_its_buffer_and_others_around_it_do_not,
     a_stopping_node_answers_what_it_took,
     a_node_that_lets_its_clients_go_ends_each_with_its_last_reply_or_when_it_is_quiet,
     a_client_that_never_rests_is_let_go_when_patience_is_over,
@@ -197,6 +199,30 @@ fn a_large_request_arrives_whole(driver: &str) {
     let mut reply = vec![0; bulk(&value).len()];
     stream.read_exact(&mut reply).unwrap();
     assert!(reply == bulk(&value).into_bytes());
+    sender.join().unwrap();
+}
+
+fn a_huge_request_lends_its_buffer_and_others_around_it_do_not(driver: &str) {
+    let node = FakeNode::alone_with(driver);
+    let mut stream = connect(&node);
+    let value = "v".repeat(HUGE_BYTES + 1);
+    let mut writer = stream.try_clone().unwrap();
+    let rounds = [
+        request(&["ECHO", "before"]),
+        request(&["LENT", &value]),
+        request(&["LENT", "little"]),
+        request(&["ECHO", &value]),
+        b"ECHO \"inline\"\r\n".to_vec(),
+        request(&["ECHO", &value]),
+        request(&["LENT", &value[1..]]),
+    ];
+    let sent = rounds.concat();
+    let sender = std::thread::spawn(move || writer.write_all(&sent).unwrap());
+    let long = bulk(&value);
+    let wanted = [&bulk("before"), ":1\r\n:0\r\n", &long, &bulk("inline"), &long, ":0\r\n"].concat();
+    let mut replies = vec![0; wanted.len()];
+    stream.read_exact(&mut replies).unwrap();
+    assert!(replies == wanted.into_bytes());
     sender.join().unwrap();
 }
 

@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
+use storage::{Rope, Sink};
 use types::{Endpoint, Incarnation, Instant, NodeId, ShardId};
 
 with_both_drivers! {
@@ -41,6 +42,11 @@ fn tell(node: &FakeNode, text: &str) {
     }
 }
 
+fn fill(out: &mut Rope, bytes: usize) {
+    let out = out.bytes();
+    out.resize(out.len() + bytes, 0);
+}
+
 #[test]
 fn a_large_frame_is_taken_and_behind_it_as_much_as_may_wait() {
     let poll = mio::Poll::new().unwrap();
@@ -49,13 +55,13 @@ fn a_large_frame_is_taken_and_behind_it_as_much_as_may_wait() {
     let mut links =
         Links::new(own, poll.registry().try_clone().unwrap(), dialer, 1000, Arc::new(Published::new(1)));
     let queue = |links: &mut Links, bytes: usize| {
-        links.queue(Instant(1), NodeId(2), own, |_, out| out.resize(out.len() + bytes, 0));
+        links.queue(Instant(1), NodeId(2), own, |_, out| fill(out, bytes));
         (links.waiting_bytes(), links.drops())
     };
     // Little by little no more than once too much is reached.
     let other = Endpoint::Shard(ShardId(1));
     for bytes in [900, 200, 1] {
-        links.queue(Instant(1), NodeId(2), other, |_, out| out.resize(out.len() + bytes, 0));
+        links.queue(Instant(1), NodeId(2), other, |_, out| fill(out, bytes));
     }
     assert_eq!((links.waiting_bytes(), links.drops()), (1100, 1));
     let queue = |links: &mut Links, bytes: usize| {

@@ -3,10 +3,11 @@
 
 use crate::clock;
 use crate::desk::{Asked, Question};
-use crate::machine::{Answer, ShardMachine, Ticket};
+use crate::machine::{Answer, Request, ShardMachine, Ticket};
 use bytes::Bytes;
 use command::{CommandError, Pause, Reply, Session};
 use std::collections::{HashMap, VecDeque};
+use storage::Lent;
 use types::Instant;
 use types::settings::Settings;
 
@@ -62,11 +63,12 @@ impl Asks {
     /// Runs the command that is next of a question.
     fn run<M: ShardMachine>(&mut self, now: Instant, machine: &mut M, key: u64, mut open: Open) {
         let question = &open.asked.question;
-        let args = slices(if open.first.is_none() { &question.args } else { &question.then });
-        let preview = machine.preview(&args);
+        let words = if open.first.is_none() { &question.args } else { &question.then };
+        let args = slices(words);
+        let request = Request { args: &args, preview: machine.preview(&args), lent: Lent::Args(words) };
         let mut reply = None;
         let ticket = Ticket { connection: key, sequence: open.first.is_some().into() };
-        let answer = machine.request(now, ticket, &mut open.session, &args, &preview, &mut |said| {
+        let answer = machine.request(now, ticket, &mut open.session, &request, &mut |said| {
             reply = Some(said.clone().into_owned());
         });
         (open.command, open.began) = (machine.command_at_hand(), now);

@@ -90,7 +90,9 @@ impl CommittedLogs {
         let old = || log().take_while(|record| record.position.epoch.0 < copy.primary_since);
         let same = old().take_while(|record| {
             let known = records.get(record.position.lsn.0 as usize - 1);
-            known.is_some_and(|known| known.epoch == record.position.epoch.0 && known.body == record.body)
+            known.is_some_and(|known| {
+                known.epoch == record.position.epoch.0 && known.body == record.body.to_bytes()
+            })
         });
         let kept = base.lsn.0 as usize + same.count();
         if kept < pending.kept {
@@ -102,7 +104,7 @@ impl CommittedLogs {
         }
         let mut state = self.oracle.state(at, kept as u64)?;
         for record in old().skip(kept - base.lsn.0 as usize) {
-            Oracle::apply(&record.body, &mut state)?;
+            Oracle::apply(&record.body.to_bytes(), &mut state)?;
         }
         self.oracle.forget_after(at, kept);
         self.shown_at[at].truncate(kept);
@@ -144,7 +146,7 @@ impl CommittedLogs {
                 let committed = Committed {
                     epoch: record.position.epoch.0,
                     time_ms: record.time_ms,
-                    body: record.body.to_vec(),
+                    body: record.body.to_bytes().to_vec(),
                 };
                 let before = self.oracle.records(copy.partition).len();
                 self.oracle

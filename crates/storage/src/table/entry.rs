@@ -1,6 +1,7 @@
 //! A key with its value, as others see it: where it lies, or as a copy of its own.
 
-use super::piece::piece_bytes;
+use super::piece::{piece_bytes, shared_piece_bytes};
+use bytes::Bytes;
 use types::Version;
 
 /// A key's value, where it lies. Strings are the only type yet.
@@ -46,6 +47,8 @@ pub struct Entry<'a> {
     pub expire_at_ms: Option<u64>,
     /// Its version.
     pub version: Version,
+    /// What its value is a part of, where that is shared instead of copied.
+    pub shared: Option<&'a Bytes>,
 }
 
 impl Entry<'_> {
@@ -57,7 +60,12 @@ impl Entry<'_> {
 
     /// The heap bytes that it takes in a table, as the allocator rounds them, with its word of the index.
     pub fn table_bytes(&self) -> usize {
-        piece_bytes(self.key.len(), self.value, self.expire_at_ms.is_some()) + size_of::<u64>()
+        let has_expiry = self.expire_at_ms.is_some();
+        let piece = match self.shared {
+            None => piece_bytes(self.key.len(), self.value, has_expiry),
+            Some(shared) => shared_piece_bytes(self.key.len(), shared, has_expiry),
+        };
+        piece + size_of::<u64>()
     }
 }
 

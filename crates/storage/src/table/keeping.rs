@@ -4,6 +4,7 @@
 //! [`Piece`] that it was where it is large or the new value needs another size.
 
 use super::{PLACE_BITS, Piece, Table, Value};
+use bytes::Bytes;
 use types::Version;
 
 /// What is written over is copied up to this size; to copy more costs more than another piece.
@@ -42,7 +43,7 @@ impl Table {
         let start = old.len();
         let view = segment.piece(place);
         let had_expiry = view.has_expiry();
-        if view.bytes() <= COPIED_MAX {
+        if view.bytes() <= COPIED_MAX && !view.is_shared() {
             old.extend_from_slice(view.written());
             if segment.piece_mut(place).rewrite(value, expire_at_ms, version) {
                 self.volatile_len += usize::from(expire_at_ms.is_some());
@@ -52,6 +53,21 @@ impl Table {
             old.truncate(start);
         }
         Put::Instead(self.swap(number << PLACE_BITS | place, Piece::new(key, value, expire_at_ms, version)))
+    }
+
+    /// As [`Table::put_keeping`], of a value that is shared.
+    pub(crate) fn share_keeping(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        value: Bytes,
+        expire_at_ms: Option<u64>,
+        version: Version,
+    ) -> Put {
+        match self.insert_or_swap(hash, Piece::sharing(key, value, expire_at_ms, version)) {
+            None => Put::New,
+            Some(piece) => Put::Instead(piece),
+        }
     }
 
     /// Puts a piece, in the place of the one of its key where there is one, which is returned.

@@ -1,9 +1,10 @@
 //! One entry as one heap piece: header, version, expiry, key and value in one allocation. The head of [`super`] draws
-//! its bytes.
+//! its bytes. A value that is shared ([`crate::lent`]) is an allocation of its own, and the piece has its address.
 
 use super::entry::{Entry, Value};
 use super::word::ADDRESS_BITS;
 use crate::garbage::{self, LARGE_BYTES};
+use bytes::Bytes;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
 use std::marker::PhantomData;
@@ -23,6 +24,9 @@ pub(super) fn size_class(bytes: usize) -> usize {
 const HAS_EXPIRY: u8 = 1 << 3;
 const KIND_BITS: u8 = 0b111;
 const KIND_STRING: u8 = 0;
+const KIND_SHARED_STRING: u8 = 1;
+/// What stands for a shared value.
+const SHARED_BYTES: usize = size_of::<usize>();
 const VERSION_AT: usize = 1;
 const EXPIRY_AT: usize = 9;
 
@@ -49,6 +53,14 @@ impl Shape {
         let (kind, value_len) = match value {
             Value::String(bytes) => (KIND_STRING, bytes.len()),
         };
+        Shape::of(kind, key_len, value_len, has_expiry)
+    }
+
+    fn sharing(key_len: usize, has_expiry: bool) -> Shape {
+        Shape::of(KIND_SHARED_STRING, key_len, SHARED_BYTES, has_expiry)
+    }
+
+    fn of(kind: u8, key_len: usize, value_len: usize, has_expiry: bool) -> Shape {
         let expiry = if has_expiry { HAS_EXPIRY } else { 0 };
         let head = kind | expiry | width_log(key_len) << 4 | width_log(value_len) << 6;
         Shape { head, key_len, value_len }
@@ -56,6 +68,10 @@ impl Shape {
 
     fn has_expiry(self) -> bool {
         self.head & HAS_EXPIRY != 0
+    }
+
+    fn is_shared(self) -> bool {
+        self.head & KIND_BITS == KIND_SHARED_STRING
     }
 
     fn key_len_at(self) -> usize {
@@ -89,6 +105,11 @@ pub(super) fn piece_bytes(key_len: usize, value: Value<'_>, has_expiry: bool) ->
     Shape::new(key_len, value, has_expiry).class()
 }
 
+/// What the piece of an entry takes whose value is shared, with the value, as if nobody else had it.
+pub(super) fn shared_piece_bytes(key_len: usize, value: &Bytes, has_expiry: bool) -> usize {
+    Shape::sharing(key_len, has_expiry).class() + value.len()
+}
+
 /// A key's heap piece, owned. As large as the class of its shape says.
 pub(crate) struct Piece(pub(super) NonNull<u8>);
 
@@ -99,9 +120,14 @@ unsafe impl Sync for Piece {}
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        let class = self.shape().class();
-        if class >= LARGE_BYTES && garbage::put_off(|| Piece(self.0)) {
+        let shape = self.shape();
+        let class = shape.class();
+        if self.view().bytes() >= LARGE_BYTES && garbage::put_off(|| Piece(self.0)) {
             return;
+        }
+        if let Some(shared) = self.view().shared_at() {
+            // SAFETY: the piece got the address from a box and is its one owner; nobody asks the piece for it again.
+            drop(unsafe { Box::from_raw(shared) });
         }
         let layout = Shape::layout(class);
         // SAFETY: the piece was allocated with this very layout, and whatever rewrote it kept its class.
@@ -120,8 +146,9 @@ pub(crate) struct Replaced {
 
 impl From<Piece> for Replaced {
     fn from(piece: Piece) -> Replaced {
-        let class = piece.shape().class();
-        let class = if class < LARGE_BYTES { class as u32 } else { 0 };
+        let shape = piece.shape();
+        let class = shape.class();
+        let class = if class < LARGE_BYTES && !shape.is_shared() { class as u32 } else { 0 };
         Replaced { piece: ManuallyDrop::new(piece), class }
     }
 }
@@ -164,6 +191,31 @@ impl fmt::Debug for Piece {
 impl Piece {
     pub fn new(key: &[u8], value: Value<'_>, expire_at_ms: Option<u64>, version: Version) -> Piece {
         let shape = Shape::new(key.len(), value, expire_at_ms.is_some());
+        let mut piece = Piece::with_key(shape, key, expire_at_ms, version);
+        piece.write_value(shape, value);
+        piece
+    }
+
+    /// One whose value is shared.
+    pub fn sharing(key: &[u8], value: Bytes, expire_at_ms: Option<u64>, version: Version) -> Piece {
+        let shape = Shape::sharing(key.len(), expire_at_ms.is_some());
+        let mut piece = Piece::with_key(shape, key, expire_at_ms, version);
+        let address = Box::into_raw(Box::new(value)).expose_provenance();
+        piece.write(shape.value_at(), &address.to_ne_bytes());
+        piece
+    }
+
+    /// One with key and value of another.
+    pub fn again(entry: Entry<'_>, expire_at_ms: Option<u64>, version: Version) -> Piece {
+        match entry.shared {
+            None => Piece::new(entry.key, entry.value, expire_at_ms, version),
+            Some(shared) => Piece::sharing(entry.key, shared.clone(), expire_at_ms, version),
+        }
+    }
+
+    /// One whose value is still to be written.
+    #[inline]
+    fn with_key(shape: Shape, key: &[u8], expire_at_ms: Option<u64>, version: Version) -> Piece {
         let layout = Shape::layout(shape.class());
         // SAFETY: a class is never zero bytes.
         let Some(start) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
@@ -171,7 +223,6 @@ impl Piece {
         let mut piece = Piece(start);
         piece.write_head(shape, expire_at_ms, version);
         piece.write(shape.key_at(), key);
-        piece.write_value(shape, value);
         piece
     }
 
@@ -199,11 +250,11 @@ impl Piece {
         }
     }
 
-    /// Writes another value and expiry over the piece, if they need the same class. The key stays.
+    /// Writes another value and expiry over the piece, if they need the same class. The key stays. Never over a shared value.
     pub(super) fn rewrite(&mut self, value: Value<'_>, expire_at_ms: Option<u64>, version: Version) -> bool {
         let old = self.shape();
         let new = Shape::new(old.key_len, value, expire_at_ms.is_some());
-        if new.class() != old.class() {
+        if new.class() != old.class() || old.is_shared() {
             return false;
         }
         self.move_bytes(old.key_at(), new.key_at(), old.key_len);
@@ -255,12 +306,13 @@ impl Piece {
 ///
 /// # Panics
 ///
-/// Panics where the bytes are not those of a whole piece.
+/// Panics where the bytes are not those of a whole piece, or of one whose value was shared, which has one owner.
 pub(crate) fn copied_entry(bytes: &[u8]) -> Entry<'_> {
     let head = Shape { head: bytes[0], key_len: 0, value_len: 0 };
     assert!(head.key_at() <= bytes.len(), "the head of a piece");
     let view = View { start: NonNull::from(bytes).cast(), piece: PhantomData };
     let shape = view.shape();
+    assert!(!shape.is_shared(), "a shared value has one owner");
     assert!(shape.value_at() + shape.value_len == bytes.len(), "a whole piece");
     view.entry()
 }
@@ -313,8 +365,34 @@ impl<'a> View<'a> {
     }
 
     /// The bytes that it takes on the heap.
+    #[inline]
     pub(super) fn bytes(self) -> usize {
-        self.shape().class()
+        self.shape().class() + self.shared().map_or(0, Bytes::len)
+    }
+
+    /// Whether its value is shared: then what was written of it must not be copied.
+    #[inline]
+    pub(super) fn is_shared(self) -> bool {
+        self.shape().is_shared()
+    }
+
+    /// Where the value lies that is shared.
+    #[inline]
+    fn shared_at(self) -> Option<*mut Bytes> {
+        let shape = self.shape();
+        if !shape.is_shared() {
+            return None;
+        }
+        let mut address = [0; SHARED_BYTES];
+        address.copy_from_slice(self.read(shape.value_at(), SHARED_BYTES));
+        Some(std::ptr::with_exposed_provenance_mut(usize::from_ne_bytes(address)))
+    }
+
+    /// The value that is shared.
+    #[inline]
+    fn shared(self) -> Option<&'a Bytes> {
+        // SAFETY: it was a box's address, which lives as long as the piece, and that is borrowed for so long.
+        self.shared_at().map(|shared| unsafe { &*shared })
     }
 
     #[inline]
@@ -326,10 +404,16 @@ impl<'a> View<'a> {
     #[inline]
     pub(super) fn entry(self) -> Entry<'a> {
         let shape = self.shape();
-        debug_assert_eq!(shape.head & KIND_BITS, KIND_STRING);
+        debug_assert!(shape.head & KIND_BITS <= KIND_SHARED_STRING);
+        let shared = self.shared();
+        let bytes = match shared {
+            None => self.read(shape.value_at(), shape.value_len),
+            Some(shared) => shared,
+        };
         Entry {
             key: self.read(shape.key_at(), shape.key_len),
-            value: Value::String(self.read(shape.value_at(), shape.value_len)),
+            value: Value::String(bytes),
+            shared,
             expire_at_ms: if shape.has_expiry() { Some(self.read_u64(EXPIRY_AT)) } else { None },
             version: Version(self.read_u64(VERSION_AT)),
         }

@@ -117,7 +117,12 @@ proptest! {
                 Step::Put { key, keys, value_len, expire_at_ms } => {
                     for key in (key..key + keys).map(key_of) {
                         let value = vec![version.0 as u8; value_len];
-                        table.put(table.hasher().hash(&key), &key, Value::String(&value), expire_at_ms, version);
+                        let hash = table.hasher().hash(&key);
+                        if value_len % 4 == 1 {
+                            table.share(hash, &key, value.clone().into(), expire_at_ms, version);
+                        } else {
+                            table.put(hash, &key, Value::String(&value), expire_at_ms, version);
+                        }
                         let value = OwnedValue::String(value.into());
                         model.insert(key, OwnedEntry { value, expire_at_ms, version });
                     }

@@ -5,6 +5,8 @@
 
 use super::FrameError;
 use bytes::{Buf, Bytes};
+use storage::lent::is_huge;
+use storage::{Parts, Sink};
 use types::{Endpoint, Epoch, Lsn, Position, RequestId, ShardId};
 
 pub(super) fn put_number(out: &mut Vec<u8>, mut number: u64) {
@@ -25,10 +27,14 @@ pub(super) fn reserve_for(out: &mut Vec<u8>, bytes: usize) {
     }
 }
 
-pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_bytes<'b>(sink: &mut impl Sink, bytes: impl Into<Parts<'b>>) {
+    let bytes = bytes.into();
+    let out = sink.bytes();
     put_number(out, bytes.len() as u64);
-    reserve_for(out, bytes.len());
-    out.extend_from_slice(bytes);
+    if !is_huge(bytes.len()) {
+        reserve_for(out, bytes.len());
+    }
+    bytes.put(sink);
 }
 
 pub(super) fn put_position(out: &mut Vec<u8>, position: Position) {

@@ -6,14 +6,16 @@
 //! more than one that is not compressed.
 
 use super::codec::{Reader, put_bytes, put_number, put_position, put_request_id, reserve_for};
-use super::{FRAME_BYTES_GOAL, FrameError, KIND_SHARD, begin, finish};
+use super::{FRAME_BYTES_GOAL, FrameError, KIND_SHARD, begin, set_length};
 use replication::Committed;
 use replication::message::{
     Append, AppendOutcome, Appended, Chunk, ChunkStored, CommittedAt, Forward, ForwardOutcome, Forwarded,
     Message, SnapshotEnd,
 };
 use storage::compression::{LARGE_VALUE_BYTES, compressed, decompress};
+use storage::lent::is_huge;
 use storage::record::{Record, encode_parts};
+use storage::{Rope, Sink};
 use types::limits::PEER_FRAME_BYTES_MAX;
 use types::settings::{ReadLevel, WriteLevel};
 use types::{Epoch, Lsn, PartitionId, Version};
@@ -31,13 +33,13 @@ const COMMITTED: u8 = 8;
 /// build has.
 ///
 /// Returns how many messages were left out because no frame can hold them.
-pub fn encode_shard(format: u8, messages: &[Message], out: &mut Vec<u8>) -> usize {
+pub fn encode_shard(format: u8, messages: &[Message], out: &mut Rope) -> usize {
     let mut too_large = 0;
     let mut start = None;
     // Bytes that compressing has saved in this frame.
     let mut saved = 0;
     for message in messages {
-        let frame = *start.get_or_insert_with(|| begin(out, format, KIND_SHARD));
+        let frame = *start.get_or_insert_with(|| Begun::shard(format, out));
         let before = out.len();
         let saved_here = encode(message, out);
         if out.len() - before + saved_here > PEER_FRAME_BYTES_MAX - FRAME_BYTES_GOAL {
@@ -46,15 +48,35 @@ pub fn encode_shard(format: u8, messages: &[Message], out: &mut Vec<u8>) -> usiz
         } else {
             saved += saved_here;
         }
-        if out.len() - frame + saved > FRAME_BYTES_GOAL {
-            finish(out, frame);
+        if out.len() - frame.at + saved > FRAME_BYTES_GOAL {
+            frame.finish(out);
             (start, saved) = (None, 0);
         }
     }
     if let Some(frame) = start {
-        finish(out, frame);
+        frame.finish(out);
     }
     too_large
+}
+
+/// A frame that is being written.
+#[derive(Clone, Copy)]
+struct Begun {
+    /// Where it begins, all bytes counted.
+    at: usize,
+    /// Where its length stands among the rope's own bytes.
+    own_at: usize,
+}
+
+impl Begun {
+    fn shard(format: u8, out: &mut Rope) -> Begun {
+        Begun { at: out.len(), own_at: begin(out.bytes(), format, KIND_SHARD) }
+    }
+
+    fn finish(self, out: &mut Rope) {
+        let bytes = out.len() - self.at;
+        set_length(out.bytes(), self.own_at, bytes);
+    }
 }
 
 pub(super) fn decode_all(reader: &mut Reader) -> Result<Vec<Message>, FrameError> {
@@ -68,9 +90,10 @@ pub(super) fn decode_all(reader: &mut Reader) -> Result<Vec<Message>, FrameError
 }
 
 /// Returns how many bytes compressing has saved.
-fn encode(message: &Message, out: &mut Vec<u8>) -> usize {
+fn encode(message: &Message, sink: &mut impl Sink) -> usize {
+    let out = sink.bytes();
     match message {
-        Message::Append(append) => return encode_append(append, out),
+        Message::Append(append) => return encode_append(append, sink),
         Message::Appended(appended) => {
             out.push(APPENDED);
             put_partition(out, appended.partition, appended.epoch);
@@ -87,7 +110,7 @@ fn encode(message: &Message, out: &mut Vec<u8>) -> usize {
                 AppendOutcome::Fenced => out.push(3),
             }
         }
-        Message::Chunk(chunk) => encode_chunk(chunk, out),
+        Message::Chunk(chunk) => encode_chunk(chunk, sink),
         Message::ChunkStored(stored) => {
             out.push(CHUNK_STORED);
             put_partition(out, stored.partition, stored.epoch);
@@ -109,7 +132,7 @@ fn encode(message: &Message, out: &mut Vec<u8>) -> usize {
             });
             put_number(out, forward.args.len() as u64);
             for arg in &forward.args {
-                put_bytes(out, arg);
+                put_bytes(sink, arg);
             }
         }
         Message::Committed(CommittedAt { time_ms, partitions }) => {
@@ -128,7 +151,8 @@ fn encode(message: &Message, out: &mut Vec<u8>) -> usize {
             match &forwarded.outcome {
                 ForwardOutcome::Reply { reply, written } => {
                     out.push(0);
-                    put_bytes(out, reply);
+                    put_bytes(sink, reply);
+                    let out = sink.bytes();
                     out.push(u8::from(written.is_some()));
                     if let Some(written) = written {
                         put_position(out, *written);
@@ -142,9 +166,10 @@ fn encode(message: &Message, out: &mut Vec<u8>) -> usize {
     0
 }
 
-fn encode_append(append: &Append, out: &mut Vec<u8>) -> usize {
+fn encode_append(append: &Append, sink: &mut impl Sink) -> usize {
     let block_of = |record: &Record| {
-        if record.body.len() > LARGE_VALUE_BYTES { compressed(&record.body) } else { None }
+        let whole = record.body.whole().filter(|body| body.len() > LARGE_VALUE_BYTES);
+        whole.and_then(|body| compressed(body))
     };
     let blocks: Vec<Option<Vec<u8>>> = if append.records.iter().any(|r| r.body.len() > LARGE_VALUE_BYTES) {
         append.records.iter().map(block_of).collect()
@@ -152,6 +177,7 @@ fn encode_append(append: &Append, out: &mut Vec<u8>) -> usize {
         Vec::new()
     };
     let any = blocks.iter().any(Option::is_some);
+    let out = sink.bytes();
     out.push(if any { APPEND_COMPRESSED } else { APPEND });
     put_partition(out, append.partition, append.epoch);
     put_number(out, append.primary_since.0);
@@ -160,36 +186,40 @@ fn encode_append(append: &Append, out: &mut Vec<u8>) -> usize {
     put_number(out, append.records.len() as u64);
     if !any {
         if !blocks.is_empty() {
-            reserve_for(out, append.records.iter().map(|record| record.body.len()).sum());
+            let copied =
+                append.records.iter().map(|record| record.body.len()).filter(|&bytes| !is_huge(bytes));
+            reserve_for(out, copied.sum());
         }
-        append.records.iter().for_each(|record| record.encode(out));
+        append.records.iter().for_each(|record| record.encode(sink));
         return 0;
     }
     let mut saved = 0;
     for (record, block) in append.records.iter().zip(blocks) {
         match block {
             None => {
-                put_number(out, 0);
-                record.encode(out);
+                put_number(sink.bytes(), 0);
+                record.encode(sink);
             }
             Some(block) => {
-                put_number(out, record.body.len() as u64);
+                put_number(sink.bytes(), record.body.len() as u64);
                 saved += record.body.len() - block.len();
                 let request = record.request.as_ref().map(|(id, reply)| (id, &reply[..]));
-                encode_parts(out, record.position, record.prev_epoch, record.time_ms, request, &block);
+                encode_parts(sink, record.position, record.prev_epoch, record.time_ms, request, &block);
             }
         }
     }
     saved
 }
 
-fn encode_chunk(chunk: &Chunk, out: &mut Vec<u8>) {
+fn encode_chunk(chunk: &Chunk, sink: &mut impl Sink) {
+    let out = sink.bytes();
     out.push(CHUNK);
     put_partition(out, chunk.partition, chunk.epoch);
     put_number(out, chunk.primary_since.0);
     put_number(out, chunk.session);
     put_number(out, u64::from(chunk.index));
-    put_bytes(out, &chunk.payload);
+    put_bytes(sink, &chunk.payload);
+    let out = sink.bytes();
     out.push(u8::from(chunk.end.is_some()));
     let Some(end) = &chunk.end else { return };
     put_position(out, end.base);
@@ -246,8 +276,8 @@ fn compressed_record(reader: &mut Reader, room: &mut usize) -> Result<Record, Fr
         *room = room
             .checked_sub(length)
             .ok_or(FrameError::Corrupt { what: "more comes out of it than a frame may hold" })?;
-        let body =
-            decompress(&record.body, length).map_err(|corrupt| FrameError::Corrupt { what: corrupt.what })?;
+        let body = decompress(&record.body.to_bytes(), length)
+            .map_err(|corrupt| FrameError::Corrupt { what: corrupt.what })?;
         record.body = body.into();
     }
     Ok(record)
@@ -295,7 +325,7 @@ fn decode_other(kind: u8, reader: &mut Reader) -> Result<Message, FrameError> {
             primary_since: Epoch(reader.number()?),
             outcome: match reader.byte()? {
                 0 => ForwardOutcome::Reply {
-                    reply: reader.bytes()?,
+                    reply: reader.bytes()?.into(),
                     written: if reader.flag()? { Some(reader.position()?) } else { None },
                 },
                 1 => ForwardOutcome::NotOrdered,
@@ -317,7 +347,7 @@ fn decode_other(kind: u8, reader: &mut Reader) -> Result<Message, FrameError> {
 fn decode_chunk(reader: &mut Reader) -> Result<Chunk, FrameError> {
     let (partition, epoch) = (PartitionId(reader.number_to()?), Epoch(reader.number()?));
     let (primary_since, session) = (Epoch(reader.number()?), reader.number()?);
-    let (index, payload) = (reader.number_to()?, reader.bytes()?);
+    let (index, payload) = (reader.number_to()?, reader.bytes()?.into());
     let end = if reader.flag()? {
         Some(SnapshotEnd {
             base: reader.position()?,
@@ -354,7 +384,7 @@ mod tests {
         let read =
             |room: &mut usize| compressed_record(&mut Reader::new(Bytes::copy_from_slice(&bytes)), room);
         let mut room = 19_999;
-        assert_eq!(read(&mut room).unwrap().body, &[7; 10_000][..]);
+        assert_eq!(read(&mut room).unwrap().body.to_bytes(), &[7; 10_000][..]);
         assert_eq!(room, 9_999);
         assert!(matches!(read(&mut room), Err(FrameError::Corrupt { .. })));
     }

@@ -1,12 +1,19 @@
 //! Replies and requests as bytes.
 
 use command::number::{format_f64, write_i64};
-use command::{Chunk, Reply};
+use command::{Blob, Chunk, Reply};
+use storage::Sink;
 
 /// Appends a reply in RESP2 or, where `protocol` is 3, RESP3.
-pub fn write(reply: &Reply<'_>, protocol: u8, out: &mut Vec<u8>) {
+pub fn write(reply: &Reply<'_>, protocol: u8, sink: &mut impl Sink) {
     let resp3 = protocol >= 3;
+    let out = sink.bytes();
     match reply {
+        Reply::Bulk(bytes @ Blob::Shared(_)) => {
+            write_number(b'$', bytes.len() as i64, out);
+            bytes.put(sink);
+            sink.bytes().extend_from_slice(b"\r\n");
+        }
         Reply::Bulk(bytes) => write_bulk(bytes, out),
         Reply::Simple(text) if text == "OK" => out.extend_from_slice(b"+OK\r\n"),
         Reply::Simple(text) => write_line(b'+', text, out),
@@ -14,20 +21,20 @@ pub fn write(reply: &Reply<'_>, protocol: u8, out: &mut Vec<u8>) {
         Reply::Error(error) => write_line(b'-', &error.to_string(), out),
         Reply::Null => out.extend_from_slice(if resp3 { b"_\r\n" } else { b"$-1\r\n" }),
         Reply::NullArray => out.extend_from_slice(if resp3 { b"_\r\n" } else { b"*-1\r\n" }),
-        Reply::Array(items) => write_items(b'*', items, protocol, out),
+        Reply::Array(items) => write_items(b'*', items, protocol, sink),
         Reply::List(list) => {
             write_list_head(list.len(), out);
             list.iter().for_each(|item| write_bulk(item, out));
         }
-        Reply::Set(items) => write_items(if resp3 { b'~' } else { b'*' }, items, protocol, out),
+        Reply::Set(items) => write_items(if resp3 { b'~' } else { b'*' }, items, protocol, sink),
         Reply::Map(pairs) => {
             match resp3 {
                 true => write_number(b'%', pairs.len() as i64, out),
                 false => write_number(b'*', 2 * pairs.len() as i64, out),
             }
             for (key, value) in pairs {
-                write(key, protocol, out);
-                write(value, protocol, out);
+                write(key, protocol, sink);
+                write(value, protocol, sink);
             }
         }
         Reply::Double(value) => {
@@ -70,9 +77,9 @@ pub fn encode_request(args: &[&[u8]], out: &mut Vec<u8>) {
     args.iter().for_each(|arg| write_bulk(arg, out));
 }
 
-fn write_items(kind: u8, items: &[Reply<'_>], protocol: u8, out: &mut Vec<u8>) {
-    write_number(kind, items.len() as i64, out);
-    items.iter().for_each(|item| write(item, protocol, out));
+fn write_items(kind: u8, items: &[Reply<'_>], protocol: u8, sink: &mut impl Sink) {
+    write_number(kind, items.len() as i64, sink.bytes());
+    items.iter().for_each(|item| write(item, protocol, sink));
 }
 
 fn write_number(kind: u8, value: i64, out: &mut Vec<u8>) {
