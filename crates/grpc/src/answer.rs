@@ -37,7 +37,7 @@ pub fn found(reply: Reply<'static>) -> Result<Option<Found>, Status> {
         Ok([Reply::Integer(version), Reply::Integer(left_ms), Reply::Bulk(value)]) => Ok(Some(Found {
             version: Version(version as u64),
             ttl_ms: u64::try_from(left_ms).ok(),
-            value: Bytes::from(value.into_owned()),
+            value: value.into_bytes(),
         })),
         Ok([Reply::Null, Reply::Null, Reply::Null]) => Ok(None),
         _ => Err(nonsense("GETV")),
@@ -102,7 +102,7 @@ pub fn scanned(reply: Reply<'static>) -> Result<(u64, Vec<Bytes>), Status> {
         Ok([Reply::Bulk(cursor), Reply::Array(keys)]) => {
             let cursor = std::str::from_utf8(&cursor).ok().and_then(|text| text.parse().ok());
             let keys = keys.into_iter().map(|key| match key {
-                Reply::Bulk(key) => Some(Bytes::from(key.into_owned())),
+                Reply::Bulk(key) => Some(key.into_bytes()),
                 _ => None,
             });
             cursor.zip(keys.collect::<Option<Vec<_>>>()).ok_or_else(|| nonsense("SCAN"))
@@ -129,7 +129,7 @@ fn change(reply: Reply<'static>) -> Option<v1::Change> {
     let Reply::Array(parts) = reply else { return None };
     let mut parts = parts.into_iter();
     let bulk = |parts: &mut std::vec::IntoIter<Reply<'static>>| match parts.next() {
-        Some(Reply::Bulk(bytes)) => Some(Bytes::from(bytes.into_owned())),
+        Some(Reply::Bulk(bytes)) => Some(bytes.into_bytes()),
         _ => None,
     };
     let number = |parts: &mut std::vec::IntoIter<Reply<'static>>| match parts.next() {

@@ -444,7 +444,11 @@ impl Peer {
                 }
                 match &mut self.state {
                     State::Streaming { next } => *next = (*next).max(self.held.next()),
-                    State::Probing => self.state = State::Streaming { next: self.held.next() },
+                    State::Probing => {
+                        self.state = State::Streaming { next: self.held.next() };
+                        // It has answered whatever was sent before it was asked.
+                        self.confirmed(Lsn(u64::MAX));
+                    }
                     State::Wanting | State::Snapshot(_) => {}
                 }
             }

@@ -243,7 +243,7 @@ async fn get(state: HttpState, request: Request) -> Result<Response, Problem> {
     });
     let mut response = match is_known {
         true => StatusCode::NOT_MODIFIED.into_response(),
-        false => ([(header::CONTENT_TYPE, "application/octet-stream")], value.into_owned()).into_response(),
+        false => ([(header::CONTENT_TYPE, "application/octet-stream")], value.into_bytes()).into_response(),
     };
     let headers = response.headers_mut();
     headers.insert(header::ETAG, tag(version));
@@ -434,7 +434,7 @@ fn pattern_of(prefix: &[u8]) -> Vec<u8> {
 async fn cluster(state: HttpState, request: Request) -> Result<Response, Problem> {
     parameters(request.uri().query(), &[])?;
     match ask(&state, Question::new(&asker(&request), ["ANNULET", "STATUS"])).await? {
-        Reply::Bulk(status) => Ok(json(Bytes::from(status.into_owned()))),
+        Reply::Bulk(status) => Ok(json(status.into_bytes())),
         _ => Err(nonsense()),
     }
 }

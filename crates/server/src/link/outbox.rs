@@ -23,7 +23,8 @@ pub(super) struct Outbox {
     /// How many bytes have been taken, and how many of them have left, since the outbox was new.
     taken: u64,
     left: u64,
-    /// Up to where what one turn had to say goes that was by itself more than may wait. What comes behind it has room of its own.
+    /// Up to where what one turn had to say goes that was by itself more than may wait, or the part of a huge frame. What comes behind it
+    /// has room of its own.
     large_until: u64,
     /// Huge frames, and the format of the link.
     huge: VecDeque<(u8, Cut)>,
@@ -90,6 +91,7 @@ impl Outbox {
             self.huge.pop_front();
         }
         self.taken += part.len() as u64;
+        self.large_until = self.taken;
         self.pieces.push_back(part);
         true
     }

@@ -192,7 +192,7 @@ fn builds_agree_on_the_newest_format_that_both_have() {
 
         let gone_on = About { oldest: 8, ..later };
         let Frame::Refused(why) = dial_as(address, &secret, Some(gone_on)).await else { panic!("let in") };
-        for part in ["node 2 speaks formats 8 to 9", "node 1 formats 2 to 3", "upgrade node 1"] {
+        for part in ["node 2 speaks formats 8 to 9", "node 1 formats 2 to 4", "upgrade node 1"] {
             assert!(why.contains(part), "{why}");
         }
     });
