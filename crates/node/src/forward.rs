@@ -365,7 +365,7 @@ impl Shard {
             command,
             args: &args,
             hash: None,
-            lent: Lent::Args(&forward.args),
+            lent: Some(&Lent::Args(&forward.args)),
             read_level: forward.read_level,
             write_level: forward.write_level,
             request: Some(forward.id),

@@ -40,7 +40,7 @@ pub struct Request<'a> {
     /// What [`Shard::preview`] found of them; a default one will do, but costs more.
     pub preview: Preview,
     /// Where they lie, so that a huge value need not be copied.
-    pub lent: Lent<'a>,
+    pub lent: Option<&'a Lent<'a>>,
 }
 
 impl Preview {
@@ -181,10 +181,10 @@ impl Shard {
         let scope = session.door.scope();
         match command.handler {
             Handler::Keys { over, .. } => match preview.partition {
-                Some(id) => self.on_one(id, task, sink),
-                None => self.over_keys(over, task, sink),
+                Some(id) => self.on_one(id, &task, sink),
+                None => self.over_keys(over, &task, sink),
             },
-            Handler::Slot { at, .. } => self.on_one(self.partition_of_argument(args, at)?, task, sink),
+            Handler::Slot { at, .. } => self.on_one(self.partition_of_argument(args, at)?, &task, sink),
             Handler::Changes => {
                 if !self.context.map.has(Level::CHANGES_SHOWN) {
                     let why =
@@ -193,7 +193,7 @@ impl Shard {
                 }
                 // Only the primary knows what is committed.
                 let task = Task { read_level: ReadLevel::Linearizable, ..task };
-                self.on_one(self.partition_of_argument(args, 1)?, task, sink)
+                self.on_one(self.partition_of_argument(args, 1)?, &task, sink)
             }
             Handler::Everywhere { merge, .. } => {
                 self.everywhere(merge, scope, &task);
@@ -231,7 +231,7 @@ impl Shard {
     fn over_keys(
         &mut self,
         over: Over,
-        task: Task<'_>,
+        task: &Task<'_>,
         sink: &mut dyn FnMut(&Reply<'_>),
     ) -> Result<Answer, CommandError> {
         let partitions = self.partition_count();
@@ -251,11 +251,11 @@ impl Shard {
             return Err(CommandError::CrossSlot);
         }
         match over {
-            _ if same_partition && !tears_apart(over, &task) => self.on_one(id, task, sink),
+            _ if same_partition && !tears_apart(over, task) => self.on_one(id, task, sink),
             Over::One => Err(CommandError::CrossSlot),
             Over::Split(merge) => {
                 let crowd = self.crowd.count;
-                self.split(merge, &task);
+                self.split(merge, task);
                 Ok(if self.crowd.count > crowd { Answer::Alone } else { Answer::Later })
             }
         }
@@ -265,7 +265,7 @@ impl Shard {
     fn on_one(
         &mut self,
         id: PartitionId,
-        task: Task<'_>,
+        task: &Task<'_>,
         sink: &mut dyn FnMut(&Reply<'_>),
     ) -> Result<Answer, CommandError> {
         let ordered = !task.is_stale_read();
@@ -274,15 +274,15 @@ impl Shard {
             self.start(id, task.kept());
             return Ok(Answer::Later);
         }
-        if self.crowd.count > 0 && self.crowd.is_ahead_of(id, &task) {
+        if self.crowd.count > 0 && self.crowd.is_ahead_of(id, task) {
             self.crowd_in(id, OwnedTask { alone: true, ..task.kept() });
             return Ok(Answer::Alone);
         }
-        match self.run_here(id, &task, Some(sink)) {
+        match self.run_here(id, task, Some(sink)) {
             Outcome::Replied => Ok(Answer::Now),
             Outcome::Later => Ok(Answer::Later),
             Outcome::NotServing => {
-                if let Some(moved) = self.moved(id, &task) {
+                if let Some(moved) = self.moved(id, task) {
                     return Err(moved);
                 }
                 self.start(id, task.kept());

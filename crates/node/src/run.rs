@@ -29,7 +29,7 @@ pub(crate) struct Task<'a> {
     /// The hash of its first argument, where that is its one key and the hash is known.
     pub hash: Option<u64>,
     /// Where its arguments lie, so that a huge value need not be copied.
-    pub lent: Lent<'a>,
+    pub lent: Option<&'a Lent<'a>>,
     pub read_level: ReadLevel,
     pub write_level: WriteLevel,
     /// The forwarder's number, if it was passed on.
@@ -107,7 +107,7 @@ impl Task<'_> {
 
     /// An argument for later: shared, where it is huge.
     pub fn kept_argument(&self, arg: &[u8]) -> Bytes {
-        self.lent.share(arg).unwrap_or_else(|| Bytes::copy_from_slice(arg))
+        self.lent.and_then(|lent| lent.share(arg)).unwrap_or_else(|| Bytes::copy_from_slice(arg))
     }
 
     pub fn kept(&self) -> OwnedTask {
@@ -146,7 +146,7 @@ impl OwnedTask {
             command: self.command,
             args: &args,
             hash: None,
-            lent: Lent::Args(&self.args),
+            lent: Some(&Lent::Args(&self.args)),
             read_level: self.read_level,
             write_level: self.write_level,
             request: self.request,
@@ -245,9 +245,10 @@ impl Shard {
         }
         let Some(partition) = self.partitions.get_mut(id) else { return Outcome::NotServing };
         let footprint = Footprint::default();
-        let mut keyspace = partition.begin(&self.context, &mut self.changes, &footprint).with_lent(task.lent);
+        let mut keyspace = partition.begin(&self.context, &mut self.changes, &footprint);
+        keyspace.lend(task.lent);
         if let (Some(hash), Some(key)) = (task.hash, task.args.get(1)) {
-            keyspace = keyspace.with_hash(key, hash);
+            keyspace.know(key, hash);
         }
         let reply = reply_or_error(run_command(task.command, &mut keyspace, task.args));
         if !is_write {

@@ -668,7 +668,7 @@ impl<W> Partition<W> {
         for record in self.log.range(self.commit.next(), upto) {
             for effect in effect::effects(&record.body).flatten() {
                 self.last_version = self.last_version.max(effect.version());
-                effect.apply(&mut self.table, Lent::Parts(record.body.parts()));
+                effect.apply(&mut self.table, Some(&Lent::Parts(record.body.parts())));
             }
             self.last_time_ms = self.last_time_ms.max(record.time_ms);
         }

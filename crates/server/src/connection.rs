@@ -33,7 +33,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use storage::{Lent, Rope, Sink};
+use storage::{Rope, Sink};
 use timing::{Ran, Timing};
 use types::Instant;
 use types::settings::Settings;
@@ -364,7 +364,7 @@ impl Connection {
                     self.hold(args, request.bytes);
                     return used;
                 }
-                let asked = Request { args, preview: request.preview, lent: Lent::Nothing };
+                let asked = Request { args, preview: request.preview, lent: None };
                 self.run_timed(&mut timing, machine, &asked, now, request.bytes);
                 if self.closing {
                     return bytes.len();

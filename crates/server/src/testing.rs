@@ -90,12 +90,12 @@ impl ShardMachine for FakeShard {
         let number =
             |at: usize| args.get(at).and_then(|arg| std::str::from_utf8(arg).ok()?.parse::<usize>().ok());
         match args[0] {
-            b"ECHO" => sink(&Reply::Bulk(match request.lent.share(args[1]) {
+            b"ECHO" => sink(&Reply::Bulk(match request.lent.and_then(|lent| lent.share(args[1])) {
                 Some(shared) => Blob::Shared(shared),
                 None => args[1].into(),
             })),
             // Whether its argument need not be copied to be kept.
-            b"LENT" => sink(&Reply::flag(request.lent.share(args[1]).is_some())),
+            b"LENT" => sink(&Reply::flag(request.lent.and_then(|lent| lent.share(args[1])).is_some())),
             b"BIG" => sink(&Reply::bulk(vec![b'x'; number(1).unwrap()])),
             b"LATER" => {
                 self.later.push((self.turn + number(1).unwrap(), ticket, Reply::bulk(args[2])));

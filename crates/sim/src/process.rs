@@ -381,7 +381,7 @@ impl Process {
             session.read_level = read_level;
             session
         });
-        let lent = Lent::Args(args);
+        let lent = Some(&Lent::Args(args));
         let args: Vec<&[u8]> = args.iter().map(|arg| &arg[..]).collect();
         let at = ticket.connection as usize % self.shards.len();
         let shard = &mut self.shards[at];

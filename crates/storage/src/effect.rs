@@ -107,12 +107,12 @@ impl Effect<'_> {
     }
 
     /// Makes the change in a table. `lent`: where its value may lie, to be shared.
-    pub fn apply(&self, table: &mut Table, lent: Lent<'_>) {
+    pub fn apply(&self, table: &mut Table, lent: Option<&Lent<'_>>) {
         match *self {
             Effect::Put { key, value, expire_at_ms, version } => {
                 let hash = table.hasher().hash(key);
                 let Value::String(bytes) = value;
-                match lent.share(bytes) {
+                match lent.and_then(|lent| lent.share(bytes)) {
                     None => table.put(hash, key, value, expire_at_ms, version),
                     Some(shared) => table.share(hash, key, shared, expire_at_ms, version),
                 }
@@ -199,7 +199,7 @@ fn value<'a>(reader: &mut Reader<'a>, tail: &mut &'a [u8]) -> Result<&'a [u8], C
 /// the bytes with [`effects`] first where that matters.
 pub fn apply_all<'b>(body: impl Into<Parts<'b>>, table: &mut Table) -> Result<(), Corrupt> {
     for effect in effects(body) {
-        effect?.apply(table, Lent::Nothing);
+        effect?.apply(table, None);
     }
     Ok(())
 }

@@ -142,7 +142,7 @@ pub struct Keyspace<'p> {
     /// How old what it shows may be, where that is known.
     age_ms: Option<u64>,
     /// Where values that are put may lie, to be shared.
-    lent: Lent<'p>,
+    lent: Option<&'p Lent<'p>>,
 }
 
 const UNKNOWN: (*const u8, usize, u64) = (std::ptr::null(), 0, 0);
@@ -171,7 +171,7 @@ impl<'p> Keyspace<'p> {
             footprint,
             known: UNKNOWN,
             age_ms: Some(0),
-            lent: Lent::Nothing,
+            lent: None,
         }
     }
 
@@ -194,7 +194,7 @@ impl<'p> Keyspace<'p> {
             footprint,
             known: UNKNOWN,
             age_ms: None,
-            lent: Lent::Nothing,
+            lent: None,
         }
     }
 
@@ -206,9 +206,8 @@ impl<'p> Keyspace<'p> {
 
     /// Says where values that are put may lie, to be shared.
     #[inline]
-    pub fn with_lent(mut self, lent: Lent<'p>) -> Keyspace<'p> {
+    pub fn lend(&mut self, lent: Option<&'p Lent<'p>>) {
         self.lent = lent;
-        self
     }
 
     /// How old what it shows may be, in milliseconds: it was the newest at most so long ago. None where that is not known.
@@ -232,10 +231,9 @@ impl<'p> Keyspace<'p> {
 
     /// Says a key's hash, which is not reckoned again for this very slice. It must be the table's, of these bytes.
     #[inline]
-    pub fn with_hash(mut self, key: &'p [u8], hash: u64) -> Keyspace<'p> {
+    pub fn know(&mut self, key: &'p [u8], hash: u64) {
         debug_assert_eq!(hash, self.table.hasher().hash(key));
         self.known = (key.as_ptr(), key.len(), hash);
-        self
     }
 
     /// A key's entry.
@@ -272,7 +270,7 @@ impl<'p> Keyspace<'p> {
     /// As [`Keyspace::put`], of a key whose hash is known.
     pub fn put_hashed(&mut self, hash: u64, key: &[u8], value: Value<'_>, expire_at_ms: Option<u64>) {
         let Value::String(bytes) = value;
-        if let Some(shared) = self.lent.share(bytes) {
+        if let Some(shared) = self.lent.and_then(|lent| lent.share(bytes)) {
             return self.share_hashed(hash, key, shared, expire_at_ms);
         }
         let Some(version) = self.log_put(key, value, None, expire_at_ms) else { return };
@@ -661,7 +659,8 @@ mod tests {
                                 Do::Put { key, value, expire_in_ms } => {
                                     let (key, expire_at_ms) = (key_of(key), expire_in_ms.map(|ms| now_ms + ms));
                                     let value = Bytes::from(value);
-                                    let mut keyspace = keyspace.with_lent(Lent::Buffer(&value));
+                                    let lent = Lent::Buffer(&value);
+                                    keyspace.lend(Some(&lent));
                                     keyspace.put(&key, Value::String(&value), expire_at_ms);
                                     let value = OwnedValue::String(value[..].into());
                                     state.insert(key.clone(), OwnedEntry { value, expire_at_ms, version });
@@ -724,7 +723,7 @@ mod tests {
                             reference.states.pop_front();
                             let (_, body) = bodies.pop_front().unwrap();
                             for effect in effects(&body) {
-                                effect.unwrap().apply(&mut backup, Lent::Parts(body.parts()));
+                                effect.unwrap().apply(&mut backup, Some(&Lent::Parts(body.parts())));
                             }
                         }
                     }

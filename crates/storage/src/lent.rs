@@ -27,11 +27,8 @@ pub fn huge_above(bytes: usize) {
 }
 
 /// Where the values of a command may lie, to be shared.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub enum Lent<'a> {
-    /// Nowhere: they are copied.
-    #[default]
-    Nothing,
     /// In the buffer of a request.
     Buffer(&'a Bytes),
     /// Each argument by itself.
@@ -40,17 +37,16 @@ pub enum Lent<'a> {
     Parts(Parts<'a>),
 }
 
-impl<'a> Lent<'a> {
+impl Lent<'_> {
     /// A value that lies there, shared; `None`: it has to be copied.
     #[inline]
-    pub fn share(self, value: &[u8]) -> Option<Bytes> {
+    pub fn share(&self, value: &[u8]) -> Option<Bytes> {
         if is_huge(value.len()) { self.share_huge(value) } else { None }
     }
 
     #[cold]
-    fn share_huge(self, value: &[u8]) -> Option<Bytes> {
-        match self {
-            Lent::Nothing => None,
+    fn share_huge(&self, value: &[u8]) -> Option<Bytes> {
+        match *self {
             Lent::Buffer(buffer) => within(buffer, value, buffer.len()),
             Lent::Args(args) => {
                 let all = args.iter().map(Bytes::len).sum();
@@ -84,7 +80,6 @@ mod tests {
         assert_eq!(lent.share(&buffer[..HUGE_BYTES + 1]), None, "a third of it");
         assert_eq!(lent.share(&buffer[..10]), None);
         assert_eq!(lent.share(&vec![1; 2 * HUGE_BYTES]), None, "it lies elsewhere");
-        assert_eq!(Lent::Nothing.share(value), None);
     }
 
     #[test]

@@ -10,7 +10,6 @@ use replication::message::{AppendOutcome, Appended, ForwardOutcome, Forwarded};
 use replication::{Message, Sender};
 use std::sync::Arc;
 use std::time::Duration;
-use storage::Lent;
 use storage::lent::HUGE_BYTES;
 use types::settings::{LogMode, Settings};
 use types::shared_settings::SharedSettings;
@@ -90,7 +89,7 @@ impl Test {
         self.sequence += 1;
         let ticket = Ticket { connection, sequence: self.sequence };
         let session = &mut self.sessions[connection as usize];
-        let request = Request { args, preview: self.shard.preview(args), lent: Lent::Nothing };
+        let request = Request { args, preview: self.shard.preview(args), lent: None };
         let answer = self.shard.request(self.now, ticket, session, &request, &mut |_| {});
         self.shard.flush(self.now);
         answer

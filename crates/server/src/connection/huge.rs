@@ -54,7 +54,8 @@ impl Connection {
         let buffer = Bytes::from(std::mem::replace(&mut self.input, rest));
         let args: SmallVec<[&[u8]; 4]> = resp::slices(&buffer, &batch.spans).collect();
         let preview = machine.preview(&args);
-        let request = Request { args: &args, preview, lent: Lent::Buffer(&buffer) };
+        let lent = Lent::Buffer(&buffer);
+        let request = Request { args: &args, preview, lent: Some(&lent) };
         let mut timing = Timing::new(now);
         self.run_timed(&mut timing, machine, &request, now, batch.end);
         timing.settle(machine);

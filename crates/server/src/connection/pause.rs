@@ -4,7 +4,6 @@
 use super::Connection;
 use super::timing::Timing;
 use crate::machine::{Request, ShardMachine};
-use storage::Lent;
 use types::Instant;
 
 /// A request that waits for the end of a pause.
@@ -36,7 +35,7 @@ impl Connection {
             self.held = Some(held);
             return;
         }
-        let request = Request { args: &args, preview: machine.preview(&args), lent: Lent::Nothing };
+        let request = Request { args: &args, preview: machine.preview(&args), lent: None };
         let mut timing = Timing::new(now);
         self.run_timed(&mut timing, machine, &request, now, held.bytes);
         timing.settle(machine);

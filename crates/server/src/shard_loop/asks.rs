@@ -65,7 +65,8 @@ impl Asks {
         let question = &open.asked.question;
         let words = if open.first.is_none() { &question.args } else { &question.then };
         let args = slices(words);
-        let request = Request { args: &args, preview: machine.preview(&args), lent: Lent::Args(words) };
+        let lent = Lent::Args(words);
+        let request = Request { args: &args, preview: machine.preview(&args), lent: Some(&lent) };
         let mut reply = None;
         let ticket = Ticket { connection: key, sequence: open.first.is_some().into() };
         let answer = machine.request(now, ticket, &mut open.session, &request, &mut |said| {
