@@ -13,7 +13,8 @@
 //! head: bits 0-2 kind of value, bit 3 has an expiry, bits 4-5 and 6-7 log2 of the widths of the two lengths
 //! ```
 //!
-//! A 16-byte key with a 64-byte value takes 91 bytes, in the class of 96.
+//! A 16-byte key with a 64-byte value takes 91 bytes, in the class of 96. Kind 0 is a string; kind 1 is a string that is shared
+//! ([`crate::lent`]): its value bytes are the address of a [`bytes::Bytes`] that the piece owns, and it is never written over.
 //!
 //! **The index is an array of words**, kept in the order of the keys' hashes (ordered linear probing: Amble and
 //! Knuth, "Ordered hash tables", 1974; the moves are those of Robin Hood hashing: Celis, 1986). A key's *home* is
