@@ -468,6 +468,11 @@ impl Shard {
             if target.is_none() || target == forwarding.to {
                 continue;
             }
+            let lane = self.lanes.get(&forwarding.partition).filter(|_| forwarding.in_lane);
+            if lane.is_some_and(|lane| lane.holds_back(sequence)) {
+                // It follows the one that it waits for, which may well be on its way to where it belongs.
+                continue;
+            }
             if forwarding.in_lane {
                 first.entry(forwarding.partition).or_insert(sequence);
             } else {
