@@ -76,7 +76,7 @@ impl Assembly {
         if total != self.total || bytes.is_empty() || has > total {
             return Err(WRONG);
         }
-        if self.bytes.capacity() < total && total / ROOM_AHEAD <= has {
+        if self.bytes.capacity() < total && total <= has * ROOM_AHEAD {
             let mut whole = BytesMut::with_capacity(total);
             whole.extend_from_slice(&self.bytes);
             self.bytes = whole;

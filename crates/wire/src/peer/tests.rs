@@ -487,7 +487,7 @@ fn frames_of_format_2_are_read_and_written() {
     let (out, _) = written(&messages);
     assert_eq!(out, frame);
     assert_eq!(read_all(&mut reader), [Frame::Shard(messages)]);
-    for (format, is_known) in [(1, false), (2, true), (3, true), (4, false)] {
+    for (format, is_known) in [(1, false), (2, true), (3, true), (4, true), (5, false)] {
         let mut body = out[LENGTH_BYTES..].to_vec();
         body[0] = format;
         match decode(body.into()) {
@@ -510,7 +510,7 @@ fn a_handshake_without_abouts_is_as_it_was() {
     out.clear();
     encode_handshake(&Step::Challenge(&Challenge::marked([7; 32])), &mut out);
     assert_eq!(out[..30], [&[34, 0, 0, 0, 2, 1][..], &[7; 24]].concat());
-    assert_eq!(out[30..], *b"ANNFMT\x02\x03");
+    assert_eq!(out[30..], *b"ANNFMT\x02\x04");
 }
 
 #[test]
@@ -519,8 +519,9 @@ fn the_link_has_the_newest_format_that_both_have() {
     let of = |oldest, newest| About { oldest, newest, ..own.clone() };
     assert_eq!(own.format_with(&own), Some(FORMAT_NEWEST));
     assert_eq!(own.format_with(&About::unsaid()), Some(FORMAT_OLDEST));
-    assert_eq!(own.format_with(&of(3, 9)), Some(3));
-    assert_eq!(own.format_with(&of(4, 9)), None);
+    assert_eq!(own.format_with(&of(3, 9)), Some(4));
+    assert_eq!(own.format_with(&of(2, 3)), Some(3));
+    assert_eq!(own.format_with(&of(5, 9)), None);
     assert_eq!(own.format_with(&of(1, 1)), None);
     assert_eq!(Challenge::marked([7; 32]).formats(), Some((FORMAT_OLDEST, FORMAT_NEWEST)));
     assert_eq!(Challenge { nonce: [7; 32] }.formats(), None);
@@ -534,7 +535,7 @@ fn what_a_later_build_adds_to_an_about_is_left_out() {
     let mut out = Vec::new();
     encode_handshake(&Step::Welcome(&welcome), &mut out);
     // Length, version, kind, identity; then the about: its length, formats, level, version.
-    assert_eq!(out[4..19], [&[3, 3, 1, 2, 3, 9, 2, 3, 2, 5][..], b"0.1.0"].concat());
+    assert_eq!(out[4..19], [&[3, 3, 1, 2, 3, 9, 2, 4, 2, 5][..], b"0.1.0"].concat());
     drop(out.splice(19..19, *b"more"));
     out[9] += 4;
     assert_eq!(decode(Bytes::copy_from_slice(&out[4..])), Ok(Frame::Welcome(welcome)));
