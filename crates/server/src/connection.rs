@@ -10,7 +10,7 @@
 //! An idle connection holds no buffer to speak of: bytes are read into a scratch buffer that all connections of a
 //! thread share, and only the rest of an unfinished request is kept. A client is not read from while it does not
 //! read: beyond 1 MiB of replies, as many waiting requests as [`window`] allows (10,000 with small replies), or 64 MiB of waiting requests. What else it may cost is in
-//! [`limits`]; `CLIENT PAUSE` in [`pause`]; its end when the node stops in [`part`].
+//! [`limits`]; how a huge request is run in [`huge`]; `CLIENT PAUSE` in [`pause`]; its end when the node stops in [`part`].
 
 mod huge;
 mod limits;

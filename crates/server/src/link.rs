@@ -7,7 +7,7 @@
 //! Sockets are watched edge-triggered: one that would block is left alone until it is reported again, one that is
 //! readable is read until it is empty, over several turns where it has much.
 //!
-//! What waits for a socket is in an [`outbox`].
+//! What waits for a socket is in an [`outbox`]. A huge message leaves in parts, with others between them.
 //!
 //! Left out: dialing and proofs (`peers`), and what frames mean.
 

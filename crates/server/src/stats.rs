@@ -11,8 +11,8 @@ const LONG_BYTES: usize = 1024 * 1024;
 /// What a slow machine, or its disk, does in a millisecond, in bytes: 32 MiB a second.
 const SLOW_BYTES_A_MS: usize = 32 * 1024;
 
-/// How much longer than usual a thread may be at work with so many bytes: a value of 100 MB is copied several times on its way, and
-/// the thread that does so moves, though it may end no turn. The heart must not take it for one that stands still.
+/// How much longer than usual a thread may be at work with so many bytes: a log of 100 MB is written in one go, a chunk of as much is
+/// checked in one, and the thread that does so moves, though it may end no turn. The heart must not take it for one that stands still.
 pub fn allowance(bytes: usize) -> Duration {
     if bytes < LONG_BYTES { Duration::ZERO } else { Duration::from_millis((bytes / SLOW_BYTES_A_MS) as u64) }
 }
