@@ -4,7 +4,7 @@ use bytes::Bytes;
 use std::fmt;
 use std::ops::Deref;
 use storage::lent::is_huge;
-use storage::{Entry, Sink, Value};
+use storage::{Entry, Value};
 
 /// Bytes of a reply.
 #[derive(Clone)]
@@ -58,15 +58,6 @@ impl<'a> Blob<'a> {
             Blob::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
             Blob::Owned(bytes) => bytes.into(),
             Blob::Shared(bytes) => bytes,
-        }
-    }
-
-    /// Appends the bytes.
-    #[inline]
-    pub fn put(&self, out: &mut impl Sink) {
-        match self {
-            Blob::Shared(bytes) => out.put(bytes),
-            Blob::Borrowed(_) | Blob::Owned(_) => out.bytes().extend_from_slice(self),
         }
     }
 }

@@ -48,11 +48,12 @@ pub(crate) fn encode(reply: &Reply<'_>, sink: &mut impl Sink) {
             // Zigzag, so that small negative numbers are short.
             write_number(((value << 1) ^ (value >> 63)) as u64, out);
         }
-        Reply::Bulk(bytes) => {
+        Reply::Bulk(Blob::Shared(bytes)) => {
             out.push(BULK);
             write_number(bytes.len() as u64, out);
-            bytes.put(sink);
+            sink.put(bytes);
         }
+        Reply::Bulk(bytes) => write_bytes(BULK, bytes, out),
         Reply::Null => out.push(NULL),
         Reply::NullArray => out.push(NULL_ARRAY),
         Reply::Array(items) => {

@@ -269,7 +269,7 @@ impl Shard {
             };
         }
         let reply = reply.into_owned();
-        let request = request.map(|request| (request, neutral(&reply).to_bytes()));
+        let request = request.map(|request| (request, neutral(&reply).into_bytes()));
         let ran =
             partition.finish(&self.context, &mut self.changes, &footprint, request, &mut self.outbox.log);
         if ran.written.is_some() && partition.wants_flush() {
@@ -325,7 +325,7 @@ impl Shard {
             && let Some(partition) = self.partitions.get_mut(id)
         {
             self.changes.clear();
-            let told = Some((request, neutral(&reply).to_bytes()));
+            let told = Some((request, neutral(&reply).into_bytes()));
             let saw = Footprint::default();
             partition.finish(&self.context, &mut self.changes, &saw, told, &mut self.outbox.log);
         }

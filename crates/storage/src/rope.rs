@@ -201,6 +201,11 @@ impl Tailed {
         }
     }
 
+    /// The same, of one that is not needed any more.
+    pub fn into_bytes(self) -> Bytes {
+        if self.tail.is_empty() { self.head } else { self.to_bytes() }
+    }
+
     /// All of it, where it lies in one piece.
     pub fn whole(&self) -> Option<&Bytes> {
         self.tail.is_empty().then_some(&self.head)

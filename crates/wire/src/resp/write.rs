@@ -9,9 +9,9 @@ pub fn write(reply: &Reply<'_>, protocol: u8, sink: &mut impl Sink) {
     let resp3 = protocol >= 3;
     let out = sink.bytes();
     match reply {
-        Reply::Bulk(bytes @ Blob::Shared(_)) => {
+        Reply::Bulk(Blob::Shared(bytes)) => {
             write_number(b'$', bytes.len() as i64, out);
-            bytes.put(sink);
+            sink.put(bytes);
             sink.bytes().extend_from_slice(b"\r\n");
         }
         Reply::Bulk(bytes) => write_bulk(bytes, out),
