@@ -6,7 +6,8 @@
 //! then its history is judged ([`history::linearizability`]) and dropped.
 //!
 //! Where anything is wrong the history is judged a second time, without the reads of while it went on: what is wrong even then was
-//! lost (or done twice), what is not was a stale read.
+//! lost (or done twice), what is not was a stale read. A loss that only such reads show, since another write came over it before the last
+//! ones, counts as a stale read, too: the two look the same.
 
 use history::{Answer, Call, History, Operation, Time, linearizability};
 use std::io::Write;
@@ -66,7 +67,7 @@ pub(super) struct Counts {
 pub(super) enum Wrong {
     /// A write that was acknowledged is gone, or one was done twice, or one that was refused was done.
     Lost,
-    /// A read showed what was not the newest.
+    /// A read showed what was not the newest. A write may have been lost and hidden by the next one.
     Stale,
     /// The search was given up.
     Undecided,
@@ -318,6 +319,16 @@ mod tests {
         told.say(&[(0, Call::Get)], &read(10));
         told.object.begin_last_reads();
         told.say(&[(0, Call::Get)], &read(20));
+        assert_eq!(told.wrong(), Some(Wrong::Stale));
+    }
+
+    #[test]
+    fn a_loss_that_another_write_hides_counts_as_stale() {
+        let told = Told::new();
+        told.say(&[(0, Call::Set(10))], &[Answer::Done]).say(&[(0, Call::Set(20))], &[Answer::Done]);
+        told.say(&[(0, Call::Get)], &read(10)).say(&[(0, Call::Set(30))], &[Answer::Done]);
+        told.object.begin_last_reads();
+        told.say(&[(0, Call::Get)], &read(30));
         assert_eq!(told.wrong(), Some(Wrong::Stale));
     }
 
