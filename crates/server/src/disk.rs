@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use storage::Disk;
@@ -61,6 +62,12 @@ impl Disk for RealDisk {
     fn sync(&self, file: &mut File) -> io::Result<()> {
         // The length belongs to the data: fdatasync writes it where it has changed.
         file.sync_data()
+    }
+
+    fn write_back(&self, file: &File, from: u64, bytes: u64) {
+        let (Ok(from), Ok(bytes)) = (from.try_into(), bytes.try_into()) else { return };
+        // SAFETY: no memory is passed. Where it is refused, the sync does it all.
+        unsafe { libc::sync_file_range(file.as_raw_fd(), from, bytes, libc::SYNC_FILE_RANGE_WRITE) };
     }
 
     fn truncate(&self, file: &mut File, bytes: u64) -> io::Result<()> {

@@ -265,6 +265,9 @@ impl<D: Disk> LogThread<D> {
         loop {
             match self.log.append_rope(bytes) {
                 Ok(_) => {
+                    if self.fsync != Fsync::Always {
+                        self.log.write_back();
+                    }
                     let figures = self.published.log(self.shard);
                     ShardCounters::add(&figures.batches, 1);
                     ShardCounters::add(&figures.bytes_written, bytes.len() as u64);

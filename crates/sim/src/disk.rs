@@ -194,6 +194,12 @@ impl SimDisk {
         state.names.get(path).map(|file| state.files[file].seen.clone())
     }
 
+    /// The stretches of a file that were asked to be written back: where each begins, and its bytes.
+    pub fn written_back(&self, path: &Path) -> Vec<(u64, u64)> {
+        let state = self.0.borrow();
+        state.names.get(path).map(|file| state.files[file].written_back.clone()).unwrap_or_default()
+    }
+
     /// Counts an operation, and says whether it fails.
     fn begin(&self) -> Result<(), Trouble> {
         let state = &mut *self.0.borrow_mut();
@@ -367,6 +373,21 @@ impl Disk for SimDisk {
             }
             Ok(())
         })
+    }
+
+    /// What reaches the disk before a sync is left to chance as it is.
+    fn write_back(&self, file: &SimFile, from: u64, bytes: u64) {
+        let begun = self.with(file, |file| {
+            assert!(
+                from + bytes <= file.seen.len() as u64,
+                "bytes {from} to {} were not written",
+                from + bytes
+            );
+            file.written_back.push((from, bytes));
+            Ok(())
+        });
+        // It says nothing of errors.
+        drop(begun);
     }
 
     fn truncate(&self, file: &mut SimFile, bytes: u64) -> io::Result<()> {

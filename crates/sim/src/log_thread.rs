@@ -191,7 +191,12 @@ impl LogThread {
         while let Some(item) = self.items.pop_front() {
             match item {
                 Item::Turn(turn, bytes) => match self.log.append_rope(&bytes) {
-                    Ok(_) => self.writing = Some(turn),
+                    Ok(_) => {
+                        if self.fsync != Fsync::Always {
+                            self.log.write_back();
+                        }
+                        self.writing = Some(turn);
+                    }
                     Err(ShardLogError::Full { .. }) => {
                         self.items.push_front(Item::Turn(turn, bytes));
                         self.set_full(true);

@@ -442,6 +442,42 @@ fn segments_are_made_and_removed() {
     assert_eq!(opened.log.end(), ends[6]);
 }
 
+#[test]
+fn what_was_appended_is_written_back_once_and_in_whole_pages() {
+    const PAGE: u64 = 4096;
+    let disk = SimDisk::new();
+    let options = ShardLogOptions { segment_bytes: 64 * 2 * PAGE };
+    let open = || {
+        ShardLog::open(disk.clone(), directory(), IDENTITY, options, 0, &mut |_, _| {}).expect("it opens").log
+    };
+    let append = |log: &mut ShardLog<SimDisk>, batches: usize| {
+        for _ in 0..batches {
+            log.append(&[7; 1000]).unwrap();
+            log.write_back();
+        }
+    };
+    let mut log = open();
+    append(&mut log, 400);
+    drop(log);
+    let mut log = open();
+    append(&mut log, 800);
+    let segments = log.segments().to_vec();
+    assert!(segments.len() > 2 && log.durable() < log.end());
+    let mut stretches = 0;
+    for (at, segment) in segments.iter().enumerate() {
+        let mut end = 0;
+        for (from, bytes) in disk.written_back(&path_of(segment)) {
+            // What was there when the log was opened is synced.
+            assert!(from == end || (at == 0 && from > end), "{from} follows {end}");
+            assert!(from.is_multiple_of(PAGE) && bytes.is_multiple_of(PAGE) && bytes >= 2 * PAGE, "{bytes}");
+            end = from + bytes;
+            stretches += 1;
+        }
+        assert!(end <= segment.bytes && segment.bytes < end + 3 * PAGE, "{end} of {}", segment.bytes);
+    }
+    assert!(stretches > 100, "{stretches}");
+}
+
 /// A log of three segments, each of three synced batches but the last, which has two. What is where.
 fn small_log() -> (SimDisk, Vec<Segment>) {
     let disk = SimDisk::new();

@@ -44,6 +44,10 @@ pub trait Disk {
     /// a later call succeeds.
     fn sync(&self, file: &mut Self::File) -> io::Result<()>;
 
+    /// Begins to bring to the disk what was written to a stretch of the file, and waits for nothing: a sync some time later has less to
+    /// wait for. It makes nothing durable, and only a sync tells of errors. Does nothing where the system has no such thing.
+    fn write_back(&self, _file: &Self::File, _from: u64, _bytes: u64) {}
+
     /// Cuts or lengthens a file to `bytes`.
     fn truncate(&self, file: &mut Self::File, bytes: u64) -> io::Result<()>;
 

@@ -9,6 +9,8 @@ pub(super) struct FileState {
     pub(super) writes: Vec<Write>,
     /// For how many bytes room is reserved, where that is more than it has.
     pub(super) allocated: u64,
+    /// The stretches that were asked to be written back.
+    pub(super) written_back: Vec<(u64, u64)>,
 }
 
 impl FileState {

@@ -12,7 +12,7 @@ use super::format::{
     BATCH_HEADER_BYTES, BatchHeader, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, offset_of_name,
     segment_name,
 };
-use super::{Opened, Segment, ShardLog, ShardLogError, ShardLogOptions, Torn, fill_new};
+use super::{Opened, PAGE, Segment, ShardLog, ShardLogError, ShardLogOptions, Torn, fill_new};
 use crate::disk::Disk;
 use bytes::Bytes;
 use std::io;
@@ -91,7 +91,7 @@ pub(super) fn open<D: Disk>(
     };
     disk.sync_dir(directory).map_err(failed("cannot sync", directory))?;
     let current = mended.segments.last_mut().expect("one was read or made");
-    let durable = current.end();
+    let (durable, written_back) = (current.end(), current.bytes / PAGE * PAGE);
     let log = ShardLog {
         directory: directory.to_owned(),
         identity,
@@ -101,6 +101,7 @@ pub(super) fn open<D: Disk>(
         file: mended.file,
         allocated: 0,
         durable,
+        written_back,
         failed: false,
         buffer: Vec::new(),
         disk,
