@@ -37,7 +37,7 @@
 //!
 //! That makes it cheap to be full. An index grows to the allocator's next size class (by a quarter to a seventh)
 //! when 95% of its homes are used, and shrinks when less than a quarter is. Growing hashes every key again, in the order
-//! of the index, with the pieces fetched ahead.
+//! of the index, with the pieces fetched ahead. Tables of one thread do not grow all at once ([`pace`]).
 //!
 //! **A large table has many indexes**, so that no growth moves more than some thousands of keys (extendible hashing: Fagin
 //! and others, 1979). An index of 16 Ki words is not lengthened but split into two [`Segment`]s, by the next bit of the
@@ -62,6 +62,7 @@ mod entry;
 mod filling;
 mod hash;
 mod keeping;
+mod pace;
 mod piece;
 mod segment;
 mod word;

@@ -5,6 +5,7 @@
 
 use super::Hasher;
 use super::entry::Entry;
+use super::pace;
 use super::piece::{Piece, View, size_class};
 use super::word::{
     ADDRESS, FAR, FRACTION_BITS, FRACTION_SHIFT, STEP, displacement, fetch_piece, new_word, start_of,
@@ -103,8 +104,14 @@ impl Segment {
 
     /// Whether it should grow before this key is inserted. Tables that fill alike, as the partitions of a node do, would
     /// all grow at once: so some of them grow earlier, by the luck of a key's hash.
+    ///
+    /// Some still meet by chance, and a client waits for all that grow in one batch of its requests. So growth waits until insertions
+    /// have paid for the one before ([`pace`]), unless it is urgent.
     #[inline]
     fn should_grow(&self, hash: u64) -> bool {
+        if !pace::pay() {
+            return self.len >= self.homes * 39 / 40;
+        }
         let early = self.homes >= EARLY_HOMES_MIN && self.len >= self.homes * 17 / 20;
         // Once in every twentieth of the homes, on the average.
         self.is_full() || (early && ((hash & 0xffff_ffff) * self.homes as u64) >> 32 < 20)
@@ -377,6 +384,7 @@ impl Segment {
     }
 
     fn grow(&mut self, filling: bool) {
+        pace::owe(self.len);
         let words = self.words.len();
         let more = if filling { (words * FILLING_STEP).min(WORDS_MAX) } else { 0 };
         self.resize(size_class(more.max(words + 1).max(WORDS_MIN) * 8) / 8);
