@@ -13,6 +13,7 @@ use crate::mailbox::Post;
 use crate::snapshot_thread::SnapshotOrder;
 use crate::stats::allowance;
 use crate::threads::Mail;
+use crate::work::Freer;
 use node::recover::LogBegin;
 use node::{Published, ShardCounters, SnapshotJob};
 use std::collections::BTreeSet;
@@ -140,11 +141,26 @@ pub struct LogThread<D: Disk> {
     pub snapshots: Sender<SnapshotOrder>,
     /// The file that says where the log begins.
     pub begin: LogBegin<D>,
+    /// Where removed files go, whose room is given back when they are dropped.
+    pub freer: Freer,
     /// Whether the disk had no room when it was last asked for some.
     pub full: bool,
+    /// What is not needed any more, where that was not yet written down.
+    pub unneeded: Option<Unneeded>,
 }
 
-impl<D: Disk> LogThread<D> {
+/// The front of the log, up to an offset: these partitions' snapshots hold what was in it.
+pub struct Unneeded {
+    offset: u64,
+    snapshots: BTreeSet<PartitionId>,
+    /// When the first of it was noted.
+    since: Instant,
+}
+
+impl<D: Disk> LogThread<D>
+where
+    D::File: Send + 'static,
+{
     /// Writes until told to stop.
     pub fn run(mut self) {
         let mut items = Vec::new();
@@ -162,6 +178,11 @@ impl<D: Disk> LogThread<D> {
                 // While all is refused nothing comes that would find the room.
                 self.reserve();
             }
+            if self.release_due().is_some_and(|due| clock::now() >= due) {
+                self.published.set_log_busy(self.shard, Some(clock::now()));
+                self.let_go();
+                self.published.set_log_busy(self.shard, None);
+            }
             if self.fsync == Fsync::Everysec && clock::now().since(synced_at) >= SECOND {
                 synced_at = clock::now();
                 if self.log.durable() < self.log.end() {
@@ -172,6 +193,7 @@ impl<D: Disk> LogThread<D> {
             }
         }
         self.sync();
+        self.let_go();
     }
 
     fn write(&mut self, items: &mut Vec<Item>) {
@@ -184,7 +206,7 @@ impl<D: Disk> LogThread<D> {
                     written = Some(turn);
                     self.give_back(bytes);
                 }
-                Item::Job(SnapshotJob::Release(offset, snapshots)) => self.release(offset, &snapshots),
+                Item::Job(SnapshotJob::Release(offset, snapshots)) => self.release(offset, snapshots),
                 Item::Job(job) => {
                     orders.push(SnapshotOrder { shard: self.shard, log_offset: self.log.end(), job });
                 }
@@ -216,16 +238,33 @@ impl<D: Disk> LogThread<D> {
         }
     }
 
-    /// Removes what no partition needs any more.
-    fn release(&mut self, offset: u64, snapshots: &BTreeSet<PartitionId>) {
-        match self.begin.advance(offset, snapshots) {
+    /// Takes note of what no partition needs any more. It is let go at once where that makes room, and within a second elsewhere: each of
+    /// a thousand snapshots moves the offset a little, and to write that down takes syncs for which every write waits.
+    fn release(&mut self, offset: u64, snapshots: BTreeSet<PartitionId>) {
+        let since = self.unneeded.take().map_or_else(clock::now, |before| before.since);
+        self.unneeded = Some(Unneeded { offset, snapshots, since });
+        if self.log.has_before(offset) {
+            self.let_go();
+        }
+    }
+
+    /// When what is not needed any more is let go at the latest.
+    fn release_due(&self) -> Option<Instant> {
+        self.unneeded.as_ref().map(|unneeded| unneeded.since + SECOND)
+    }
+
+    fn let_go(&mut self) {
+        let Some(Unneeded { offset, snapshots, .. }) = self.unneeded.take() else { return };
+        match self.begin.advance(offset, &snapshots) {
             Ok(()) => {}
             // With the next snapshot it is tried again.
             Err(error) if error.is_full() => return,
             Err(error) => fail(&error),
         }
-        if let Err(error) = self.log.remove_before(offset) {
-            fail(&error);
+        match self.log.remove_before(offset) {
+            // The free thread ends after this one.
+            Ok(files) => files.into_iter().for_each(|file| drop(self.freer.send(Box::new(file)))),
+            Err(error) => fail(&error),
         }
         ShardCounters::set(&self.published.log(self.shard).disk_bytes, self.log.bytes_on_disk());
     }
@@ -240,14 +279,16 @@ impl<D: Disk> LogThread<D> {
             }
             state.asleep = true;
             let unsynced = self.fsync == Fsync::Everysec && self.log.durable() < self.log.end();
-            let left = match (unsynced, self.full) {
-                (false, false) => {
+            let due =
+                [unsynced.then_some(synced_at + SECOND), self.release_due()].into_iter().flatten().min();
+            let left = match (due, self.full) {
+                (None, false) => {
                     state = self.feed.0.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
                     continue;
                 }
                 (_, true) if looked => break,
                 (_, true) => FULL_RETRY,
-                (true, false) => (synced_at + SECOND).since(clock::now()),
+                (Some(due), false) => due.since(clock::now()),
             };
             if left.is_zero() {
                 break;

@@ -469,7 +469,9 @@ where
             published: published.clone(),
             snapshots: snapshots.clone(),
             begin,
+            freer: freer.clone(),
             full: false,
+            unneeded: None,
         };
         logs.push((feed, spawn(&format!("log-{shard}"), move || thread.run())?));
     }

@@ -16,11 +16,11 @@ const MOMENT: Duration = Duration::from_micros(300);
 /// Pieces of dropped tables that are freed between two looks at the clock.
 const PIECES: usize = 256;
 
-/// Where to send what takes long to free.
-pub type Freer = mpsc::Sender<Vec<garbage::Large>>;
+/// Where to send what takes long to drop: large values, and the files of a log's front.
+pub type Freer = mpsc::Sender<Box<dyn Send>>;
 
 /// What the free thread does, until the last [`Freer`] is gone.
-pub fn free_large(queue: &mpsc::Receiver<Vec<garbage::Large>>) {
+pub fn free_large(queue: &mpsc::Receiver<Box<dyn Send>>) {
     // Nobody waits for it, and where it shares a processor with a shard's thread the system would otherwise let it run for
     // milliseconds at a time. Linux gives each thread its own niceness. Where it is refused, freeing only disturbs more.
     let _ = rustix::process::nice(19);
@@ -64,7 +64,7 @@ impl Work {
         let large = garbage::take_large();
         if !large.is_empty() {
             // The free thread ends after the last shard.
-            let _ = freer.send(large);
+            let _ = freer.send(Box::new(large));
         }
     }
 }

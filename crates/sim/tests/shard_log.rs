@@ -357,7 +357,7 @@ fn a_full_disk_shows_before_anything_is_written_and_goes_by_itself() {
     }
     assert_eq!((log.end(), log.segments()), (end, &segments[..]));
     assert_eq!(log.sync().unwrap(), end);
-    assert_eq!(log.remove_before(segments[1].first).unwrap(), 1);
+    assert_eq!(log.remove_before(segments[1].first).unwrap().len(), 1);
     log.append(&[3; 20]).unwrap();
     log.sync().unwrap();
     disk.crash(1);
@@ -424,15 +424,15 @@ fn segments_are_made_and_removed() {
     assert_eq!(log.bytes_on_disk(), log_bytes(&disk, directory(), 0).unwrap());
     assert_eq!(log.bytes_on_disk(), ends[6] + 5 * SEGMENT_HEADER_BYTES);
 
-    assert_eq!(log.remove_before(ends[1] - 1).unwrap(), 1, "the second ends above");
-    assert_eq!(log.remove_before(ends[1]).unwrap(), 1);
-    assert_eq!(log.remove_before(ends[1]).unwrap(), 0);
+    assert_eq!(log.remove_before(ends[1] - 1).unwrap().len(), 1, "the second ends above");
+    assert_eq!(log.remove_before(ends[1]).unwrap().len(), 1);
+    assert_eq!(log.remove_before(ends[1]).unwrap().len(), 0);
     let (opened, batches) = open_from(&disk, ends[3]).unwrap();
     assert_eq!(batches.iter().map(|batch| batch.0).collect::<Vec<_>>(), [ends[3], ends[4], ends[5]]);
     assert_eq!(log_bytes(&disk, directory(), ends[5]).unwrap(), SEGMENT_HEADER_BYTES + 48);
     assert_eq!(opened.log.segments(), log.segments());
     log = opened.log;
-    assert_eq!(log.remove_before(u64::MAX).unwrap(), 2, "never the last one");
+    assert_eq!(log.remove_before(u64::MAX).unwrap().len(), 2, "never the last one");
     assert_eq!(log.segments(), [Segment { first: ends[5], bytes: SEGMENT_HEADER_BYTES + 48 }]);
     drop(log);
     disk.crash(NAMES_LOST);

@@ -358,15 +358,25 @@ impl<D: Disk> ShardLog<D> {
         }
     }
 
-    /// Removes the segments that end at or before a logical offset, oldest first and never the last one, and
-    /// returns how many. Opening needs a `from` at or after their end from now on.
-    pub fn remove_before(&mut self, offset: u64) -> Result<usize, ShardLogError> {
+    /// Whether [`ShardLog::remove_before`] would remove anything.
+    pub fn has_before(&self, offset: u64) -> bool {
+        matches!(self.segments[..], [_, next, ..] if next.first <= offset)
+    }
+
+    /// Removes the segments that end at or before a logical offset, oldest first and never the last one. Opening needs a `from` at or
+    /// after their end from now on.
+    ///
+    /// Their files come back open: the file system takes back what they held when they are dropped, which takes tens of milliseconds where
+    /// that is much, so it should be where nobody waits. One that cannot be opened is taken back at once.
+    pub fn remove_before(&mut self, offset: u64) -> Result<Vec<D::File>, ShardLogError> {
         self.check()?;
+        let mut files = Vec::new();
         let mut removed = 0;
         while let [oldest, next, ..] = self.segments[..]
             && next.first <= offset
         {
             let path = self.path_of(oldest.first);
+            files.extend(self.disk.open(&path).ok());
             if let Err(error) = self.disk.remove(&path) {
                 return Err(self.fail_if_final(ShardLogError::of(error, "cannot remove", &path)));
             }
@@ -376,7 +386,7 @@ impl<D: Disk> ShardLog<D> {
         if removed > 0 {
             self.sync_directory()?;
         }
-        Ok(removed)
+        Ok(files)
     }
 
     /// The logical offset after the last batch.
