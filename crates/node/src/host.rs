@@ -281,7 +281,7 @@ impl Host for NodeHost<'_> {
                     member.peer_port,
                     member.http_port,
                     member.line_port,
-                    map.is_voter(member.id),
+                    map.is_voter_yet(member.id),
                     member.witness,
                     member.incarnation,
                     count(&|state| state.primary == Some(member.id)),

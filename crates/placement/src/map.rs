@@ -181,6 +181,13 @@ impl ClusterMap {
         self.voters.contains(&id) || self.old_voters.contains(&id)
     }
 
+    /// Whether a node is one of the voters that whatever needs a majority cannot do without. While the voters are being changed these are the
+    /// old ones still: should most of them be lost then, the new ones alone decide nothing.
+    pub fn is_voter_yet(&self, id: NodeId) -> bool {
+        let counted = if self.old_voters.is_empty() { &self.voters } else { &self.old_voters };
+        counted.contains(&id)
+    }
+
     /// Whether those of the voters for which this is so are a majority, of both sets while they are being changed.
     pub fn is_majority(&self, is_so: impl Fn(NodeId) -> bool) -> bool {
         let of = |set: &[NodeId]| set.iter().filter(|&&voter| is_so(voter)).count() > set.len() / 2;

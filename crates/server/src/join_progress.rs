@@ -45,7 +45,7 @@ impl JoinProgress {
         if map.removed.iter().any(|&(node, incarnation)| node == me.node && incarnation >= me.incarnation) {
             return Ok(Place::Removed);
         }
-        let votes = map.voters.contains(&me.node) && map.holds_vote(me.node, me.directory);
+        let votes = map.is_voter_yet(me.node) && map.holds_vote(me.node, me.directory);
         match self.votes.replace(votes) {
             Some(false) if votes => {
                 info!(voters = map.voters.len(), "this node votes in the control plane now")

@@ -1,3 +1,5 @@
+//! What a keyspace shows, notes and leaves behind: uncommitted values, expiry, what is shared.
+
 use super::*;
 use crate::effect::effects;
 use crate::lent::{self, HUGE_BYTES};
