@@ -220,12 +220,15 @@ mod tests {
         take_up(&mut map, &group, &change, 8);
         assert_eq!((&map.voters, &map.old_voters, map.voters_since), (&nodes(&[2]), &nodes(&[1]), 8));
         assert!(map.is_voter(NodeId(1)) && !map.is_majority(|node| node == NodeId(2)));
+        let shown = |map: &ClusterMap| [1, 2].map(|node| map.is_voter_yet(NodeId(node)));
+        assert_eq!(shown(&map), [true, false], "nothing is decided without the old one");
 
         let group = ConfState { voters: vec![id(2, 7)], learners: vec![1], ..ConfState::default() };
         let change = entry(&map, &Step::End, 9).unwrap();
         take_up(&mut map, &group, &change, 9);
         assert_eq!((map.old_voters.len(), map.voters_since, map.seats.len()), (0, 9, 2));
         assert!(map.is_majority(|node| node == NodeId(2)));
+        assert_eq!(shown(&map), [false, true]);
         let change = entry(&map, &Step::Unseat(NodeId(1)), 10).unwrap();
         let group = ConfState { voters: vec![id(2, 7)], ..ConfState::default() };
         take_up(&mut map, &group, &change, 10);
