@@ -63,6 +63,7 @@ pub fn is_administration(command: &Command) -> bool {
 }
 
 /// Whether a session may run a command, as far as administration goes.
+#[inline]
 pub fn check_rights(session: &Session, command: &Command, settings: &Settings) -> Result<(), CommandError> {
     if session.administrates || settings.adminpass.as_str().is_empty() || !is_administration(command) {
         return Ok(());

@@ -3,6 +3,10 @@
 //! The dispatcher, access rights, routing, `COMMAND`, help and docs/commands.md all read it. A new command is a file
 //! in `commands/` with its row, and one line of [`TABLE`].
 
+mod index;
+
+pub use index::lookup;
+
 use crate::clients::ClientOrder;
 use crate::commands::*;
 use crate::error::CommandError;
@@ -265,6 +269,7 @@ impl Command {
     }
 
     /// Checks the number of arguments; a key needs all that belongs to it.
+    #[inline]
     pub fn check_arity(&self, args: &[&[u8]]) -> Result<(), CommandError> {
         let wanted = self.arity.unsigned_abs() as usize;
         let enough = if self.arity < 0 { args.len() >= wanted } else { args.len() == wanted };
@@ -279,11 +284,14 @@ impl Command {
     }
 
     /// Checks the length of the keys.
+    #[inline]
     pub fn check_keys(&self, args: &[&[u8]]) -> Result<(), CommandError> {
-        if self.key_positions(args).any(|at| args[at].len() > KEY_BYTES_MAX) {
-            return Err(CommandError::KeyTooLong);
-        }
-        Ok(())
+        let is_too_long = match self.keys {
+            // Most commands have just one.
+            KeySpec::ONE => args.get(1).is_some_and(|key| key.len() > KEY_BYTES_MAX),
+            _ => self.key_positions(args).any(|at| args[at].len() > KEY_BYTES_MAX),
+        };
+        if is_too_long { Err(CommandError::KeyTooLong) } else { Ok(()) }
     }
 
     /// The places of the keys among the arguments.
@@ -418,65 +426,6 @@ pub fn table() -> &'static [Command] {
     TABLE
 }
 
-const NAME_BYTES_MAX: usize = 24;
-const INDEX_SIZE: usize = 256;
-
-/// An open-addressing index of names and aliases, made when this is compiled: place in the table plus one, or 0.
-static INDEX: [u8; INDEX_SIZE] = build_index();
-
-const fn build_index() -> [u8; INDEX_SIZE] {
-    let mut index = [0; INDEX_SIZE];
-    let mut row = 0;
-    while row < TABLE.len() {
-        insert(&mut index, TABLE[row].name, row);
-        let mut alias = 0;
-        while alias < TABLE[row].aliases.len() {
-            insert(&mut index, TABLE[row].aliases[alias], row);
-            alias += 1;
-        }
-        row += 1;
-    }
-    index
-}
-
-const fn insert(index: &mut [u8; INDEX_SIZE], name: &str, row: usize) {
-    assert!(name.len() <= NAME_BYTES_MAX && row < 255);
-    let mut at = hash(name.as_bytes()) % INDEX_SIZE;
-    while index[at] != 0 {
-        at = (at + 1) % INDEX_SIZE;
-    }
-    index[at] = row as u8 + 1;
-}
-
-/// FNV-1a over the name, letters of either case being the same.
-const fn hash(name: &[u8]) -> usize {
-    let mut hash = 0x811c_9dc5u32;
-    let mut at = 0;
-    while at < name.len() {
-        hash = (hash ^ (name[at] | 0x20) as u32).wrapping_mul(0x0100_0193);
-        at += 1;
-    }
-    (hash ^ (hash >> 15)) as usize
-}
-
-/// The command with this name or alias, in either case.
-pub fn lookup(name: &[u8]) -> Option<&'static Command> {
-    if name.len() > NAME_BYTES_MAX {
-        return None;
-    }
-    let mut at = hash(name) % INDEX_SIZE;
-    loop {
-        let row = usize::from(INDEX[at]).checked_sub(1)?;
-        let command = &TABLE[row];
-        if command.name.as_bytes().eq_ignore_ascii_case(name)
-            || command.aliases.iter().any(|alias| alias.as_bytes().eq_ignore_ascii_case(name))
-        {
-            return Some(command);
-        }
-        at = (at + 1) % INDEX_SIZE;
-    }
-}
-
 /// The command, or subcommand, that a request names, after its arity and the length of its keys were checked.
 pub fn resolve(args: &[&[u8]]) -> Result<&'static Command, CommandError> {
     let command = args.first().and_then(|name| lookup(name));
@@ -484,6 +433,7 @@ pub fn resolve(args: &[&[u8]]) -> Result<&'static Command, CommandError> {
 }
 
 /// As [`resolve`], where the first word's command is known.
+#[inline]
 pub fn resolve_from(mut command: &'static Command, args: &[&[u8]]) -> Result<&'static Command, CommandError> {
     if let (false, Some(name)) = (command.subcommands.is_empty(), args.get(1)) {
         command = command.subcommand(name).ok_or_else(|| CommandError::UnknownSubcommand {
@@ -497,6 +447,7 @@ pub fn resolve_from(mut command: &'static Command, args: &[&[u8]]) -> Result<&'s
 }
 
 /// Whether a session takes this command now: not within a transaction that was refused.
+#[inline]
 pub fn check_session(session: &Session, command: &Command) -> Result<(), CommandError> {
     if session.refuses_transaction && !multi::ends_refusal(command) {
         return Err(multi::not_run());

@@ -8,17 +8,21 @@ use types::{PartitionId, ShardId};
 pub(crate) struct Partitions {
     shard: u16,
     shards: u16,
+    /// 2^32 divided by `shards`, and a little more: with it a product tells what a division would.
+    reciprocal: u64,
     places: Vec<Option<Box<Partition<Waiter>>>>,
 }
 
 impl Partitions {
     pub fn new(shard: ShardId, shards: u16) -> Partitions {
-        Partitions { shard: shard.0, shards: shards.max(1), places: Vec::new() }
+        let shards = shards.max(1);
+        let reciprocal = (1 << 32) / u64::from(shards) + 1;
+        Partitions { shard: shard.0, shards, reciprocal, places: Vec::new() }
     }
 
     /// Whether a partition's copy, if the node has one, is this shard's.
     pub fn is_ours(&self, id: PartitionId) -> bool {
-        id.0 % self.shards == self.shard
+        self.divided(id).1 == self.shard
     }
 
     #[inline]
@@ -63,6 +67,30 @@ impl Partitions {
         if self.shards == 1 {
             return Some(usize::from(id.0));
         }
-        self.is_ours(id).then(|| usize::from(id.0 / self.shards))
+        let (place, shard) = self.divided(id);
+        (shard == self.shard).then_some(usize::from(place))
+    }
+
+    /// A partition's number divided by the number of shards, and what is left over.
+    #[inline]
+    fn divided(&self, id: PartitionId) -> (u16, u16) {
+        // As exact as a division: what the reciprocal has too much, times the number, stays below 2^32.
+        let quotient = ((u64::from(id.0) * self.reciprocal) >> 32) as u16;
+        (quotient, id.0 - quotient * self.shards)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_is_found_where_a_division_says() {
+        for shards in (1..=300).chain([1024, 4095, 16384, 32768, 65535]) {
+            let partitions = Partitions::new(ShardId(0), shards);
+            for id in (0..=u16::MAX).step_by(if shards < 20 { 1 } else { 17 }).chain([u16::MAX]) {
+                assert_eq!(partitions.divided(PartitionId(id)), (id / shards, id % shards), "{id} {shards}");
+            }
+        }
     }
 }

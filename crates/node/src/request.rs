@@ -10,7 +10,7 @@ use command::{
 };
 use placement::PartitionState;
 use std::collections::VecDeque;
-use storage::Lent;
+use storage::{Lent, Table};
 use types::planted::{self, Bug};
 use types::settings::ReadLevel;
 use types::{Instant, Level, NodeId, PartitionId, Slot, partition_of_key, partition_of_slot, slot_of_key};
@@ -121,7 +121,7 @@ impl Shard {
             Some((partition.table(), preview.hash?))
         });
         keys.clone().for_each(|(table, hash)| table.prefetch_index(hash));
-        keys.for_each(|(table, hash)| table.prefetch(hash));
+        Table::prefetch_all(keys);
     }
 
     fn dispatch(
@@ -262,6 +262,7 @@ impl Shard {
     }
 
     /// A client's request on one partition.
+    #[inline]
     fn on_one(
         &mut self,
         id: PartitionId,

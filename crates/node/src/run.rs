@@ -158,6 +158,7 @@ impl OwnedTask {
 }
 
 /// Runs a command on one partition.
+#[inline]
 fn run_command<'t>(
     command: &'static Command,
     keyspace: &'t mut Keyspace<'_>,

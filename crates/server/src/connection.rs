@@ -428,10 +428,9 @@ impl Connection {
         // The one command that changes the protocol is answered in the new one.
         let switches = request.args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"hello"));
         let mut switched = None;
-        let mut behind = Rope::default();
+        let mut behind = (!self.pending.is_empty()).then(Rope::default);
         let mut error = None;
-        let direct = self.pending.is_empty();
-        let out = if direct { self.output.buffer() } else { &mut behind };
+        let out = behind.as_mut().unwrap_or(self.output.buffer());
         let start = out.len();
         let answer = machine.request(now, ticket, &mut self.session, request, &mut |reply| {
             if let Reply::Error(why) = reply {
@@ -448,7 +447,7 @@ impl Connection {
         let wanted = self.session.wants_reply();
         match answer {
             Answer::Now => {
-                let out = if direct { self.output.buffer() } else { &mut behind };
+                let out = behind.as_mut().unwrap_or(self.output.buffer());
                 if let Some(reply) = switched {
                     resp::write(&reply, self.session.protocol, out);
                 }
@@ -458,10 +457,9 @@ impl Connection {
                 ran.is_answered = true;
                 ran.bytes = out.len() - start;
                 self.gauge.replied(ran.bytes);
-                if direct {
-                    self.front += 1;
-                } else {
-                    self.put_behind(None, behind);
+                match behind {
+                    None => self.front += 1,
+                    Some(behind) => self.put_behind(None, behind),
                 }
             }
             Answer::Later | Answer::Alone => {

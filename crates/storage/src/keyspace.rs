@@ -237,11 +237,13 @@ impl<'p> Keyspace<'p> {
     }
 
     /// A key's entry.
+    #[inline]
     pub fn get(&mut self, key: &[u8]) -> Option<Entry<'_>> {
         self.get_hashed(self.hash(key), key)
     }
 
     /// As [`Keyspace::get`], of a key whose hash is known.
+    #[inline]
     pub fn get_hashed(&mut self, hash: u64, key: &[u8]) -> Option<Entry<'_>> {
         if self.view == View::Committed {
             let entry = self.uncommitted.committed(hash, key).unwrap_or_else(|| self.table.get(hash, key));
@@ -495,6 +497,7 @@ impl<'p> Keyspace<'p> {
 
     /// Where a key stands that is there and whose time to expire has not come. Otherwise notes what a reply has
     /// to wait for, and logs the removal.
+    #[inline]
     fn find_live(&mut self, hash: u64, key: &[u8]) -> Option<usize> {
         let Ok(position) = self.table.find(hash, key) else {
             self.footprint.wait_for(self.uncommitted.last_removal());

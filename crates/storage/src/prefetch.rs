@@ -18,6 +18,20 @@ pub fn fetch<T>(address: *const T) {
     let _ = address;
 }
 
+/// As [`fetch`], into the second level of the cache only. Of those into the first a processor drops what comes while about twenty
+/// are on their way (Zen 4), and a batch of requests has more; of these it drops none.
+#[inline]
+pub fn fetch_near<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as of `fetch`.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    fetch(address);
+}
+
 /// Asks for all lines of the cache that hold this value.
 #[inline]
 pub fn fetch_all<T>(value: &T) {

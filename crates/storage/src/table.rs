@@ -78,8 +78,10 @@ use bytes::Bytes;
 use directory::Directory;
 use piece::View;
 use segment::{Budget, Segment};
+use smallvec::SmallVec;
 use std::fmt;
 use types::Version;
+use word::fetch_piece;
 
 /// The bits of a position that tell the place in a segment; the others tell the segment.
 const PLACE_BITS: u32 = 32;
@@ -159,7 +161,20 @@ impl Table {
     /// where that may be cold too, call [`Table::prefetch_index`] for the whole batch first.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        self.segment(self.segment_of(hash)).prefetch(hash);
+        fetch_piece(self.likely_word(hash));
+    }
+
+    /// As [`Table::prefetch`], of many keys.
+    pub fn prefetch_all<'t>(keys: impl Iterator<Item = (&'t Table, u64)>) {
+        let words: SmallVec<[u64; 32]> = keys.map(|(table, hash)| table.likely_word(hash)).collect();
+        for word in words {
+            fetch_piece(word);
+        }
+    }
+
+    #[inline]
+    fn likely_word(&self, hash: u64) -> u64 {
+        self.segment(self.segment_of(hash)).likely_word(hash)
     }
 
     /// Asks the processor to fetch the part of the index where a key stands.

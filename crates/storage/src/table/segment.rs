@@ -129,19 +129,18 @@ impl Segment {
 
     // --- a key
 
+    /// The word under which a key most likely stands; 0 where it is absent.
     #[inline]
-    pub fn prefetch(&self, hash: u64) {
+    pub fn likely_word(&self, hash: u64) -> u64 {
         let order = self.order(hash);
         let mut position = (order >> FRACTION_BITS) as usize;
         while let Some(&word) = self.words.get(position) {
-            if word == 0 {
-                return;
-            }
-            if displacement(word) == FAR || self.order_at(position, word) >= order {
-                return fetch_piece(word);
+            if word == 0 || displacement(word) == FAR || self.order_at(position, word) >= order {
+                return word;
             }
             position += 1;
         }
+        0
     }
 
     #[inline]

@@ -2,7 +2,7 @@
 //! bits.
 
 use super::piece::Piece;
-use crate::prefetch::fetch;
+use crate::prefetch::fetch_near;
 use std::ptr::NonNull;
 
 pub(super) const ADDRESS_BITS: u32 = 48;
@@ -33,7 +33,7 @@ pub(super) fn start_of(word: u64) -> NonNull<u8> {
 #[inline]
 pub(super) fn fetch_piece(word: u64) {
     let start: *const u8 = std::ptr::without_provenance((word & ADDRESS) as usize);
-    fetch(start);
+    fetch_near(start);
     // A small piece spans two lines as often as not.
-    fetch(start.wrapping_add(64));
+    fetch_near(start.wrapping_add(64));
 }

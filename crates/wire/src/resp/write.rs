@@ -82,10 +82,20 @@ fn write_items(kind: u8, items: &[Reply<'_>], protocol: u8, sink: &mut impl Sink
     items.iter().for_each(|item| write(item, protocol, sink));
 }
 
+/// Most numbers are lengths of one to three digits: such a line is put as one piece.
+#[inline]
 fn write_number(kind: u8, value: i64, out: &mut Vec<u8>) {
-    out.push(kind);
-    write_i64(value, out);
-    out.extend_from_slice(b"\r\n");
+    let digit = |unit: i64| b'0' + (value / unit % 10) as u8;
+    match value {
+        0..10 => out.extend_from_slice(&[kind, digit(1), b'\r', b'\n']),
+        10..100 => out.extend_from_slice(&[kind, digit(10), digit(1), b'\r', b'\n']),
+        100..1000 => out.extend_from_slice(&[kind, digit(100), digit(10), digit(1), b'\r', b'\n']),
+        _ => {
+            out.push(kind);
+            write_i64(value, out);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
 }
 
 fn write_bulk(bytes: &[u8], out: &mut Vec<u8>) {
