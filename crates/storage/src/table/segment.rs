@@ -8,7 +8,8 @@ use super::entry::Entry;
 use super::pace;
 use super::piece::{Piece, View, size_class};
 use super::word::{
-    ADDRESS, FAR, FRACTION_BITS, FRACTION_SHIFT, STEP, displacement, fetch_piece, new_word, start_of,
+    ADDRESS, FAR, FRACTION_BITS, FRACTION_SHIFT, STEP, displacement, fetch_heads, fetch_piece, new_word,
+    start_of,
 };
 use crate::prefetch::fetch;
 use std::marker::PhantomData;
@@ -19,8 +20,8 @@ use std::ops::DerefMut;
 const EARLY_HOMES_MIN: usize = 1024;
 /// By how much an index grows while many keys come: still a quarter full afterwards.
 const FILLING_STEP: usize = 3;
-/// How many words ahead a walk fetches pieces.
-pub(super) const AHEAD: usize = 8;
+/// For how many words a walk fetches pieces together, while it is at those before: as many as a processor has on their way at once, or nearly.
+pub(super) const AHEAD: usize = 16;
 pub(super) const WORDS_MIN: usize = 8;
 /// A segment of as many words is split rather than lengthened, so that no insertion moves more keys than fit it.
 #[cfg(not(test))]
@@ -249,7 +250,7 @@ impl Segment {
     ) -> Option<u64> {
         let from = self.order(cursor);
         let begin = (from >> FRACTION_BITS) as usize;
-        let mut position = begin;
+        let (mut position, mut fetched) = (begin, begin);
         let walk_end = position.saturating_add(budget.walk);
         let mut last = None;
         while let Some(&word) = self.words.get(position) {
@@ -261,8 +262,11 @@ impl Segment {
                 position += 1;
                 continue;
             }
-            if let Some(&ahead) = self.words.get(position + AHEAD) {
-                fetch_piece(ahead);
+            if position + AHEAD / 2 >= fetched {
+                let (from, to) =
+                    (fetched.max(position), (fetched.max(position) + AHEAD).min(self.words.len()));
+                self.words[from..to].iter().for_each(|&word| fetch_piece(word));
+                fetched = to;
             }
             let order = self.order_at(position, word);
             let view = self.piece(position);
@@ -460,11 +464,11 @@ fn words_for(len: usize) -> usize {
 
 /// Takes the pieces out of an index, in its order, fetched ahead. Whoever gets them owns them.
 fn for_each_piece(words: &[u64], mut take: impl FnMut(Piece)) {
-    for (at, &word) in words.iter().enumerate() {
-        if let Some(&ahead) = words.get(at + AHEAD) {
-            fetch_piece(ahead);
-        }
-        if word != 0 {
+    let mut chunks = words.chunks(AHEAD).peekable();
+    fetch_heads(chunks.peek().copied().unwrap_or_default());
+    while let Some(chunk) = chunks.next() {
+        fetch_heads(chunks.peek().copied().unwrap_or_default());
+        for &word in chunk.iter().filter(|word| **word != 0) {
             take(Piece(start_of(word)));
         }
     }
@@ -522,8 +526,9 @@ impl Words {
         while pieces > 0
             && let Some(word) = self.0.pop()
         {
-            if let Some(&ahead) = self.0.len().checked_sub(AHEAD).and_then(|at| self.0.get(at)) {
-                fetch_piece(ahead);
+            if self.0.len().is_multiple_of(AHEAD) {
+                let end = self.0.len().saturating_sub(AHEAD);
+                fetch_heads(&self.0[end.saturating_sub(AHEAD)..end]);
             }
             if word != 0 {
                 drop(Piece(start_of(word)));
