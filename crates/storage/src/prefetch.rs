@@ -18,8 +18,9 @@ pub fn fetch<T>(address: *const T) {
     let _ = address;
 }
 
-/// As [`fetch`], into the second level of the cache only. Of those into the first a processor drops what comes while about twenty
-/// are on their way (Zen 4), and a batch of requests has more; of these it drops none.
+/// As [`fetch`], into the second level of the cache only. Of what is to come into the first a processor drops all that is asked for while
+/// about twenty lines are on their way (Zen 4, measured), and a batch of requests has more; into the second it drops none. But
+/// this is for two neighbouring lines, of which both are read: of a line alone, in a page that it does not know, it fetches none.
 #[inline]
 pub fn fetch_near<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
