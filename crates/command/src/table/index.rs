@@ -12,10 +12,14 @@ const LONG_BYTES_MAX: usize = 24;
 const CASE: u8 = 0x20;
 const ALL_CASE: u64 = 0x2020_2020_2020_2020;
 
-/// Names of up to eight bytes.
-static SHORT: [Short; SHORT_SIZE] = build_short();
-/// Longer names: place in the table plus one, or 0.
-static LONG: [u8; LONG_SIZE] = build_long();
+static INDEX: Index = build();
+
+struct Index {
+    /// Names of up to eight bytes.
+    short: [Short; SHORT_SIZE],
+    /// Longer names: place in the table plus one, or 0.
+    long: [u8; LONG_SIZE],
+}
 
 /// A name of up to eight bytes.
 #[derive(Clone, Copy)]
@@ -35,7 +39,7 @@ pub fn lookup(name: &[u8]) -> Option<&'static Command> {
     let Some(word) = word(name) else { return lookup_long(name) };
     let mut at = place(word);
     loop {
-        let found = &SHORT[at];
+        let found = &INDEX.short[at];
         if found.word == 0 {
             return None;
         }
@@ -52,7 +56,7 @@ fn lookup_long(name: &[u8]) -> Option<&'static Command> {
     }
     let mut at = hash(name) % LONG_SIZE;
     loop {
-        let row = usize::from(LONG[at]).checked_sub(1)?;
+        let row = usize::from(INDEX.long[at]).checked_sub(1)?;
         let command = &TABLE[row];
         if command.name.as_bytes().eq_ignore_ascii_case(name)
             || command.aliases.iter().any(|alias| alias.as_bytes().eq_ignore_ascii_case(name))
@@ -97,14 +101,15 @@ const fn hash(name: &[u8]) -> usize {
     (hash ^ (hash >> 15)) as usize
 }
 
-const fn build_short() -> [Short; SHORT_SIZE] {
-    let mut index = [Short { word: 0, letters: 0, len: 0, row: 0 }; SHORT_SIZE];
+const fn build() -> Index {
+    let nothing = Short { word: 0, letters: 0, len: 0, row: 0 };
+    let mut index = Index { short: [nothing; SHORT_SIZE], long: [0; LONG_SIZE] };
     let mut row = 0;
     while row < TABLE.len() {
-        insert_short(&mut index, TABLE[row].name, row);
+        insert(&mut index, TABLE[row].name, row);
         let mut alias = 0;
         while alias < TABLE[row].aliases.len() {
-            insert_short(&mut index, TABLE[row].aliases[alias], row);
+            insert(&mut index, TABLE[row].aliases[alias], row);
             alias += 1;
         }
         row += 1;
@@ -112,50 +117,31 @@ const fn build_short() -> [Short; SHORT_SIZE] {
     index
 }
 
-const fn insert_short(index: &mut [Short; SHORT_SIZE], name: &str, row: usize) {
-    let Some(word) = word(name.as_bytes()) else { return };
+const fn insert(index: &mut Index, name: &str, row: usize) {
+    let name = name.as_bytes();
+    assert!(name.len() <= LONG_BYTES_MAX && row < 255);
+    let Some(word) = word(name) else {
+        let mut at = hash(name) % LONG_SIZE;
+        while index.long[at] != 0 {
+            at = (at + 1) % LONG_SIZE;
+        }
+        index.long[at] = row as u8 + 1;
+        return;
+    };
     let mut letters = 0;
     let mut byte = 0;
     while byte < name.len() {
-        assert!(!name.as_bytes()[byte].is_ascii_uppercase());
-        if name.as_bytes()[byte].is_ascii_lowercase() {
+        assert!(!name[byte].is_ascii_uppercase());
+        if name[byte].is_ascii_lowercase() {
             letters |= (CASE as u64) << (8 * byte);
         }
         byte += 1;
     }
     let mut at = place(word);
-    while index[at].word != 0 {
+    while index.short[at].word != 0 {
         at = (at + 1) % SHORT_SIZE;
     }
-    assert!(row < 256);
-    index[at] = Short { word, letters, len: name.len() as u8, row: row as u8 };
-}
-
-const fn build_long() -> [u8; LONG_SIZE] {
-    let mut index = [0; LONG_SIZE];
-    let mut row = 0;
-    while row < TABLE.len() {
-        insert_long(&mut index, TABLE[row].name, row);
-        let mut alias = 0;
-        while alias < TABLE[row].aliases.len() {
-            insert_long(&mut index, TABLE[row].aliases[alias], row);
-            alias += 1;
-        }
-        row += 1;
-    }
-    index
-}
-
-const fn insert_long(index: &mut [u8; LONG_SIZE], name: &str, row: usize) {
-    if word(name.as_bytes()).is_some() {
-        return;
-    }
-    assert!(name.len() <= LONG_BYTES_MAX && row < 255);
-    let mut at = hash(name.as_bytes()) % LONG_SIZE;
-    while index[at] != 0 {
-        at = (at + 1) % LONG_SIZE;
-    }
-    index[at] = row as u8 + 1;
+    index.short[at] = Short { word, letters, len: name.len() as u8, row: row as u8 };
 }
 
 #[cfg(test)]

@@ -119,6 +119,18 @@ mod tests {
     use std::borrow::Cow;
 
     #[test]
+    fn numbers_of_every_length() {
+        let tens = (0..19).map(|digits| 10i64.pow(digits));
+        for value in
+            tens.flat_map(|ten| [ten - 1, ten, ten + 1, 7 * (ten / 9), -ten]).chain([i64::MAX, i64::MIN])
+        {
+            let mut out = Vec::new();
+            write(&Reply::Integer(value), 2, &mut out);
+            assert_eq!(String::from_utf8(out), Ok(format!(":{value}\r\n")));
+        }
+    }
+
+    #[test]
     fn each_kind_in_both_versions() {
         let map = Reply::Map(vec![(Reply::bulk("a"), Reply::Integer(1))]);
         let mut list = List::default();
