@@ -54,10 +54,8 @@ const HEADER_BYTES: usize = HEAD_BYTES + 5;
 const COMPRESSED: u8 = 1;
 /// The least bytes of a put effect: its head, the version, and the lengths of key and value.
 const PUT_BYTES_MIN: usize = 11;
-/// From so many entries on, a chunk tells by how they lie how many there are in all.
+/// From so many entries on, where they lie tells how many there are in all.
 const ENTRIES_TO_GO_BY: usize = 16;
-/// Fewer will do in so many bytes.
-const BYTES_TO_GO_BY: usize = 32 << 10;
 /// The most entries that room is made for by such a guess: half a gigabyte of index.
 const ENTRIES_EXPECTED_MAX: u128 = 1 << 26;
 
@@ -125,7 +123,7 @@ pub fn load_chunk<'b>(bytes: impl Into<Parts<'b>>, table: &mut Table) -> Result<
     let hasher = table.hasher();
     let mut entries = Vec::with_capacity(count);
     each_put(count, body, &mut |key, put| entries.push((hasher.hash(key), put)))?;
-    make_room(&entries, body.len(), table);
+    make_room(&entries, table);
     for &(hash, put) in &entries {
         if let Effect::Put { key, value, expire_at_ms, version } = put {
             let Value::String(bytes) = value;
@@ -215,20 +213,16 @@ fn body_of(rest: &[u8], tail: usize) -> Result<Cow<'_, [u8]>, Corrupt> {
 }
 
 /// Makes room for what comes, since entries come in the order of their hashes where the table hashes as the one that
-/// they were cut from, and a table bears that badly without ([`Table::reserve`]). How many come a chunk tells by how
-/// densely its entries lie: those of one stretch of hash space are a part of the snapshot, the others come later.
-fn make_room(entries: &[(u64, Effect<'_>)], body_bytes: usize, table: &mut Table) {
-    // A few make a poor guess, which matters only where the index counts beside the entries.
-    if entries.len() < 2 || (entries.len() < ENTRIES_TO_GO_BY && body_bytes < BYTES_TO_GO_BY) {
+/// they were cut from, and a table bears that badly without ([`Table::reserve`]). How many come in all is told by how many
+/// have come for the part of hash space behind which all others lie. Not by this chunk's alone: a few large entries
+/// that happen to lie close together would pass for thousands.
+fn make_room(entries: &[(u64, Effect<'_>)], table: &mut Table) {
+    let come = table.len() + entries.len();
+    if come < ENTRIES_TO_GO_BY || table.has_split() {
         return;
     }
-    let hashes = entries.iter().map(|(hash, _)| *hash);
-    let stretch = hashes.clone().fold(0, u64::max) - hashes.fold(u64::MAX, u64::min);
-    let all = if stretch == 0 || stretch >= 1 << 63 {
-        table.len() + entries.len()
-    } else {
-        (((entries.len() as u128) << 64) / u128::from(stretch)).min(ENTRIES_EXPECTED_MAX) as usize
-    };
+    let last = entries.iter().map(|(hash, _)| *hash).chain(table.last_hash()).fold(0, u64::max);
+    let all = (((come as u128) << 64) / (u128::from(last) + 1)).min(ENTRIES_EXPECTED_MAX) as usize;
     if all > table.room() {
         table.reserve(all + all / 8);
     }
@@ -377,6 +371,35 @@ mod tests {
             assert!(after_first >= keys as usize, "{after_first} for {keys}");
             assert!(copy.bytes() < table.bytes() / 2 * 3, "{} for {}", copy.bytes(), table.bytes());
             assert_eq!(contents(&copy), contents(&table));
+        }
+    }
+
+    /// Large entries come two or three a chunk, of which some lie close together: that is no reason to make room for thousands.
+    #[test]
+    fn a_few_large_entries_are_not_taken_for_many() {
+        for seed in 0..30 {
+            for keys in [4, 40, 100] {
+                let mut table = Table::new(Hasher::new(seed));
+                for key in 0..keys {
+                    let name = [key];
+                    table.put(
+                        table.hasher().hash(&name),
+                        &name,
+                        Value::String(&[0; 20_000]),
+                        None,
+                        Version(1),
+                    );
+                }
+                let (mut copy, mut cursor) = (Table::new(Hasher::new(seed)), Some(0));
+                while let Some(from) = cursor {
+                    let mut chunk = TailedBuffer::default();
+                    cursor = write_chunk(&table, from, 32 << 10, &mut chunk);
+                    load_chunk(&chunk, &mut copy).unwrap();
+                }
+                // Their pieces are alike: what is more is of the index.
+                let more = copy.bytes().saturating_sub(table.bytes());
+                assert!(more < 8 << 10, "{more} bytes more of index, seed {seed}, {keys} keys");
+            }
         }
     }
 

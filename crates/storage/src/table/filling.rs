@@ -52,8 +52,18 @@ impl Table {
         self.words = words;
     }
 
-    /// How many entries fit before an index has to grow: about, and in a table that has not split.
+    /// How many entries fit before the index has to grow, about, in a table that has not split.
     pub(crate) fn room(&self) -> usize {
-        if self.split.is_some() { usize::MAX } else { self.words / 6 * 5 }
+        self.words / 6 * 5
+    }
+
+    /// Whether it has several indexes.
+    pub(crate) fn has_split(&self) -> bool {
+        self.split.is_some()
+    }
+
+    /// The greatest of its keys' hashes, or nearly: of keys with the same order any. In a table that has not split.
+    pub(crate) fn last_hash(&self) -> Option<u64> {
+        self.root.last_hash()
     }
 }

@@ -296,6 +296,13 @@ impl Segment {
         Some(self.piece(position).entry())
     }
 
+    /// The hash of the key that stands last.
+    pub fn last_hash(&self) -> Option<u64> {
+        let word = self.words.iter().rfind(|&&word| word != 0)?;
+        let view = View { start: start_of(*word), piece: PhantomData };
+        Some(self.hasher.hash(view.key()))
+    }
+
     /// Where in it a hash lies, as a share of 2^64.
     #[inline]
     pub fn share(&self, hash: u64) -> u64 {
