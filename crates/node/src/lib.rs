@@ -26,6 +26,7 @@ mod last_writes;
 mod listing;
 mod log_begin;
 pub mod look;
+mod needed_from;
 mod operate;
 mod partitions;
 mod peer_builds;

@@ -8,6 +8,7 @@
 //! nothing here would tell ([`begin_anew`]).
 
 pub use crate::log_begin::LogBegin;
+use crate::needed_from::NeededFrom;
 use crate::run::Waiter;
 use replication::recovery::Recovery;
 use replication::{Durability, LogTurn, Partition};
@@ -97,7 +98,7 @@ pub struct RecoverConfig {
 pub struct Copies {
     pub(crate) partitions: Vec<Partition<Waiter>>,
     /// From where on the log is needed for each that has entries since its snapshot.
-    pub(crate) needed_from: BTreeMap<PartitionId, u64>,
+    pub(crate) needed_from: NeededFrom,
     /// Of which there is a snapshot on disk.
     pub(crate) snapshots: BTreeSet<PartitionId>,
     pub(crate) log_end: u64,
@@ -222,7 +223,7 @@ fn finish<D: Disk>(
     let mut lost = Vec::new();
     let mut result = Copies {
         partitions: Vec::new(),
-        needed_from: BTreeMap::new(),
+        needed_from: NeededFrom::default(),
         snapshots: BTreeSet::new(),
         log_end: opened.log.end(),
         first: LogTurn::default(),
@@ -241,7 +242,7 @@ fn finish<D: Disk>(
             copy.partition.abandon(&mut result.first);
         }
         if let Some(offset) = copy.needed_from {
-            result.needed_from.insert(id, offset);
+            result.needed_from.set(id, Some(offset));
         }
         if copy.has_snapshot {
             result.snapshots.insert(id);

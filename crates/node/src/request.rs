@@ -108,20 +108,36 @@ impl Shard {
         preview.partition = Some(id);
         if let Some(partition) = self.partitions.get(id) {
             partition.prefetch();
+            if self.notes_writes() && command.is_write() {
+                partition.prefetch_for_write();
+            }
             preview.hash = Some(self.hasher.hash(key));
         }
         preview
     }
 
-    /// Fetches the entries of requests that were looked at into the cache. Each step reads what the one before has fetched, so
-    /// all of them take one before the first takes the next.
+    /// Fetches the entries of requests that were looked at into the cache, and where writes will be noted. Each step reads what the one
+    /// before has fetched, so all of them take one before the first takes the next.
     pub fn prefetch<'r>(&self, previews: impl Iterator<Item = &'r Preview> + Clone) {
-        let keys = previews.filter_map(|preview| {
+        let keys = previews.clone().filter_map(|preview| {
             let partition = self.partitions.get(preview.partition?)?;
             Some((partition.table(), preview.hash?))
         });
         keys.clone().for_each(|(table, hash)| table.prefetch_index(hash));
         Table::prefetch_all(keys);
+        if self.notes_writes() {
+            let is_write = |preview: &&Preview| preview.command.is_some_and(Command::is_write);
+            for id in previews.filter(is_write).filter_map(|preview| preview.partition) {
+                if let Some(partition) = self.partitions.get(id) {
+                    partition.prefetch_next();
+                }
+            }
+        }
+    }
+
+    /// Whether writes are noted until they are committed, rather than committed at once.
+    fn notes_writes(&self) -> bool {
+        self.durability.logs() || self.has_backups
     }
 
     fn dispatch(

@@ -10,6 +10,9 @@ use types::planted::{self, Bug};
 use types::settings::{ReadLevel, WriteLevel};
 use types::{Epoch, Instant, NodeId, PartitionId, Position, RequestId, ShardId};
 
+/// Room for so many answers is kept from turn to turn.
+const RELEASED_KEPT: usize = 16 * 1024;
+
 /// Who wants the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
@@ -450,7 +453,8 @@ impl Shard {
 
     /// Answers whose wait is over.
     pub(crate) fn release(&mut self) {
-        for (waiter, release) in std::mem::take(&mut self.outbox.released) {
+        let mut released = std::mem::take(&mut self.outbox.released);
+        for (waiter, release) in released.drain(..) {
             let Waiter { partition, origin, reply, written, deadline: _, again } = waiter;
             match (release, again) {
                 (Release::Committed, _) => {
@@ -468,6 +472,9 @@ impl Shard {
                     self.fail(origin, CommandError::OutcomeUnknown { why });
                 }
             }
+        }
+        if self.outbox.released.is_empty() && released.capacity() <= RELEASED_KEPT {
+            self.outbox.released = released;
         }
     }
 

@@ -41,6 +41,8 @@ const REST: Duration = Duration::from_millis(100);
 const EXPIRY_SLICES: usize = 32;
 /// A slice of active expiry that removes so many keys found much: a quarter of what it looked at.
 const EXPIRED_MUCH: usize = 16;
+/// So many partitions ahead of the one at hand are fetched into the cache where one after the other commits.
+const FETCHED_AHEAD: usize = 8;
 
 /// Names a request of a client: which connection, and its number on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -528,7 +530,12 @@ impl Shard {
             let mut dirty = std::mem::take(&mut self.dirty);
             dirty.sort_unstable();
             dirty.dedup();
-            for id in dirty.drain(..) {
+            for (at, &id) in dirty.iter().enumerate() {
+                if let Some(next) = dirty.get(at + FETCHED_AHEAD)
+                    && let Some(partition) = self.partitions.get(*next)
+                {
+                    partition.prefetch_oldest();
+                }
                 if let Some(partition) = self.partitions.get_mut(id) {
                     partition.flush(&self.context, &mut self.outbox);
                 }
@@ -544,6 +551,7 @@ impl Shard {
                 }
             }
             if self.dirty.is_empty() {
+                dirty.clear();
                 self.dirty = dirty;
             }
             self.release();
@@ -638,7 +646,12 @@ impl Shard {
             let end = if number == turn { offset } else { 0 };
             let partitions = tails.iter().map(|tail| tail.partition).chain(touched);
             self.snapshots.logged(number, end, partitions);
-            for Tail { partition: id, life, lsn } in tails {
+            for (at, &Tail { partition: id, life, lsn }) in tails.iter().enumerate() {
+                if let Some(next) = tails.get(at + FETCHED_AHEAD)
+                    && let Some(partition) = self.partitions.get(next.partition)
+                {
+                    partition.prefetch_for_write();
+                }
                 let Some(partition) = self.partitions.get_mut(id) else { continue };
                 partition.on_durable(life, lsn, &mut self.outbox);
                 if partition.is_primary() {

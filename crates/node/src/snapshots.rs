@@ -8,9 +8,10 @@
 //! When: once the log that would have to be read at a start has outgrown the tables or `snapshot_log_bytes`, the partition that
 //! needs the oldest part of it first; every `snapshot_interval`; when a client asks (`BGSAVE`).
 
+use crate::needed_from::NeededFrom;
 use crate::shard::Shard;
 use replication::Partition;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use storage::{SnapshotEnd, Tailed, TailedBuffer, snapshot};
 use types::{Epoch, Instant, PartitionId, Position};
@@ -43,7 +44,7 @@ pub enum SnapshotJob {
 #[derive(Debug, Default)]
 pub(crate) struct Snapshots {
     /// From where on the log is needed, for each partition that has entries which its snapshot lacks.
-    needed_from: BTreeMap<PartitionId, u64>,
+    needed_from: NeededFrom,
     /// Where the log ends, as far as it is durable.
     log_end: u64,
     /// Partitions with a snapshot on disk.
@@ -94,11 +95,7 @@ enum Step {
 }
 
 impl Snapshots {
-    pub fn new(
-        needed_from: BTreeMap<PartitionId, u64>,
-        on_disk: BTreeSet<PartitionId>,
-        log_end: u64,
-    ) -> Snapshots {
+    pub fn new(needed_from: NeededFrom, on_disk: BTreeSet<PartitionId>, log_end: u64) -> Snapshots {
         Snapshots { needed_from, on_disk, log_end, ..Snapshots::default() }
     }
 
@@ -106,7 +103,7 @@ impl Snapshots {
     pub fn logged(&mut self, turn: u64, end: u64, partitions: impl Iterator<Item = PartitionId>) {
         let start = self.log_end;
         for partition in partitions {
-            self.needed_from.entry(partition).or_insert(start);
+            self.needed_from.note(partition, start);
             if let Some(current) = &mut self.current
                 && current.partition == partition
                 && turn > current.turn
@@ -118,7 +115,7 @@ impl Snapshots {
     }
 
     fn oldest(&self) -> Option<(PartitionId, u64)> {
-        self.needed_from.iter().map(|(&partition, &from)| (partition, from)).min_by_key(|&(_, from)| from)
+        self.needed_from.oldest()
     }
 
     /// The log that a start would have to read, in bytes.
@@ -206,7 +203,7 @@ impl Shard {
         let is_due = interval > 0 && now.since(due) >= Duration::from_secs(interval);
         if asked > snapshots.asked || is_due {
             snapshots.wanted_at = Some(now);
-            snapshots.wanted.extend(snapshots.needed_from.keys());
+            snapshots.wanted.extend(snapshots.needed_from.partitions());
             if snapshots.asked < asked {
                 snapshots.asked = asked;
                 self.note_saved();
@@ -255,7 +252,7 @@ impl Shard {
     fn next_snapshot(&mut self) -> Option<PartitionId> {
         let snapshots = &mut self.snapshots;
         while let Some(&wanted) = snapshots.wanted.first() {
-            if snapshots.needed_from.contains_key(&wanted) {
+            if snapshots.needed_from.contains(wanted) {
                 return Some(wanted);
             }
             snapshots.wanted.pop_first();
@@ -288,10 +285,7 @@ impl Shard {
             true => self.snapshots.on_disk.remove(&id),
             false => self.snapshots.on_disk.insert(id),
         };
-        match current.next_needed {
-            Some(from) => self.snapshots.needed_from.insert(id, from),
-            None => self.snapshots.needed_from.remove(&id),
-        };
+        self.snapshots.needed_from.set(id, current.next_needed);
         self.snapshots.wanted.remove(&id);
         self.note_saved();
         self.snapshots.next = self.next_snapshot();

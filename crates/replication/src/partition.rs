@@ -11,7 +11,7 @@ use crate::requests::{Requests, Seen};
 use crate::{Context, Durability, LogTurn, Outbox, Release};
 use bytes::Bytes;
 use placement::PartitionState;
-use storage::prefetch::{fetch, fetch_all};
+use storage::prefetch::{fetch, fetch_all, fetch_behind, fetch_near};
 use storage::{
     Changes, Footprint, Hasher, Keyspace, Lent, Log, Record, SnapshotEnd, Table, Uncommitted, effect,
 };
@@ -58,7 +58,8 @@ pub(crate) enum Role<W> {
 /// One node's copy of one partition. `W` is whatever the node attaches to a waiting request.
 ///
 /// Requests for all partitions take turns, so a copy is seldom in the nearest cache when one comes. What every request reads
-/// stands together at the beginning, and at the beginning of the role, so that it is few lines ([`Partition::prefetch`]).
+/// stands together at the beginning, and at the beginning of the role, so that it is few lines ([`Partition::prefetch`]). What
+/// every write reads too stands between these and right behind the role ([`Partition::prefetch_for_write`]).
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Partition<W> {
@@ -66,31 +67,31 @@ pub struct Partition<W> {
     pub(crate) last_version: Version,
     pub(crate) last_time_ms: u64,
     pub(crate) durability: Durability,
-    pub(crate) uncommitted: Uncommitted,
-    pub(crate) role: Role<W>,
+    /// Whether the disk may have anything of it.
+    pub(crate) on_disk: bool,
     pub(crate) id: PartitionId,
     pub(crate) me: NodeId,
+    pub(crate) uncommitted: Uncommitted,
+    pub(crate) role: Role<W>,
     pub(crate) log: Log,
     pub(crate) epoch: Epoch,
+    pub(crate) commit: Lsn,
+    /// Where records are synced: the last that is known to be.
+    pub(crate) durable: Lsn,
+    /// What it has added to [`LogTurn::uncommitted_bytes`].
+    counted_bytes: usize,
+    /// Ends whenever part of the log is discarded.
+    pub(crate) life: u32,
+    pub(crate) requests: Requests,
     /// The epoch of the last map that it acted on.
     map_epoch: Epoch,
     /// The last time that committed records may have been lost, as far as this copy knows.
     pub(crate) forced_since: Epoch,
     /// The reign that this copy follows, or is.
     pub(crate) primary_since: Epoch,
-    pub(crate) commit: Lsn,
-    pub(crate) requests: Requests,
     expiry_cursor: u64,
-    /// Ends whenever part of the log is discarded.
-    pub(crate) life: u32,
-    /// Where records are synced: the last that is known to be.
-    pub(crate) durable: Lsn,
-    /// Whether the disk may have anything of it.
-    pub(crate) on_disk: bool,
     /// A copy that came back from its disk shows what counts only once this is committed.
     pub(crate) unsettled: Option<Lsn>,
-    /// What it has added to [`LogTurn::uncommitted_bytes`].
-    counted_bytes: usize,
     /// The transfer that such a copy, or one that came back half filled, is of; until the map gives it a role.
     pub(crate) came_back_in: Option<InTransfer>,
     /// How new what it shows is known to be, while it is a backup.
@@ -169,6 +170,36 @@ impl<W> Partition<W> {
         fetch(&raw const self.durability);
         fetch(&raw const self.uncommitted);
         fetch(&raw const self.role);
+    }
+
+    /// The same of what every write and every commit reads too.
+    #[inline]
+    pub fn prefetch_for_write(&self) {
+        fetch_behind(&self.uncommitted);
+        fetch_behind(&self.role);
+        fetch_near(&raw const self.log);
+        fetch_near(&raw const self.life);
+    }
+
+    /// Fetches the places where a write will be noted. Reads what [`Partition::prefetch_for_write`] has fetched.
+    #[inline]
+    pub fn prefetch_next(&self) {
+        self.uncommitted.prefetch_next();
+        if let Role::Primary(primary) = &self.role {
+            primary.prefetch_next();
+            if primary.keeps_log {
+                self.log.prefetch_next();
+            }
+        }
+    }
+
+    /// Fetches what a commit takes off. Reads what [`Partition::prefetch_for_write`] has fetched.
+    #[inline]
+    pub fn prefetch_oldest(&self) {
+        self.uncommitted.prefetch_oldest();
+        if let Role::Primary(primary) = &self.role {
+            primary.prefetch_oldest();
+        }
     }
 
     /// Whether the disk may have anything of it.

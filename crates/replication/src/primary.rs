@@ -14,6 +14,7 @@ use crate::{Context, InSyncChange, Outbox, Release};
 use placement::{ChangeKind, PartitionState};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
+use storage::prefetch::{fetch_front, fetch_next};
 use types::planted::{self, Bug};
 use types::settings::WriteLevel;
 use types::{Incarnation, Instant, Level, Lsn, NodeId, NodeSet, PartitionId};
@@ -21,7 +22,7 @@ use types::{Incarnation, Instant, Level, Lsn, NodeId, NodeSet, PartitionId};
 /// Between two proposals of the same change.
 const PROPOSE: Duration = Duration::from_millis(200);
 
-/// What every request asks stands at the beginning: see [`Partition`].
+/// What every request asks stands at the beginning, then what every write does: see [`Partition`].
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Primary<W> {
@@ -31,29 +32,29 @@ pub(crate) struct Primary<W> {
     pub retiring: bool,
     /// Whether records are kept at all: for other copies, or for whoever follows the changes.
     pub keeps_log: bool,
-    /// Whose acknowledgement a commit needs: the in-sync set, and a joiner that is being proposed.
-    pub required: NodeSet,
-    /// Under this epoch.
-    pub hand_over: Option<HandOver>,
     /// Whether something happened that the copies have not been sent.
     pub has_news: bool,
-    /// The in-sync set that the map shows.
-    pub in_sync: NodeSet,
-    min_in_sync: usize,
     /// No copy joins any more.
     takes_in_none: bool,
-    /// The record that opened the reign: once it is committed, the tail is.
-    pub align_to: Lsn,
-    pub peers: BTreeMap<NodeId, Peer>,
-    pub proposal: Option<Proposal>,
-    last_session: u64,
+    /// There are other copies, or are to be.
+    keeps_for_copies: bool,
+    /// Whose acknowledgement a commit needs: the in-sync set, and a joiner that is being proposed.
+    pub required: NodeSet,
+    /// The in-sync set that the map shows.
+    pub in_sync: NodeSet,
+    /// Under this epoch.
+    pub hand_over: Option<HandOver>,
+    min_in_sync: usize,
     /// By lsn.
     waiting: VecDeque<(Lsn, W)>,
     waiting_quorum: VecDeque<(Lsn, W)>,
     /// For this copy's own log.
     waiting_own: VecDeque<(Lsn, W)>,
-    /// There are other copies, or are to be.
-    keeps_for_copies: bool,
+    pub peers: BTreeMap<NodeId, Peer>,
+    /// The record that opened the reign: once it is committed, the tail is.
+    pub align_to: Lsn,
+    pub proposal: Option<Proposal>,
+    last_session: u64,
     /// Until when it counts as followed, where somebody follows its changes.
     followed_until: Option<Instant>,
 }
@@ -230,12 +231,28 @@ impl<W> Primary<W> {
         while let Some((_, waiter)) = self.waiting_own.pop_front_if(|(lsn, _)| *lsn <= own) {
             out.released.push((waiter, Release::Committed));
         }
+        if self.waiting.is_empty() {
+            // It begins at its first place again, which is in the cache sooner than another.
+            self.waiting.clear();
+        }
         if !self.waiting_quorum.is_empty() {
             let held = self.held_by_majority(own);
             while let Some((_, waiter)) = self.waiting_quorum.pop_front_if(|(lsn, _)| *lsn <= held) {
                 out.released.push((waiter, Release::Committed));
             }
         }
+    }
+
+    /// Asks for the place where the next request that waits will stand.
+    #[inline]
+    pub fn prefetch_next(&self) {
+        fetch_next(&self.waiting);
+    }
+
+    /// Asks for the request that has waited longest.
+    #[inline]
+    pub fn prefetch_oldest(&self) {
+        fetch_front(&self.waiting);
     }
 
     /// Decides whether a change of the in-sync set is due.

@@ -647,6 +647,8 @@ impl<M: ShardMachine> ShardLoop<M> {
             }
             messages.clear();
         }
+        // Partitions commit in turns of their own. In the order of its requests a connection's replies go straight out.
+        answered.sort_unstable_by_key(|(ticket, _)| (ticket.connection, ticket.sequence));
         for (ticket, reply) in answered.drain(..) {
             if Asks::is_question(ticket) {
                 self.asks.reply(now, &mut self.parts.machine, ticket.connection, reply);

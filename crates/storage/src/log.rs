@@ -7,7 +7,9 @@
 //!
 //! Left out: durability. Under `log = off` a restarted node comes back empty.
 
+use crate::prefetch::fetch_next;
 use crate::record::Record;
+use smallvec::{SmallVec, smallvec};
 use std::collections::VecDeque;
 use types::{Epoch, Lsn, Position};
 
@@ -16,7 +18,8 @@ use types::{Epoch, Lsn, Position};
 pub struct Log {
     base: Position,
     records: VecDeque<Record>,
-    epochs: Vec<(Epoch, Lsn)>,
+    /// Mostly one.
+    epochs: SmallVec<[(Epoch, Lsn); 1]>,
     bytes: usize,
 }
 
@@ -30,7 +33,7 @@ impl Log {
     /// An empty log, whose first record will have lsn 1.
     pub fn new() -> Log {
         let base = Position::default();
-        Log { base, records: VecDeque::new(), epochs: vec![(base.epoch, base.lsn)], bytes: 0 }
+        Log { base, records: VecDeque::new(), epochs: smallvec![(base.epoch, base.lsn)], bytes: 0 }
     }
 
     /// Adds a record at the end. It has to name the last one as its predecessor: callers check what comes from
@@ -124,7 +127,7 @@ impl Log {
 
     /// Forgets everything: the log is empty and goes on after `base`.
     pub fn reset(&mut self, base: Position) {
-        *self = Log { base, records: VecDeque::new(), epochs: vec![(base.epoch, base.lsn)], bytes: 0 };
+        *self = Log { base, records: VecDeque::new(), epochs: smallvec![(base.epoch, base.lsn)], bytes: 0 };
     }
 
     /// Goes on after `position` without keeping a record for it: for a partition that has no other copy.
@@ -137,6 +140,12 @@ impl Log {
         self.base = position;
         self.epochs.clear();
         self.epochs.push((position.epoch, position.lsn));
+    }
+
+    /// Asks for the place where the next record will stand.
+    #[inline]
+    pub fn prefetch_next(&self) {
+        fetch_next(&self.records);
     }
 
     /// The memory that its records take, in bytes: an estimate.

@@ -1,5 +1,7 @@
 //! Telling the processor what memory will be read soon.
 
+use std::collections::VecDeque;
+
 /// Asks for the line of the cache that holds this address.
 #[inline]
 pub fn fetch<T>(address: *const T) {
@@ -33,11 +35,34 @@ pub fn fetch_near<T>(address: *const T) {
     fetch(address);
 }
 
+/// Asks for the two lines behind the first of a value: see [`fetch_near`].
+#[inline]
+pub fn fetch_behind<T>(value: &T) {
+    let start = (&raw const *value).cast::<u8>();
+    fetch_near(start.wrapping_add(64));
+    fetch_near(start.wrapping_add(128));
+}
+
 /// Asks for all lines of the cache that hold this value.
 #[inline]
 pub fn fetch_all<T>(value: &T) {
     let start = (&raw const *value).cast::<u8>();
     for at in (0..size_of::<T>()).step_by(64) {
         fetch(start.wrapping_add(at));
+    }
+}
+
+/// Asks for the place where the next element of a queue will stand, if it has room.
+#[inline]
+pub fn fetch_next<T>(queue: &VecDeque<T>) {
+    let (front, back) = queue.as_slices();
+    fetch(if back.is_empty() { front.as_ptr_range().end } else { back.as_ptr_range().end });
+}
+
+/// Asks for the first element of a queue.
+#[inline]
+pub fn fetch_front<T>(queue: &VecDeque<T>) {
+    if let Some(front) = queue.front() {
+        fetch_all(front);
     }
 }

@@ -6,6 +6,7 @@
 //! Every write of a partition with a log on disk or with another copy passes through here, and most are committed before the
 //! partition gets many more: so a few changes stand in a list that is looked through, and only many in a map.
 
+use crate::prefetch::{fetch, fetch_front, fetch_next};
 use crate::table::{Entry, Replaced, Table, copied_entry};
 use smallvec::SmallVec;
 use std::collections::{HashMap, VecDeque};
@@ -195,12 +196,7 @@ impl Uncommitted {
         let before = self.copies.end();
         self.copies.bytes.extend_from_slice(&undos.bytes);
         undos.bytes.clear();
-        let mut undo = std::mem::take(&mut undos.list);
-        for undo in &mut undo {
-            if let Was::Copied { at, .. } = &mut undo.0 {
-                *at += before;
-            }
-        }
+        let undo = std::mem::take(&mut undos.list);
         for (number, undo) in undo.iter().enumerate() {
             match undo.hash() {
                 Some(hash) => self.changed.push(hash, (lsn, number)),
@@ -212,6 +208,27 @@ impl Uncommitted {
         }
         self.bytes += bytes;
         self.records.push_back(Undone { lsn, bytes, undo, removed_any });
+        // Only now, where it stays: what was just written in part is slow to be moved as a whole.
+        for undo in self.records.back_mut().into_iter().flat_map(|record| &mut record.undo) {
+            if let Was::Copied { at, .. } = &mut undo.0 {
+                *at += before;
+            }
+        }
+    }
+
+    /// Asks for the places where the next record will be kept.
+    #[inline]
+    pub fn prefetch_next(&self) {
+        fetch_next(&self.records);
+        fetch_next(&self.changed.listed);
+        fetch(self.copies.bytes.as_ptr_range().end);
+    }
+
+    /// Asks for the oldest record, which is committed next.
+    #[inline]
+    pub fn prefetch_oldest(&self) {
+        fetch_front(&self.records);
+        fetch_front(&self.changed.listed);
     }
 
     /// Bytes of the records that are not committed; what they replaced is not counted.
@@ -253,6 +270,11 @@ impl Uncommitted {
         }
         self.copies.forget_before(copied);
         while self.clears.pop_front_if(|place| place.0 <= upto).is_some() {}
+        if self.records.is_empty() {
+            // They begin at their first place again, which is in the cache sooner than another.
+            self.records.clear();
+            self.changed.listed.clear();
+        }
         if self.last_removal <= upto {
             self.last_removal = Lsn(0);
         }
