@@ -5,7 +5,9 @@
 //! repeated on the same server, which saves everything anew: nearly all keys have changed.
 //!
 //! Beside the load one more connection reads, a request at a time, each millisecond: a read waits for no disk, so how long it takes
-//! tells how long the thread that serves stands still.
+//! tells how long the thread that serves stands still. A machine that is shared has pauses of its own, so the processor time that
+//! all threads of the server took during each read is noted too, as [`super::pauses`] does: by what it does on its one processor no
+//! server makes a read wait longer than that.
 //!
 //! Memory on top is what the process holds more than before at its greatest; with a server that saves in a child process, the pages
 //! that it says it had to copy meanwhile (`rdb_last_cow_size`) come to that.
@@ -52,8 +54,8 @@ struct Line {
     is_own: bool,
     before: Part,
     during: Part,
-    reads_before: Part,
-    reads_during: Part,
+    reads_before: Reads,
+    reads_during: Reads,
     lasted_s: f64,
     /// Resident before, and what was added to it at the most.
     resident_bytes: f64,
@@ -72,12 +74,21 @@ struct Part {
     longest_ms: f64,
 }
 
+/// How reads fared.
+#[derive(Clone, Copy, Default, Serialize)]
+struct Reads {
+    #[serde(flatten)]
+    part: Part,
+    /// The most processor time that the server took during one of them.
+    processor_ms: f64,
+}
+
 #[derive(Serialize)]
 struct Run {
     before: Part,
     during: Part,
-    reads_before: Part,
-    reads_during: Part,
+    reads_before: Reads,
+    reads_during: Reads,
     lasted_s: f64,
     resident_bytes: u64,
     on_top_bytes: u64,
@@ -140,7 +151,7 @@ fn one_round(flags: &Flags, keys: u64, hosts: &Hosts, server: &Server<'_>) -> Re
     let phase = AtomicUsize::new(0);
     let (took, reads, watched) = std::thread::scope(|scope| {
         let load = scope.spawn(|| stream.run(&phase, PHASES));
-        let reads = scope.spawn(|| read(server.port, &phase));
+        let reads = scope.spawn(|| read(server, &phase));
         let watched = watch(flags, hosts, server, &phase);
         phase.store(PHASES, Ordering::Relaxed);
         (load.join(), reads.join(), watched)
@@ -154,30 +165,43 @@ fn one_round(flags: &Flags, keys: u64, hosts: &Hosts, server: &Server<'_>) -> Re
     Ok(Run {
         before: Part::of(before, PIPELINE, watched.before_s),
         during: Part::of(during, PIPELINE, watched.during_s),
-        reads_before: Part::of(reads_before, 1, watched.before_s),
-        reads_during: Part::of(reads_during, 1, watched.during_s),
+        reads_before: Reads::of(reads_before, watched.before_s),
+        reads_during: Reads::of(reads_during, watched.during_s),
         lasted_s: watched.during_s,
         resident_bytes: watched.resident_bytes,
         on_top_bytes: watched.on_top_bytes,
     })
 }
 
-/// Reads until the last phase is over, and notes in microseconds how long each read of a phase took.
-fn read(port: u16, phase: &AtomicUsize) -> Result<[Vec<u32>; PHASES], Failure> {
+/// The reads of a phase: how long each took in microseconds, and the most that the server ran during one.
+#[derive(Default)]
+struct Noted {
+    took_us: Vec<u32>,
+    ran_most: Duration,
+}
+
+/// Reads until the last phase is over.
+fn read(server: &Server<'_>, phase: &AtomicUsize) -> Result<[Noted; PHASES], Failure> {
     let _ = rustix::process::setpriority_process(None, READ_NICE);
-    let mut client = Client::connect(port)?;
+    let processor = server.processor_clock()?;
+    let ran = || processor.now().map(Duration::from).map_err(std::io::Error::from);
+    let mut client = Client::connect(server.port)?;
     let ask = request(&[b"GET", b"nobody writes this"]);
-    let mut took: [Vec<u32>; PHASES] = Default::default();
+    let mut noted: [Noted; PHASES] = Default::default();
     loop {
         let at = phase.load(Ordering::Relaxed);
-        let Some(took) = took.get_mut(at) else { break };
+        let Some(noted) = noted.get_mut(at) else { break };
+        let ran_before = ran()?;
         let sent = Instant::now();
         client.send(&ask)?;
         client.head(false)?;
-        took.push(sent.elapsed().as_micros() as u32);
+        let took = sent.elapsed();
+        noted.took_us.push(took.as_micros() as u32);
+        // What it did while this thread itself was held up after the answer is not counted.
+        noted.ran_most = noted.ran_most.max(ran()?.saturating_sub(ran_before).min(took));
         std::thread::sleep(READ_PERIOD);
     }
-    Ok(took)
+    Ok(noted)
 }
 
 /// Goes through the phases.
@@ -247,16 +271,31 @@ impl Part {
     }
 }
 
+impl Reads {
+    fn of(noted: Noted, lasted_s: f64) -> Reads {
+        let processor_ms = noted.ran_most.as_secs_f64() * 1e3;
+        Reads { part: Part::of(noted.took_us, 1, lasted_s), processor_ms }
+    }
+
+    /// The medians, and the longest of all.
+    fn median(reads: &[Reads]) -> Reads {
+        let parts: Vec<Part> = reads.iter().map(|reads| reads.part).collect();
+        let processor_ms = reads.iter().map(|reads| reads.processor_ms).fold(0.0, f64::max);
+        Reads { part: Part::median(&parts), processor_ms }
+    }
+}
+
 impl Line {
     fn of(base: &Contender, disk_bytes: u64, runs: Vec<Run>) -> Line {
         let part = |pick: fn(&Run) -> Part| Part::median(&runs.iter().map(pick).collect::<Vec<_>>());
+        let reads = |pick: fn(&Run) -> Reads| Reads::median(&runs.iter().map(pick).collect::<Vec<_>>());
         Line {
             server: base.name.clone(),
             is_own: base.is_own,
             before: part(|run| run.before),
             during: part(|run| run.during),
-            reads_before: part(|run| run.reads_before),
-            reads_during: part(|run| run.reads_during),
+            reads_before: reads(|run| run.reads_before),
+            reads_during: reads(|run| run.reads_during),
             lasted_s: median(runs.iter().map(|run| run.lasted_s)),
             resident_bytes: median(runs.iter().map(|run| run.resident_bytes as f64)),
             on_top_bytes: median(runs.iter().map(|run| run.on_top_bytes as f64)),
@@ -270,10 +309,11 @@ pub(super) fn text(snapshots: &Snapshots) -> String {
     let mut text = format!(
         "{} keys of 16 bytes with values of {} bytes, {} connections that write at full speed, {PIPELINE} requests at once, to a log \
          synced every second. {} Before, and while BGSAVE writes everything: how long a batch of {PIPELINE} took, and how \
-         long a read on a connection of its own, which waits for no disk. Medians of {} saves, the longest of all. *On top*: memory \
+         long a read on a connection of its own, which waits for no disk, with the most processor time that the server took during \
+         one. Medians of {} saves, the longest of all. *On top*: memory \
          beyond what the process held before, copied pages of a child process counted.\n\n\
-         | server | when | operations/s | p50, ms | p99, ms | p99.9, ms | longest, ms | reads: p99.9, ms | longest, ms | lasted, s | resident, MiB | on top, MiB | on top |\n\
-         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+         | server | when | operations/s | p50, ms | p99, ms | p99.9, ms | longest, ms | reads: p99.9, ms | longest, ms | processor, ms | lasted, s | resident, MiB | on top, MiB | on top |\n\
+         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
         snapshots.keys,
         snapshots.value_bytes,
         snapshots.connections,
@@ -286,15 +326,16 @@ pub(super) fn text(snapshots: &Snapshots) -> String {
             [("before", &line.before, &line.reads_before), ("BGSAVE", &line.during, &line.reads_during)];
         for (when, part, reads) in phases {
             text += &format!(
-                "| {} | {when} | {:.0} | {:.2} | {:.2} | {:.2} | {:.1} | {:.2} | {:.1} |",
+                "| {} | {when} | {:.0} | {:.2} | {:.2} | {:.2} | {:.1} | {:.2} | {:.1} | {:.2} |",
                 line.server,
                 part.per_s,
                 part.p50_ms,
                 part.p99_ms,
                 part.p999_ms,
                 part.longest_ms,
-                reads.p999_ms,
-                reads.longest_ms
+                reads.part.p999_ms,
+                reads.part.longest_ms,
+                reads.processor_ms
             );
             text += &match when {
                 "before" => format!("  | {:.0} |  |  |\n", mib(line.resident_bytes)),
