@@ -8,7 +8,7 @@ use replication::{Message, Release, Seen, Standing};
 use storage::{Footprint, Keyspace, Lent, Tailed, TailedBuffer};
 use types::planted::{self, Bug};
 use types::settings::{ReadLevel, WriteLevel};
-use types::{Epoch, Instant, NodeId, PartitionId, Position, RequestId, ShardId};
+use types::{Epoch, Instant, Lsn, NodeId, PartitionId, Position, RequestId, ShardId};
 
 /// Room for so many answers is kept from turn to turn.
 const RELEASED_KEPT: usize = 16 * 1024;
@@ -68,7 +68,8 @@ pub(crate) struct Waiter {
     partition: PartitionId,
     pub origin: Origin,
     reply: Reply<'static>,
-    written: Option<Position>,
+    /// The record that it made; its lsn is 0 where it made none.
+    written: Position,
     /// Until when it may wait.
     deadline: Instant,
     /// A read, kept whole: it can simply be run again where this primary is deposed.
@@ -189,6 +190,11 @@ fn reply_or_error(result: Result<Reply<'_>, CommandError>) -> Reply<'_> {
     result.unwrap_or_else(Reply::Error)
 }
 
+/// A record's partition and position, if there is one.
+fn of_record(partition: PartitionId, written: Position) -> Option<(PartitionId, Position)> {
+    (written.lsn > Lsn(0)).then_some((partition, written))
+}
+
 fn neutral(reply: &Reply<'_>) -> Tailed {
     let mut bytes = TailedBuffer::default();
     reply.encode_neutral(&mut bytes);
@@ -276,24 +282,19 @@ impl Shard {
         let request = request.map(|request| (request, neutral(&reply).into_bytes()));
         let ran =
             partition.finish(&self.context, &mut self.changes, &footprint, request, &mut self.outbox.log);
-        if ran.written.is_some() && partition.wants_flush() {
+        let written = Position { epoch: partition.epoch(), lsn: ran.written };
+        if ran.written > Lsn(0) && partition.wants_flush() {
             self.dirty.push(id);
         }
         let held_at_once = is_write && task.write_level == WriteLevel::One && !self.durability.logs();
-        let wait = if held_at_once { types::Lsn(0) } else { ran.wait };
-        if wait.0 == 0 {
-            return self.hand_over(task.origin, reply, ran.written.map(|at| (id, at)), sink);
+        let wait = if held_at_once { Lsn(0) } else { ran.wait };
+        if wait == Lsn(0) {
+            return self.hand_over(task.origin, reply, of_record(id, written), sink);
         }
         let level = if is_write { task.write_level } else { WriteLevel::All };
         let again = (!is_write).then(|| Box::new(task.kept()));
-        let waiter = Waiter {
-            partition: id,
-            origin: task.origin,
-            reply,
-            written: ran.written,
-            deadline: task.deadline,
-            again,
-        };
+        let waiter =
+            Waiter { partition: id, origin: task.origin, reply, written, deadline: task.deadline, again };
         partition.wait(wait, level, waiter);
         Outcome::Later
     }
@@ -355,7 +356,7 @@ impl Shard {
             partition: id,
             origin: task.origin,
             reply,
-            written,
+            written: written.unwrap_or_default(),
             deadline: task.deadline,
             again: None,
         };
@@ -375,7 +376,7 @@ impl Shard {
         let (Some(epoch), Some(lsn)) = (number(1), number(2)) else {
             return self.fail(task.origin, CommandError::Syntax);
         };
-        let position = Position { epoch: types::Epoch(epoch), lsn: types::Lsn(lsn) };
+        let position = Position { epoch: types::Epoch(epoch), lsn: Lsn(lsn) };
         let holders = self.partitions.get(id).and_then(|partition| partition.backups_holding(position));
         let reply = match holders {
             Some(count) => Reply::count(count),
@@ -458,7 +459,7 @@ impl Shard {
             let Waiter { partition, origin, reply, written, deadline: _, again } = waiter;
             match (release, again) {
                 (Release::Committed, _) => {
-                    self.hand_over(origin, reply, written.map(|at| (partition, at)), None);
+                    self.hand_over(origin, reply, of_record(partition, written), None);
                 }
                 (Release::Deposed, Some(task)) => self.start(partition, *task),
                 (Release::Deposed, None) => self.unknown(origin),

@@ -42,8 +42,8 @@ pub enum Standing {
 /// What running a request has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ran {
-    /// The record that it made.
-    pub written: Option<Position>,
+    /// The record that it made, under the copy's epoch. 0: none.
+    pub written: Lsn,
     /// What must be committed before its reply may be told: its own record, or what it saw. 0: nothing.
     pub wait: Lsn,
 }
@@ -383,7 +383,7 @@ impl<W> Partition<W> {
     ) -> Ran {
         let wait = footprint.wait();
         if request.is_none() && changes.is_empty() {
-            return Ran { written: None, wait };
+            return Ran { written: Lsn(0), wait };
         }
         let now_ms = self.time_ms(context);
         let request = request
@@ -392,11 +392,11 @@ impl<W> Partition<W> {
             if let Some((id, reply)) = request {
                 self.requests.add_unchanged(id, wait, now_ms, reply);
             }
-            return Ran { written: None, wait };
+            return Ran { written: Lsn(0), wait };
         }
         let position = self.order(now_ms, changes, request, log);
         let wait = if position.lsn > self.commit { position.lsn } else { Lsn(0) };
-        Ran { written: Some(position), wait }
+        Ran { written: position.lsn, wait }
     }
 
     /// Whether time alone changes nothing here: a primary without other copies, for which nobody waits, and which nobody follows.
@@ -534,6 +534,7 @@ impl<W> Partition<W> {
     }
 
     /// A request waits until `lsn` is as safe as `level` asks.
+    #[inline]
     pub fn wait(&mut self, lsn: Lsn, level: WriteLevel, waiter: W) {
         if let Role::Primary(primary) = &mut self.role {
             primary.wait(lsn, level, waiter);

@@ -161,12 +161,17 @@ impl<W> Primary<W> {
         self.in_sync.len() >= self.min_in_sync
     }
 
+    #[inline]
     pub fn wait(&mut self, lsn: Lsn, level: WriteLevel, waiter: W) {
         let queue = match level {
             WriteLevel::Quorum => &mut self.waiting_quorum,
             WriteLevel::One => &mut self.waiting_own,
             WriteLevel::All => &mut self.waiting,
         };
+        if queue.back().is_none_or(|(last, _)| *last <= lsn) {
+            queue.push_back((lsn, waiter));
+            return;
+        }
         // A read waits for what it saw, which may lie before what others wait for.
         let at = queue.partition_point(|(other, _)| *other <= lsn);
         queue.insert(at, (lsn, waiter));
