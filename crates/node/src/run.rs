@@ -5,6 +5,7 @@ use bytes::Bytes;
 use command::{Command, CommandError, Flags, Handler, Reply, randomkey, scan};
 use replication::message::{ForwardOutcome, Forwarded};
 use replication::{Message, Release, Seen, Standing};
+use std::borrow::Cow;
 use storage::{Footprint, Keyspace, Lent, Tailed, TailedBuffer};
 use types::planted::{self, Bug};
 use types::settings::{ReadLevel, WriteLevel};
@@ -67,13 +68,46 @@ pub(crate) type Parked = OwnedTask;
 pub(crate) struct Waiter {
     partition: PartitionId,
     pub origin: Origin,
-    reply: Reply<'static>,
+    reply: Held,
     /// The record that it made; its lsn is 0 where it made none.
     written: Position,
     /// Until when it may wait.
     deadline: Instant,
     /// A read, kept whole: it can simply be run again where this primary is deposed.
     again: Option<Box<OwnedTask>>,
+}
+
+/// A reply that waits for a commit. Thousands do at once, and most are short: so it is small, and the others are boxed.
+#[derive(Debug)]
+enum Held {
+    Simple(&'static str),
+    Integer(i64),
+    Null,
+    Other(Box<Reply<'static>>),
+}
+
+impl From<Reply<'static>> for Held {
+    #[inline]
+    fn from(reply: Reply<'static>) -> Held {
+        match reply {
+            Reply::Simple(Cow::Borrowed(text)) => Held::Simple(text),
+            Reply::Integer(number) => Held::Integer(number),
+            Reply::Null => Held::Null,
+            reply => Held::Other(Box::new(reply)),
+        }
+    }
+}
+
+impl From<Held> for Reply<'static> {
+    #[inline]
+    fn from(held: Held) -> Reply<'static> {
+        match held {
+            Held::Simple(text) => Reply::simple(text),
+            Held::Integer(number) => Reply::Integer(number),
+            Held::Null => Reply::Null,
+            Held::Other(reply) => *reply,
+        }
+    }
 }
 
 /// What came of an attempt to run a request here.
@@ -293,8 +327,14 @@ impl Shard {
         }
         let level = if is_write { task.write_level } else { WriteLevel::All };
         let again = (!is_write).then(|| Box::new(task.kept()));
-        let waiter =
-            Waiter { partition: id, origin: task.origin, reply, written, deadline: task.deadline, again };
+        let waiter = Waiter {
+            partition: id,
+            origin: task.origin,
+            reply: reply.into(),
+            written,
+            deadline: task.deadline,
+            again,
+        };
         partition.wait(wait, level, waiter);
         Outcome::Later
     }
@@ -355,7 +395,7 @@ impl Shard {
         let waiter = Waiter {
             partition: id,
             origin: task.origin,
-            reply,
+            reply: reply.into(),
             written: written.unwrap_or_default(),
             deadline: task.deadline,
             again: None,
@@ -459,7 +499,7 @@ impl Shard {
             let Waiter { partition, origin, reply, written, deadline: _, again } = waiter;
             match (release, again) {
                 (Release::Committed, _) => {
-                    self.hand_over(origin, reply, of_record(partition, written), None);
+                    self.hand_over(origin, reply.into(), of_record(partition, written), None);
                 }
                 (Release::Deposed, Some(task)) => self.start(partition, *task),
                 (Release::Deposed, None) => self.unknown(origin),

@@ -534,7 +534,7 @@ impl<W> Partition<W> {
     }
 
     /// A request waits until `lsn` is as safe as `level` asks.
-    #[inline]
+    #[inline(always)]
     pub fn wait(&mut self, lsn: Lsn, level: WriteLevel, waiter: W) {
         if let Role::Primary(primary) = &mut self.role {
             primary.wait(lsn, level, waiter);

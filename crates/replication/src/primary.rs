@@ -161,20 +161,17 @@ impl<W> Primary<W> {
         self.in_sync.len() >= self.min_in_sync
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn wait(&mut self, lsn: Lsn, level: WriteLevel, waiter: W) {
         let queue = match level {
             WriteLevel::Quorum => &mut self.waiting_quorum,
             WriteLevel::One => &mut self.waiting_own,
             WriteLevel::All => &mut self.waiting,
         };
-        if queue.back().is_none_or(|(last, _)| *last <= lsn) {
-            queue.push_back((lsn, waiter));
-            return;
+        match queue.back() {
+            Some((last, _)) if *last > lsn => wait_before(queue, lsn, waiter),
+            _ => queue.push_back((lsn, waiter)),
         }
-        // A read waits for what it saw, which may lie before what others wait for.
-        let at = queue.partition_point(|(other, _)| *other <= lsn);
-        queue.insert(at, (lsn, waiter));
     }
 
     /// Whether a reply waits for a commit.
@@ -302,6 +299,13 @@ impl<W> Primary<W> {
             self.proposal = Some(Proposal { node, incarnation, kind: ChangeKind::Join, sent_at: None });
         }
     }
+}
+
+/// A read waits for what it saw, which may lie before what others wait for.
+#[cold]
+fn wait_before<W>(queue: &mut VecDeque<(Lsn, W)>, lsn: Lsn, waiter: W) {
+    let at = queue.partition_point(|(other, _)| *other <= lsn);
+    queue.insert(at, (lsn, waiter));
 }
 
 impl<W> Partition<W> {
