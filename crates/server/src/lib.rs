@@ -52,6 +52,7 @@ pub mod read_only;
 pub mod ring;
 pub mod run;
 pub mod sampler;
+mod scheduling;
 pub mod shard_loop;
 pub mod snapshot_thread;
 pub mod start;

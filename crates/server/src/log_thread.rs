@@ -10,6 +10,7 @@
 
 use crate::clock;
 use crate::mailbox::Post;
+use crate::scheduling;
 use crate::snapshot_thread::SnapshotOrder;
 use crate::stats::allowance;
 use crate::threads::Mail;
@@ -21,7 +22,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use storage::{Disk, Rope, ShardLog, ShardLogError};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 use types::settings::Fsync;
 use types::{Instant, PartitionId, ShardId};
 
@@ -165,6 +166,13 @@ where
     pub fn run(mut self) {
         let mut items = Vec::new();
         let mut synced_at = clock::now();
+        // Replies wait for a write that takes no time, and not for the shard's next pause, where the two share a processor. A sync
+        // takes long enough anyway, and the more gathers meanwhile the better.
+        if self.fsync != Fsync::Always
+            && let Err(error) = scheduling::ask_for_short_turns()
+        {
+            debug!(%error, "the log's thread takes turns like any other");
+        }
         ShardCounters::set(&self.published.log(self.shard).disk_bytes, self.log.bytes_on_disk());
         self.reserve();
         while self.wait(&mut items, synced_at) {
