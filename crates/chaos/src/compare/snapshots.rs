@@ -15,7 +15,7 @@
 use super::client::{Client, Fill, request};
 use super::disks::{EVERYSEC, FileSystem, bytes_below, logged, wait_saved};
 use super::servers::{Contender, Hosts, Server};
-use super::stream::{Stream, Took};
+use super::stream::{Heard, Stream};
 use super::{Flags, median};
 use crate::failure::Failure;
 use serde::Serialize;
@@ -56,6 +56,9 @@ struct Line {
     during: Part,
     reads_before: Reads,
     reads_during: Reads,
+    /// The longest time in which no write was answered to anybody.
+    silence_before_ms: f64,
+    silence_during_ms: f64,
     lasted_s: f64,
     /// Resident before, and what was added to it at the most.
     resident_bytes: f64,
@@ -89,6 +92,9 @@ struct Run {
     during: Part,
     reads_before: Reads,
     reads_during: Reads,
+    /// The longest time in which no write was answered to anybody.
+    silence_before_ms: f64,
+    silence_during_ms: f64,
     lasted_s: f64,
     resident_bytes: u64,
     on_top_bytes: u64,
@@ -158,13 +164,15 @@ fn one_round(flags: &Flags, keys: u64, hosts: &Hosts, server: &Server<'_>) -> Re
     });
     server.check_running()?;
     // A panic has ended the program.
-    let took: Took = took.map_err(|_| "the load panicked")??;
+    let heard = took.map_err(|_| "the load panicked")??;
     let [_, reads_before, reads_during] = reads.map_err(|_| "the reads panicked")??;
     let watched = watched?;
-    let [_, before, during] = <[Vec<u32>; PHASES]>::try_from(took).map_err(|_| "three phases")?;
+    let [_, before, during] = <[Heard; PHASES]>::try_from(heard).map_err(|_| "three phases")?;
     Ok(Run {
-        before: Part::of(before, PIPELINE, watched.before_s),
-        during: Part::of(during, PIPELINE, watched.during_s),
+        silence_before_ms: before.longest_silence.as_secs_f64() * 1e3,
+        silence_during_ms: during.longest_silence.as_secs_f64() * 1e3,
+        before: Part::of(before.took_us, PIPELINE, watched.before_s),
+        during: Part::of(during.took_us, PIPELINE, watched.during_s),
         reads_before: Reads::of(reads_before, watched.before_s),
         reads_during: Reads::of(reads_during, watched.during_s),
         lasted_s: watched.during_s,
@@ -296,6 +304,8 @@ impl Line {
             during: part(|run| run.during),
             reads_before: reads(|run| run.reads_before),
             reads_during: reads(|run| run.reads_during),
+            silence_before_ms: runs.iter().map(|run| run.silence_before_ms).fold(0.0, f64::max),
+            silence_during_ms: runs.iter().map(|run| run.silence_during_ms).fold(0.0, f64::max),
             lasted_s: median(runs.iter().map(|run| run.lasted_s)),
             resident_bytes: median(runs.iter().map(|run| run.resident_bytes as f64)),
             on_top_bytes: median(runs.iter().map(|run| run.on_top_bytes as f64)),
@@ -308,12 +318,12 @@ impl Line {
 pub(super) fn text(snapshots: &Snapshots) -> String {
     let mut text = format!(
         "{} keys of 16 bytes with values of {} bytes, {} connections that write at full speed, {PIPELINE} requests at once, to a log \
-         synced every second. {} Before, and while BGSAVE writes everything: how long a batch of {PIPELINE} took, and how \
-         long a read on a connection of its own, which waits for no disk, with the most processor time that the server took during \
+         synced every second. {} Before, and while BGSAVE writes everything: how long a batch of {PIPELINE} took, the longest time \
+         in which nobody's write was answered, and how long a read on a connection of its own, which waits for no disk, with the most processor time that the server took during \
          one. Medians of {} saves, the longest of all. *On top*: memory \
          beyond what the process held before, copied pages of a child process counted.\n\n\
-         | server | when | operations/s | p50, ms | p99, ms | p99.9, ms | longest, ms | reads: p99.9, ms | longest, ms | processor, ms | lasted, s | resident, MiB | on top, MiB | on top |\n\
-         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+         | server | when | operations/s | p50, ms | p99, ms | p99.9, ms | longest, ms | nobody answered, ms | reads: p99.9, ms | longest, ms | processor, ms | lasted, s | resident, MiB | on top, MiB | on top |\n\
+         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
         snapshots.keys,
         snapshots.value_bytes,
         snapshots.connections,
@@ -322,11 +332,13 @@ pub(super) fn text(snapshots: &Snapshots) -> String {
     );
     let mib = |bytes: f64| bytes / 1_048_576.0;
     for line in &snapshots.lines {
-        let phases =
-            [("before", &line.before, &line.reads_before), ("BGSAVE", &line.during, &line.reads_during)];
-        for (when, part, reads) in phases {
+        let phases = [
+            ("before", &line.before, line.silence_before_ms, &line.reads_before),
+            ("BGSAVE", &line.during, line.silence_during_ms, &line.reads_during),
+        ];
+        for (when, part, silence_ms, reads) in phases {
             text += &format!(
-                "| {} | {when} | {:.0} | {:.2} | {:.2} | {:.2} | {:.1} | {:.2} | {:.1} | {:.2} |",
+                "| {} | {when} | {:.0} | {:.2} | {:.2} | {:.2} | {:.1} | {silence_ms:.1} | {:.2} | {:.1} | {:.2} |",
                 line.server,
                 part.per_s,
                 part.p50_ms,

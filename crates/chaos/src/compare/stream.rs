@@ -26,8 +26,14 @@ pub(super) struct Stream {
     pub value_bytes: usize,
 }
 
-/// How long batches took, in microseconds, for each phase in which they were answered.
-pub(super) type Took = Vec<Vec<u32>>;
+/// What was seen in one phase.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heard {
+    /// How long each batch took that was answered in it, in microseconds.
+    pub took_us: Vec<u32>,
+    /// The longest time in which nothing at all came: the server answered nobody.
+    pub longest_silence: Duration,
+}
 
 struct Connection {
     socket: TcpStream,
@@ -41,7 +47,7 @@ struct Connection {
 
 impl Stream {
     /// Writes until the phase is none of so many. Batches count for the phase in which their last answer came.
-    pub(super) fn run(&self, phase: &AtomicUsize, phases: usize) -> Result<Took, Failure> {
+    pub(super) fn run(&self, phase: &AtomicUsize, phases: usize) -> Result<Vec<Heard>, Failure> {
         let value = vec![b'y'; self.value_bytes];
         let pattern = request(&[b"SET", key(0).as_bytes(), &value]);
         let name = key(0);
@@ -67,21 +73,23 @@ impl Stream {
             connections.push(connection);
         }
         let expected = OK.len() * self.pipeline as usize;
-        let mut took: Took = vec![Vec::new(); phases];
+        let mut seen = vec![Heard::default(); phases];
         let mut heard = Instant::now();
         loop {
             poll.poll(&mut events, Some(Duration::from_millis(100)))?;
             let now = phase.load(Ordering::Relaxed);
-            let Some(took) = took.get_mut(now) else { return Ok(took) };
+            let Some(seen) = seen.get_mut(now) else { return Ok(seen) };
             if events.is_empty() && heard.elapsed() > PATIENCE {
                 return Err(format!("no write is answered for {} s", PATIENCE.as_secs()).into());
             }
             for event in &events {
+                seen.longest_silence = seen.longest_silence.max(heard.elapsed());
                 heard = Instant::now();
                 let Some(connection) = connections.get_mut(event.token().0) else { continue };
                 connection.write()?;
                 while connection.read(expected)? {
-                    took.push(u32::try_from(connection.began.elapsed().as_micros()).unwrap_or(u32::MAX));
+                    seen.took_us
+                        .push(u32::try_from(connection.began.elapsed().as_micros()).unwrap_or(u32::MAX));
                     connection.next(pattern.len(), at, self.keys, &mut random)?;
                 }
             }
@@ -166,9 +174,11 @@ mod tests {
             // The next batch, which is not answered.
             assert!(reader.read_line(&mut String::new()).is_ok());
             phase.store(2, Ordering::Relaxed);
-            let took = load.join().unwrap().unwrap();
-            assert_eq!((took[0].len(), took[1].len()), (2, 2));
-            assert!(took.iter().flatten().all(|took| *took >= 5000), "{took:?}");
+            let seen = load.join().unwrap().unwrap();
+            assert_eq!((seen[0].took_us.len(), seen[1].took_us.len()), (2, 2));
+            assert!(seen.iter().flat_map(|seen| &seen.took_us).all(|took| *took >= 5000), "{seen:?}");
+            // Between the two parts of an answer.
+            assert!(seen.iter().all(|seen| seen.longest_silence >= Duration::from_millis(5)), "{seen:?}");
         });
     }
 }
