@@ -33,9 +33,9 @@ fn new_disk() -> SimDisk {
 
 fn any_file(bytes: &[u8]) {
     let disk = new_disk();
-    let mut file = disk.open(path()).expect("a new file");
-    disk.write_at(&mut file, 0, bytes).expect("room");
-    disk.sync(&mut file).expect("a disk that works");
+    let file = disk.open(path()).expect("a new file");
+    disk.write_at(&file, 0, bytes).expect("room");
+    disk.sync(&file).expect("a disk that works");
     disk.sync_dir(Path::new("/d")).expect("a disk that works");
     let Ok((mut journal, mut frames)) = Journal::open(disk.clone(), path()) else {
         assert_eq!(disk.content(path()).as_deref(), Some(bytes), "what is refused is left as it was");

@@ -95,9 +95,9 @@ fn any_files(mut input: Input<'_>) {
     let put = |first: u64, is_headed: bool, rest: &[u8]| {
         let mut bytes = if is_headed { header(first) } else { Vec::new() };
         bytes.extend_from_slice(rest);
-        let mut file = disk.open(&path_of(first)).expect("a new file");
-        disk.write_at(&mut file, 0, &bytes).expect("room");
-        disk.sync(&mut file).expect("a disk that works");
+        let file = disk.open(&path_of(first)).expect("a new file");
+        disk.write_at(&file, 0, &bytes).expect("room");
+        disk.sync(&file).expect("a disk that works");
         (path_of(first), bytes)
     };
     let mut files = vec![];
@@ -228,8 +228,8 @@ fn operations(mut input: Input<'_>) {
                 let last = *log.segments().last().expect("one to write to");
                 drop(log);
                 let count = usize::from(input.byte());
-                let mut file = disk.open(&path_of(last.first)).expect("it is there");
-                disk.write_at(&mut file, last.bytes, input.bytes(count)).expect("room");
+                let file = disk.open(&path_of(last.first)).expect("it is there");
+                disk.write_at(&file, last.bytes, input.bytes(count)).expect("room");
                 disk.end_process();
                 let (_, batches) = open(&disk, model.from).expect("nothing vouches for them");
                 assert!(batches.starts_with(&model.given));

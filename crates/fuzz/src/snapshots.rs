@@ -46,9 +46,9 @@ fn new_disk() -> SimDisk {
 }
 
 fn put(disk: &SimDisk, bytes: &[u8]) {
-    let mut file = disk.open(&path()).expect("a new file");
-    disk.write_at(&mut file, 0, bytes).expect("room");
-    disk.sync(&mut file).expect("a disk that works");
+    let file = disk.open(&path()).expect("a new file");
+    disk.write_at(&file, 0, bytes).expect("room");
+    disk.sync(&file).expect("a disk that works");
     disk.sync_dir(directory()).expect("a disk that works");
 }
 

@@ -370,6 +370,14 @@ fn look_at_log<D: Disk>(
         );
         look.findings.push(Finding::new(Severity::Harmless, &leftover.path, text).at(0));
     }
+    if let Some(torn) = log.torn_next() {
+        let text = format!(
+            "{} follows a torn tail: {} bytes. They were written and not yet promised to anybody, and a start removes them",
+            torn.path.display(),
+            torn.bytes
+        );
+        look.findings.push(Finding::new(Severity::Harmless, &torn.path, text).at(0));
+    }
     for (at, segment) in log.segments().iter().enumerate() {
         look.segments += 1;
         look.log_bytes += segment.bytes;

@@ -214,7 +214,7 @@ pub fn begin_anew<D: Disk + Clone>(
     Ok((open_shard(disk, data, config, &mut |_| {})?, aside))
 }
 
-fn finish<D: Disk>(
+fn finish<D: Disk + Clone>(
     copies: CopiesInMaking,
     opened: shard_log::Opened<D>,
     begin: LogBegin<D>,

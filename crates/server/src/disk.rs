@@ -55,11 +55,11 @@ impl Disk for RealDisk {
         file.read_exact_at(buffer, offset)
     }
 
-    fn write_at(&self, file: &mut File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write_at(&self, file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
         file.write_all_at(bytes, offset)
     }
 
-    fn sync(&self, file: &mut File) -> io::Result<()> {
+    fn sync(&self, file: &File) -> io::Result<()> {
         // The length belongs to the data: fdatasync writes it where it has changed.
         file.sync_data()
     }
@@ -70,11 +70,11 @@ impl Disk for RealDisk {
         unsafe { libc::sync_file_range(file.as_raw_fd(), from, bytes, libc::SYNC_FILE_RANGE_WRITE) };
     }
 
-    fn truncate(&self, file: &mut File, bytes: u64) -> io::Result<()> {
+    fn truncate(&self, file: &File, bytes: u64) -> io::Result<()> {
         file.set_len(bytes)
     }
 
-    fn allocate(&self, file: &mut File, bytes: u64) -> io::Result<()> {
+    fn allocate(&self, file: &File, bytes: u64) -> io::Result<()> {
         use rustix::fs::{FallocateFlags, fallocate};
         use rustix::io::Errno;
         if bytes == 0 {
@@ -127,8 +127,8 @@ mod tests {
         journal.sync().unwrap();
         assert_eq!(RealDisk.list(&directory).unwrap(), ["journal"]);
         assert_eq!(Journal::open(RealDisk, &path).unwrap().1, [b"three".to_vec(), b"four".to_vec()]);
-        let mut file = RealDisk.open(&path).unwrap();
-        assert_eq!(RealDisk.append(&mut file, b"torn").unwrap(), journal.bytes());
+        let file = RealDisk.open(&path).unwrap();
+        assert_eq!(RealDisk.append(&file, b"torn").unwrap(), journal.bytes());
         assert_eq!(Journal::open(RealDisk, &path).unwrap().1.len(), 2);
         assert_eq!(RealDisk.len(&file).unwrap(), journal.bytes());
         let beyond = RealDisk.read(&file, journal.bytes(), &mut [0]).unwrap_err();
@@ -161,8 +161,8 @@ mod tests {
 
         // A torn tail, over which the next batch goes.
         let last = directory.join(format!("log-{:016x}", segments[3].first));
-        let mut file = RealDisk.open(&last).unwrap();
-        assert_eq!(RealDisk.append(&mut file, &[1; 100]).unwrap(), segments[3].bytes);
+        let file = RealDisk.open(&last).unwrap();
+        assert_eq!(RealDisk.append(&file, &[1; 100]).unwrap(), segments[3].bytes);
         let (Opened { mut log, torn }, batches) = open(1, 0).unwrap();
         assert_eq!(
             batches.iter().map(|batch| batch.1).collect::<Vec<_>>(),
@@ -187,16 +187,16 @@ mod tests {
     fn reserving_leaves_the_length() {
         use std::os::unix::fs::MetadataExt;
         let path = std::env::temp_dir().join(format!("annulet-allocate-{}", std::process::id()));
-        let mut file = RealDisk.open(&path).unwrap();
-        RealDisk.allocate(&mut file, 0).unwrap();
-        RealDisk.allocate(&mut file, 1 << 20).unwrap();
+        let file = RealDisk.open(&path).unwrap();
+        RealDisk.allocate(&file, 0).unwrap();
+        RealDisk.allocate(&file, 1 << 20).unwrap();
         let reserved = file.metadata().unwrap().blocks() * 512;
         assert!(reserved == 0 || reserved >= 1 << 20, "{reserved}: where the file system can");
-        RealDisk.allocate(&mut file, 1 << 10).unwrap();
+        RealDisk.allocate(&file, 1 << 10).unwrap();
         assert_eq!(RealDisk.len(&file).unwrap(), 0);
-        RealDisk.write_at(&mut file, 0, b"x").unwrap();
+        RealDisk.write_at(&file, 0, b"x").unwrap();
         assert_eq!(RealDisk.len(&file).unwrap(), 1);
-        let error = RealDisk.allocate(&mut file, i64::MAX as u64).unwrap_err();
+        let error = RealDisk.allocate(&file, i64::MAX as u64).unwrap_err();
         assert!(matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge), "{error}");
         fs::remove_file(&path).unwrap();
     }

@@ -1,12 +1,17 @@
 //! A shard's log on its way to the disk: a thread of its own takes what has gathered while the last write and sync ran, so that
 //! one sync serves all (group commit).
 //!
-//! The shard hands over the entries of each turn and hears back, by letter, up to which turn they are durable: after the sync
-//! with `fsync = always`, otherwise after the write, and then a sync follows within a second (`everysec`).
+//! The shard hands over the entries of each turn ([`feed`]) and hears back, by letter, up to which turn they are durable: after the sync
+//! with `fsync = always`, otherwise after the write. With `everysec` a sync follows within a second, and with both that and `never`
+//! syncs and the making of segments are another thread's ([`beside`]): a write waits for none of them. With `everysec` it does where
+//! what was written is not yet on disk after two seconds.
 //!
 //! A failed write or sync is final: nobody knows what is on the disk then, so the process says so and ends. Only a full disk is
 //! waited for. It shows while there is still room for what is under way, since room is reserved ahead: from then on commands
 //! that need more are refused (`Published::set_disk_full`).
+
+mod beside;
+mod feed;
 
 use crate::clock;
 use crate::mailbox::Post;
@@ -15,11 +20,15 @@ use crate::snapshot_thread::SnapshotOrder;
 use crate::stats::allowance;
 use crate::threads::Mail;
 use crate::work::Freer;
+pub use beside::Beside;
+use beside::{Report, Task, Unneeded};
+pub use feed::LogFeed;
+use feed::Item;
 use node::recover::LogBegin;
 use node::{Published, ShardCounters, SnapshotJob};
-use std::collections::BTreeSet;
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 use storage::{Disk, Rope, ShardLog, ShardLogError};
 use tracing::{debug, error, info, warn};
@@ -30,6 +39,8 @@ use types::{Instant, PartitionId, ShardId};
 const DISK_FAILED: i32 = 3;
 /// From one sync to the next, with `everysec`.
 const SECOND: Duration = Duration::from_secs(1);
+/// What is not durable after so long is waited for, with `everysec`.
+const UNSYNCED_MAX: Duration = Duration::from_secs(2);
 /// Room that is kept for what is ordered already when the disk turns out to be full, in bytes.
 const AHEAD_BYTES: usize = 4 << 20;
 /// The part of it that is for what a copy has to note whatever comes: that it discards records, holds nothing any more, or
@@ -37,97 +48,13 @@ const AHEAD_BYTES: usize = 4 << 20;
 const LAST_BYTES: usize = 1 << 20;
 /// Between two attempts to write to a full disk.
 const FULL_RETRY: Duration = Duration::from_millis(50);
-/// A buffer that one large turn made longer than this is given back.
-const BUFFER_BYTES_MAX: usize = 4 << 20;
 
-/// The shard's end.
-#[derive(Clone, Debug, Default)]
-pub struct LogFeed(Arc<Shared>);
-
-#[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
-    wake: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// In order.
-    items: Vec<Item>,
-    /// A buffer to be used again.
-    spare: Rope,
-    asleep: bool,
-    stop: bool,
-}
-
-#[derive(Debug)]
-enum Item {
-    /// Entries, up to those of a turn.
-    Turn(u64, Rope),
-    Job(SnapshotJob),
-}
-
-impl Item {
-    fn bytes(&self) -> usize {
-        match self {
-            Item::Turn(_, bytes) => bytes.len(),
-            Item::Job(_) => 0,
-        }
-    }
-}
-
-impl LogFeed {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nobody panics while holding it.
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Hands over the entries of a turn.
-    pub fn push(&self, turn: u64, bytes: &mut Rope) {
-        let mut state = self.lock();
-        match state.items.last_mut() {
-            Some(Item::Turn(last, waiting)) => {
-                *last = turn;
-                waiting.append(bytes);
-            }
-            _ => {
-                let spare = std::mem::take(&mut state.spare);
-                state.items.push(Item::Turn(turn, std::mem::replace(bytes, spare)));
-            }
-        }
-        self.wake(state);
-        bytes.clear();
-        if bytes.capacity() > BUFFER_BYTES_MAX {
-            *bytes = Rope::default();
-        }
-    }
-
-    /// Hands over what has to be done about snapshots, after what was handed over before.
-    pub fn push_jobs(&self, jobs: &mut Vec<SnapshotJob>) {
-        let mut state = self.lock();
-        state.items.extend(jobs.drain(..).map(Item::Job));
-        self.wake(state);
-    }
-
-    fn wake(&self, mut state: MutexGuard<'_, State>) {
-        let asleep = std::mem::take(&mut state.asleep);
-        drop(state);
-        if asleep {
-            self.0.wake.notify_one();
-        }
-    }
-
-    /// No more comes: the thread writes and syncs what it has, and ends.
-    pub fn stop(&self) {
-        self.lock().stop = true;
-        self.0.wake.notify_one();
-    }
-}
-
-/// The thread's end.
-pub struct LogThread<D: Disk> {
+/// What a log's threads are made of.
+pub struct LogParts<D: Disk> {
     /// The log.
     pub log: ShardLog<D>,
+    /// The file that says where the log begins.
+    pub begin: LogBegin<D>,
     /// Where entries come from.
     pub feed: LogFeed,
     /// Whose they are.
@@ -140,32 +67,77 @@ pub struct LogThread<D: Disk> {
     pub published: Arc<Published>,
     /// Where snapshots go.
     pub snapshots: Sender<SnapshotOrder>,
-    /// The file that says where the log begins.
-    pub begin: LogBegin<D>,
     /// Where removed files go, whose room is given back when they are dropped.
     pub freer: Freer,
+}
+
+/// The thread that writes.
+pub struct LogThread<D: Disk> {
+    log: ShardLog<D>,
+    feed: LogFeed,
+    shard: ShardId,
+    post: Post<Mail>,
+    fsync: Fsync,
+    published: Arc<Published>,
+    snapshots: Sender<SnapshotOrder>,
+    /// Orders about snapshots that stand behind a place in the log that is not yet durable.
+    held: VecDeque<SnapshotOrder>,
+    tasks: Sender<Task<D>>,
+    reports: Receiver<Report<D::File>>,
+    /// Since when an errand has been out.
+    errand_since: Option<Instant>,
+    /// Since when the front of the log has been on its way out.
+    letting_go_since: Option<Instant>,
+    /// When the last sync began.
+    synced_at: Instant,
+    /// All that was written before is durable.
+    durable_since: Instant,
     /// Whether the disk had no room when it was last asked for some.
-    pub full: bool,
-    /// What is not needed any more, where that was not yet written down.
-    pub unneeded: Option<Unneeded>,
+    full: bool,
+    /// What is not needed any more, and since when, where that was not yet written down.
+    unneeded: Option<(Unneeded, Instant)>,
 }
 
-/// The front of the log, up to an offset: these partitions' snapshots hold what was in it.
-pub struct Unneeded {
-    offset: u64,
-    snapshots: BTreeSet<PartitionId>,
-    /// When the first of it was noted.
-    since: Instant,
+/// A shard's log thread, and the one beside it.
+pub fn new<D: Disk + Clone>(parts: LogParts<D>) -> (LogThread<D>, Beside<D>) {
+    let LogParts { log, begin, feed, shard, post, fsync, published, snapshots, freer } = parts;
+    let (tasks, to_do) = mpsc::channel();
+    let (done, reports) = mpsc::channel();
+    let now = clock::now();
+    let beside = Beside {
+        begin,
+        freer,
+        tasks: to_do,
+        reports: done,
+        feed: feed.clone(),
+        shard,
+        published: published.clone(),
+    };
+    let thread = LogThread {
+        log,
+        feed,
+        shard,
+        post,
+        fsync,
+        published,
+        snapshots,
+        held: VecDeque::new(),
+        tasks,
+        reports,
+        errand_since: None,
+        letting_go_since: None,
+        synced_at: now,
+        durable_since: now,
+        full: false,
+        unneeded: None,
+    };
+    (thread, beside)
 }
 
-impl<D: Disk> LogThread<D>
-where
-    D::File: Send + 'static,
-{
+impl<D: Disk + Clone> LogThread<D> {
     /// Writes until told to stop.
     pub fn run(mut self) {
         let mut items = Vec::new();
-        let mut synced_at = clock::now();
         // Replies wait for a write that takes no time, and not for the shard's next pause, where the two share a processor. A sync
         // takes long enough anyway, and the more gathers meanwhile the better.
         if self.fsync != Fsync::Always
@@ -175,48 +147,48 @@ where
         }
         ShardCounters::set(&self.published.log(self.shard).disk_bytes, self.log.bytes_on_disk());
         self.reserve();
-        while self.wait(&mut items, synced_at) {
+        while self.wait(&mut items) {
+            self.take_reports();
             if !items.is_empty() {
+                self.wait_for_an_old_sync();
                 // A disk that has much to write is not one that stands still.
                 let bytes = items.iter().map(Item::bytes).sum();
-                self.published.set_log_busy(self.shard, Some(clock::now() + allowance(bytes)));
+                self.tell_busy(Some(clock::now() + allowance(bytes)));
                 self.write(&mut items);
-                self.published.set_log_busy(self.shard, None);
+                self.tell_busy(None);
             } else if self.full {
                 // While all is refused nothing comes that would find the room.
                 self.reserve();
             }
-            if self.release_due().is_some_and(|due| clock::now() >= due) {
-                self.published.set_log_busy(self.shard, Some(clock::now()));
-                self.let_go();
-                self.published.set_log_busy(self.shard, None);
-            }
-            if self.fsync == Fsync::Everysec && clock::now().since(synced_at) >= SECOND {
-                synced_at = clock::now();
-                if self.log.durable() < self.log.end() {
-                    self.published.set_log_busy(self.shard, Some(synced_at));
-                    self.sync();
-                    self.published.set_log_busy(self.shard, None);
-                }
-            }
+            self.go_on_beside();
         }
+        self.end();
+    }
+
+    /// All is written: nothing is left to be done beside, and all is durable.
+    fn end(mut self) {
+        self.wait_for_reports();
         self.sync();
+        self.pass_on();
         self.let_go();
+        self.wait_for_reports();
     }
 
     fn write(&mut self, items: &mut Vec<Item>) {
+        if self.log.durable() == self.log.end() {
+            self.durable_since = clock::now();
+        }
         let mut written = None;
-        let mut orders = Vec::new();
         for item in items.drain(..) {
             match item {
                 Item::Turn(turn, bytes) => {
                     self.append(&bytes);
                     written = Some(turn);
-                    self.give_back(bytes);
+                    self.feed.give_back(bytes);
                 }
                 Item::Job(SnapshotJob::Release(offset, snapshots)) => self.release(offset, snapshots),
                 Item::Job(job) => {
-                    orders.push(SnapshotOrder { shard: self.shard, log_offset: self.log.end(), job });
+                    self.held.push_back(SnapshotOrder { shard: self.shard, log_offset: self.log.end(), job });
                 }
             }
         }
@@ -227,86 +199,155 @@ where
             self.post.send(Mail::Logged(turn, self.log.end()));
             self.reserve();
         }
-        for order in orders {
-            if matches!(order.job, SnapshotJob::Finish(_) | SnapshotJob::Remove(_))
-                && self.log.durable() < self.log.end()
-            {
-                // It stands for a place in the log, which has to be there when it is.
-                self.sync();
-            }
+        self.pass_on();
+    }
+
+    /// Passes on what is to be done about snapshots, in order, up to what stands for a place in the log that has to be there first.
+    fn pass_on(&mut self) {
+        while let Some(order) = self.held.pop_front_if(|order| !needs_sync(order, self.log.durable())) {
             // The thread that takes them ends after this one.
             let _ = self.snapshots.send(order);
         }
     }
 
-    fn give_back(&self, mut bytes: Rope) {
-        if bytes.capacity() <= BUFFER_BYTES_MAX {
-            bytes.clear();
-            self.feed.lock().spare = bytes;
+    /// Hands out what is to be done beside the writing.
+    fn go_on_beside(&mut self) {
+        let now = clock::now();
+        if self.release_due().is_some_and(|due| now >= due) {
+            self.let_go();
+        }
+        if self.fsync == Fsync::Always {
+            return;
+        }
+        let wanted = self.sync_due().is_some_and(|due| now >= due)
+            || self.held.front().is_some_and(|order| needs_sync(order, self.log.durable()));
+        match self.log.errand(wanted) {
+            Ok(None) => {}
+            Ok(Some(errand)) => {
+                if errand.is_sync() {
+                    self.synced_at = now;
+                }
+                self.errand_since = Some(now);
+                self.hand_out(Task::Errand(errand));
+            }
+            Err(error) => fail(&error),
         }
     }
 
+    fn hand_out(&mut self, task: Task<D>) {
+        // That thread ends after this one.
+        let _ = self.tasks.send(task);
+        self.tell_busy(None);
+    }
+
+    fn take_reports(&mut self) {
+        while let Ok(report) = self.reports.try_recv() {
+            self.take_report(report);
+        }
+    }
+
+    fn wait_for_reports(&mut self) {
+        while self.errand_since.is_some() || self.letting_go_since.is_some() {
+            self.wait_for_report();
+        }
+    }
+
+    fn wait_for_report(&mut self) {
+        // It goes only with the process.
+        let report = self.reports.recv().unwrap_or_else(|gone| fail(&gone));
+        self.take_report(report);
+    }
+
+    fn take_report(&mut self, report: Report<D::File>) {
+        match report {
+            Report::Errand(done) => {
+                self.errand_since = None;
+                let before = self.log.durable();
+                match self.log.come_back(Ok(done)) {
+                    Ok(durable) if durable > before => self.durable_since = self.synced_at,
+                    Ok(_) => {}
+                    Err(error) => fail(&error),
+                }
+                self.pass_on();
+            }
+            Report::Gone(offset) => {
+                self.letting_go_since = None;
+                self.log.forget_before(offset);
+                ShardCounters::set(&self.published.log(self.shard).disk_bytes, self.log.bytes_on_disk());
+            }
+            // With the next snapshot it is tried again.
+            Report::Kept => self.letting_go_since = None,
+        }
+        self.tell_busy(None);
+    }
+
+    /// With `everysec` no more is written while what was written long ago is not on disk.
+    fn wait_for_an_old_sync(&mut self) {
+        while self.fsync == Fsync::Everysec
+            && self.log.durable() < self.log.end()
+            && clock::now().since(self.durable_since) >= UNSYNCED_MAX
+        {
+            self.go_on_beside();
+            if self.errand_since.is_none() {
+                break;
+            }
+            self.wait_for_report();
+        }
+    }
+
+    /// Says since when the disk has been at work: with a write, or beside.
+    fn tell_busy(&self, write_since: Option<Instant>) {
+        let since = [write_since, self.errand_since, self.letting_go_since].into_iter().flatten().min();
+        self.published.set_log_busy(self.shard, since);
+    }
+
     /// Takes note of what no partition needs any more. It is let go at once where that makes room, and within a second elsewhere: each of
-    /// a thousand snapshots moves the offset a little, and to write that down takes syncs for which every write waits.
+    /// a thousand snapshots moves the offset a little, and to write that down takes syncs.
     fn release(&mut self, offset: u64, snapshots: BTreeSet<PartitionId>) {
-        let since = self.unneeded.take().map_or_else(clock::now, |before| before.since);
-        self.unneeded = Some(Unneeded { offset, snapshots, since });
-        if self.log.has_before(offset) {
+        let since = self.unneeded.take().map_or_else(clock::now, |(_, since)| since);
+        self.unneeded = Some((Unneeded { offset, snapshots }, since));
+        if self.log.removal(offset).is_some() {
             self.let_go();
         }
     }
 
     /// When what is not needed any more is let go at the latest.
     fn release_due(&self) -> Option<Instant> {
-        self.unneeded.as_ref().map(|unneeded| unneeded.since + SECOND)
+        let (_, since) = self.unneeded.as_ref().filter(|_| self.letting_go_since.is_none())?;
+        Some(*since + SECOND)
+    }
+
+    /// When the next sync is due.
+    fn sync_due(&self) -> Option<Instant> {
+        let unsynced = self.fsync == Fsync::Everysec && self.log.durable() < self.log.end();
+        (unsynced && self.errand_since.is_none()).then(|| self.synced_at + SECOND)
     }
 
     fn let_go(&mut self) {
-        let Some(Unneeded { offset, snapshots, .. }) = self.unneeded.take() else { return };
-        match self.begin.advance(offset, &snapshots) {
-            Ok(()) => {}
-            // With the next snapshot it is tried again.
-            Err(error) if error.is_full() => return,
-            Err(error) => fail(&error),
+        if self.letting_go_since.is_none()
+            && let Some((unneeded, _)) = self.unneeded.take()
+        {
+            self.letting_go_since = Some(clock::now());
+            let removal = self.log.removal(unneeded.offset);
+            self.hand_out(Task::LetGo(unneeded, removal));
         }
-        match self.log.remove_before(offset) {
-            // The free thread ends after this one.
-            Ok(files) => files.into_iter().for_each(|file| drop(self.freer.send(Box::new(file)))),
-            Err(error) => fail(&error),
-        }
-        ShardCounters::set(&self.published.log(self.shard).disk_bytes, self.log.bytes_on_disk());
     }
 
-    /// Waits for something to do, or until a sync is due. False: it is over.
-    fn wait(&self, items: &mut Vec<Item>, synced_at: Instant) -> bool {
-        let mut state = self.feed.lock();
+    /// Waits for something to do. False: it is over.
+    fn wait(&self, items: &mut Vec<Item>) -> bool {
         let mut looked = false;
-        while state.items.is_empty() {
-            if state.stop {
-                return false;
-            }
-            state.asleep = true;
-            let unsynced = self.fsync == Fsync::Everysec && self.log.durable() < self.log.end();
-            let due =
-                [unsynced.then_some(synced_at + SECOND), self.release_due()].into_iter().flatten().min();
-            let left = match (due, self.full) {
-                (None, false) => {
-                    state = self.feed.0.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-                    continue;
+        self.feed.take(items, || {
+            let due = [self.sync_due(), self.release_due()].into_iter().flatten().min();
+            match (due, self.full) {
+                (None, false) => None,
+                (_, true) if looked => Some(Duration::ZERO),
+                (_, true) => {
+                    looked = true;
+                    Some(FULL_RETRY)
                 }
-                (_, true) if looked => break,
-                (_, true) => FULL_RETRY,
-                (Some(due), false) => due.since(clock::now()),
-            };
-            if left.is_zero() {
-                break;
+                (Some(due), false) => Some(due.since(clock::now())),
             }
-            looked = true;
-            (state, _) = self.feed.0.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
-        }
-        state.asleep = false;
-        std::mem::swap(&mut state.items, items);
-        true
+        })
     }
 
     /// Writes entries, whatever it takes: they are ordered.
@@ -324,14 +365,16 @@ where
                     return;
                 }
                 // Nobody was told of these entries, and nobody is left to tell.
-                Err(error @ ShardLogError::Full { .. }) if self.feed.lock().stop => fail(&error),
+                Err(error @ ShardLogError::Full { .. }) if self.feed.is_stopped() => fail(&error),
                 Err(error @ ShardLogError::Full { .. }) => {
                     self.set_full(Some(error));
                     self.published.set_disk_used_up(self.shard, true);
                     // The disk does not stand still, it waits for room: reads go on.
-                    self.published.set_log_busy(self.shard, None);
+                    self.tell_busy(None);
                     std::thread::sleep(FULL_RETRY);
-                    self.published.set_log_busy(self.shard, Some(clock::now()));
+                    self.take_reports();
+                    self.go_on_beside();
+                    self.tell_busy(Some(clock::now()));
                 }
                 Err(error) => fail(&error),
             }
@@ -343,9 +386,7 @@ where
         if let Err(error) = self.log.sync() {
             fail(&error);
         }
-        let figures = self.published.log(self.shard);
-        ShardCounters::add(&figures.syncs, 1);
-        ShardCounters::add(&figures.sync_ns, clock::now().since(began).as_nanos() as u64);
+        count_sync(&self.published, self.shard, began);
     }
 
     /// Sees to it that what may come next has room.
@@ -378,6 +419,17 @@ where
             _ => {}
         }
     }
+}
+
+fn needs_sync(order: &SnapshotOrder, durable: u64) -> bool {
+    // It stands for a place in the log, which has to be there when it is.
+    matches!(order.job, SnapshotJob::Finish(_) | SnapshotJob::Remove(_)) && durable < order.log_offset
+}
+
+fn count_sync(published: &Published, shard: ShardId, began: Instant) {
+    let figures = published.log(shard);
+    ShardCounters::add(&figures.syncs, 1);
+    ShardCounters::add(&figures.sync_ns, clock::now().since(began).as_nanos() as u64);
 }
 
 /// The end of a process whose disk has failed. What it had acknowledged is on the disks of the copies that were in sync.

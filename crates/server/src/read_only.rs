@@ -38,19 +38,19 @@ impl Disk for ReadOnlyDisk {
         RealDisk.read(file, offset, buffer)
     }
 
-    fn write_at(&self, _: &mut File, _: u64, _: &[u8]) -> io::Result<()> {
+    fn write_at(&self, _: &File, _: u64, _: &[u8]) -> io::Result<()> {
         refused()
     }
 
-    fn sync(&self, _: &mut File) -> io::Result<()> {
+    fn sync(&self, _: &File) -> io::Result<()> {
         refused()
     }
 
-    fn truncate(&self, _: &mut File, _: u64) -> io::Result<()> {
+    fn truncate(&self, _: &File, _: u64) -> io::Result<()> {
         refused()
     }
 
-    fn allocate(&self, _: &mut File, _: u64) -> io::Result<()> {
+    fn allocate(&self, _: &File, _: u64) -> io::Result<()> {
         refused()
     }
 
@@ -78,14 +78,14 @@ mod tests {
         let path = dir.path().join("file");
         assert_eq!(ReadOnlyDisk.open(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
         std::fs::write(&path, "text").unwrap();
-        let mut file = ReadOnlyDisk.open(&path).unwrap();
+        let file = ReadOnlyDisk.open(&path).unwrap();
         let mut read = [0; 4];
         ReadOnlyDisk.read(&file, 0, &mut read).unwrap();
         assert_eq!((&read, ReadOnlyDisk.len(&file).unwrap()), (b"text", 4));
-        ReadOnlyDisk.write_at(&mut file, 0, b"x").unwrap_err();
-        ReadOnlyDisk.truncate(&mut file, 0).unwrap_err();
-        ReadOnlyDisk.allocate(&mut file, 9).unwrap_err();
-        ReadOnlyDisk.sync(&mut file).unwrap_err();
+        ReadOnlyDisk.write_at(&file, 0, b"x").unwrap_err();
+        ReadOnlyDisk.truncate(&file, 0).unwrap_err();
+        ReadOnlyDisk.allocate(&file, 9).unwrap_err();
+        ReadOnlyDisk.sync(&file).unwrap_err();
         ReadOnlyDisk.rename(&path, &dir.path().join("other")).unwrap_err();
         ReadOnlyDisk.remove(&path).unwrap_err();
         ReadOnlyDisk.create_dir_all(&dir.path().join("directory")).unwrap_err();

@@ -16,7 +16,7 @@ use crate::http::{self, HttpState};
 use crate::join_progress::JoinProgress;
 use crate::line::{self, LineState};
 use crate::link::Links;
-use crate::log_thread::{LogFeed, LogThread};
+use crate::log_thread::{self, LogFeed, LogParts};
 use crate::machine::{ControlMachine, HeartMachine, ShardMachine};
 use crate::mailbox::{Mailbox, mailbox};
 use crate::membership::{self, MembershipFile};
@@ -300,7 +300,7 @@ pub struct Running {
     pub(crate) acceptor: JoinHandle<()>,
     pub(crate) shards: Vec<JoinHandle<()>>,
     pub(crate) free: JoinHandle<()>,
-    pub(crate) logs: Vec<(LogFeed, JoinHandle<()>)>,
+    pub(crate) logs: Vec<(LogFeed, [JoinHandle<()>; 2])>,
     pub(crate) snapshots: Option<JoinHandle<()>>,
     pub(crate) data: Option<DataFile>,
     pub(crate) published: Arc<Published>,
@@ -460,20 +460,22 @@ where
     for (at, (log, begin)) in machines.logs.into_iter().enumerate() {
         let shard = ShardId(at as u16);
         let feed = LogFeed::default();
-        let thread = LogThread {
+        let (thread, beside) = log_thread::new(LogParts {
             log,
+            begin,
             feed: feed.clone(),
             shard,
             post: threads.shards[at].clone(),
             fsync: settings.fsync,
             published: published.clone(),
             snapshots: snapshots.clone(),
-            begin,
             freer: freer.clone(),
-            full: false,
-            unneeded: None,
-        };
-        logs.push((feed, spawn(&format!("log-{shard}"), move || thread.run())?));
+        });
+        let threads = [
+            spawn(&format!("log-{shard}"), move || thread.run())?,
+            spawn(&format!("sync-{shard}"), move || beside.run())?,
+        ];
+        logs.push((feed, threads));
     }
     for (at, (parts, (machine, stats))) in loops.into_iter().zip(machines.shards).enumerate() {
         let Loop { poll, mailbox, links } = parts;

@@ -60,9 +60,11 @@ impl Running {
         for shard in self.shards {
             let _ = shard.join();
         }
-        for (feed, thread) in self.logs {
+        for (feed, threads) in self.logs {
             feed.stop();
-            let _ = thread.join();
+            for thread in threads {
+                let _ = thread.join();
+            }
         }
         if let Some(thread) = self.snapshots {
             let _ = thread.join();

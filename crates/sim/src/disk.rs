@@ -325,7 +325,7 @@ impl Disk for SimDisk {
         })
     }
 
-    fn write_at(&self, file: &mut SimFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write_at(&self, file: &SimFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let trouble = self.begin();
         if let Err(Trouble::PowerOff) = trouble {
             return Err(Trouble::PowerOff.into());
@@ -354,7 +354,7 @@ impl Disk for SimDisk {
         })
     }
 
-    fn sync(&self, file: &mut SimFile) -> io::Result<()> {
+    fn sync(&self, file: &SimFile) -> io::Result<()> {
         let trouble = self.begin();
         if let Err(Trouble::PowerOff) = trouble {
             return Err(Trouble::PowerOff.into());
@@ -390,7 +390,7 @@ impl Disk for SimDisk {
         drop(begun);
     }
 
-    fn truncate(&self, file: &mut SimFile, bytes: u64) -> io::Result<()> {
+    fn truncate(&self, file: &SimFile, bytes: u64) -> io::Result<()> {
         self.begin()?;
         self.with(file, |file| {
             let write = Write::Truncate(bytes);
@@ -402,7 +402,7 @@ impl Disk for SimDisk {
     }
 
     /// A crash gives back what was reserved beyond the end.
-    fn allocate(&self, file: &mut SimFile, bytes: u64) -> io::Result<()> {
+    fn allocate(&self, file: &SimFile, bytes: u64) -> io::Result<()> {
         self.begin()?;
         let (room, used) = {
             let state = self.0.borrow();

@@ -2,7 +2,8 @@
 //! world wants.
 //!
 //! Turns gather while the disk is at work. A write is begun by appending to the log, and is over, with its sync where `fsync` is
-//! `always`, when the world says so ([`LogThread::go_on`]): what crashes meanwhile has written and not synced. A full disk is
+//! `always`, when the world says so ([`LogThread::go_on`]): what crashes meanwhile has written and not synced. With `everysec` and
+//! `never` syncs and the making of segments go on beside the writes ([`LogThread::begin_errand`]). A full disk is
 //! tried again, and a failed one is the end of the process. Pieces of snapshots are written one at a time
 //! ([`LogThread::write_snapshot`]), after the turns that they stand behind.
 
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::snapshot_file::{SnapshotError, SnapshotWriter, remove_snapshot};
+use storage::shard_log::Errand;
 use storage::{Rope, ShardLog, ShardLogError};
 use types::settings::Fsync;
 use types::{Instant, PartitionId, ShardId};
@@ -38,8 +40,6 @@ pub enum Work {
     Write,
     /// To write, and then to sync.
     WriteAndSync,
-    /// To sync.
-    Sync,
     /// Nothing, but to be asked again: it is full.
     Retry,
 }
@@ -102,6 +102,9 @@ pub struct LogThread {
     /// The last turn that is being written.
     writing: Option<u64>,
     full: bool,
+    /// What is done beside the writes.
+    errand: Option<Errand<SimDisk>>,
+    errand_since: Option<Instant>,
     synced_at: Instant,
     /// What the snapshot thread is to do, and at which place of the log.
     orders: VecDeque<(u64, SnapshotJob)>,
@@ -129,6 +132,8 @@ impl LogThread {
             work: None,
             writing: None,
             full: false,
+            errand: None,
+            errand_since: None,
             synced_at: now,
             orders: VecDeque::new(),
             snapshot: None,
@@ -164,14 +169,11 @@ impl LogThread {
         if self.work.is_some() {
             return Ok(None);
         }
-        let is_due = self.fsync == Fsync::Everysec && now.since(self.synced_at) >= SECOND;
         let work = if !self.items.is_empty() {
             self.write()?
         } else if self.full {
             // While all is refused nothing comes that would find the room.
             Some(Work::Retry)
-        } else if is_due && self.log.durable() < self.log.end() {
-            Some(Work::Sync)
         } else {
             None
         };
@@ -182,8 +184,39 @@ impl LogThread {
     fn begun(&mut self, work: Option<Work>, now: Instant) {
         self.work = work;
         // A full disk does not stand still, it waits for room.
-        let is_busy = work.is_some_and(|work| work != Work::Retry);
-        self.published.set_log_busy(self.place.shard, is_busy.then_some(now));
+        let write_since = work.is_some_and(|work| work != Work::Retry).then_some(now);
+        self.published
+            .set_log_busy(self.place.shard, write_since.into_iter().chain(self.errand_since).min());
+    }
+
+    /// Begins what is to be done beside the writes, if anything is: the world tells when it is over.
+    pub fn begin_errand(&mut self, now: Instant) -> Result<bool, Failed> {
+        if self.fsync == Fsync::Always {
+            return Ok(false);
+        }
+        let is_due = self.fsync == Fsync::Everysec && now.since(self.synced_at) >= SECOND;
+        let Some(errand) = self.log.errand(is_due || self.waits_for_sync())? else { return Ok(false) };
+        if errand.is_sync() {
+            self.synced_at = now;
+        }
+        self.errand = Some(errand);
+        self.errand_since = Some(now);
+        Ok(true)
+    }
+
+    /// What was begun beside the writes is done.
+    pub fn end_errand(&mut self) -> Result<(), Failed> {
+        self.errand_since = None;
+        if let Some(errand) = self.errand.take() {
+            self.log.come_back(errand.run())?;
+        }
+        Ok(())
+    }
+
+    /// Whether the next step of a snapshot stands for a place in the log that has to be there first: what the log holds of a snapshot
+    /// that is finished, and that a partition holds nothing before its snapshot is gone.
+    fn waits_for_sync(&self) -> bool {
+        matches!(self.orders.front(), Some((at, SnapshotJob::Finish(_) | SnapshotJob::Remove(_))) if self.log.durable() < *at)
     }
 
     /// Appends all that waits, up to where the disk is full.
@@ -236,10 +269,6 @@ impl LogThread {
                 self.begun(work, now);
                 return Ok(work.map_or(Done::Nothing, Done::Begun));
             }
-            Some(Work::Sync) => {
-                self.log.sync()?;
-                self.synced_at = now;
-            }
             Some(work @ (Work::Write | Work::WriteAndSync)) => {
                 if work == Work::WriteAndSync {
                     self.log.sync()?;
@@ -280,7 +309,10 @@ impl LogThread {
 
     /// Whether a step of a snapshot can be taken, and is not under way. Orders wait until what was written before them counts.
     pub fn begin_snapshot_work(&mut self) -> bool {
-        let begins = self.writing.is_none() && !self.orders.is_empty() && !self.snapshot_at_work;
+        let begins = self.writing.is_none()
+            && !self.orders.is_empty()
+            && !self.waits_for_sync()
+            && !self.snapshot_at_work;
         self.snapshot_at_work |= begins;
         begins
     }
@@ -316,35 +348,23 @@ impl LogThread {
                 }
                 Some(SnapshotNews::Piece)
             }
-            SnapshotJob::Finish(end) => {
-                if self.log.durable() < log_offset {
-                    // It stands for a place in the log, which has to be there when it is.
-                    self.log.sync()?;
-                }
-                match self.snapshot.take() {
-                    None => None,
-                    Some((partition, writer)) => match writer.finish(&end) {
-                        Ok(_) => Some(SnapshotNews::Done(partition, true)),
-                        Err(error) => Some(refused(partition, error)?),
-                    },
-                }
-            }
+            SnapshotJob::Finish(end) => match self.snapshot.take() {
+                None => None,
+                Some((partition, writer)) => match writer.finish(&end) {
+                    Ok(_) => Some(SnapshotNews::Done(partition, true)),
+                    Err(error) => Some(refused(partition, error)?),
+                },
+            },
             SnapshotJob::Abandon => {
                 if let Some((_, left)) = self.snapshot.take() {
                     left.abandon();
                 }
                 None
             }
-            SnapshotJob::Remove(partition) => {
-                if self.log.durable() < log_offset {
-                    // That the partition holds nothing has to be there before its snapshot is not.
-                    self.log.sync()?;
-                }
-                match remove_snapshot(disk, directory, partition) {
-                    Ok(()) => Some(SnapshotNews::Done(partition, true)),
-                    Err(error) => Some(refused(partition, error)?),
-                }
-            }
+            SnapshotJob::Remove(partition) => match remove_snapshot(disk, directory, partition) {
+                Ok(()) => Some(SnapshotNews::Done(partition, true)),
+                Err(error) => Some(refused(partition, error)?),
+            },
             // The log thread's own.
             SnapshotJob::Release(..) => None,
         };
@@ -358,6 +378,7 @@ impl LogThread {
                 self.log.append_rope(&bytes)?;
             }
         }
+        self.end_errand()?;
         self.log.sync()?;
         Ok(())
     }

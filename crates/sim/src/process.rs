@@ -55,6 +55,8 @@ pub enum Effect {
     Disk(ShardId, Work),
     /// It is at work for a shard's snapshots: [`Process::snapshot`] when it is done.
     Snapshot(ShardId),
+    /// It is at work beside the writes of a shard's log: [`Process::errand`] when it is done.
+    Errand(ShardId),
     /// The process has to stop: its disk has failed, or it is not who it was.
     Stop(String),
 }
@@ -418,6 +420,16 @@ impl Process {
         self.settle(now)
     }
 
+    /// The disk has done what it was at beside the writes of a shard's log.
+    pub fn errand(&mut self, now: Instant, shard: ShardId) -> Result<(), String> {
+        let Some(thread) = self.logs.get_mut(usize::from(shard.0)) else { return Ok(()) };
+        if let Err(error) = thread.end_errand() {
+            self.effects.push(Effect::Stop(error.to_string()));
+            return Ok(());
+        }
+        self.settle(now)
+    }
+
     /// The disk has taken a step of a shard's snapshots.
     pub fn snapshot(&mut self, now: Instant, shard: ShardId) -> Result<(), String> {
         let at = usize::from(shard.0);
@@ -515,9 +527,13 @@ impl Process {
             if thread.begin_snapshot_work() {
                 self.effects.push(Effect::Snapshot(ShardId(at as u16)));
             }
-            match thread.begin_work(now) {
-                Ok(None) => {}
-                Ok(Some(work)) => self.effects.push(Effect::Disk(ShardId(at as u16), work)),
+            let begun = thread.begin_errand(now).and_then(|errand| Ok((errand, thread.begin_work(now)?)));
+            match begun {
+                Ok((errand, work)) => {
+                    let shard = ShardId(at as u16);
+                    self.effects.extend(errand.then_some(Effect::Errand(shard)));
+                    self.effects.extend(work.map(|work| Effect::Disk(shard, work)));
+                }
                 Err(error) => {
                     self.effects.push(Effect::Stop(error.to_string()));
                     return false;

@@ -325,7 +325,7 @@ impl Cluster {
                 Effect::Map(shard, map) => self.schedule(self.now, Event::Map { node, shard, map }),
                 Effect::Stop(why) => return Err(format!("node {} stops: {why}", node + 1)),
                 // Nobody asks, and nothing is on disk.
-                Effect::Reply(..) | Effect::Disk(..) | Effect::Snapshot(_) => {}
+                Effect::Reply(..) | Effect::Disk(..) | Effect::Errand(_) | Effect::Snapshot(_) => {}
             }
         }
         Ok(())

@@ -65,6 +65,7 @@ pub(crate) enum Event {
     Request { node: usize, start: u64, client: usize, connection: u64, sequence: u64 },
     Reply { client: usize, ticket: Ticket, reply: Reply<'static> },
     Disk { node: usize, start: u64, shard: ShardId },
+    Errand { node: usize, start: u64, shard: ShardId },
     Snapshot { node: usize, start: u64, shard: ShardId },
     Broken { client: usize, connection: u64 },
     Client { client: usize },
@@ -445,12 +446,17 @@ impl World {
             Effect::Disk(shard, work) => {
                 let takes = match work {
                     Work::Write => self.random.between(MS / 50, MS / 5),
-                    Work::WriteAndSync | Work::Sync => self.random.between(MS / 10, 2 * MS),
+                    Work::WriteAndSync => self.random.between(MS / 10, 2 * MS),
                     Work::Retry => 50 * MS,
                 };
                 let slow = self.nodes[index].disk_takes;
                 let at = self.now + takes + self.random.below(slow + 1);
                 self.schedule(at, Event::Disk { node: index, start, shard });
+            }
+            Effect::Errand(shard) => {
+                let slow = self.nodes[index].disk_takes;
+                let at = self.now + self.random.between(MS / 10, 5 * MS) + self.random.below(slow + 1);
+                self.schedule(at, Event::Errand { node: index, start, shard });
             }
             Effect::Snapshot(shard) => {
                 let slow = self.nodes[index].disk_takes;
@@ -541,6 +547,15 @@ impl World {
                     format!("node {} shard {shard}: the disk is done", node + 1)
                 });
                 self.at_node(node, true, |process, own, _| process.disk(own, shard))
+            }
+            Event::Errand { node, start, shard } => {
+                let Some(_) = self.arrive(node, start, Event::Errand { node, start, shard }) else {
+                    return Ok(());
+                };
+                self.trace.event(now, &[12, node as u64, u64::from(shard.0)], || {
+                    format!("node {} shard {shard}: the disk is done beside the log", node + 1)
+                });
+                self.at_node(node, true, |process, own, _| process.errand(own, shard))
             }
             Event::Snapshot { node, start, shard } => {
                 let Some(_) = self.arrive(node, start, Event::Snapshot { node, start, shard }) else {

@@ -1,6 +1,6 @@
 //! A shard's log on a disk that loses, tears, refuses and rots.
 //!
-//! A small workload of appends, syncs, rotations and removals is stopped at every operation of the disk, in several
+//! A small workload of appends, syncs, rotations and removals, done by the writer or beside it, is stopped at every operation of the disk, in several
 //! ways, and the log opened again. Whatever happens: what a sync returned is there, in order; nothing is there that
 //! was never appended, or was taken back; what an opening told of stays, and what it cut off never comes back.
 //!
@@ -8,11 +8,13 @@
 //! `cargo test --profile campaign -p annulet-sim --features planted --test shard_log`
 
 use bytes::Bytes;
-use sim::disk::SimDisk;
+use sim::disk::{SimDisk, SimFile};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use storage::log_entry::{LogEntry, entries, put_chunk, put_filled, put_session, put_wipe};
-use storage::shard_log::{BATCH_HEADER_BYTES, Opened, Segment, ShardLog, Torn, log_bytes};
+use storage::shard_log::{
+    BATCH_HEADER_BYTES, Done, Errand, LogLook, Opened, Segment, ShardLog, Torn, log_bytes,
+};
 use storage::{Disk, Record, Rope, ShardLogError, ShardLogOptions, Sink, SnapshotEnd, lent};
 use types::{Epoch, Incarnation, Lsn, NodeId, PartitionId, Position, RequestId, ShardId, Version};
 
@@ -32,6 +34,18 @@ fn open_from(disk: &SimDisk, from: u64) -> Result<(Opened<SimDisk>, Vec<Batch>),
     let mut keep = |offset, payload: Bytes| batches.push((offset, payload.to_vec()));
     let opened = ShardLog::open(disk.clone(), directory(), IDENTITY, OPTIONS, from, &mut keep)?;
     Ok((opened, batches))
+}
+
+/// What a look at the log shows, which changes nothing.
+fn look_from(disk: &SimDisk, from: u64) -> Vec<Batch> {
+    let mut batches = Vec::new();
+    let Ok(log) = LogLook::open(disk, directory(), &IDENTITY, Some(from)) else { return batches };
+    let mut keep = |offset, payload: Bytes| batches.push((offset, payload.to_vec()));
+    for at in 0..log.segments().len() {
+        let _ = log.read(at, &mut keep);
+    }
+    batches.retain(|batch| end_of(batch) > from);
+    batches
 }
 
 fn end_of((offset, payload): &Batch) -> u64 {
@@ -56,6 +70,12 @@ enum Step {
     Sync,
     /// What is durable is in snapshots: remove what need not be read any more.
     Remove,
+    /// What is to be done beside the writer is handed out, with a sync if it is wanted.
+    HandOut(bool),
+    /// It is done.
+    Run,
+    /// The writer hears of it.
+    ComeBack,
 }
 
 /// A workload. Most batches have one size, so that an old one fits where a new one was.
@@ -71,6 +91,28 @@ fn script(seed: u64) -> Vec<Step> {
     (0..24).map(step).collect()
 }
 
+/// A workload of who has the syncs, and the making of segments, done beside the writer.
+fn script_beside(seed: u64) -> Vec<Step> {
+    let mut random = Random(seed ^ 1 << 40);
+    let step = |_| match random.below(32) {
+        0..12 => Step::Append(20),
+        12 => Step::Append(random.below(60) as usize),
+        13 => Step::Append(300),
+        14..19 => Step::HandOut(true),
+        19..21 => Step::HandOut(false),
+        21..26 => Step::Run,
+        26..30 => Step::ComeBack,
+        30 => Step::Sync,
+        _ => Step::Remove,
+    };
+    (0..40).map(step).collect()
+}
+
+/// Of every number both kinds.
+fn scripts(count: u64) -> impl Iterator<Item = Vec<Step>> {
+    (0..count).flat_map(|number| [script(number), script_beside(number)])
+}
+
 /// A long payload is written in three writes: its middle is shared.
 fn rope(payload: &[u8]) -> Rope {
     lent::huge_above(100);
@@ -84,7 +126,7 @@ fn rope(payload: &[u8]) -> Rope {
 }
 
 /// What the log has to hold.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Model {
     /// All that was appended, but for what was taken back.
     batches: Vec<Batch>,
@@ -93,6 +135,9 @@ struct Model {
     /// From where on it is needed.
     from: u64,
     made: u32,
+    /// What was handed out, and what came of it.
+    errand: Option<Errand<SimDisk>>,
+    done: Option<Result<Done<SimFile>, ShardLogError>>,
 }
 
 impl Model {
@@ -115,13 +160,37 @@ impl Model {
                 }
             }
             Step::Sync => {
+                self.come_back(log)?;
                 self.promised = log.sync()?;
                 assert_eq!(self.promised, log.end());
             }
+            Step::HandOut(sync) => {
+                if let Some(errand) = log.errand(sync)? {
+                    assert!(self.errand.is_none() && self.done.is_none(), "one at a time");
+                    self.errand = Some(errand);
+                }
+            }
+            Step::Run => self.run_errand(),
+            Step::ComeBack => self.come_back(log)?,
             Step::Remove => {
                 self.from = log.durable();
                 log.remove_before(self.from)?;
             }
+        }
+        Ok(())
+    }
+
+    fn run_errand(&mut self) {
+        if let Some(errand) = self.errand.take() {
+            self.done = Some(errand.run());
+        }
+    }
+
+    fn come_back(&mut self, log: &mut ShardLog<SimDisk>) -> Result<(), ShardLogError> {
+        self.run_errand();
+        if let Some(done) = self.done.take() {
+            self.promised = log.come_back(done)?;
+            assert!(self.promised <= log.end());
         }
         Ok(())
     }
@@ -132,7 +201,10 @@ impl Model {
 
     /// Opens the log, and checks what it holds. That is promised from now on, and nothing else may come back.
     fn open(&mut self, disk: &SimDisk) -> Result<ShardLog<SimDisk>, ShardLogError> {
+        (self.errand, self.done) = (None, None);
+        let seen = look_from(disk, self.from);
         let (opened, read) = open_from(disk, self.from)?;
+        assert_eq!(seen, read, "who looks sees what is there");
         let wanted: Vec<&Batch> = self.batches.iter().filter(|batch| end_of(batch) > self.from).collect();
         assert!(read.len() <= wanted.len(), "more is there than was appended");
         assert!(read.iter().zip(wanted).all(|(read, wanted)| read == wanted), "something else is there");
@@ -189,9 +261,8 @@ fn go_on(disk: &SimDisk, mut model: Model, seed: u64) {
 }
 
 /// The power goes off after each operation of some workloads.
-fn crash_everywhere(scripts: u64, crashes: u64) {
-    for number in 0..scripts {
-        let steps = script(number);
+fn crash_everywhere(count: u64, crashes: u64) {
+    for steps in scripts(count) {
         for last in 0..=operations_of(&steps) {
             for seed in 0..crashes {
                 let disk = SimDisk::new();
@@ -207,10 +278,9 @@ fn crash_everywhere(scripts: u64, crashes: u64) {
 }
 
 /// Each operation of some workloads fails once.
-fn fail_everywhere(scripts: u64, crashes: u64, kind: ErrorKind) -> [usize; 3] {
+fn fail_everywhere(count: u64, crashes: u64, kind: ErrorKind) -> [usize; 3] {
     let (mut at_opening, mut final_ones, mut taken_back) = (0, 0, 0);
-    for number in 0..scripts {
-        let steps = script(number);
+    for steps in scripts(count) {
         for failing in 1..=operations_of(&steps) {
             for seed in 0..crashes {
                 let disk = SimDisk::new();
@@ -381,6 +451,151 @@ fn a_failed_write_gives_back_what_was_reserved_and_says_so() {
     assert_eq!(log.end(), 96);
 }
 
+/// A log of which the first segment is full, and the next one ready.
+fn log_with_a_spare(disk: &SimDisk) -> (ShardLog<SimDisk>, Vec<Batch>) {
+    let (Opened { mut log, .. }, _) = open_from(disk, 0).unwrap();
+    let mut batches = Vec::new();
+    for number in 0..3 {
+        batches.push((log.end(), vec![number; 20]));
+        log.append(&[number; 20]).unwrap();
+    }
+    assert!(log.errand(false).unwrap().is_some_and(|errand| {
+        assert!(!errand.is_sync());
+        log.come_back(errand.run()).is_ok()
+    }));
+    (log, batches)
+}
+
+fn next_path() -> PathBuf {
+    directory().join("log.next")
+}
+
+/// The writer goes over to the next segment while nothing of the one before is durable: two writes, and nothing to wait for.
+#[test]
+fn a_segment_that_is_ready_is_begun_without_a_sync() {
+    let disk = SimDisk::new();
+    let (mut log, mut batches) = log_with_a_spare(&disk);
+    let before = disk.operations();
+    batches.push((log.end(), vec![3; 20]));
+    log.append(&[3; 20]).unwrap();
+    assert_eq!((disk.operations(), log.durable()), (before + 2, 0));
+    assert_eq!(log.segments().len(), 2);
+    // The process ends: the kernel still has everything.
+    disk.end_process();
+    assert_eq!(look_from(&disk, 0), batches);
+    let (Opened { mut log, torn }, read) = open_from(&disk, 0).unwrap();
+    assert_eq!((&read, torn, log.durable()), (&batches, None, log.end()));
+    let names = disk.list(directory()).unwrap();
+    assert_eq!(names, ["log-0000000000000000", "log-0000000000000090"], "it has its name");
+    disk.crash(NAMES_LOST);
+    assert_eq!(open_from(&disk, 0).unwrap().1, batches, "and all is durable");
+    log = open_from(&disk, 0).unwrap().0.log;
+    log.append(&[4; 20]).unwrap();
+}
+
+/// Once an errand has settled it, the segment is one like the others.
+#[test]
+fn a_segment_has_its_name_when_all_before_is_durable() {
+    let disk = SimDisk::new();
+    let (mut log, mut batches) = log_with_a_spare(&disk);
+    batches.push((log.end(), vec![3; 20]));
+    let end = log.append(&[3; 20]).unwrap();
+    let errand = log.errand(false).unwrap().unwrap();
+    assert!(errand.is_sync() && log.errand(true).unwrap().is_none(), "one at a time");
+    // What is appended meanwhile is not promised.
+    log.append(&[4; 20]).unwrap();
+    assert_eq!(disk.content(&next_path()).unwrap().len(), 64 + 2 * 48);
+    assert_eq!(log.come_back(errand.run()).unwrap(), end);
+    assert_eq!((log.durable(), disk.content(&next_path())), (end, None));
+    disk.crash(NAMES_LOST);
+    assert!(open_from(&disk, 0).unwrap().1.starts_with(&batches));
+}
+
+/// As long as it has no name it grows, and so does one whose next is not yet ready: the writer does not wait.
+#[test]
+fn a_segment_grows_where_the_next_is_not_ready() {
+    let disk = SimDisk::new();
+    let (mut log, _) = log_with_a_spare(&disk);
+    log.append(&[3; 20]).unwrap();
+    let errand = log.errand(false).unwrap().unwrap();
+    for number in 4..20 {
+        log.append(&[number; 20]).unwrap();
+    }
+    assert_eq!(log.segments().len(), 2);
+    log.come_back(errand.run()).unwrap();
+    log.append(&[20; 20]).unwrap();
+    assert_eq!(log.segments().len(), 3, "nobody is at it");
+    log.sync().unwrap();
+    disk.crash(NAMES_LOST);
+    assert_eq!(open_from(&disk, 0).unwrap().1.len(), 21);
+}
+
+/// A crash has kept what stands in the next file, and not all of what stands before.
+#[test]
+fn what_follows_a_torn_tail_is_cut_off_with_it() {
+    let disk = SimDisk::new();
+    let (mut log, mut batches) = log_with_a_spare(&disk);
+    log.append(&[3; 20]).unwrap();
+    let whole = disk.content(&directory().join("log-0000000000000000")).unwrap();
+    let next = disk.content(&next_path()).unwrap();
+    let damaged = |cut: usize| {
+        let copy = SimDisk::new();
+        copy.create_dir_all(directory()).unwrap();
+        for (path, bytes) in [(directory().join("log-0000000000000000"), &whole[..cut]), (next_path(), &next)] {
+            let file = copy.open(&path).unwrap();
+            copy.write_at(&file, 0, bytes).unwrap();
+        }
+        copy
+    };
+    batches.truncate(2);
+    for (cut, torn_bytes) in [(64 + 2 * 48, 112), (64 + 2 * 48 + 7, 119)] {
+        let copy = damaged(cut);
+        let look = LogLook::open(&copy, directory(), &IDENTITY, Some(0)).unwrap();
+        assert_eq!(look.torn_next().map(|torn| torn.bytes), Some(112));
+        assert_eq!(look_from(&copy, 0), batches);
+        let (Opened { mut log, torn }, read) = open_from(&copy, 0).unwrap();
+        assert_eq!((&read, torn.map(|torn| torn.bytes)), (&batches, Some(torn_bytes)));
+        assert_eq!(copy.content(&next_path()), None);
+        log.append(&[9; 20]).unwrap();
+        log.sync().unwrap();
+        copy.crash(NAMES_LOST);
+        assert_eq!(open_from(&copy, 0).unwrap().1.len(), 3, "it does not come back");
+    }
+    // Where a batch of it says that what is missing was durable, it is not torn.
+    let disk = SimDisk::new();
+    let (mut log, _) = log_with_a_spare(&disk);
+    let errand = log.errand(true).unwrap().unwrap();
+    log.come_back(errand.run()).unwrap();
+    log.append(&[3; 20]).unwrap();
+    let next = disk.content(&next_path()).unwrap();
+    let copy = damaged(64 + 2 * 48);
+    copy.write_at(&copy.open(&next_path()).unwrap(), 0, &next).unwrap();
+    assert!(matches!(open_from(&copy, 0), Err(ShardLogError::Missing { from: 96, to: 144, .. })));
+    let copy = damaged(64 + 2 * 48 + 7);
+    copy.write_at(&copy.open(&next_path()).unwrap(), 0, &next).unwrap();
+    assert!(matches!(open_from(&copy, 0), Err(ShardLogError::Rot { offset: 160, .. })));
+}
+
+/// A disk without room for one more segment than is needed is no reason to refuse anything.
+#[test]
+fn no_room_for_a_spare_changes_nothing() {
+    let disk = SimDisk::new();
+    disk.set_room(Some(2 * OPTIONS.segment_bytes - 1));
+    let (Opened { mut log, .. }, _) = open_from(&disk, 0).unwrap();
+    for number in 0..3 {
+        log.append(&[number; 20]).unwrap();
+        if let Some(errand) = log.errand(false).unwrap() {
+            log.come_back(errand.run()).unwrap();
+        }
+    }
+    assert_eq!(disk.content(&next_path()), None, "what it had taken is given back");
+    assert!(log.errand(false).unwrap().is_none(), "once a segment");
+    assert!(matches!(log.reserve(20), Err(ShardLogError::Full { .. })));
+    disk.set_room(None);
+    log.append(&[3; 20]).unwrap();
+    assert_eq!((log.segments().len(), log.durable()), (2, 144));
+}
+
 /// With what is reserved, a disk that others fill is no trouble to a segment.
 #[test]
 fn reserved_room_is_the_logs_own() {
@@ -502,9 +717,9 @@ fn copy_but(disk: &SimDisk, segments: &[Segment], changed: &Segment, content: Op
         let whole = disk.content(&path).unwrap();
         let content = if segment == changed { content } else { Some(&whole[..]) };
         if let Some(content) = content {
-            let mut file = copy.open(&path).unwrap();
-            copy.write_at(&mut file, 0, content).unwrap();
-            copy.sync(&mut file).unwrap();
+            let file = copy.open(&path).unwrap();
+            copy.write_at(&file, 0, content).unwrap();
+            copy.sync(&file).unwrap();
         }
     }
     copy.sync_dir(directory()).unwrap();
@@ -641,9 +856,9 @@ fn what_is_left_of_a_new_segment_is_removed() {
     for left in [vec![], vec![0; 10], vec![0; 64], disk.content(&path_of(&last)).unwrap()[..63].to_vec()] {
         let new = Segment { first: last.end(), bytes: 0 };
         let copy = copy_but(&disk, &segments, &new, None);
-        let mut file = copy.open(&path_of(&new)).unwrap();
-        copy.write_at(&mut file, 0, &left).unwrap();
-        copy.sync(&mut file).unwrap();
+        let file = copy.open(&path_of(&new)).unwrap();
+        copy.write_at(&file, 0, &left).unwrap();
+        copy.sync(&file).unwrap();
         copy.sync_dir(directory()).unwrap();
         let (opened, batches) = open_from(&copy, 0).unwrap();
         assert_eq!(batches.len(), 8);
@@ -653,8 +868,8 @@ fn what_is_left_of_a_new_segment_is_removed() {
         // Its name says that all before it was durable.
         let whole = disk.content(&path_of(&last)).unwrap();
         let cut = copy_but(&disk, &segments, &last, Some(&whole[..whole.len() - 1]));
-        let mut file = cut.open(&path_of(&new)).unwrap();
-        cut.write_at(&mut file, 0, &left).unwrap();
+        let file = cut.open(&path_of(&new)).unwrap();
+        cut.write_at(&file, 0, &left).unwrap();
         assert!(matches!(open_from(&cut, 0), Err(ShardLogError::Rot { offset: 112, .. })));
     }
 }
@@ -833,8 +1048,8 @@ fn a_log_of_format_1_reads_back() {
         ),
     ];
     for (name, content) in old {
-        let mut file = disk.open(&directory().join(name)).unwrap();
-        disk.write_at(&mut file, 0, content).unwrap();
+        let file = disk.open(&directory().join(name)).unwrap();
+        disk.write_at(&file, 0, content).unwrap();
     }
     let (Opened { log, torn }, batches) = open_from(&disk, 0).unwrap();
     assert_eq!((torn, log.segments().len(), batches.len()), (None, 2, 4));
@@ -877,8 +1092,8 @@ fn a_log_with_a_transfer_of_level_2_reads_back() {
     }
     let disk = SimDisk::new();
     disk.create_dir_all(directory()).unwrap();
-    let mut old = disk.open(&directory().join(name)).unwrap();
-    disk.write_at(&mut old, 0, &std::fs::read(&file).unwrap()).unwrap();
+    let old = disk.open(&directory().join(name)).unwrap();
+    disk.write_at(&old, 0, &std::fs::read(&file).unwrap()).unwrap();
     let (Opened { torn, .. }, batches) = open_from(&disk, 0).unwrap();
     assert_eq!((torn, batches.len()), (None, 1));
     let read: Result<Vec<LogEntry>, _> = entries(Bytes::from(batches[0].1.clone())).collect();

@@ -85,19 +85,19 @@ impl Disk for Failing {
         self.run("read", || self.disk.read(file, offset, buffer))
     }
 
-    fn write_at(&self, file: &mut SimFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write_at(&self, file: &SimFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.run("write", || self.disk.write_at(file, offset, bytes))
     }
 
-    fn sync(&self, file: &mut SimFile) -> io::Result<()> {
+    fn sync(&self, file: &SimFile) -> io::Result<()> {
         self.run("sync", || self.disk.sync(file))
     }
 
-    fn truncate(&self, file: &mut SimFile, bytes: u64) -> io::Result<()> {
+    fn truncate(&self, file: &SimFile, bytes: u64) -> io::Result<()> {
         self.run("truncate", || self.disk.truncate(file, bytes))
     }
 
-    fn allocate(&self, file: &mut SimFile, bytes: u64) -> io::Result<()> {
+    fn allocate(&self, file: &SimFile, bytes: u64) -> io::Result<()> {
         self.run("truncate", || self.disk.allocate(file, bytes))
     }
 
@@ -333,9 +333,9 @@ fn a_full_disk_leaves_the_old_one() {
 /// A disk that has these bytes as the snapshot.
 fn with(bytes: &[u8]) -> SimDisk {
     let disk = empty_disk();
-    let mut file = disk.open(&path()).unwrap();
-    disk.write_at(&mut file, 0, bytes).unwrap();
-    disk.sync(&mut file).unwrap();
+    let file = disk.open(&path()).unwrap();
+    disk.write_at(&file, 0, bytes).unwrap();
+    disk.sync(&file).unwrap();
     disk.sync_dir(Path::new(DIRECTORY)).unwrap();
     disk
 }

@@ -31,10 +31,10 @@ pub trait Disk {
 
     /// Writes all bytes from `offset` on, and lengthens the file where they reach past its end. After an error
     /// any part of them may have been written.
-    fn write_at(&self, file: &mut Self::File, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    fn write_at(&self, file: &Self::File, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
     /// Writes all bytes at the end. Returns the offset at which they begin.
-    fn append(&self, file: &mut Self::File, bytes: &[u8]) -> io::Result<u64> {
+    fn append(&self, file: &Self::File, bytes: &[u8]) -> io::Result<u64> {
         let end = self.len(file)?;
         self.write_at(file, end, bytes)?;
         Ok(end)
@@ -42,19 +42,19 @@ pub trait Disk {
 
     /// Makes durable what was written to the file. An error is final: what had been written may be lost though
     /// a later call succeeds.
-    fn sync(&self, file: &mut Self::File) -> io::Result<()>;
+    fn sync(&self, file: &Self::File) -> io::Result<()>;
 
     /// Begins to bring to the disk what was written to a stretch of the file, and waits for nothing: a sync some time later has less to
     /// wait for. It makes nothing durable, and only a sync tells of errors. Does nothing where the system has no such thing.
     fn write_back(&self, _file: &Self::File, _from: u64, _bytes: u64) {}
 
     /// Cuts or lengthens a file to `bytes`.
-    fn truncate(&self, file: &mut Self::File, bytes: u64) -> io::Result<()>;
+    fn truncate(&self, file: &Self::File, bytes: u64) -> io::Result<()>;
 
     /// Reserves room for the file's first `bytes` bytes, so that writing them cannot meet a full disk. The file's
     /// length stays as it is; cutting the file gives back what was reserved beyond. Does nothing where the file
     /// system cannot reserve.
-    fn allocate(&self, file: &mut Self::File, bytes: u64) -> io::Result<()>;
+    fn allocate(&self, file: &Self::File, bytes: u64) -> io::Result<()>;
 
     /// Renames a file, in one step, over what had the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;

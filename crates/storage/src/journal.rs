@@ -147,19 +147,19 @@ impl<D: Disk> Journal<D> {
             let journal = Journal::new(disk, path, file, end, room_bytes);
             return Ok((journal, Vec::new()));
         }
-        let (mut file, bytes) = read_whole(&disk, path)?;
+        let (file, bytes) = read_whole(&disk, path)?;
         let Frames { frames, end, durable } = read_frames(&bytes, path)?;
         if end < bytes.len() {
-            disk.truncate(&mut file, end as u64)
+            disk.truncate(&file, end as u64)
                 .map_err(|error| failed("cannot cut the torn tail off", error))?;
         }
         // What was read may have been in the kernel's memory only, and where a sync had failed the kernel takes it
         // for written.
         if durable < end {
-            disk.write_at(&mut file, durable as u64, &bytes[durable..end])
+            disk.write_at(&file, durable as u64, &bytes[durable..end])
                 .map_err(|error| failed("cannot write again what is in", error))?;
         }
-        disk.sync(&mut file).map_err(|error| failed("cannot sync", error))?;
+        disk.sync(&file).map_err(|error| failed("cannot sync", error))?;
         disk.sync_dir(directory(path)).map_err(|error| failed("cannot sync the directory of", error))?;
         Ok((Journal::new(disk, path, file, end as u64, room_bytes), frames))
     }
@@ -191,22 +191,22 @@ impl<D: Disk> Journal<D> {
     fn ask_for_room(&mut self) -> io::Result<()> {
         let (wanted, least) = (self.end + self.room_bytes, self.end + self.room_bytes / 2);
         if self.allocated < least {
-            self.allocated = match self.disk.allocate(&mut self.file, wanted) {
+            self.allocated = match self.disk.allocate(&self.file, wanted) {
                 Ok(()) => wanted,
                 Err(_) => {
                     // What the last process held is there, though the disk has no more.
-                    self.disk.allocate(&mut self.file, least)?;
+                    self.disk.allocate(&self.file, least)?;
                     least
                 }
             };
         }
         if self.spare.is_none() {
-            let mut spare = self.disk.open(&new_path(&self.path))?;
+            let spare = self.disk.open(&new_path(&self.path))?;
             if self.disk.len(&spare)? > 0 {
                 // A rewrite that did not come to its end. Cutting gives its room back.
-                self.disk.truncate(&mut spare, 0)?;
+                self.disk.truncate(&spare, 0)?;
             }
-            self.disk.allocate(&mut spare, self.room_bytes)?;
+            self.disk.allocate(&spare, self.room_bytes)?;
             self.spare = Some(spare);
         }
         Ok(())
@@ -220,9 +220,9 @@ impl<D: Disk> Journal<D> {
         }
         self.buffer.clear();
         put_frame(&mut self.buffer, self.durable, frame);
-        if let Err(error) = self.disk.write_at(&mut self.file, self.end, &self.buffer) {
+        if let Err(error) = self.disk.write_at(&self.file, self.end, &self.buffer) {
             // Part of it may stand there. It must not be taken for a frame, nor get in the way of the next.
-            self.failed = self.disk.truncate(&mut self.file, self.end).is_err();
+            self.failed = self.disk.truncate(&self.file, self.end).is_err();
             self.allocated = 0;
             return Err(self.io("cannot write", error));
         }
@@ -234,7 +234,7 @@ impl<D: Disk> Journal<D> {
     /// Makes every frame durable.
     pub fn sync(&mut self) -> Result<(), JournalError> {
         self.check()?;
-        if let Err(error) = self.disk.sync(&mut self.file) {
+        if let Err(error) = self.disk.sync(&self.file) {
             self.failed = true;
             return Err(self.io("cannot sync", error));
         }
@@ -313,16 +313,16 @@ fn write_whole<D: Disk>(
         // Until the rename nothing here counts, and afterwards all does.
         put_frame(&mut bytes, HEADER_BYTES as u64, frame);
     }
-    let mut file = match spare {
+    let file = match spare {
         Some(spare) => spare,
         None => {
-            let mut file = disk.open(&new_path).map_err(failed("cannot open", false))?;
-            disk.truncate(&mut file, 0).map_err(failed("cannot empty", false))?;
+            let file = disk.open(&new_path).map_err(failed("cannot open", false))?;
+            disk.truncate(&file, 0).map_err(failed("cannot empty", false))?;
             file
         }
     };
-    disk.write_at(&mut file, 0, &bytes).map_err(failed("cannot write", false))?;
-    disk.sync(&mut file).map_err(failed("cannot sync", true))?;
+    disk.write_at(&file, 0, &bytes).map_err(failed("cannot write", false))?;
+    disk.sync(&file).map_err(failed("cannot sync", true))?;
     // From here on nobody knows which of the two a crash would leave.
     disk.rename(&new_path, path).map_err(failed("cannot rename", true))?;
     disk.sync_dir(directory(path)).map_err(failed("cannot sync the directory of", true))?;

@@ -17,9 +17,12 @@
 //! segment is reserved when it is made, so that a full disk shows there, and [`ShardLog::reserve`] shows it
 //! before anything is ordered.
 //!
+//! Who syncs seldom has the syncs, and the making of segments, done by another thread while he appends: [`errand`](self::errand).
+//!
 //! Left out: what the entries mean, threads, and locks. One log has one process. Rot in what was synced last,
 //! with nothing written since, looks like a torn tail.
 
+mod errand;
 mod format;
 mod look;
 mod recovery;
@@ -28,11 +31,14 @@ use crate::disk::Disk;
 use crate::lent::is_huge;
 use crate::rope::Rope;
 use bytes::Bytes;
+pub use errand::{Done, Errand, Removal};
+use errand::Beside;
 pub use format::BATCH_HEADER_BYTES;
-use format::{BatchHeader, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, segment_name};
+use format::{BatchHeader, NEXT_NAME, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, segment_name};
 pub use look::{LogLook, SegmentLook, identity_in};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use thiserror::Error;
 use types::planted::{self, Bug};
 
@@ -43,6 +49,8 @@ pub const PAYLOAD_BYTES_MAX: usize = 1 << 30;
 const PAGE: u64 = 4096;
 /// It is written back in so many parts of a segment.
 const WRITE_BACKS: u64 = 64;
+/// By such a part of its size a segment grows beyond it, where the next one is not yet there.
+const GROWTHS: u64 = 16;
 /// A buffer that one large batch made longer than this is given back.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 
@@ -209,17 +217,18 @@ pub struct ShardLog<D: Disk> {
     options: ShardLogOptions,
     /// All files, oldest first. The last one is written to.
     segments: Vec<Segment>,
-    file: D::File,
+    file: Arc<D::File>,
     /// For how many bytes the last file has room, as far as is known.
     allocated: u64,
     durable: u64,
     /// How much of the last file is on its way to the disk, in bytes: see [`ShardLog::write_back`].
     written_back: u64,
+    beside: Beside<D::File>,
     failed: bool,
     buffer: Vec<u8>,
 }
 
-impl<D: Disk> ShardLog<D> {
+impl<D: Disk + Clone> ShardLog<D> {
     /// Opens the log in `directory`, or makes it, and gives `on_batch` the logical offset and the payload of every
     /// batch that ends above `from`, in order. All of these are durable on return. The directories above have to
     /// exist, or are made.
@@ -294,7 +303,7 @@ impl<D: Disk> ShardLog<D> {
         buffer: &mut Vec<u8>,
     ) -> io::Result<u64> {
         let mut write = |bytes: &[u8]| -> io::Result<()> {
-            self.disk.write_at(&mut self.file, at, bytes)?;
+            self.disk.write_at(&self.file, at, bytes)?;
             at += bytes.len() as u64;
             Ok(())
         };
@@ -322,15 +331,25 @@ impl<D: Disk> ShardLog<D> {
             return Err(ShardLogError::TooLarge { path: self.current_path(), bytes: payload_bytes });
         }
         let batch_bytes = (BATCH_HEADER_BYTES + payload_bytes) as u64;
-        let current = self.current();
-        let needed = current.bytes + batch_bytes;
-        if current.end() > current.first && needed > self.options.segment_bytes {
-            return self.rotate(SEGMENT_HEADER_BYTES as u64 + batch_bytes);
+        let is_over = |log: &Self| {
+            let current = log.current();
+            current.end() > current.first && current.bytes + batch_bytes > log.options.segment_bytes
+        };
+        if is_over(self) {
+            if self.has_spare() {
+                self.go_over()?;
+            } else if !self.beside.is_out {
+                return self.rotate(SEGMENT_HEADER_BYTES as u64 + batch_bytes);
+            }
         }
+        let needed = self.current().bytes + batch_bytes;
         if needed > self.allocated {
             // Also where the file was opened or cut, which gives back what was reserved.
-            let room = needed.max(self.options.segment_bytes);
-            if let Err(error) = self.disk.allocate(&mut self.file, room) {
+            let room = match is_over(self) {
+                true => needed.next_multiple_of(self.options.segment_bytes.div_ceil(GROWTHS)),
+                false => needed.max(self.options.segment_bytes),
+            };
+            if let Err(error) = self.disk.allocate(&self.file, room) {
                 let error = ShardLogError::of(error, "cannot reserve room for", &self.current_path());
                 return Err(self.fail_if_final(error));
             }
@@ -340,8 +359,14 @@ impl<D: Disk> ShardLog<D> {
     }
 
     /// Makes all batches durable, and returns the logical offset up to which all is. A failure is final.
+    ///
+    /// # Panics
+    ///
+    /// Where an errand is out: whoever hands them out waits for it first.
     pub fn sync(&mut self) -> Result<u64, ShardLogError> {
         self.check()?;
+        assert!(!self.beside.is_out, "an errand is out");
+        self.settle()?;
         if self.durable < self.end() {
             self.sync_current()?;
         }
@@ -358,34 +383,35 @@ impl<D: Disk> ShardLog<D> {
         }
     }
 
-    /// Whether [`ShardLog::remove_before`] would remove anything.
-    pub fn has_before(&self, offset: u64) -> bool {
-        matches!(self.segments[..], [_, next, ..] if next.first <= offset)
+    /// What removes the segments that end at or before a logical offset, oldest first and never the last one. `None`: there are none.
+    /// Opening needs a `from` at or after their end as soon as it runs; [`ShardLog::forget_before`] has to be told when it has.
+    pub fn removal(&self, offset: u64) -> Option<Removal<D>> {
+        let segments = &self.segments[..self.count_before(offset)];
+        let paths: Vec<PathBuf> = segments.iter().map(|segment| self.named_path(segment.first)).collect();
+        (!paths.is_empty()).then(|| Removal {
+            disk: self.disk.clone(),
+            directory: self.directory.clone(),
+            paths,
+        })
     }
 
-    /// Removes the segments that end at or before a logical offset, oldest first and never the last one. Opening needs a `from` at or
-    /// after their end from now on.
-    ///
-    /// Their files come back open: the file system takes back what they held when they are dropped, which takes tens of milliseconds where
-    /// that is much, so it should be where nobody waits. One that cannot be opened is taken back at once.
+    /// The files of the segments that end at or before a logical offset are gone.
+    pub fn forget_before(&mut self, offset: u64) {
+        self.segments.drain(..self.count_before(offset));
+    }
+
+    /// How many segments end at or before a logical offset. The last that has its name stays, since what follows is read behind it.
+    fn count_before(&self, offset: u64) -> usize {
+        let named = self.segments.len() - usize::from(self.beside.before.is_some());
+        self.segments[1..named].partition_point(|segment| segment.first <= offset)
+    }
+
+    /// Removes the segments that end at or before a logical offset at once. The files come back as from [`Removal::run`].
     pub fn remove_before(&mut self, offset: u64) -> Result<Vec<D::File>, ShardLogError> {
         self.check()?;
-        let mut files = Vec::new();
-        let mut removed = 0;
-        while let [oldest, next, ..] = self.segments[..]
-            && next.first <= offset
-        {
-            let path = self.path_of(oldest.first);
-            files.extend(self.disk.open(&path).ok());
-            if let Err(error) = self.disk.remove(&path) {
-                return Err(self.fail_if_final(ShardLogError::of(error, "cannot remove", &path)));
-            }
-            self.segments.remove(0);
-            removed += 1;
-        }
-        if removed > 0 {
-            self.sync_directory()?;
-        }
+        let Some(removal) = self.removal(offset) else { return Ok(Vec::new()) };
+        let files = removal.run().inspect_err(|_| self.failed = true)?;
+        self.forget_before(offset);
         Ok(files)
     }
 
@@ -409,13 +435,21 @@ impl<D: Disk> ShardLog<D> {
         &self.segments
     }
 
+    fn begin_segment(&mut self, first: u64, room: u64) {
+        self.allocated = room;
+        self.written_back = 0;
+        self.beside.no_room = false;
+        self.segments.push(Segment { first, bytes: SEGMENT_HEADER_BYTES as u64 });
+    }
+
     /// Ends the current segment and makes the next, with room for so many bytes at least. Where there is no room,
     /// all is as it was.
     fn rotate(&mut self, bytes: u64) -> Result<(), ShardLogError> {
         // A segment's name says that all before it is durable.
+        self.settle()?;
         self.sync_current()?;
         let first = self.end();
-        let path = self.path_of(first);
+        let path = self.named_path(first);
         let room = bytes.max(self.options.segment_bytes);
         let mut file = match self.disk.open(&path) {
             Ok(file) => file,
@@ -433,17 +467,15 @@ impl<D: Disk> ShardLog<D> {
             }
             return Err(self.fail_if_final(error));
         }
-        if let Err(error) = self.disk.sync(&mut file) {
+        if let Err(error) = self.disk.sync(&file) {
             self.failed = true;
             return Err(io_error(error, "cannot sync", &path));
         }
         if !planted::is(Bug::SkipsDirSync) {
             self.sync_directory()?;
         }
-        self.file = file;
-        self.allocated = room;
-        self.written_back = 0;
-        self.segments.push(Segment { first, bytes: SEGMENT_HEADER_BYTES as u64 });
+        self.file = Arc::new(file);
+        self.begin_segment(first, room);
         Ok(())
     }
 
@@ -453,7 +485,7 @@ impl<D: Disk> ShardLog<D> {
         self.allocated = 0;
         self.written_back = self.written_back.min(at / PAGE * PAGE);
         if !error.is_final() {
-            if let Err(error) = self.disk.truncate(&mut self.file, at) {
+            if let Err(error) = self.disk.truncate(&self.file, at) {
                 self.failed = true;
                 return io_error(error, "cannot cut", &self.current_path());
             }
@@ -465,11 +497,13 @@ impl<D: Disk> ShardLog<D> {
     }
 
     fn sync_current(&mut self) -> Result<(), ShardLogError> {
-        if let Err(error) = self.disk.sync(&mut self.file) {
+        if let Err(error) = self.disk.sync(&self.file) {
             self.failed = !planted::is(Bug::RetriesAfterFailedSync);
             return Err(io_error(error, "cannot sync", &self.current_path()));
         }
-        self.durable = self.end();
+        if self.beside.before.is_none() {
+            self.durable = self.end();
+        }
         Ok(())
     }
 
@@ -489,10 +523,13 @@ impl<D: Disk> ShardLog<D> {
     }
 
     fn current_path(&self) -> PathBuf {
-        self.path_of(self.current().first)
+        match self.beside.before {
+            Some(_) => self.directory.join(NEXT_NAME),
+            None => self.named_path(self.current().first),
+        }
     }
 
-    fn path_of(&self, first: u64) -> PathBuf {
+    fn named_path(&self, first: u64) -> PathBuf {
         self.directory.join(segment_name(first))
     }
 
@@ -514,7 +551,7 @@ pub fn log_bytes<D: Disk>(disk: &D, directory: &Path, from: u64) -> Result<u64, 
 /// The logical offset at which the log in `directory` ends, by the lengths of its files: a crash may have left more there than
 /// the log has.
 pub fn log_end_about<D: Disk>(disk: &D, directory: &Path) -> Result<u64, ShardLogError> {
-    Ok(recovery::segments_in(disk, directory)?.last().map_or(0, Segment::end))
+    recovery::log_end_about(disk, directory)
 }
 
 /// An error that is final also where it says that the disk is full.

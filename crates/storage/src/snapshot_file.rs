@@ -242,9 +242,9 @@ impl<D: Disk> SnapshotWriter<D> {
 
     fn write_header(&mut self, header: &[u8]) -> Result<(), SnapshotError> {
         // A leftover of a snapshot that did not come to its rename.
-        let emptied = self.disk.truncate(&mut self.file, 0);
+        let emptied = self.disk.truncate(&self.file, 0);
         emptied.map_err(SnapshotError::of("cannot empty", &self.new_path))?;
-        let written = self.disk.write_at(&mut self.file, 0, header);
+        let written = self.disk.write_at(&self.file, 0, header);
         written.map_err(SnapshotError::of("cannot write", &self.new_path))
     }
 
@@ -274,7 +274,7 @@ impl<D: Disk> SnapshotWriter<D> {
             self.abandon();
             return Err(error);
         }
-        self.disk.sync(&mut self.file).map_err(SnapshotError::last("cannot sync", &self.new_path))?;
+        self.disk.sync(&self.file).map_err(SnapshotError::last("cannot sync", &self.new_path))?;
         let renamed = self.disk.rename(&self.new_path, &self.path);
         renamed.map_err(SnapshotError::last("cannot rename", &self.new_path))?;
         let synced = self.disk.sync_dir(&self.directory);
@@ -302,7 +302,7 @@ impl<D: Disk> SnapshotWriter<D> {
             let checksum = checksum(self.checksum, &self.buffer[..4], &self.buffer[8..]);
             self.buffer[4..8].copy_from_slice(&checksum.to_le_bytes());
             self.checksum = checksum;
-            self.disk.write_at(&mut self.file, self.bytes, &self.buffer)
+            self.disk.write_at(&self.file, self.bytes, &self.buffer)
         };
         self.failed = written.is_err();
         self.bytes += self.buffer.len() as u64;

@@ -68,6 +68,10 @@ pub enum Bug {
     RetriesAfterFailedSync,
     /// A shard's log goes on before a torn tail without cutting it off.
     ResurrectsTail,
+    /// A shard's log gives a segment its name before all of the one before is durable.
+    NamesBeforeSync,
+    /// A shard's log counts as durable what a sync has only begun with.
+    CountsBeforeSync,
     /// A copy that is to leave does not count any more as soon as that is proposed (rule 2).
     LeaverNotCounted,
     /// A change whose outcome is not known is taken for one that failed (rule 2).
@@ -139,7 +143,13 @@ pub const BUGS: [Bug; 28] = [
 ];
 
 /// Every planted bug that the crash tests of a shard's log have to find.
-pub const LOG_BUGS: [Bug; 3] = [Bug::SkipsDirSync, Bug::RetriesAfterFailedSync, Bug::ResurrectsTail];
+pub const LOG_BUGS: [Bug; 5] = [
+    Bug::SkipsDirSync,
+    Bug::RetriesAfterFailedSync,
+    Bug::ResurrectsTail,
+    Bug::NamesBeforeSync,
+    Bug::CountsBeforeSync,
+];
 
 /// Every planted bug that sequences of commands have to find, held against a model of Redis.
 pub const COMMAND_BUGS: [Bug; 8] = [

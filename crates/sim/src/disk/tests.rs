@@ -131,13 +131,13 @@ fn looking_changes_nothing() {
     journal.append(b"one").unwrap();
     journal.sync().unwrap();
     let end = journal.bytes();
-    let mut file = disk.open(path).unwrap();
-    disk.write_at(&mut file, end, b"torn").unwrap();
+    let file = disk.open(path).unwrap();
+    disk.write_at(&file, end, b"torn").unwrap();
     let before = disk.content(path);
     let looked = journal::look(&disk, path).unwrap().unwrap();
     assert_eq!(looked, journal::Looked { frames: vec![b"one".to_vec()], end, torn_bytes: 4 });
     assert_eq!(disk.content(path), before);
-    disk.sync(&mut file).unwrap();
+    disk.sync(&file).unwrap();
     assert!(disk.damage(path, 3, 1));
     assert!(matches!(journal::look(&disk, path), Err(JournalError::Rot { offset: 0, .. })));
 }
@@ -231,9 +231,9 @@ fn rot_is_told_from_a_torn_tail() {
         for mask in [1, 0x80, 0xff] {
             let copy = SimDisk::new();
             copy.create_dir_all(Path::new("data")).unwrap();
-            let mut file = copy.open(path).unwrap();
-            copy.write_at(&mut file, 0, &disk.content(path).unwrap()).unwrap();
-            copy.sync(&mut file).unwrap();
+            let file = copy.open(path).unwrap();
+            copy.write_at(&file, 0, &disk.content(path).unwrap()).unwrap();
+            copy.sync(&file).unwrap();
             assert!(copy.damage(path, offset, mask));
             let start = ends.iter().rev().copied().find(|&end| end <= offset).unwrap_or(16);
             match open(&copy) {
@@ -257,9 +257,9 @@ fn a_name_is_lost_until_its_directory_is_synced() {
     for seed in 0..100 {
         let disk = SimDisk::new();
         disk.create_dir_all(Path::new("d")).unwrap();
-        let mut file = disk.open(Path::new("d/f")).unwrap();
-        disk.write_at(&mut file, 0, b"x").unwrap();
-        disk.sync(&mut file).unwrap();
+        let file = disk.open(Path::new("d/f")).unwrap();
+        disk.write_at(&file, 0, b"x").unwrap();
+        disk.sync(&file).unwrap();
         disk.crash(seed);
         kept += disk.list(Path::new("d")).unwrap().len();
         assert!(disk.len(&file).is_err(), "an old handle is of no use");
@@ -275,10 +275,10 @@ fn a_scattered_crash_keeps_any_part() {
     for seed in 0..500 {
         let disk = SimDisk::new();
         disk.create_dir_all(Path::new("d")).unwrap();
-        let mut file = disk.open(path).unwrap();
+        let file = disk.open(path).unwrap();
         disk.sync_dir(Path::new("d")).unwrap();
-        disk.write_at(&mut file, 0, b"aa").unwrap();
-        disk.write_at(&mut file, 2, b"bb").unwrap();
+        disk.write_at(&file, 0, b"aa").unwrap();
+        disk.write_at(&file, 2, b"bb").unwrap();
         disk.crash_scattered(seed);
         contents.insert(disk.content(path).unwrap());
     }
@@ -292,9 +292,9 @@ fn the_power_goes_off_and_operations_fail_where_they_are_told_to() {
     let (directory, path) = (Path::new("d"), Path::new("d/f"));
     let write = |disk: &SimDisk| {
         disk.create_dir_all(directory)?;
-        let mut file = disk.open(path)?;
-        disk.write_at(&mut file, 0, b"x")?;
-        disk.sync(&mut file)?;
+        let file = disk.open(path)?;
+        disk.write_at(&file, 0, b"x")?;
+        disk.sync(&file)?;
         disk.sync_dir(directory)
     };
     let whole = SimDisk::new();
@@ -318,17 +318,17 @@ fn the_power_goes_off_and_operations_fail_where_they_are_told_to() {
 #[test]
 fn what_a_failed_sync_has_lost_is_seen_until_the_crash() {
     let (disk, path) = (SimDisk::new(), Path::new("f"));
-    let mut file = disk.open(path).unwrap();
+    let file = disk.open(path).unwrap();
     disk.sync_dir(Path::new("")).unwrap();
-    disk.write_at(&mut file, 0, b"ab").unwrap();
+    disk.write_at(&file, 0, b"ab").unwrap();
     disk.fail_sync(true);
-    disk.sync(&mut file).unwrap_err();
+    disk.sync(&file).unwrap_err();
     disk.fail_sync(false);
     disk.end_process();
     assert!(disk.len(&file).is_err(), "an old handle is of no use");
-    let mut file = disk.open(path).unwrap();
-    disk.write_at(&mut file, 1, b"b").unwrap();
-    disk.sync(&mut file).unwrap();
+    let file = disk.open(path).unwrap();
+    disk.write_at(&file, 1, b"b").unwrap();
+    disk.sync(&file).unwrap();
     assert_eq!(disk.content(path).unwrap(), b"ab");
     disk.crash(1);
     assert_eq!(disk.content(path).unwrap(), b"\0b");
@@ -338,26 +338,26 @@ fn what_a_failed_sync_has_lost_is_seen_until_the_crash() {
 fn reserved_room_is_taken_and_given_back() {
     let disk = SimDisk::new();
     disk.set_room(Some(10));
-    let (mut one, mut two) = (disk.open(Path::new("1")).unwrap(), disk.open(Path::new("2")).unwrap());
-    disk.allocate(&mut one, 8).unwrap();
+    let (one, two) = (disk.open(Path::new("1")).unwrap(), disk.open(Path::new("2")).unwrap());
+    disk.allocate(&one, 8).unwrap();
     assert_eq!(disk.len(&one).unwrap(), 0);
     let full = |result: io::Result<()>| result.unwrap_err().kind() == ErrorKind::StorageFull;
-    assert!(full(disk.allocate(&mut two, 3)));
-    assert!(full(disk.write_at(&mut two, 0, b"abc")));
-    disk.truncate(&mut two, 0).unwrap();
-    disk.write_at(&mut one, 0, b"12345678").unwrap();
-    assert!(full(disk.write_at(&mut one, 8, b"9ab")));
-    disk.truncate(&mut one, 0).unwrap();
-    disk.allocate(&mut two, 10).unwrap();
+    assert!(full(disk.allocate(&two, 3)));
+    assert!(full(disk.write_at(&two, 0, b"abc")));
+    disk.truncate(&two, 0).unwrap();
+    disk.write_at(&one, 0, b"12345678").unwrap();
+    assert!(full(disk.write_at(&one, 8, b"9ab")));
+    disk.truncate(&one, 0).unwrap();
+    disk.allocate(&two, 10).unwrap();
 }
 
 #[test]
 fn a_directory_takes_what_is_in_it_along() {
     let (disk, old, new) = (SimDisk::new(), Path::new("data/a"), Path::new("data/b"));
     disk.create_dir_all(old).unwrap();
-    let mut file = disk.open(&old.join("synced")).unwrap();
-    disk.write_at(&mut file, 0, b"bytes").unwrap();
-    disk.sync(&mut file).unwrap();
+    let file = disk.open(&old.join("synced")).unwrap();
+    disk.write_at(&file, 0, b"bytes").unwrap();
+    disk.sync(&file).unwrap();
     disk.sync_dir(old).unwrap();
     disk.open(&old.join("not synced")).unwrap();
     disk.rename(old, new).unwrap();
@@ -372,8 +372,8 @@ fn a_directory_takes_what_is_in_it_along() {
 #[test]
 fn reads_fail_where_they_are_told_to() {
     let disk = SimDisk::new();
-    let mut file = disk.open(Path::new("file")).unwrap();
-    disk.write_at(&mut file, 0, b"bytes").unwrap();
+    let file = disk.open(Path::new("file")).unwrap();
+    disk.write_at(&file, 0, b"bytes").unwrap();
     let mut buffer = [0; 5];
     disk.fail_read(true);
     assert!(disk.read(&file, 0, &mut buffer).is_err());

@@ -24,6 +24,9 @@ pub(super) const SEGMENT_HEADER_BYTES: usize = 64;
 const OFFSET_MAX: u64 = 1 << 62;
 const MAGIC: [u8; 8] = *b"ANNSLOG\0";
 
+/// The file that becomes the next segment: see [`errand`](super::errand). Its header says where.
+pub(super) const NEXT_NAME: &str = "log.next";
+
 /// The name of the segment whose first batch has this logical offset.
 pub(super) fn segment_name(first: u64) -> String {
     format!("log-{first:016x}")

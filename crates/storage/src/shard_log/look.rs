@@ -3,8 +3,8 @@
 //! The bytes are judged as `recovery` judges them, segment by segment, so that reading can go on behind a bad one.
 //! What recovery would cut off or remove is told of.
 
-use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader};
-use super::recovery::{Listed, Reader, segments_in};
+use super::format::{NEXT_NAME, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::recovery::{Listed, Next, Reader, segments_in};
 use super::{Segment, ShardLogError, Torn};
 use crate::disk::Disk;
 use bytes::Bytes;
@@ -34,8 +34,7 @@ impl<'a, D: Disk> LogLook<'a, D> {
         identity: &'a [u8; 32],
         from: Option<u64>,
     ) -> Result<LogLook<'a, D>, ShardLogError> {
-        let seed = crc32c::crc32c(identity);
-        let mut reader = Reader { disk, directory, identity, seed, from: 0 };
+        let mut reader = Reader::new(disk, directory, identity, 0);
         let listed = reader.list()?;
         reader.from = from.unwrap_or(listed.start());
         Ok(LogLook { reader, listed })
@@ -55,6 +54,12 @@ impl<'a, D: Disk> LogLook<'a, D> {
     pub fn leftover(&self) -> Option<Torn> {
         let segment = self.listed.leftover?;
         Some(Torn { path: self.path_of(&segment), offset: 0, bytes: segment.bytes })
+    }
+
+    /// A file that was begun to follow the last segment, which a crash has cut off before: it is torn, too.
+    pub fn torn_next(&self) -> Option<Torn> {
+        let Next::Torn { bytes } = self.listed.next else { return None };
+        Some(Torn { path: self.reader.directory.join(NEXT_NAME), offset: 0, bytes })
     }
 
     /// What is needed of the front of the log and is not there.

@@ -4,12 +4,17 @@
 //! Then what a crash has left is mended, and synced before anything is appended: a torn tail is cut off, and a
 //! last segment without a whole header, in which no batch can have been, is removed.
 //!
+//! Batches may stand in `log.next`, whose writer had gone over to it while not all of the segment before was durable
+//! ([`errand`](super::errand)). Where the log reaches as far as that file's header says, it is the last segment, and
+//! gets its name. Where a crash has cut the log off before, it is part of the torn tail, and removed.
+//!
 //! What is read may be in the kernel's memory only. Where a sync had failed the kernel takes it for written, so
 //! that another sync says nothing. Hence what no batch vouches for is written again, byte for byte, before it is
 //! synced and counted as durable.
 
+use super::errand::Beside;
 use super::format::{
-    BATCH_HEADER_BYTES, BatchHeader, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, offset_of_name,
+    BATCH_HEADER_BYTES, BatchHeader, NEXT_NAME, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, offset_of_name,
     segment_name,
 };
 use super::{Opened, PAGE, Segment, ShardLog, ShardLogError, ShardLogOptions, Torn, fill_new};
@@ -17,6 +22,7 @@ use crate::disk::Disk;
 use bytes::Bytes;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use types::planted::{self, Bug};
 
 /// What stands in a log's directory.
@@ -25,6 +31,19 @@ pub(super) struct Listed {
     pub segments: Vec<Segment>,
     /// A last file that a crash left without a whole header.
     pub leftover: Option<Segment>,
+    /// What `log.next` is.
+    pub next: Next,
+}
+
+/// What the file is that was to be the next segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// There is none, or nothing has been begun in it.
+    Unused { is_there: bool },
+    /// The last one of the segments.
+    Last,
+    /// What the log does not reach as far as, any more: so many bytes.
+    Torn { bytes: u64 },
 }
 
 impl Listed {
@@ -57,6 +76,10 @@ pub(super) struct Reader<'a, D: Disk> {
     pub seed: u32,
     /// All before this logical offset was durable, and need not be there.
     pub from: u64,
+    /// All before this one was durable.
+    pub vouched: u64,
+    /// The segment that is still called `log.next`, by its logical offset.
+    pub unnamed: Option<u64>,
 }
 
 /// See [`ShardLog::open`].
@@ -69,8 +92,7 @@ pub(super) fn open<D: Disk>(
     on_batch: &mut dyn FnMut(u64, Bytes),
 ) -> Result<Opened<D>, ShardLogError> {
     disk.create_dir_all(directory).map_err(failed("cannot make", directory))?;
-    let seed = crc32c::crc32c(&identity);
-    let reader = Reader { disk: &disk, directory, identity: &identity, seed, from };
+    let mut reader = Reader::new(&disk, directory, &identity, from);
     let listed = reader.list()?;
     let start = listed.start();
     if from < start {
@@ -80,7 +102,7 @@ pub(super) fn open<D: Disk>(
         if from > start {
             return Err(reader.missing(start, from));
         }
-        reader.begin(start, listed.leftover)?
+        reader.begin(start, &listed)?
     } else {
         let mut on_needed = |offset: u64, payload: Bytes| {
             if offset + (BATCH_HEADER_BYTES + payload.len()) as u64 > from {
@@ -95,10 +117,11 @@ pub(super) fn open<D: Disk>(
     let log = ShardLog {
         directory: directory.to_owned(),
         identity,
-        seed,
+        seed: crc32c::crc32c(&identity),
         options,
         segments: mended.segments,
-        file: mended.file,
+        file: Arc::new(mended.file),
+        beside: Beside::default(),
         allocated: 0,
         durable,
         written_back,
@@ -114,11 +137,19 @@ pub(super) fn log_bytes<D: Disk>(disk: &D, directory: &Path, from: u64) -> Resul
     match segments_in(disk, directory) {
         Err(ShardLogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error),
-        Ok(segments) => {
-            let listed = Listed { segments, leftover: None };
+        Ok(mut segments) => {
+            segments.extend(next_in(disk, directory)?.flatten());
+            let listed = Listed { segments, leftover: None, next: Next::Unused { is_there: false } };
             Ok(listed.needed(from).iter().map(|segment| segment.bytes).sum())
         }
     }
+}
+
+/// See [`log_end_about`](super::log_end_about).
+pub(super) fn log_end_about<D: Disk>(disk: &D, directory: &Path) -> Result<u64, ShardLogError> {
+    let mut segments = segments_in(disk, directory)?;
+    segments.extend(next_in(disk, directory)?.flatten());
+    Ok(segments.last().map_or(0, Segment::end))
 }
 
 /// A log that is fit to be written to once its directory is synced.
@@ -128,8 +159,14 @@ struct Mended<D: Disk> {
     torn: Option<Torn>,
 }
 
-impl<D: Disk> Reader<'_, D> {
-    pub fn list(&self) -> Result<Listed, ShardLogError> {
+impl<'a, D: Disk> Reader<'a, D> {
+    pub fn new(disk: &'a D, directory: &'a Path, identity: &'a [u8; 32], from: u64) -> Reader<'a, D> {
+        let seed = crc32c::crc32c(identity);
+        Reader { disk, directory, identity, seed, from, vouched: 0, unnamed: None }
+    }
+
+    /// Lists what is there, and remembers what it means for what is read.
+    pub fn list(&mut self) -> Result<Listed, ShardLogError> {
         let mut segments = segments_in(self.disk, self.directory)?;
         let mut leftover = None;
         if let Some(last) = segments.last()
@@ -139,16 +176,58 @@ impl<D: Disk> Reader<'_, D> {
             // A header is synced before a batch follows it: none was lost here.
             leftover = segments.pop();
         }
-        Ok(Listed { segments, leftover })
+        let next = match (next_in(self.disk, self.directory)?, segments.last(), &leftover) {
+            (Some(Some(next)), Some(last), None) if next.first > last.first => self.judge_next(last, &next)?,
+            (found, ..) => (Next::Unused { is_there: found.is_some() }, None),
+        };
+        segments.extend(next.1);
+        Ok(Listed { segments, leftover, next: next.0 })
+    }
+
+    /// Whether the segment that was begun in `log.next` goes on where the last one that has its name ends.
+    fn judge_next(&mut self, last: &Segment, next: &Segment) -> Result<(Next, Option<Segment>), ShardLogError> {
+        let (_, bytes) = self.read_whole(last)?;
+        let end = offset_at(last, self.read_batches(last, &bytes, &mut |_, _| ()).end);
+        self.unnamed = Some(next.first);
+        let (_, bytes) = self.read_whole(next)?;
+        self.check_header(next, &bytes)?;
+        // Without a batch, or before the end, the header was put there by a writer who could not go over.
+        let (next, segment) = if end > next.first {
+            (Next::Unused { is_there: true }, None)
+        } else if end == next.first {
+            match self.headers_in(next, &bytes, SEGMENT_HEADER_BYTES).next() {
+                None => (Next::Unused { is_there: true }, None),
+                Some(_) => (Next::Last, Some(*next)),
+            }
+        } else {
+            let durable = self.headers_in(next, &bytes, SEGMENT_HEADER_BYTES).map(|header| header.durable).max();
+            self.vouched = durable.unwrap_or(0);
+            (Next::Torn { bytes: next.bytes }, None)
+        };
+        if segment.is_none() {
+            self.unnamed = None;
+        }
+        Ok((next, segment))
+    }
+
+    /// The headers of batches that stand anywhere in these bytes, from `start` on.
+    fn headers_in<'b>(
+        &'b self,
+        segment: &'b Segment,
+        bytes: &'b [u8],
+        start: usize,
+    ) -> impl Iterator<Item = BatchHeader> + 'b {
+        (start..bytes.len())
+            .filter_map(|at| BatchHeader::decode(&bytes[at..], self.seed, offset_at(segment, at)))
     }
 
     /// Makes the first segment.
-    fn begin(&self, first: u64, leftover: Option<Segment>) -> Result<Mended<D>, ShardLogError> {
-        self.remove(leftover)?;
+    fn begin(&self, first: u64, listed: &Listed) -> Result<Mended<D>, ShardLogError> {
+        self.remove(listed)?;
         let path = self.path_of(first);
         let mut file = self.disk.open(&path).map_err(failed("cannot make", &path))?;
         fill_new(self.disk, &mut file, &path, self.identity, first, 0)?;
-        self.disk.sync(&mut file).map_err(failed("cannot sync", &path))?;
+        self.disk.sync(&file).map_err(failed("cannot sync", &path))?;
         let segments = vec![Segment { first, bytes: SEGMENT_HEADER_BYTES as u64 }];
         Ok(Mended { segments, file, torn: None })
     }
@@ -157,11 +236,13 @@ impl<D: Disk> Reader<'_, D> {
     fn read(&self, listed: Listed, on_batch: &mut dyn FnMut(u64, Bytes)) -> Result<Mended<D>, ShardLogError> {
         let needed = listed.needed(self.from);
         let (last, before) = needed.split_last().expect("the log begins at or before what is needed");
+        let mut ended_last = None;
         for (segment, next) in before.iter().zip(&needed[1..]) {
             let (_, bytes) = self.read_whole(segment)?;
-            self.read_ended(segment, &bytes, next.first, on_batch)?;
+            let batches = self.read_ended(segment, &bytes, next.first, on_batch)?;
+            ended_last = Some((segment, bytes, batches));
         }
-        let (mut file, bytes) = self.read_whole(last)?;
+        let (file, bytes) = self.read_whole(last)?;
         let path = self.path_of(last.first);
         let batches = match &listed.leftover {
             Some(leftover) => self.read_ended(last, &bytes, leftover.first, on_batch)?,
@@ -172,30 +253,59 @@ impl<D: Disk> Reader<'_, D> {
             return Err(self.missing(end.end(), self.from));
         }
 
+        if listed.next == Next::Last
+            && let Some((before, bytes, batches)) = ended_last
+        {
+            // It may be that not all of it is on disk.
+            let file = self.disk.open(&self.path_of(before.first)).map_err(failed("cannot open", &path))?;
+            self.make_durable(&file, before, &bytes, &batches)?;
+        }
         let mut torn = None;
         if batches.end < bytes.len() {
             if !planted::is(Bug::ResurrectsTail) {
-                self.disk.truncate(&mut file, end.bytes).map_err(failed("cannot cut", &path))?;
+                self.disk.truncate(&file, end.bytes).map_err(failed("cannot cut", &path))?;
             }
             let cut = (bytes.len() - batches.end) as u64;
             torn = Some(Torn { path: path.clone(), offset: end.bytes, bytes: cut });
         }
-        // With the header, where nothing says that it is durable.
-        let durable = (SEGMENT_HEADER_BYTES as u64 + (batches.durable.saturating_sub(last.first))) as usize;
-        let again = if durable == SEGMENT_HEADER_BYTES { 0 } else { durable };
-        if again < batches.end {
-            let bytes = &bytes[again..batches.end];
-            self.disk
-                .write_at(&mut file, again as u64, bytes)
-                .map_err(failed("cannot write again what is in", &path))?;
+        self.make_durable(&file, last, &bytes, &batches)?;
+        match listed.next {
+            Next::Last => {
+                let name = self.directory.join(segment_name(last.first));
+                self.disk.rename(&path, &name).map_err(failed("cannot rename", &path))?;
+            }
+            Next::Torn { bytes } => {
+                let next = Torn { path: self.directory.join(NEXT_NAME), offset: 0, bytes };
+                torn = Some(torn.map_or(next, |torn| Torn { bytes: torn.bytes + bytes, ..torn }));
+            }
+            Next::Unused { .. } => {}
         }
-        self.disk.sync(&mut file).map_err(failed("cannot sync", &path))?;
-        self.remove(listed.leftover)?;
+        self.remove(&listed)?;
         let mut segments = listed.segments;
         if let Some(last) = segments.last_mut() {
             *last = end;
         }
         Ok(Mended { segments, file, torn })
+    }
+
+    /// Writes what no batch vouches for once more, with the header where nothing says that it is durable, and syncs.
+    fn make_durable(
+        &self,
+        file: &D::File,
+        segment: &Segment,
+        bytes: &[u8],
+        batches: &Batches,
+    ) -> Result<(), ShardLogError> {
+        let path = self.path_of(segment.first);
+        let durable = SEGMENT_HEADER_BYTES + batches.durable.saturating_sub(segment.first) as usize;
+        let again = if durable == SEGMENT_HEADER_BYTES { 0 } else { durable };
+        if again < batches.end {
+            let bytes = &bytes[again..batches.end];
+            self.disk
+                .write_at(file, again as u64, bytes)
+                .map_err(failed("cannot write again what is in", &path))?;
+        }
+        self.disk.sync(file).map_err(failed("cannot sync", &path))
     }
 
     /// Reads a segment after which another was begun at the logical offset `next`: so all of it was durable.
@@ -236,11 +346,12 @@ impl<D: Disk> Reader<'_, D> {
         let bad = offset_at(segment, batches.end);
         // The place of the next header is not known, since lengths are among what may be bad. Its payload may be
         // torn: it was written after what it vouches for was synced.
-        let vouched = (batches.end..bytes.len())
-            .filter_map(|at| BatchHeader::decode(&bytes[at..], self.seed, offset_at(segment, at)))
-            .any(|header| header.durable > bad);
-        if vouched || (batches.end < bytes.len() && self.from > bad) {
+        let vouched = self.headers_in(segment, bytes, batches.end).any(|header| header.durable > bad);
+        if vouched || (batches.end < bytes.len() && self.from.max(self.vouched) > bad) {
             return Err(ShardLogError::Rot { path: self.path_of(segment.first), offset: batches.end as u64 });
+        }
+        if self.vouched > bad {
+            return Err(self.missing(bad, self.vouched));
         }
         Ok(batches)
     }
@@ -295,10 +406,17 @@ impl<D: Disk> Reader<'_, D> {
         Ok((file, Bytes::from(bytes)))
     }
 
-    fn remove(&self, leftover: Option<Segment>) -> Result<(), ShardLogError> {
-        let Some(leftover) = leftover else { return Ok(()) };
-        let path = self.path_of(leftover.first);
-        self.disk.remove(&path).map_err(failed("cannot remove", &path))
+    /// Removes what no batch was ever in, and what is torn off.
+    fn remove(&self, listed: &Listed) -> Result<(), ShardLogError> {
+        let leftover = listed.leftover.map(|leftover| self.path_of(leftover.first));
+        let next = match listed.next {
+            Next::Unused { is_there: false } | Next::Last => None,
+            Next::Unused { is_there: true } | Next::Torn { .. } => Some(self.directory.join(NEXT_NAME)),
+        };
+        for path in leftover.into_iter().chain(next) {
+            self.disk.remove(&path).map_err(failed("cannot remove", &path))?;
+        }
+        Ok(())
     }
 
     pub fn missing(&self, from: u64, to: u64) -> ShardLogError {
@@ -306,7 +424,10 @@ impl<D: Disk> Reader<'_, D> {
     }
 
     pub fn path_of(&self, first: u64) -> PathBuf {
-        self.directory.join(segment_name(first))
+        match self.unnamed {
+            Some(unnamed) if unnamed == first => self.directory.join(NEXT_NAME),
+            _ => self.directory.join(segment_name(first)),
+        }
     }
 }
 
@@ -322,6 +443,23 @@ pub(super) fn segments_in<D: Disk>(disk: &D, directory: &Path) -> Result<Vec<Seg
     }
     segments.sort_by_key(|segment| segment.first);
     Ok(segments)
+}
+
+/// The file that was to be the next segment, if there is one: with its length, where it has a header.
+#[expect(clippy::option_option, reason = "there is none, there is one, and it has a header")]
+fn next_in<D: Disk>(disk: &D, directory: &Path) -> Result<Option<Option<Segment>>, ShardLogError> {
+    if !disk.list(directory).map_err(failed("cannot list", directory))?.iter().any(|name| name == NEXT_NAME) {
+        return Ok(None);
+    }
+    let path = directory.join(NEXT_NAME);
+    let file = disk.open(&path).map_err(failed("cannot open", &path))?;
+    let bytes = disk.len(&file).map_err(failed("cannot read the length of", &path))?;
+    if bytes < SEGMENT_HEADER_BYTES as u64 {
+        return Ok(Some(None));
+    }
+    let mut header = [0; SEGMENT_HEADER_BYTES];
+    disk.read(&file, 0, &mut header).map_err(failed("cannot read", &path))?;
+    Ok(Some(SegmentHeader::decode(&header).map(|header| Segment { first: header.first, bytes })))
 }
 
 /// The logical offset of a byte of a segment.

@@ -1,0 +1,89 @@
+//! What is done for a shard's log beside its thread, so that no write waits for it: syncs where they are not wanted at once, the making
+//! of segments, and the removal of those that snapshots have made unnecessary. One task after another.
+
+use super::{LogFeed, fail};
+use crate::clock;
+use crate::work::Freer;
+use node::recover::LogBegin;
+use node::Published;
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use storage::Disk;
+use storage::shard_log::{Done, Errand, Removal};
+use types::{PartitionId, ShardId};
+
+/// The front of the log, up to an offset, is not needed any more: these partitions' snapshots hold what was in it.
+pub(super) struct Unneeded {
+    pub offset: u64,
+    pub snapshots: BTreeSet<PartitionId>,
+}
+
+/// What is to be done.
+pub(super) enum Task<D: Disk> {
+    Errand(Errand<D>),
+    /// That is noted, and the segments that are before it are removed.
+    LetGo(Unneeded, Option<Removal<D>>),
+}
+
+/// What came of it.
+pub(super) enum Report<F> {
+    Errand(Done<F>),
+    /// What lies before this offset is gone.
+    Gone(u64),
+    /// There was no room to note it.
+    Kept,
+}
+
+/// The thread.
+pub struct Beside<D: Disk> {
+    pub(super) begin: LogBegin<D>,
+    pub(super) freer: Freer,
+    pub(super) tasks: Receiver<Task<D>>,
+    pub(super) reports: Sender<Report<D::File>>,
+    /// Where the log's thread waits.
+    pub(super) feed: LogFeed,
+    pub(super) shard: ShardId,
+    pub(super) published: Arc<Published>,
+}
+
+impl<D: Disk> Beside<D>
+where
+    D::File: Send + 'static,
+{
+    /// Works until the log's thread is gone. A failure is the end of the process.
+    pub fn run(mut self) {
+        while let Ok(task) = self.tasks.recv() {
+            let report = self.work(task).unwrap_or_else(|error| fail(&*error));
+            // The log's thread waits for what is under way before it ends.
+            let _ = self.reports.send(report);
+            self.feed.nudge();
+        }
+    }
+
+    fn work(&mut self, task: Task<D>) -> Result<Report<D::File>, Box<dyn Error>> {
+        match task {
+            Task::Errand(errand) => {
+                let (is_sync, began) = (errand.is_sync(), clock::now());
+                let done = errand.run()?;
+                if is_sync {
+                    super::count_sync(&self.published, self.shard, began);
+                }
+                Ok(Report::Errand(done))
+            }
+            Task::LetGo(Unneeded { offset, snapshots }, removal) => {
+                match self.begin.advance(offset, &snapshots) {
+                    Ok(()) => {}
+                    Err(error) if error.is_full() => return Ok(Report::Kept),
+                    Err(error) => return Err(error.into()),
+                }
+                for file in removal.map(Removal::run).transpose()?.unwrap_or_default() {
+                    // The free thread ends after this one.
+                    let _ = self.freer.send(Box::new(file));
+                }
+                Ok(Report::Gone(offset))
+            }
+        }
+    }
+}
