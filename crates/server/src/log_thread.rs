@@ -22,8 +22,8 @@ use crate::threads::Mail;
 use crate::work::Freer;
 pub use beside::Beside;
 use beside::{Report, Task, Unneeded};
-pub use feed::LogFeed;
 use feed::Item;
+pub use feed::LogFeed;
 use node::recover::LogBegin;
 use node::{Published, ShardCounters, SnapshotJob};
 use std::collections::{BTreeSet, VecDeque};
@@ -141,7 +141,7 @@ impl<D: Disk + Clone> LogThread<D> {
         // Replies wait for a write that takes no time, and not for the shard's next pause, where the two share a processor. A sync
         // takes long enough anyway, and the more gathers meanwhile the better.
         if self.fsync != Fsync::Always
-            && let Err(error) = scheduling::ask_for_short_turns()
+            && let Err(error) = scheduling::ask_for_short_turns(None)
         {
             debug!(%error, "the log's thread takes turns like any other");
         }
@@ -355,9 +355,6 @@ impl<D: Disk + Clone> LogThread<D> {
         loop {
             match self.log.append_rope(bytes) {
                 Ok(_) => {
-                    if self.fsync != Fsync::Always {
-                        self.log.write_back();
-                    }
                     let figures = self.published.log(self.shard);
                     ShardCounters::add(&figures.batches, 1);
                     ShardCounters::add(&figures.bytes_written, bytes.len() as u64);

@@ -2,6 +2,7 @@
 //! what no data thread should spend, so this runs beside them, and everybody reads what it published.
 
 use crate::clock;
+use crate::scheduling;
 use node::{Published, ShardCounters};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -118,6 +119,7 @@ fn make_purging_polite() {
         if let (true, Some(id)) = (is_purging, id) {
             // Refused only where the system forbids being polite.
             let _ = rustix::process::setpriority_process(Some(id), PURGING_NICE);
+            let _ = scheduling::ask_for_short_turns(Some(id));
         }
     }
 }

@@ -3,19 +3,24 @@
 //! Left out: priorities, which a process without rights may not raise, and which processors threads run on: whoever starts the node
 //! chooses that, and shards are counted by it.
 
+use rustix::process::Pid;
 use std::io;
 
 /// How long a thread runs in one go that works a little and often, in nanoseconds: the least that Linux takes.
 const SHORT_NS: u64 = 100_000;
 
-/// Asks that this thread run in short turns, for which it is let run the sooner once it has something to do, also where a busy thread
-/// has the processor. Its share of it stays the same. Linux 6.12 and newer do so; older ones, and whoever forbids it, leave all as it was.
-pub fn ask_for_short_turns() -> io::Result<()> {
+/// Asks that a thread of this process, by default this one, run in short turns. Its share of the processor stays the same.
+///
+/// For that it is let run the sooner once it has something to do, also where a busy thread has the processor. And who wakes up while it
+/// runs has the processor the sooner, as far as that one goes before: the system lets everybody finish a turn, and looks at who is nicer
+/// only then. Linux 6.12 and newer do so; older ones, and whoever forbids it, leave all as it was.
+pub fn ask_for_short_turns(thread: Option<Pid>) -> io::Result<()> {
+    let thread = thread.map_or(0, Pid::as_raw_pid);
     let size = size_of::<libc::sched_attr>() as u32;
     // SAFETY: a structure of numbers, for which zero is a value.
     let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
-    // SAFETY: the system writes no more than `size` bytes to it. 0 is this thread, and there are no flags.
-    let got = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
+    // SAFETY: the system writes no more than `size` bytes to it. There are no flags.
+    let got = unsafe { libc::syscall(libc::SYS_sched_getattr, thread, &raw mut attributes, size, 0) };
     if got != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -25,9 +30,16 @@ pub fn ask_for_short_turns() -> io::Result<()> {
     }
     attributes.size = size;
     attributes.sched_runtime = SHORT_NS;
-    // SAFETY: the system reads `size` bytes of it. All but one are what it said of this very thread.
-    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    // SAFETY: the system reads `size` bytes of it. All but one are what it said of that very thread.
+    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, thread, &raw const attributes, 0) };
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets this thread stand behind all others by so much: nobody waits for it. Linux gives each thread its own niceness. Where it is
+/// refused, the thread only disturbs more.
+pub fn stand_behind(nice: i32) {
+    let _ = rustix::process::nice(nice);
+    let _ = ask_for_short_turns(None);
 }
 
 #[cfg(test)]
@@ -47,7 +59,7 @@ mod tests {
             rustix::process::nice(3).expect("less is always allowed");
             let before = of(said());
             // Where it is refused, too.
-            let _ = ask_for_short_turns();
+            let _ = ask_for_short_turns(None);
             assert_eq!(of(said()), before);
             before
         });

@@ -6,6 +6,7 @@
 use crate::disk::RealDisk;
 use crate::log_thread;
 use crate::mailbox::Post;
+use crate::scheduling;
 use crate::threads::Mail;
 use node::{Published, ShardCounters, SnapshotJob};
 use std::collections::BTreeMap;
@@ -47,8 +48,7 @@ struct Writing {
 
 /// Writes until the last shard's log thread is gone, and counts what became of it.
 pub fn run(places: &[SnapshotPlace], orders: &Receiver<SnapshotOrder>, published: &Published) {
-    // Refused only where the system forbids being polite.
-    let _ = rustix::process::setpriority_process(None, NICE);
+    scheduling::stand_behind(NICE);
     let mut writing: BTreeMap<ShardId, Writing> = BTreeMap::new();
     while let Ok(SnapshotOrder { shard, log_offset, job }) = orders.recv() {
         let Some(place) = places.get(usize::from(shard.0)) else { continue };

@@ -6,6 +6,8 @@
 
 use crate::clock;
 use crate::machine::ShardMachine;
+use crate::scheduling;
+use std::fs::File;
 use std::sync::mpsc;
 use std::time::Duration;
 use storage::garbage;
@@ -13,19 +15,47 @@ use types::Instant;
 
 /// How long a turn works. A call may go over by some tens of microseconds.
 const MOMENT: Duration = Duration::from_micros(300);
+/// The free thread's place behind others.
+const NICE: i32 = 19;
+/// So much of a file is given back at a time, in bytes, and then others have the processor for so long.
+const FILE_PIECE: u64 = 1 << 20;
+const FILE_PAUSE: Duration = Duration::from_micros(500);
 /// Pieces of dropped tables that are freed between two looks at the clock.
 const PIECES: usize = 256;
 
-/// Where to send what takes long to drop: large values, and the files of a log's front.
-pub type Freer = mpsc::Sender<Box<dyn Send>>;
+/// What takes long to give back to the system.
+pub enum Large {
+    /// Values.
+    Memory(Vec<garbage::Large>),
+    /// A removed file, of the front of a log.
+    File(File),
+}
+
+/// Where to send it.
+pub type Freer = mpsc::Sender<Large>;
 
 /// What the free thread does, until the last [`Freer`] is gone.
-pub fn free_large(queue: &mpsc::Receiver<Box<dyn Send>>) {
-    // Nobody waits for it, and where it shares a processor with a shard's thread the system would otherwise let it run for
-    // milliseconds at a time. Linux gives each thread its own niceness. Where it is refused, freeing only disturbs more.
-    let _ = rustix::process::nice(19);
+pub fn free_large(queue: &mpsc::Receiver<Large>) {
+    // Where it shares a processor with a shard's thread the system would otherwise let it run for milliseconds at a time.
+    scheduling::stand_behind(NICE);
     while let Ok(large) = queue.recv() {
-        drop(large);
+        match large {
+            Large::Memory(values) => drop(values),
+            Large::File(file) => cut_away(&file),
+        }
+    }
+}
+
+/// Gives a removed file's room back bit by bit: in one call it takes 5 ms of a processor and more.
+fn cut_away(file: &File) {
+    let mut left = file.metadata().map_or(0, |metadata| metadata.len());
+    while left > 0 {
+        left = left.saturating_sub(FILE_PIECE);
+        if file.set_len(left).is_err() {
+            // Then all at once, when it is closed.
+            return;
+        }
+        std::thread::sleep(FILE_PAUSE);
     }
 }
 
@@ -64,7 +94,7 @@ impl Work {
         let large = garbage::take_large();
         if !large.is_empty() {
             // The free thread ends after the last shard.
-            let _ = freer.send(Box::new(large));
+            let _ = freer.send(Large::Memory(large));
         }
     }
 }

@@ -15,8 +15,8 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::snapshot_file::{SnapshotError, SnapshotWriter, remove_snapshot};
 use storage::shard_log::Errand;
+use storage::snapshot_file::{SnapshotError, SnapshotWriter, remove_snapshot};
 use storage::{Rope, ShardLog, ShardLogError};
 use types::settings::Fsync;
 use types::{Instant, PartitionId, ShardId};
@@ -185,8 +185,7 @@ impl LogThread {
         self.work = work;
         // A full disk does not stand still, it waits for room.
         let write_since = work.is_some_and(|work| work != Work::Retry).then_some(now);
-        self.published
-            .set_log_busy(self.place.shard, write_since.into_iter().chain(self.errand_since).min());
+        self.published.set_log_busy(self.place.shard, write_since.into_iter().chain(self.errand_since).min());
     }
 
     /// Begins what is to be done beside the writes, if anything is: the world tells when it is over.
@@ -224,12 +223,7 @@ impl LogThread {
         while let Some(item) = self.items.pop_front() {
             match item {
                 Item::Turn(turn, bytes) => match self.log.append_rope(&bytes) {
-                    Ok(_) => {
-                        if self.fsync != Fsync::Always {
-                            self.log.write_back();
-                        }
-                        self.writing = Some(turn);
-                    }
+                    Ok(_) => self.writing = Some(turn),
                     Err(ShardLogError::Full { .. }) => {
                         self.items.push_front(Item::Turn(turn, bytes));
                         self.set_full(true);

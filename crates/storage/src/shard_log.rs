@@ -31,8 +31,8 @@ use crate::disk::Disk;
 use crate::lent::is_huge;
 use crate::rope::Rope;
 use bytes::Bytes;
-pub use errand::{Done, Errand, Removal};
 use errand::Beside;
+pub use errand::{Done, Errand, Removal};
 pub use format::BATCH_HEADER_BYTES;
 use format::{BatchHeader, NEXT_NAME, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, segment_name};
 pub use look::{LogLook, SegmentLook, identity_in};
@@ -45,10 +45,8 @@ use types::planted::{self, Bug};
 /// The largest payload of a batch, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 30;
 
-/// What is written back is whole pages of the system's, so that none is written to while it is on its way.
+/// A page of the system's.
 const PAGE: u64 = 4096;
-/// It is written back in so many parts of a segment.
-const WRITE_BACKS: u64 = 64;
 /// By such a part of its size a segment grows beyond it, where the next one is not yet there.
 const GROWTHS: u64 = 16;
 /// A buffer that one large batch made longer than this is given back.
@@ -221,7 +219,7 @@ pub struct ShardLog<D: Disk> {
     /// For how many bytes the last file has room, as far as is known.
     allocated: u64,
     durable: u64,
-    /// How much of the last file is on its way to the disk, in bytes: see [`ShardLog::write_back`].
+    /// How much of the last file is on its way to the disk, in bytes.
     written_back: u64,
     beside: Beside<D::File>,
     failed: bool,
@@ -371,16 +369,6 @@ impl<D: Disk + Clone> ShardLog<D> {
             self.sync_current()?;
         }
         Ok(self.durable)
-    }
-
-    /// Begins to bring to the disk what was appended, where that is much. For whoever syncs seldom: a sync of a second's writes at once
-    /// would hold up the next ones, and its CPU time comes in one piece.
-    pub fn write_back(&mut self) {
-        let end = self.current().bytes / PAGE * PAGE;
-        if end >= self.written_back + (self.options.segment_bytes / WRITE_BACKS).max(PAGE) {
-            self.disk.write_back(&self.file, self.written_back, end - self.written_back);
-            self.written_back = end;
-        }
     }
 
     /// What removes the segments that end at or before a logical offset, oldest first and never the last one. `None`: there are none.

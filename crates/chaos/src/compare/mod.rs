@@ -31,6 +31,7 @@ mod restart;
 pub(crate) mod section;
 mod servers;
 mod snapshots;
+mod stops;
 mod stream;
 
 use crate::Common;

@@ -5,9 +5,8 @@
 //! repeated on the same server, which saves everything anew: nearly all keys have changed.
 //!
 //! Beside the load one more connection reads, a request at a time, each millisecond: a read waits for no disk, so how long it takes
-//! tells how long the thread that serves stands still. A machine that is shared has pauses of its own, so the processor time that
-//! all threads of the server took during each read is noted too, as [`super::pauses`] does: by what it does on its one processor no
-//! server makes a read wait longer than that.
+//! tells how long the thread that serves stands still. A machine that is shared has pauses of its own. They are watched for
+//! ([`super::stops`]), and beside the longest times stand the longest *less* what the machine stood still in them.
 //!
 //! Memory on top is what the process holds more than before at its greatest; with a server that saves in a child process, the pages
 //! that it says it had to copy meanwhile (`rdb_last_cow_size`) come to that.
@@ -15,11 +14,12 @@
 use super::client::{Client, Fill, request};
 use super::disks::{EVERYSEC, FileSystem, bytes_below, logged, wait_saved};
 use super::servers::{Contender, Hosts, Server};
-use super::stream::{Heard, Stream};
+use super::stops::{self, Role, Span, Stops, Summary};
+use super::stream::{Heard, LONG, Stream};
 use super::{Flags, median};
 use crate::failure::Failure;
 use serde::Serialize;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const FILL_PIPELINE: u64 = 500;
@@ -31,8 +31,6 @@ const LEAD: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(20);
 /// From one read to the next.
 const READ_PERIOD: Duration = Duration::from_millis(1);
-/// The reading thread goes before the load's, where the system lets it.
-const READ_NICE: i32 = -20;
 /// Phases: not noted, before, during; a fourth ends the load.
 const PHASES: usize = 3;
 
@@ -52,13 +50,8 @@ pub(super) struct Snapshots {
 struct Line {
     server: String,
     is_own: bool,
-    before: Part,
-    during: Part,
-    reads_before: Reads,
-    reads_during: Reads,
-    /// The longest time in which no write was answered to anybody.
-    silence_before_ms: f64,
-    silence_during_ms: f64,
+    before: Phase,
+    during: Phase,
     lasted_s: f64,
     /// Resident before, and what was added to it at the most.
     resident_bytes: f64,
@@ -67,34 +60,39 @@ struct Line {
     runs: Vec<Run>,
 }
 
-/// How writes fared in a stretch of time.
+/// What was seen in a stretch of time.
+#[derive(Clone, Copy, Default, Serialize)]
+struct Phase {
+    writes: Part,
+    /// Times in which no write was answered to anybody: the longest.
+    silence: Longest,
+    reads: Part,
+    /// How the machine itself stood still.
+    stops: Summary,
+}
+
+/// How requests fared.
 #[derive(Clone, Copy, Default, Serialize)]
 struct Part {
     per_s: f64,
     p50_ms: f64,
     p99_ms: f64,
     p999_ms: f64,
-    longest_ms: f64,
+    #[serde(flatten)]
+    longest: Longest,
 }
 
-/// How reads fared.
-#[derive(Clone, Copy, Default, Serialize)]
-struct Reads {
-    #[serde(flatten)]
-    part: Part,
-    /// The most processor time that the server took during one of them.
-    processor_ms: f64,
+/// The longest time, and the longest less what the machine stood still in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+struct Longest {
+    longest_ms: f64,
+    less_stops_ms: f64,
 }
 
 #[derive(Serialize)]
 struct Run {
-    before: Part,
-    during: Part,
-    reads_before: Reads,
-    reads_during: Reads,
-    /// The longest time in which no write was answered to anybody.
-    silence_before_ms: f64,
-    silence_during_ms: f64,
+    before: Phase,
+    during: Phase,
     lasted_s: f64,
     resident_bytes: u64,
     on_top_bytes: u64,
@@ -121,10 +119,10 @@ pub(super) fn measure(
                 "{}: saved in {:.1} s; p99.9 {:.2} ms, longest {:.2} ms; before: {:.2}, {:.2}",
                 base.name,
                 run.lasted_s,
-                run.during.p999_ms,
-                run.during.longest_ms,
-                run.before.p999_ms,
-                run.before.longest_ms
+                run.during.writes.p999_ms,
+                run.during.writes.longest.longest_ms,
+                run.before.writes.p999_ms,
+                run.before.writes.longest.longest_ms
             );
             runs.push(run);
         }
@@ -138,10 +136,9 @@ pub(super) fn measure(
 }
 
 /// What is seen of the process while writes go on.
-#[derive(Default)]
 struct Watched {
-    before_s: f64,
-    during_s: f64,
+    before: Span,
+    during: Span,
     resident_bytes: u64,
     on_top_bytes: u64,
 }
@@ -155,58 +152,66 @@ fn one_round(flags: &Flags, keys: u64, hosts: &Hosts, server: &Server<'_>) -> Re
         value_bytes: flags.value_bytes,
     };
     let phase = AtomicUsize::new(0);
-    let (took, reads, watched) = std::thread::scope(|scope| {
+    let ends = AtomicBool::new(false);
+    let (took, reads, stops, watched) = std::thread::scope(|scope| {
+        let stops = scope.spawn(|| stops::watch(hosts.processors, &ends));
         let load = scope.spawn(|| stream.run(&phase, PHASES));
         let reads = scope.spawn(|| read(server, &phase));
         let watched = watch(flags, hosts, server, &phase);
         phase.store(PHASES, Ordering::Relaxed);
-        (load.join(), reads.join(), watched)
+        let (took, reads) = (load.join(), reads.join());
+        ends.store(true, Ordering::Relaxed);
+        (took, reads, stops.join(), watched)
     });
     server.check_running()?;
     // A panic has ended the program.
     let heard = took.map_err(|_| "the load panicked")??;
     let [_, reads_before, reads_during] = reads.map_err(|_| "the reads panicked")??;
+    let stops = stops.map_err(|_| "the look at the clock panicked")?;
     let watched = watched?;
     let [_, before, during] = <[Heard; PHASES]>::try_from(heard).map_err(|_| "three phases")?;
+    let phase = |heard: Heard, reads: Noted, span: Span| {
+        let lasted_s = (span.1 - span.0).as_secs_f64();
+        Phase {
+            silence: Longest::of(&heard.silences, &stops),
+            writes: Part::of(heard.took_us, Longest::of(&heard.long, &stops), PIPELINE, lasted_s),
+            reads: Part::of(reads.took_us, Longest::of(&reads.long, &stops), 1, lasted_s),
+            stops: stops.summary(span),
+        }
+    };
     Ok(Run {
-        silence_before_ms: before.longest_silence.as_secs_f64() * 1e3,
-        silence_during_ms: during.longest_silence.as_secs_f64() * 1e3,
-        before: Part::of(before.took_us, PIPELINE, watched.before_s),
-        during: Part::of(during.took_us, PIPELINE, watched.during_s),
-        reads_before: Reads::of(reads_before, watched.before_s),
-        reads_during: Reads::of(reads_during, watched.during_s),
-        lasted_s: watched.during_s,
+        before: phase(before, reads_before, watched.before),
+        during: phase(during, reads_during, watched.during),
+        lasted_s: (watched.during.1 - watched.during.0).as_secs_f64(),
         resident_bytes: watched.resident_bytes,
         on_top_bytes: watched.on_top_bytes,
     })
 }
 
-/// The reads of a phase: how long each took in microseconds, and the most that the server ran during one.
+/// The reads of a phase: how long each took in microseconds, and those that took long.
 #[derive(Default)]
 struct Noted {
     took_us: Vec<u32>,
-    ran_most: Duration,
+    long: Vec<Span>,
 }
 
 /// Reads until the last phase is over.
 fn read(server: &Server<'_>, phase: &AtomicUsize) -> Result<[Noted; PHASES], Failure> {
-    let _ = rustix::process::setpriority_process(None, READ_NICE);
-    let processor = server.processor_clock()?;
-    let ran = || processor.now().map(Duration::from).map_err(std::io::Error::from);
+    stops::take_place(Role::Probe);
     let mut client = Client::connect(server.port)?;
     let ask = request(&[b"GET", b"nobody writes this"]);
     let mut noted: [Noted; PHASES] = Default::default();
     loop {
         let at = phase.load(Ordering::Relaxed);
         let Some(noted) = noted.get_mut(at) else { break };
-        let ran_before = ran()?;
         let sent = Instant::now();
         client.send(&ask)?;
         client.head(false)?;
-        let took = sent.elapsed();
-        noted.took_us.push(took.as_micros() as u32);
-        // What it did while this thread itself was held up after the answer is not counted.
-        noted.ran_most = noted.ran_most.max(ran()?.saturating_sub(ran_before).min(took));
+        let answered = Instant::now();
+        noted.took_us.push((answered - sent).as_micros() as u32);
+        if answered - sent >= LONG {
+            noted.long.push((sent, answered));
+        }
         std::thread::sleep(READ_PERIOD);
     }
     Ok(noted)
@@ -216,15 +221,14 @@ fn read(server: &Server<'_>, phase: &AtomicUsize) -> Result<[Noted; PHASES], Fai
 fn watch(flags: &Flags, hosts: &Hosts, server: &Server<'_>, phase: &AtomicUsize) -> Result<Watched, Failure> {
     let mut client = Client::connect(server.port)?;
     std::thread::sleep(LEAD);
-    let mut watched = Watched::default();
+    let mut resident_bytes = 0;
     let began = Instant::now();
     phase.store(1, Ordering::Relaxed);
     while began.elapsed().as_secs_f64() < flags.seconds {
-        watched.resident_bytes = watched.resident_bytes.max(server.resident()?.0);
+        resident_bytes = server.resident()?.0.max(resident_bytes);
         std::thread::sleep(TICK);
     }
-    watched.before_s = began.elapsed().as_secs_f64();
-    let began = Instant::now();
+    let save_began = Instant::now();
     phase.store(2, Ordering::Relaxed);
     client.must(&[b"BGSAVE"])?;
     let done = AtomicUsize::new(0);
@@ -242,16 +246,36 @@ fn watch(flags: &Flags, hosts: &Hosts, server: &Server<'_>, phase: &AtomicUsize)
         (memory.join(), saved)
     });
     saved?;
-    watched.during_s = began.elapsed().as_secs_f64();
+    let save_ended = Instant::now();
     phase.store(0, Ordering::Relaxed);
     let greatest = greatest.map_err(|_| "the look at memory panicked")??;
     let copied = client.persistence()?.get("rdb_last_cow_size").and_then(|bytes| bytes.parse::<u64>().ok());
-    watched.on_top_bytes = greatest.saturating_sub(watched.resident_bytes) + copied.unwrap_or(0);
-    Ok(watched)
+    Ok(Watched {
+        before: (began, save_began),
+        during: (save_began, save_ended),
+        resident_bytes,
+        on_top_bytes: greatest.saturating_sub(resident_bytes) + copied.unwrap_or(0),
+    })
+}
+
+impl Longest {
+    fn of(spans: &[Span], stops: &Stops) -> Longest {
+        let longest = spans.iter().map(|(from, to)| *to - *from).max().unwrap_or_default();
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        Longest { longest_ms: ms(longest), less_stops_ms: ms(stops.longest_less(spans)) }
+    }
+
+    /// The longest of all, each by itself.
+    fn most(all: impl Iterator<Item = Longest>) -> Longest {
+        all.fold(Longest::default(), |most, one| Longest {
+            longest_ms: most.longest_ms.max(one.longest_ms),
+            less_stops_ms: most.less_stops_ms.max(one.less_stops_ms),
+        })
+    }
 }
 
 impl Part {
-    fn of(mut took_us: Vec<u32>, requests: u64, lasted_s: f64) -> Part {
+    fn of(mut took_us: Vec<u32>, longest: Longest, requests: u64, lasted_s: f64) -> Part {
         took_us.sort_unstable();
         let at = |share: f64| {
             let rank = (took_us.len() as f64 * share).ceil() as usize;
@@ -262,50 +286,48 @@ impl Part {
             p50_ms: at(0.5),
             p99_ms: at(0.99),
             p999_ms: at(0.999),
-            longest_ms: at(1.0),
+            longest,
         }
     }
 
     /// The medians, and the longest of all.
     fn median(parts: &[Part]) -> Part {
-        let all = |pick: fn(&Part) -> f64| parts.iter().map(pick);
+        let all = |pick: fn(&Part) -> f64| median(parts.iter().map(pick));
         Part {
-            per_s: median(all(|part| part.per_s)),
-            p50_ms: median(all(|part| part.p50_ms)),
-            p99_ms: median(all(|part| part.p99_ms)),
-            p999_ms: median(all(|part| part.p999_ms)),
-            longest_ms: all(|part| part.longest_ms).fold(0.0, f64::max),
+            per_s: all(|part| part.per_s),
+            p50_ms: all(|part| part.p50_ms),
+            p99_ms: all(|part| part.p99_ms),
+            p999_ms: all(|part| part.p999_ms),
+            longest: Longest::most(parts.iter().map(|part| part.longest)),
         }
     }
 }
 
-impl Reads {
-    fn of(noted: Noted, lasted_s: f64) -> Reads {
-        let processor_ms = noted.ran_most.as_secs_f64() * 1e3;
-        Reads { part: Part::of(noted.took_us, 1, lasted_s), processor_ms }
-    }
-
-    /// The medians, and the longest of all.
-    fn median(reads: &[Reads]) -> Reads {
-        let parts: Vec<Part> = reads.iter().map(|reads| reads.part).collect();
-        let processor_ms = reads.iter().map(|reads| reads.processor_ms).fold(0.0, f64::max);
-        Reads { part: Part::median(&parts), processor_ms }
+impl Phase {
+    fn median(phases: &[Phase]) -> Phase {
+        let part = |pick: fn(&Phase) -> Part| Part::median(&phases.iter().map(pick).collect::<Vec<_>>());
+        let stops = || phases.iter().map(|phase| phase.stops);
+        Phase {
+            writes: part(|phase| phase.writes),
+            silence: Longest::most(phases.iter().map(|phase| phase.silence)),
+            reads: part(|phase| phase.reads),
+            stops: Summary {
+                are_known: stops().all(|stops| stops.are_known),
+                count: stops().map(|stops| stops.count).sum(),
+                longest_ms: stops().map(|stops| stops.longest_ms).fold(0.0, f64::max),
+            },
+        }
     }
 }
 
 impl Line {
     fn of(base: &Contender, disk_bytes: u64, runs: Vec<Run>) -> Line {
-        let part = |pick: fn(&Run) -> Part| Part::median(&runs.iter().map(pick).collect::<Vec<_>>());
-        let reads = |pick: fn(&Run) -> Reads| Reads::median(&runs.iter().map(pick).collect::<Vec<_>>());
+        let phase = |pick: fn(&Run) -> Phase| Phase::median(&runs.iter().map(pick).collect::<Vec<_>>());
         Line {
             server: base.name.clone(),
             is_own: base.is_own,
-            before: part(|run| run.before),
-            during: part(|run| run.during),
-            reads_before: reads(|run| run.reads_before),
-            reads_during: reads(|run| run.reads_during),
-            silence_before_ms: runs.iter().map(|run| run.silence_before_ms).fold(0.0, f64::max),
-            silence_during_ms: runs.iter().map(|run| run.silence_during_ms).fold(0.0, f64::max),
+            before: phase(|run| run.before),
+            during: phase(|run| run.during),
             lasted_s: median(runs.iter().map(|run| run.lasted_s)),
             resident_bytes: median(runs.iter().map(|run| run.resident_bytes as f64)),
             on_top_bytes: median(runs.iter().map(|run| run.on_top_bytes as f64)),
@@ -319,11 +341,12 @@ pub(super) fn text(snapshots: &Snapshots) -> String {
     let mut text = format!(
         "{} keys of 16 bytes with values of {} bytes, {} connections that write at full speed, {PIPELINE} requests at once, to a log \
          synced every second. {} Before, and while BGSAVE writes everything: how long a batch of {PIPELINE} took, the longest time \
-         in which nobody's write was answered, and how long a read on a connection of its own, which waits for no disk, with the most processor time that the server took during \
-         one. Medians of {} saves, the longest of all. *On top*: memory \
+         in which nobody's write was answered, and how long a read on a connection of its own, which waits for no disk. Medians of {} \
+         saves, the longest of all. *Less*: the longest less what the machine itself stood still in it, as a thread saw that goes before \
+         all others on the load's processor; *stops*: how often that was for more than 0.25 ms, and for how long at most. *On top*: memory \
          beyond what the process held before, copied pages of a child process counted.\n\n\
-         | server | when | operations/s | p50, ms | p99, ms | p99.9, ms | longest, ms | nobody answered, ms | reads: p99.9, ms | longest, ms | processor, ms | lasted, s | resident, MiB | on top, MiB | on top |\n\
-         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+         | server | when | operations/s | p50, ms | p99, ms | p99.9, ms | longest, ms | less | nobody answered, ms | less | reads: p99.9, ms | longest, ms | less | stops | lasted, s | resident, MiB | on top, MiB | on top |\n\
+         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
         snapshots.keys,
         snapshots.value_bytes,
         snapshots.connections,
@@ -332,22 +355,28 @@ pub(super) fn text(snapshots: &Snapshots) -> String {
     );
     let mib = |bytes: f64| bytes / 1_048_576.0;
     for line in &snapshots.lines {
-        let phases = [
-            ("before", &line.before, line.silence_before_ms, &line.reads_before),
-            ("BGSAVE", &line.during, line.silence_during_ms, &line.reads_during),
-        ];
-        for (when, part, silence_ms, reads) in phases {
+        for (when, phase) in [("before", &line.before), ("BGSAVE", &line.during)] {
+            let Phase { writes, silence, reads, stops } = phase;
+            // Where none are known nothing was taken off.
+            let less = |longest: &Longest| match stops.are_known {
+                true => format!("{:.1} | {:.1}", longest.longest_ms, longest.less_stops_ms),
+                false => format!("{:.1} |  ", longest.longest_ms),
+            };
+            let seen = match stops.are_known {
+                true => format!("{}, {:.1} ms", stops.count, stops.longest_ms),
+                false => "not known".to_owned(),
+            };
             text += &format!(
-                "| {} | {when} | {:.0} | {:.2} | {:.2} | {:.2} | {:.1} | {silence_ms:.1} | {:.2} | {:.1} | {:.2} |",
+                "| {} | {when} | {:.0} | {:.2} | {:.2} | {:.2} | {} | {} | {:.2} | {} | {seen} |",
                 line.server,
-                part.per_s,
-                part.p50_ms,
-                part.p99_ms,
-                part.p999_ms,
-                part.longest_ms,
-                reads.part.p999_ms,
-                reads.part.longest_ms,
-                reads.processor_ms
+                writes.per_s,
+                writes.p50_ms,
+                writes.p99_ms,
+                writes.p999_ms,
+                less(&writes.longest),
+                less(silence),
+                reads.p999_ms,
+                less(&reads.longest),
             );
             text += &match when {
                 "before" => format!("  | {:.0} |  |  |\n", mib(line.resident_bytes)),
@@ -369,18 +398,21 @@ mod tests {
 
     #[test]
     fn percentiles_are_of_all_batches() {
-        let part = Part::of((1..=2000).map(|ms| ms * 1000).collect(), PIPELINE, 4.0);
+        let longest = Longest { longest_ms: 2000.0, less_stops_ms: 1500.0 };
+        let part = Part::of((1..=2000).map(|ms| ms * 1000).collect(), longest, PIPELINE, 4.0);
         assert_eq!(
-            (part.per_s, part.p50_ms, part.p99_ms, part.p999_ms, part.longest_ms),
-            (8000.0, 1000.0, 1980.0, 1998.0, 2000.0)
+            (part.per_s, part.p50_ms, part.p99_ms, part.p999_ms, part.longest),
+            (8000.0, 1000.0, 1980.0, 1998.0, longest)
         );
-        assert_eq!(Part::of(Vec::new(), PIPELINE, 1.0).longest_ms, 0.0);
-        let slow = Part { longest_ms: 9.0, p99_ms: 1.0, ..Part::default() };
+        assert_eq!(Part::of(Vec::new(), Longest::default(), PIPELINE, 1.0).p50_ms, 0.0);
+        let slow =
+            Part { longest: Longest { longest_ms: 9.0, less_stops_ms: 1.0 }, p99_ms: 1.0, ..Part::default() };
+        let other = Longest { longest_ms: 3.0, less_stops_ms: 3.0 };
         let all = Part::median(&[
             slow,
-            Part { p99_ms: 3.0, ..Part::default() },
+            Part { p99_ms: 3.0, longest: other, ..Part::default() },
             Part { p99_ms: 2.0, ..Part::default() },
         ]);
-        assert_eq!((all.longest_ms, all.p99_ms), (9.0, 2.0));
+        assert_eq!((all.longest, all.p99_ms), (Longest { longest_ms: 9.0, less_stops_ms: 3.0 }, 2.0));
     }
 }

@@ -2,6 +2,7 @@
 //! batch took. One thread does it, so that what it measures is not its own threads' turns on its processor.
 
 use super::client::{key, request};
+use super::stops::{self, Role, Span};
 use crate::failure::Failure;
 use history::random::Random;
 use mio::net::TcpStream;
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// What every SET is answered.
 const OK: &[u8] = b"+OK\r\n";
+/// What lasts so long is noted by itself.
+pub(super) const LONG: Duration = Duration::from_millis(1);
 /// How long nothing at all may come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -31,8 +34,10 @@ pub(super) struct Stream {
 pub(super) struct Heard {
     /// How long each batch took that was answered in it, in microseconds.
     pub took_us: Vec<u32>,
-    /// The longest time in which nothing at all came: the server answered nobody.
-    pub longest_silence: Duration,
+    /// Batches that took long.
+    pub long: Vec<Span>,
+    /// Long times in which nothing at all came: the server answered nobody.
+    pub silences: Vec<Span>,
 }
 
 struct Connection {
@@ -48,6 +53,7 @@ struct Connection {
 impl Stream {
     /// Writes until the phase is none of so many. Batches count for the phase in which their last answer came.
     pub(super) fn run(&self, phase: &AtomicUsize, phases: usize) -> Result<Vec<Heard>, Failure> {
+        stops::take_place(Role::Load);
         let value = vec![b'y'; self.value_bytes];
         let pattern = request(&[b"SET", key(0).as_bytes(), &value]);
         let name = key(0);
@@ -83,13 +89,19 @@ impl Stream {
                 return Err(format!("no write is answered for {} s", PATIENCE.as_secs()).into());
             }
             for event in &events {
-                seen.longest_silence = seen.longest_silence.max(heard.elapsed());
-                heard = Instant::now();
+                let now = Instant::now();
+                if now - heard >= LONG {
+                    seen.silences.push((heard, now));
+                }
+                heard = now;
                 let Some(connection) = connections.get_mut(event.token().0) else { continue };
                 connection.write()?;
                 while connection.read(expected)? {
-                    seen.took_us
-                        .push(u32::try_from(connection.began.elapsed().as_micros()).unwrap_or(u32::MAX));
+                    let (began, now) = (connection.began, Instant::now());
+                    seen.took_us.push(u32::try_from((now - began).as_micros()).unwrap_or(u32::MAX));
+                    if now - began >= LONG {
+                        seen.long.push((began, now));
+                    }
                     connection.next(pattern.len(), at, self.keys, &mut random)?;
                 }
             }
@@ -178,7 +190,9 @@ mod tests {
             assert_eq!((seen[0].took_us.len(), seen[1].took_us.len()), (2, 2));
             assert!(seen.iter().flat_map(|seen| &seen.took_us).all(|took| *took >= 5000), "{seen:?}");
             // Between the two parts of an answer.
-            assert!(seen.iter().all(|seen| seen.longest_silence >= Duration::from_millis(5)), "{seen:?}");
+            let lasted = |(from, to): &Span| *to - *from >= Duration::from_millis(5);
+            assert!(seen.iter().all(|seen| seen.silences.iter().any(lasted)), "{seen:?}");
+            assert!(seen.iter().all(|seen| seen.long.len() == 2 && seen.long.iter().all(lasted)), "{seen:?}");
         });
     }
 }

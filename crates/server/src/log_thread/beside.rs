@@ -3,11 +3,13 @@
 
 use super::{LogFeed, fail};
 use crate::clock;
-use crate::work::Freer;
-use node::recover::LogBegin;
+use crate::scheduling;
+use crate::work::{Freer, Large};
 use node::Published;
+use node::recover::LogBegin;
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use storage::Disk;
@@ -48,12 +50,11 @@ pub struct Beside<D: Disk> {
     pub(super) published: Arc<Published>,
 }
 
-impl<D: Disk> Beside<D>
-where
-    D::File: Send + 'static,
-{
+impl<D: Disk<File = File>> Beside<D> {
     /// Works until the log's thread is gone. A failure is the end of the process.
     pub fn run(mut self) {
+        // Where it shares a processor, others go on between two pieces of its work.
+        let _ = scheduling::ask_for_short_turns(None);
         while let Ok(task) = self.tasks.recv() {
             let report = self.work(task).unwrap_or_else(|error| fail(&*error));
             // The log's thread waits for what is under way before it ends.
@@ -62,7 +63,7 @@ where
         }
     }
 
-    fn work(&mut self, task: Task<D>) -> Result<Report<D::File>, Box<dyn Error>> {
+    fn work(&mut self, task: Task<D>) -> Result<Report<File>, Box<dyn Error>> {
         match task {
             Task::Errand(errand) => {
                 let (is_sync, began) = (errand.is_sync(), clock::now());
@@ -80,7 +81,7 @@ where
                 }
                 for file in removal.map(Removal::run).transpose()?.unwrap_or_default() {
                     // The free thread ends after this one.
-                    let _ = self.freer.send(Box::new(file));
+                    let _ = self.freer.send(Large::File(file));
                 }
                 Ok(Report::Gone(offset))
             }

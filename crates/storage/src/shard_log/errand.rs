@@ -9,13 +9,17 @@
 //! - *Settle*: the segment before is synced, then the current one; only then is `log.next` renamed to what a segment is called, since that
 //!   name says that all before it is durable.
 //! - *Sync*: what has been appended to the current segment is made durable.
+//! - *Write back*: the system is asked to begin with what was appended, where that is much, so that a sync has the less to wait for.
 
 use super::format::{NEXT_NAME, SegmentHeader, VERSION};
-use super::{ShardLog, ShardLogError};
+use super::{PAGE, ShardLog, ShardLogError};
 use crate::disk::Disk;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use types::planted::{self, Bug};
+
+/// It is written back in so many parts of a segment.
+const WRITE_BACKS: u64 = 64;
 
 /// What is to be done for a log.
 pub struct Errand<D: Disk> {
@@ -28,6 +32,7 @@ pub(super) enum Work<F> {
     Sync { file: Arc<F>, path: PathBuf, upto: u64 },
     Settle { before: (Arc<F>, PathBuf), current: Arc<F>, name: PathBuf, upto: u64 },
     Prepare { room: u64 },
+    WriteBack { file: Arc<F>, from: u64, bytes: u64 },
 }
 
 /// The removal of a log's oldest segments.
@@ -66,6 +71,7 @@ pub(super) enum Outcome<F> {
     Prepared(Spare<F>),
     /// The disk has no room for one more segment.
     NoRoom,
+    WrittenBack,
 }
 
 /// What a log knows of what is done beside its writer.
@@ -95,7 +101,7 @@ pub(super) struct Spare<F> {
 impl<D: Disk> Errand<D> {
     /// Whether something is durable afterwards that was not.
     pub fn is_sync(&self) -> bool {
-        !matches!(self.work, Work::Prepare { .. })
+        matches!(self.work, Work::Sync { .. } | Work::Settle { .. })
     }
 
     /// Does it. An error is final for the log.
@@ -116,7 +122,8 @@ impl<D: Disk> Errand<D> {
                 }
                 sync(&current, &next)?;
                 disk.rename(&next, &name).map_err(|error| super::io_error(error, "cannot rename", &next))?;
-                disk.sync_dir(&directory).map_err(|error| super::io_error(error, "cannot sync", &directory))?;
+                disk.sync_dir(&directory)
+                    .map_err(|error| super::io_error(error, "cannot sync", &directory))?;
                 Outcome::Settled(upto)
             }
             Work::Prepare { room } => match prepare(&disk, &next, room) {
@@ -124,6 +131,10 @@ impl<D: Disk> Errand<D> {
                 Err(ShardLogError::Full { .. }) => Outcome::NoRoom,
                 Err(error) => return Err(error),
             },
+            Work::WriteBack { file, from, bytes } => {
+                disk.write_back(&file, from, bytes);
+                Outcome::WrittenBack
+            }
         };
         Ok(Done(outcome))
     }
@@ -161,14 +172,20 @@ impl<D: Disk + Clone> ShardLog<D> {
             && self.current().bytes > self.options.segment_bytes / 2
         {
             Work::Prepare { room: self.options.segment_bytes }
+        } else if let Some((from, bytes)) = self.to_write_back() {
+            Work::WriteBack { file, from, bytes }
         } else {
             return Ok(None);
         };
-        if planted::is(Bug::CountsBeforeSync) && !matches!(work, Work::Prepare { .. }) {
+        let errand = Errand { disk: self.disk.clone(), directory: self.directory.clone(), work };
+        if !matches!(errand.work, Work::Prepare { .. }) {
+            self.written_back = self.current().bytes / PAGE * PAGE;
+        }
+        if planted::is(Bug::CountsBeforeSync) && errand.is_sync() {
             self.durable = upto;
         }
         self.beside.is_out = true;
-        Ok(Some(Errand { disk: self.disk.clone(), directory: self.directory.clone(), work }))
+        Ok(Some(errand))
     }
 
     /// An errand has come back. Returns the logical offset up to which all is durable.
@@ -198,7 +215,16 @@ impl<D: Disk + Clone> ShardLog<D> {
             }
             Outcome::Prepared(spare) => self.beside.spare = Some(spare),
             Outcome::NoRoom => self.beside.no_room = true,
+            Outcome::WrittenBack => {}
         }
+    }
+
+    /// What of the current segment is to be written back, where that is enough: whole pages, so that none is written to while it is on
+    /// its way.
+    fn to_write_back(&self) -> Option<(u64, u64)> {
+        let bytes = (self.current().bytes / PAGE * PAGE).saturating_sub(self.written_back);
+        let enough = (self.options.segment_bytes / WRITE_BACKS).max(PAGE);
+        (bytes >= enough).then_some((self.written_back, bytes))
     }
 
     /// Whether the next segment is ready.

@@ -177,7 +177,9 @@ impl<'a, D: Disk> Reader<'a, D> {
             leftover = segments.pop();
         }
         let next = match (next_in(self.disk, self.directory)?, segments.last(), &leftover) {
-            (Some(Some(next)), Some(last), None) if next.first > last.first => self.judge_next(last, &next)?,
+            (Some(Some(next)), Some(last), None) if next.first > last.first => {
+                self.judge_next(last, &next)?
+            }
             (found, ..) => (Next::Unused { is_there: found.is_some() }, None),
         };
         segments.extend(next.1);
@@ -185,7 +187,11 @@ impl<'a, D: Disk> Reader<'a, D> {
     }
 
     /// Whether the segment that was begun in `log.next` goes on where the last one that has its name ends.
-    fn judge_next(&mut self, last: &Segment, next: &Segment) -> Result<(Next, Option<Segment>), ShardLogError> {
+    fn judge_next(
+        &mut self,
+        last: &Segment,
+        next: &Segment,
+    ) -> Result<(Next, Option<Segment>), ShardLogError> {
         let (_, bytes) = self.read_whole(last)?;
         let end = offset_at(last, self.read_batches(last, &bytes, &mut |_, _| ()).end);
         self.unnamed = Some(next.first);
@@ -200,7 +206,8 @@ impl<'a, D: Disk> Reader<'a, D> {
                 Some(_) => (Next::Last, Some(*next)),
             }
         } else {
-            let durable = self.headers_in(next, &bytes, SEGMENT_HEADER_BYTES).map(|header| header.durable).max();
+            let durable =
+                self.headers_in(next, &bytes, SEGMENT_HEADER_BYTES).map(|header| header.durable).max();
             self.vouched = durable.unwrap_or(0);
             (Next::Torn { bytes: next.bytes }, None)
         };
