@@ -347,9 +347,12 @@ fn snapshots_are_compared_and_reported() {
     let lines = measured["lines"].as_array().expect("lines");
     assert_eq!(lines.len(), 2, "{measured}");
     for line in lines {
-        for part in [&line["before"], &line["during"]] {
-            assert!(part["per_s"].as_f64() > Some(0.0), "{line}");
-            assert!(part["p999_ms"].as_f64() <= part["longest_ms"].as_f64(), "{line}");
+        for phase in [&line["before"], &line["during"]] {
+            for part in [&phase["writes"], &phase["reads"]] {
+                assert!(part["per_s"].as_f64() > Some(0.0), "{line}");
+                assert!(part["p999_ms"].as_f64() <= part["longest_ms"].as_f64(), "{line}");
+                assert!(part["less_stops_ms"].as_f64() <= part["longest_ms"].as_f64(), "{line}");
+            }
         }
         assert!(line["lasted_s"].as_f64() > Some(0.0), "{line}");
     }

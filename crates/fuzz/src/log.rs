@@ -8,9 +8,10 @@ use crate::input::Input;
 use crate::meter;
 use bytes::Bytes;
 use sim::disk::SimDisk;
+use sim::log_thread::remove_before;
 use std::path::{Path, PathBuf};
 use storage::log_entry::{self, entries};
-use storage::shard_log::{BATCH_HEADER_BYTES, LogLook};
+use storage::shard_log::{BATCH_HEADER_BYTES, Errand, LogLook};
 use storage::{Disk, LogEntry, ShardLog, ShardLogError, ShardLogOptions};
 
 const IDENTITY: [u8; 32] = *b"a cluster, a node and its shard.";
@@ -101,6 +102,15 @@ fn any_files(mut input: Input<'_>) {
         (path_of(first), bytes)
     };
     let mut files = vec![];
+    if shape & 8 != 0 {
+        let mut bytes = header(u64::from(input.byte()));
+        bytes.extend_from_slice(input.bytes(cut));
+        let path = directory().join("log.next");
+        let file = disk.open(&path).expect("a new file");
+        disk.write_at(&file, 0, &bytes).expect("room");
+        disk.sync(&file).expect("a disk that works");
+        files.push((path, bytes));
+    }
     if shape & 4 != 0 {
         files.push(put(second + 1, shape & 2 != 0, input.bytes(cut)));
     }
@@ -179,9 +189,19 @@ impl Model {
     }
 }
 
+impl Model {
+    fn come_back(&mut self, log: &mut ShardLog<SimDisk>, errand: Option<Errand<SimDisk>>) {
+        let Some(errand) = errand else { return };
+        let durable = log.come_back(errand.run()).expect("a disk that works");
+        let end_of = |(offset, payload): &Batch| offset + (BATCH_HEADER_BYTES + payload.len()) as u64;
+        self.synced = self.synced.max(self.given.iter().filter(|batch| end_of(batch) <= durable).count());
+    }
+}
+
 fn operations(mut input: Input<'_>) {
     let (disk, mut model) = (new_disk(), Model::default());
     let mut log = model.open(&disk);
+    let mut errand = None;
     while !input.rest.is_empty() {
         match input.byte() % 12 {
             0..4 => {
@@ -190,12 +210,19 @@ fn operations(mut input: Input<'_>) {
                 model.given.push((log.end(), payload.to_vec()));
                 log.append(payload).expect("room");
             }
-            4 | 5 => {
+            4 => {
+                model.come_back(&mut log, errand.take());
                 assert_eq!(log.sync().expect("a disk that works"), log.end());
                 model.synced = model.given.len();
             }
+            // What is done beside the writer is handed out, and is done when it comes back.
+            5 => match errand.take() {
+                None => errand = log.errand(true).expect("nothing has failed"),
+                handed_out => model.come_back(&mut log, handed_out),
+            },
             6 => {
-                log.remove_before(log.durable()).expect("a disk that works");
+                let durable = log.durable();
+                remove_before(&mut log, durable).expect("a disk that works");
                 model.from = log.segments()[0].first;
                 let gone = model.given.partition_point(|(offset, _)| *offset < model.from);
                 model.given.drain(..gone);
@@ -204,16 +231,19 @@ fn operations(mut input: Input<'_>) {
             }
             7 => {
                 drop(log);
+                errand = None;
                 disk.crash(u64::from(input.byte()));
                 log = model.open(&disk);
             }
             8 => {
                 drop(log);
+                errand = None;
                 disk.crash_scattered(u64::from(input.byte()));
                 log = model.open(&disk);
             }
             9 => {
                 // What a failed sync left stands in the kernel's memory alone, until an opening has told of it.
+                model.come_back(&mut log, errand.take());
                 disk.fail_sync(true);
                 let failed = log.durable() < log.end() && log.sync().is_err();
                 disk.fail_sync(false);
@@ -228,7 +258,9 @@ fn operations(mut input: Input<'_>) {
                 let last = *log.segments().last().expect("one to write to");
                 drop(log);
                 let count = usize::from(input.byte());
-                let file = disk.open(&path_of(last.first)).expect("it is there");
+                let named = path_of(last.first);
+                let path = if disk.content(&named).is_some() { named } else { directory().join("log.next") };
+                let file = disk.open(&path).expect("it is there");
                 disk.write_at(&file, last.bytes, input.bytes(count)).expect("room");
                 disk.end_process();
                 let (_, batches) = open(&disk, model.from).expect("nothing vouches for them");
@@ -236,6 +268,7 @@ fn operations(mut input: Input<'_>) {
                 return;
             }
             _ => {
+                model.come_back(&mut log, errand.take());
                 log.sync().expect("a disk that works");
                 return rot(&disk, &log, &model, input);
             }

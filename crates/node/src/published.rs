@@ -191,11 +191,13 @@ counters! {
 }
 
 counters! {
-    /// One shard's log on disk. Only its thread writes them, and those of snapshots only the thread that writes these.
+    /// One shard's log on disk. Of its threads only one writes each of them at a time.
     #[repr(align(128))]
     LogFigures:
     /// Since when the disk has been at work without a break, in nanoseconds of the monotonic clock; 0 where it is not.
     busy_since,
+    /// The same of what is done beside the log's writes.
+    busy_beside_since,
     /// 1 where the disk has no room.
     full,
     /// 1 where even the room that the log holds in reserve is nearly used up.
@@ -487,9 +489,18 @@ impl Published {
         ShardCounters::set(&self.log(shard).busy_since, since.map_or(0, |since| since.0));
     }
 
+    /// The same of what is done beside the log's writes.
+    pub fn set_log_busy_beside(&self, shard: ShardId, since: Option<Instant>) {
+        ShardCounters::set(&self.log(shard).busy_beside_since, since.map_or(0, |since| since.0));
+    }
+
     /// The longest that the disk has now been at work for any shard's log.
     pub fn log_busy(&self, now: Instant) -> std::time::Duration {
-        let since = self.logs.iter().map(|log| log.busy_since.load(Ordering::Relaxed));
+        let since = self
+            .logs
+            .iter()
+            .flat_map(|log| [&log.busy_since, &log.busy_beside_since])
+            .map(|since| since.load(Ordering::Relaxed));
         since
             .filter(|&since| since > 0)
             .min()

@@ -166,7 +166,7 @@ pub fn open_shard<D: Disk + Clone>(
     };
     disk.create_dir_all(&directory).map_err(io("cannot make the directory"))?;
     let mut begin = LogBegin::open(disk.clone(), &directory)?;
-    if begin.says() && shard_log::log_bytes(disk, &directory, 0)? == 0 {
+    if begin.says() && !shard_log::has_segments(disk, &directory)? {
         return Err(RecoverError::NoLog { directory });
     }
     let mut rotten = Vec::new();

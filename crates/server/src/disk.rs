@@ -81,7 +81,7 @@ impl Disk for RealDisk {
             return Ok(());
         }
         loop {
-            match fallocate(&*file, FallocateFlags::KEEP_SIZE, 0, bytes) {
+            match fallocate(file, FallocateFlags::KEEP_SIZE, 0, bytes) {
                 Err(Errno::INTR) => {}
                 // Not every file system can.
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
@@ -172,7 +172,9 @@ mod tests {
         assert_eq!(RealDisk.len(&file).unwrap(), segments[3].bytes);
         log.append(b"more").unwrap();
         log.sync().unwrap();
-        assert_eq!(log.remove_before(segments[2].first).unwrap().len(), 2);
+        let removal = log.removal(segments[2].first).unwrap();
+        log.forget(Ok(removal.count())).unwrap();
+        assert_eq!(removal.run().unwrap().len(), 2);
         drop(log);
         let (Opened { log, torn }, batches) = open(1, end).unwrap();
         assert_eq!((batches, torn), (vec![(end, 4)], None));

@@ -67,7 +67,7 @@ pub struct LogParts<D: Disk> {
     pub published: Arc<Published>,
     /// Where snapshots go.
     pub snapshots: Sender<SnapshotOrder>,
-    /// Where removed files go, whose room is given back when they are dropped.
+    /// Where removed files go, whose room is given back there.
     pub freer: Freer,
 }
 
@@ -84,10 +84,10 @@ pub struct LogThread<D: Disk> {
     held: VecDeque<SnapshotOrder>,
     tasks: Sender<Task<D>>,
     reports: Receiver<Report<D::File>>,
-    /// Since when an errand has been out.
-    errand_since: Option<Instant>,
-    /// Since when the front of the log has been on its way out.
-    letting_go_since: Option<Instant>,
+    /// Whether an errand is out.
+    is_errand_out: bool,
+    /// Whether the front of the log is on its way out.
+    is_letting_go: bool,
     /// When the last sync began.
     synced_at: Instant,
     /// All that was written before is durable.
@@ -124,8 +124,8 @@ pub fn new<D: Disk + Clone>(parts: LogParts<D>) -> (LogThread<D>, Beside<D>) {
         held: VecDeque::new(),
         tasks,
         reports,
-        errand_since: None,
-        letting_go_since: None,
+        is_errand_out: false,
+        is_letting_go: false,
         synced_at: now,
         durable_since: now,
         full: false,
@@ -149,13 +149,15 @@ impl<D: Disk + Clone> LogThread<D> {
         self.reserve();
         while self.wait(&mut items) {
             self.take_reports();
+            // What is ready beside has to be there before the segment is full.
+            self.go_on_beside();
             if !items.is_empty() {
-                self.wait_for_an_old_sync();
+                self.wait_for_the_disk();
                 // A disk that has much to write is not one that stands still.
                 let bytes = items.iter().map(Item::bytes).sum();
-                self.tell_busy(Some(clock::now() + allowance(bytes)));
+                self.published.set_log_busy(self.shard, Some(clock::now() + allowance(bytes)));
                 self.write(&mut items);
-                self.tell_busy(None);
+                self.published.set_log_busy(self.shard, None);
             } else if self.full {
                 // While all is refused nothing comes that would find the room.
                 self.reserve();
@@ -169,6 +171,9 @@ impl<D: Disk + Clone> LogThread<D> {
     fn end(mut self) {
         self.wait_for_reports();
         self.sync();
+        if let Err(error) = self.log.give_back() {
+            fail(&error);
+        }
         self.pass_on();
         self.let_go();
         self.wait_for_reports();
@@ -227,17 +232,17 @@ impl<D: Disk + Clone> LogThread<D> {
                 if errand.is_sync() {
                     self.synced_at = now;
                 }
-                self.errand_since = Some(now);
-                self.hand_out(Task::Errand(errand));
+                self.is_errand_out = true;
+                let unsynced = (self.log.end() - self.log.durable()) as usize;
+                self.hand_out(Task::Errand(errand, unsynced));
             }
             Err(error) => fail(&error),
         }
     }
 
-    fn hand_out(&mut self, task: Task<D>) {
+    fn hand_out(&self, task: Task<D>) {
         // That thread ends after this one.
         let _ = self.tasks.send(task);
-        self.tell_busy(None);
     }
 
     fn take_reports(&mut self) {
@@ -247,7 +252,7 @@ impl<D: Disk + Clone> LogThread<D> {
     }
 
     fn wait_for_reports(&mut self) {
-        while self.errand_since.is_some() || self.letting_go_since.is_some() {
+        while self.is_errand_out || self.is_letting_go {
             self.wait_for_report();
         }
     }
@@ -261,7 +266,7 @@ impl<D: Disk + Clone> LogThread<D> {
     fn take_report(&mut self, report: Report<D::File>) {
         match report {
             Report::Errand(done) => {
-                self.errand_since = None;
+                self.is_errand_out = false;
                 let before = self.log.durable();
                 match self.log.come_back(Ok(done)) {
                     Ok(durable) if durable > before => self.durable_since = self.synced_at,
@@ -270,35 +275,34 @@ impl<D: Disk + Clone> LogThread<D> {
                 }
                 self.pass_on();
             }
-            Report::Gone(offset) => {
-                self.letting_go_since = None;
-                self.log.forget_before(offset);
+            Report::Gone(count) => {
+                self.is_letting_go = false;
+                if let Err(error) = self.log.forget(Ok(count)) {
+                    fail(&error);
+                }
                 ShardCounters::set(&self.published.log(self.shard).disk_bytes, self.log.bytes_on_disk());
             }
             // With the next snapshot it is tried again.
-            Report::Kept => self.letting_go_since = None,
+            Report::Kept => self.is_letting_go = false,
         }
-        self.tell_busy(None);
     }
 
-    /// With `everysec` no more is written while what was written long ago is not on disk.
-    fn wait_for_an_old_sync(&mut self) {
-        while self.fsync == Fsync::Everysec
-            && self.log.durable() < self.log.end()
-            && clock::now().since(self.durable_since) >= UNSYNCED_MAX
-        {
+    /// No more is written while what was written long ago is not on disk, with `everysec`, nor where a segment has grown far beyond its
+    /// size since what would end it takes long.
+    fn wait_for_the_disk(&mut self) {
+        while self.is_late() || (self.fsync != Fsync::Always && self.log.is_overgrown()) {
             self.go_on_beside();
-            if self.errand_since.is_none() {
+            if !self.is_errand_out {
                 break;
             }
             self.wait_for_report();
         }
     }
 
-    /// Says since when the disk has been at work: with a write, or beside.
-    fn tell_busy(&self, write_since: Option<Instant>) {
-        let since = [write_since, self.errand_since, self.letting_go_since].into_iter().flatten().min();
-        self.published.set_log_busy(self.shard, since);
+    fn is_late(&self) -> bool {
+        self.fsync == Fsync::Everysec
+            && self.log.durable() < self.log.end()
+            && clock::now().since(self.durable_since) >= UNSYNCED_MAX
     }
 
     /// Takes note of what no partition needs any more. It is let go at once where that makes room, and within a second elsewhere: each of
@@ -313,21 +317,21 @@ impl<D: Disk + Clone> LogThread<D> {
 
     /// When what is not needed any more is let go at the latest.
     fn release_due(&self) -> Option<Instant> {
-        let (_, since) = self.unneeded.as_ref().filter(|_| self.letting_go_since.is_none())?;
+        let (_, since) = self.unneeded.as_ref().filter(|_| !self.is_letting_go)?;
         Some(*since + SECOND)
     }
 
     /// When the next sync is due.
     fn sync_due(&self) -> Option<Instant> {
         let unsynced = self.fsync == Fsync::Everysec && self.log.durable() < self.log.end();
-        (unsynced && self.errand_since.is_none()).then(|| self.synced_at + SECOND)
+        (unsynced && !self.is_errand_out).then(|| self.synced_at + SECOND)
     }
 
     fn let_go(&mut self) {
-        if self.letting_go_since.is_none()
+        if !self.is_letting_go
             && let Some((unneeded, _)) = self.unneeded.take()
         {
-            self.letting_go_since = Some(clock::now());
+            self.is_letting_go = true;
             let removal = self.log.removal(unneeded.offset);
             self.hand_out(Task::LetGo(unneeded, removal));
         }
@@ -367,11 +371,11 @@ impl<D: Disk + Clone> LogThread<D> {
                     self.set_full(Some(error));
                     self.published.set_disk_used_up(self.shard, true);
                     // The disk does not stand still, it waits for room: reads go on.
-                    self.tell_busy(None);
+                    self.published.set_log_busy(self.shard, None);
                     std::thread::sleep(FULL_RETRY);
                     self.take_reports();
                     self.go_on_beside();
-                    self.tell_busy(Some(clock::now()));
+                    self.published.set_log_busy(self.shard, Some(clock::now()));
                 }
                 Err(error) => fail(&error),
             }

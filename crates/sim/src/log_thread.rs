@@ -7,7 +7,7 @@
 //! tried again, and a failed one is the end of the process. Pieces of snapshots are written one at a time
 //! ([`LogThread::write_snapshot`]), after the turns that they stand behind.
 
-use crate::disk::SimDisk;
+use crate::disk::{SimDisk, SimFile};
 use node::recover::LogBegin;
 use node::{Published, SnapshotJob};
 use std::collections::{BTreeSet, VecDeque};
@@ -104,7 +104,8 @@ pub struct LogThread {
     full: bool,
     /// What is done beside the writes.
     errand: Option<Errand<SimDisk>>,
-    errand_since: Option<Instant>,
+    /// Oldest segments that are removed, of which the log does not know yet.
+    gone: Option<usize>,
     synced_at: Instant,
     /// What the snapshot thread is to do, and at which place of the log.
     orders: VecDeque<(u64, SnapshotJob)>,
@@ -133,7 +134,7 @@ impl LogThread {
             writing: None,
             full: false,
             errand: None,
-            errand_since: None,
+            gone: None,
             synced_at: now,
             orders: VecDeque::new(),
             snapshot: None,
@@ -184,8 +185,8 @@ impl LogThread {
     fn begun(&mut self, work: Option<Work>, now: Instant) {
         self.work = work;
         // A full disk does not stand still, it waits for room.
-        let write_since = work.is_some_and(|work| work != Work::Retry).then_some(now);
-        self.published.set_log_busy(self.place.shard, write_since.into_iter().chain(self.errand_since).min());
+        let is_busy = work.is_some_and(|work| work != Work::Retry);
+        self.published.set_log_busy(self.place.shard, is_busy.then_some(now));
     }
 
     /// Begins what is to be done beside the writes, if anything is: the world tells when it is over.
@@ -199,13 +200,13 @@ impl LogThread {
             self.synced_at = now;
         }
         self.errand = Some(errand);
-        self.errand_since = Some(now);
+        self.published.set_log_busy_beside(self.place.shard, Some(now));
         Ok(true)
     }
 
     /// What was begun beside the writes is done.
     pub fn end_errand(&mut self) -> Result<(), Failed> {
-        self.errand_since = None;
+        self.published.set_log_busy_beside(self.place.shard, None);
         if let Some(errand) = self.errand.take() {
             self.log.come_back(errand.run())?;
         }
@@ -242,13 +243,28 @@ impl LogThread {
         }))
     }
 
-    /// Removes what no partition needs any more.
+    /// Removes what no partition needs any more. The log hears of it with the next write: another thread does it.
     fn release(&mut self, offset: u64, snapshots: &BTreeSet<PartitionId>) -> Result<(), Failed> {
         match self.begin.advance(offset, snapshots) {
-            Ok(()) => self.log.remove_before(offset).map(|_| ()).map_err(Failed::from),
+            Ok(()) => {
+                self.forget_what_is_gone()?;
+                if let Some(removal) = self.log.removal(offset) {
+                    let count = removal.count();
+                    removal.run()?;
+                    self.gone = Some(count);
+                }
+                Ok(())
+            }
             Err(error) if error.is_full() => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn forget_what_is_gone(&mut self) -> Result<(), Failed> {
+        if let Some(count) = self.gone.take() {
+            self.log.forget(Ok(count))?;
+        }
+        Ok(())
     }
 
     /// The disk has done what it was at.
@@ -269,6 +285,7 @@ impl LogThread {
                 }
                 self.begun(None, now);
                 self.reserve()?;
+                self.forget_what_is_gone()?;
                 if let Some(turn) = self.writing.take() {
                     return Ok(Done::Logged { turn, offset: self.log.end() });
                 }
@@ -376,6 +393,19 @@ impl LogThread {
         self.log.sync()?;
         Ok(())
     }
+}
+
+/// Removes the segments that end at or before a logical offset at once, for who has no other thread.
+pub fn remove_before(log: &mut ShardLog<SimDisk>, offset: u64) -> Result<Vec<SimFile>, ShardLogError> {
+    let Some(removal) = log.removal(offset) else { return Ok(Vec::new()) };
+    let count = removal.count();
+    let removed = removal.run();
+    let (files, count) = match removed {
+        Ok(files) => (files, Ok(count)),
+        Err(error) => (Vec::new(), Err(error)),
+    };
+    log.forget(count)?;
+    Ok(files)
 }
 
 /// There is no snapshot; or nobody knows what is on the disk.

@@ -8,6 +8,7 @@ use node::look::{self, Severity};
 use node::recover::{Opened, RecoverConfig, open_shard, shard_directory};
 use replication::Durability;
 use sim::disk::SimDisk;
+use sim::log_thread::remove_before;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use storage::snapshot_file::{remove_snapshot, snapshot_path};
@@ -90,7 +91,7 @@ fn released() -> (SimDisk, Opened<SimDisk>) {
     }
     let end = opened.log.segments().last().unwrap().first;
     opened.begin.advance(end, &BTreeSet::from([GONE, OTHER])).unwrap();
-    assert!(opened.log.remove_before(end).unwrap().len() > 1);
+    assert!(remove_before(&mut opened.log, end).unwrap().len() > 1);
     (disk, opened)
 }
 
@@ -172,7 +173,7 @@ fn no_crash_makes_one_missed() {
         }
         let end = opened.log.segments().last().map_or(0, |segment| segment.first);
         opened.begin.advance(end, &BTreeSet::from([GONE, OTHER]))?;
-        opened.log.remove_before(end)?;
+        remove_before(&mut opened.log, end)?;
         Ok(())
     };
     let (disk, mut opened) = written();

@@ -9,6 +9,7 @@
 
 use bytes::Bytes;
 use sim::disk::{SimDisk, SimFile};
+use sim::log_thread::remove_before;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use storage::log_entry::{LogEntry, entries, put_chunk, put_filled, put_session, put_wipe};
@@ -138,6 +139,8 @@ struct Model {
     /// What was handed out, and what came of it.
     errand: Option<Errand<SimDisk>>,
     done: Option<Result<Done<SimFile>, ShardLogError>>,
+    /// Oldest segments that are removed, of which the writer does not know yet.
+    removed: Option<Result<usize, ShardLogError>>,
 }
 
 impl Model {
@@ -174,7 +177,15 @@ impl Model {
             Step::ComeBack => self.come_back(log)?,
             Step::Remove => {
                 self.from = log.durable();
-                log.remove_before(self.from)?;
+                self.forget(log)?;
+                if let Some(removal) = log.removal(self.from) {
+                    let count = removal.count();
+                    self.removed = Some(removal.run().map(|_| count));
+                }
+                // The writer hears of it sooner or later, and of a failure at once.
+                if self.from.is_multiple_of(2) || self.removed.as_ref().is_some_and(Result::is_err) {
+                    self.forget(log)?;
+                }
             }
         }
         Ok(())
@@ -184,6 +195,10 @@ impl Model {
         if let Some(errand) = self.errand.take() {
             self.done = Some(errand.run());
         }
+    }
+
+    fn forget(&mut self, log: &mut ShardLog<SimDisk>) -> Result<(), ShardLogError> {
+        self.removed.take().map_or(Ok(()), |removed| log.forget(removed))
     }
 
     fn come_back(&mut self, log: &mut ShardLog<SimDisk>) -> Result<(), ShardLogError> {
@@ -201,7 +216,7 @@ impl Model {
 
     /// Opens the log, and checks what it holds. That is promised from now on, and nothing else may come back.
     fn open(&mut self, disk: &SimDisk) -> Result<ShardLog<SimDisk>, ShardLogError> {
-        (self.errand, self.done) = (None, None);
+        (self.errand, self.done, self.removed) = (None, None, None);
         let seen = look_from(disk, self.from);
         let (opened, read) = open_from(disk, self.from)?;
         assert_eq!(seen, read, "who looks sees what is there");
@@ -395,7 +410,7 @@ fn after_a_failed_sync_nothing_is_acknowledged() {
         log.sync().unwrap_err(),
         log.append(b"two").unwrap_err(),
         log.reserve(1).unwrap_err(),
-        log.remove_before(0).unwrap_err(),
+        log.errand(true).map(|_| ()).unwrap_err(),
     ] {
         assert!(matches!(error, ShardLogError::Failed { .. }), "{error}");
     }
@@ -427,7 +442,7 @@ fn a_full_disk_shows_before_anything_is_written_and_goes_by_itself() {
     }
     assert_eq!((log.end(), log.segments()), (end, &segments[..]));
     assert_eq!(log.sync().unwrap(), end);
-    assert_eq!(log.remove_before(segments[1].first).unwrap().len(), 1);
+    assert_eq!(remove_before(&mut log, segments[1].first).unwrap().len(), 1);
     log.append(&[3; 20]).unwrap();
     log.sync().unwrap();
     disk.crash(1);
@@ -640,15 +655,15 @@ fn segments_are_made_and_removed() {
     assert_eq!(log.bytes_on_disk(), log_bytes(&disk, directory(), 0).unwrap());
     assert_eq!(log.bytes_on_disk(), ends[6] + 5 * SEGMENT_HEADER_BYTES);
 
-    assert_eq!(log.remove_before(ends[1] - 1).unwrap().len(), 1, "the second ends above");
-    assert_eq!(log.remove_before(ends[1]).unwrap().len(), 1);
-    assert_eq!(log.remove_before(ends[1]).unwrap().len(), 0);
+    assert_eq!(remove_before(&mut log, ends[1] - 1).unwrap().len(), 1, "the second ends above");
+    assert_eq!(remove_before(&mut log, ends[1]).unwrap().len(), 1);
+    assert_eq!(remove_before(&mut log, ends[1]).unwrap().len(), 0);
     let (opened, batches) = open_from(&disk, ends[3]).unwrap();
     assert_eq!(batches.iter().map(|batch| batch.0).collect::<Vec<_>>(), [ends[3], ends[4], ends[5]]);
     assert_eq!(log_bytes(&disk, directory(), ends[5]).unwrap(), SEGMENT_HEADER_BYTES + 48);
     assert_eq!(opened.log.segments(), log.segments());
     log = opened.log;
-    assert_eq!(log.remove_before(u64::MAX).unwrap().len(), 2, "never the last one");
+    assert_eq!(remove_before(&mut log, u64::MAX).unwrap().len(), 2, "never the last one");
     assert_eq!(log.segments(), [Segment { first: ends[5], bytes: SEGMENT_HEADER_BYTES + 48 }]);
     drop(log);
     disk.crash(NAMES_LOST);

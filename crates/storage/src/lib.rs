@@ -10,7 +10,7 @@
 //!
 //! Nothing here reads a clock, draws a random number, opens a socket or a file, or waits. Bytes that come from
 //! elsewhere are decoded without a panic and without an allocation by a declared length: bad ones are
-//! [`Corrupt`]. `unsafe` lives in `table/` alone.
+//! [`Corrupt`]. `unsafe` lives in `table/` and `prefetch` alone.
 
 mod codec;
 pub mod compression;

@@ -372,35 +372,21 @@ impl<D: Disk + Clone> ShardLog<D> {
     }
 
     /// What removes the segments that end at or before a logical offset, oldest first and never the last one. `None`: there are none.
-    /// Opening needs a `from` at or after their end as soon as it runs; [`ShardLog::forget_before`] has to be told when it has.
+    /// Opening needs a `from` at or after their end as soon as it runs; [`ShardLog::forget`] has to be told when it has.
     pub fn removal(&self, offset: u64) -> Option<Removal<D>> {
-        let segments = &self.segments[..self.count_before(offset)];
-        let paths: Vec<PathBuf> = segments.iter().map(|segment| self.named_path(segment.first)).collect();
-        (!paths.is_empty()).then(|| Removal {
-            disk: self.disk.clone(),
-            directory: self.directory.clone(),
-            paths,
-        })
-    }
-
-    /// The files of the segments that end at or before a logical offset are gone.
-    pub fn forget_before(&mut self, offset: u64) {
-        self.segments.drain(..self.count_before(offset));
-    }
-
-    /// How many segments end at or before a logical offset. The last that has its name stays, since what follows is read behind it.
-    fn count_before(&self, offset: u64) -> usize {
+        // The last that has its name stays, since what follows is read behind it.
         let named = self.segments.len() - usize::from(self.beside.before.is_some());
-        self.segments[1..named].partition_point(|segment| segment.first <= offset)
+        let count = self.segments[1..named].partition_point(|segment| segment.first <= offset);
+        let paths: Vec<PathBuf> =
+            self.segments[..count].iter().map(|segment| self.named_path(segment.first)).collect();
+        (count > 0).then(|| Removal { disk: self.disk.clone(), directory: self.directory.clone(), paths })
     }
 
-    /// Removes the segments that end at or before a logical offset at once. The files come back as from [`Removal::run`].
-    pub fn remove_before(&mut self, offset: u64) -> Result<Vec<D::File>, ShardLogError> {
-        self.check()?;
-        let Some(removal) = self.removal(offset) else { return Ok(Vec::new()) };
-        let files = removal.run().inspect_err(|_| self.failed = true)?;
-        self.forget_before(offset);
-        Ok(files)
+    /// So many of the oldest segments are gone, or a removal failed, which is final.
+    pub fn forget(&mut self, count: Result<usize, ShardLogError>) -> Result<(), ShardLogError> {
+        let count = count.inspect_err(|_| self.failed = true)?;
+        self.segments.drain(..count);
+        Ok(())
     }
 
     /// The logical offset after the last batch.
@@ -534,6 +520,11 @@ impl<D: Disk + Clone> ShardLog<D> {
 /// How many bytes [`ShardLog::open`] has to read of the log in `directory`: 0 where there is none.
 pub fn log_bytes<D: Disk>(disk: &D, directory: &Path, from: u64) -> Result<u64, ShardLogError> {
     recovery::log_bytes(disk, directory, from)
+}
+
+/// Whether anything of a log is in `directory`: an empty one has a segment.
+pub fn has_segments<D: Disk>(disk: &D, directory: &Path) -> Result<bool, ShardLogError> {
+    Ok(recovery::segments_in(disk, directory)?.iter().any(|segment| segment.bytes > 0))
 }
 
 /// The logical offset at which the log in `directory` ends, by the lengths of its files: a crash may have left more there than

@@ -1,10 +1,12 @@
 //! Nodes end in every way while clients write, and start again on what they left: what was acknowledged is there.
 
-use crate::local_cluster::{LocalCluster, connect};
+use crate::local_cluster::{LocalCluster, connect, has_strace, until};
 use crate::script::{say, shown};
 use crate::served_nodes::ServedNodes;
 use crate::written::{Journal, check_all, until_more, while_writing};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 /// Writers of a test.
 const WRITERS: u64 = 3;
@@ -107,5 +109,63 @@ fn a_local_cluster_started_again_has_its_data() {
         assert_eq!(shown(&say(&mut connect(cluster.port, 2), "SET gone 1")), "OK");
         cluster.up_again(settings);
         assert_eq!(shown(&say(&mut connect(cluster.port, 2), "EXISTS gone")), "0");
+    }
+}
+
+/// A process is killed while it writes to a segment that has no name yet, since the sync of the one before takes long.
+#[test]
+fn a_process_killed_between_two_segments_loses_nothing() {
+    if !has_strace() {
+        return;
+    }
+    let mut nodes = ServedNodes::start(1, &["--fsync", "never", "--shards", "1"]);
+    let next = nodes.shard(1, 0).join("log.next");
+    let next_bytes = || std::fs::metadata(&next).map_or(0, |metadata| metadata.len());
+    let mut connection = connect(nodes.port(1), 2);
+    let value = |number: u64| number.to_string().repeat(20_000);
+    let mut written = 0;
+    let mut write = |connection: &mut redis::Connection| {
+        let mut pipe = redis::pipe();
+        for number in written..written + 16 {
+            pipe.cmd("SET").arg(format!("big:{number}")).arg(value(number)).ignore();
+        }
+        pipe.query::<()>(connection).expect("acknowledged");
+        written += 16;
+        written
+    };
+    while !next.exists() {
+        write(&mut connection);
+    }
+    assert_eq!(next_bytes(), 0, "it is ready, and nothing is in it");
+    let mut tracer = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync"])
+        .args(["-e", "inject=fdatasync:delay_enter=60000000", "-p", &nodes.pid(1).to_string()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("strace starts");
+    until("strace has hold of every thread", || {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", nodes.pid(1))).expect("it runs");
+        let status = |thread: PathBuf| std::fs::read_to_string(thread.join("status")).unwrap_or_default();
+        threads.flatten().all(|thread| !status(thread.path()).contains("TracerPid:\t0"))
+    });
+    let mut count = 0;
+    while next_bytes() < 1 << 20 {
+        count = write(&mut connection);
+    }
+    let node = Pid::from_raw(nodes.pid(1)).expect("a process id");
+    kill_process(node, Signal::KILL).expect("it runs");
+    // Its thread that waits is not over before strace, which would wait as well.
+    tracer.kill().expect("it runs");
+    tracer.wait().expect("it has ended");
+    nodes.kill([1]);
+    assert!(next_bytes() >= 1 << 20, "the segment has no name yet");
+    nodes.start_all();
+    nodes.wait_whole();
+    assert!(!next.exists(), "it has one now");
+    let mut connection = connect(nodes.port(1), 2);
+    for number in 0..count {
+        let found: Option<String> =
+            redis::cmd("GET").arg(format!("big:{number}")).query(&mut connection).unwrap();
+        assert!(found == Some(value(number)), "big:{number} of {count}");
     }
 }

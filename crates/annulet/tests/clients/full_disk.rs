@@ -1,7 +1,7 @@
 //! Disks that are full, may not be written to, or fail. They need root, and a file system or a tracer that this test makes: where
 //! it may not, it says so and checks nothing.
 
-use crate::local_cluster::until;
+use crate::local_cluster::{has_strace, until};
 use crate::script::{say, shown};
 use crate::served_nodes::ServedNodes;
 use crate::written::{Journal, check_all, until_more, while_writing};
@@ -208,9 +208,7 @@ fn a_directory_that_may_not_be_written_to_is_told() {
 /// A sync that fails is final: nobody knows what is on the disk then, so nothing more is acknowledged.
 #[test]
 fn a_disk_that_fails_stops_the_node_and_loses_nothing_acknowledged() {
-    let tracer = Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if !tracer.is_ok_and(|status| status.success()) {
-        eprintln!("not tested, since there is no strace: apt install strace");
+    if !has_strace() {
         return;
     }
     let mut nodes = ServedNodes::start(1, &["--shards", "1"]);

@@ -292,6 +292,16 @@ pub fn until(what: &str, mut ask: impl FnMut() -> bool) {
     }
 }
 
+/// Whether system calls can be made to fail or to last; says so where not.
+pub fn has_strace() -> bool {
+    let tracer = Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found = tracer.is_ok_and(|status| status.success());
+    if !found {
+        eprintln!("not tested, since there is no strace: apt install strace");
+    }
+    found
+}
+
 /// The binary under test, without what the environment of whoever runs the tests may say to it.
 pub fn annulet() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_annulet"));

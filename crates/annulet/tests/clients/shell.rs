@@ -108,8 +108,11 @@ fn keys_are_listed_for_all_for_a_node_and_by_pattern_and_their_nodes_are_named()
     assert_eq!(together, all, "each key has its primary on one node");
 
     for (id, own) in (1..=3).zip(&of_nodes) {
-        let (stats, _) = own_word(&cluster, 0, &format!("stats {id}"));
-        assert_eq!(stats["stats"]["total_keys"].as_u64(), Some(own.len() as u64), "{stats}");
+        // Figures are published a few times a second.
+        until(&format!("{} keys on node {id}", own.len()), || {
+            let (stats, _) = own_word(&cluster, 0, &format!("stats {id}"));
+            stats["stats"]["total_keys"].as_u64() == Some(own.len() as u64)
+        });
         let Some(key) = own.first() else { continue };
         let (holders, code) = own_word(&cluster, 2, &format!("Get_nodes_for_key {key}"));
         assert_eq!((&holders["primary"]["id"], code), (&id.into(), Some(0)), "{holders}");

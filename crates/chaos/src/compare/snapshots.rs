@@ -157,7 +157,7 @@ fn one_round(flags: &Flags, keys: u64, hosts: &Hosts, server: &Server<'_>) -> Re
         let stops = scope.spawn(|| stops::watch(hosts.processors, &ends));
         let load = scope.spawn(|| stream.run(&phase, PHASES));
         let reads = scope.spawn(|| read(server, &phase));
-        let watched = watch(flags, hosts, server, &phase);
+        let watched = scope.spawn(|| watch(flags, hosts, server, &phase)).join();
         phase.store(PHASES, Ordering::Relaxed);
         let (took, reads) = (load.join(), reads.join());
         ends.store(true, Ordering::Relaxed);
@@ -168,7 +168,7 @@ fn one_round(flags: &Flags, keys: u64, hosts: &Hosts, server: &Server<'_>) -> Re
     let heard = took.map_err(|_| "the load panicked")??;
     let [_, reads_before, reads_during] = reads.map_err(|_| "the reads panicked")??;
     let stops = stops.map_err(|_| "the look at the clock panicked")?;
-    let watched = watched?;
+    let watched = watched.map_err(|_| "the look at the process panicked")??;
     let [_, before, during] = <[Heard; PHASES]>::try_from(heard).map_err(|_| "three phases")?;
     let phase = |heard: Heard, reads: Noted, span: Span| {
         let lasted_s = (span.1 - span.0).as_secs_f64();
@@ -219,6 +219,7 @@ fn read(server: &Server<'_>, phase: &AtomicUsize) -> Result<[Noted; PHASES], Fai
 
 /// Goes through the phases.
 fn watch(flags: &Flags, hosts: &Hosts, server: &Server<'_>, phase: &AtomicUsize) -> Result<Watched, Failure> {
+    stops::take_place(Role::Probe);
     let mut client = Client::connect(server.port)?;
     std::thread::sleep(LEAD);
     let mut resident_bytes = 0;
@@ -235,6 +236,7 @@ fn watch(flags: &Flags, hosts: &Hosts, server: &Server<'_>, phase: &AtomicUsize)
     let (greatest, saved) = std::thread::scope(|scope| {
         let memory = scope.spawn(|| -> Result<u64, Failure> {
             let mut greatest = 0;
+            stops::take_place(Role::Probe);
             while done.load(Ordering::Relaxed) == 0 {
                 greatest = greatest.max(server.resident()?.0);
                 std::thread::sleep(TICK);
@@ -265,6 +267,12 @@ impl Longest {
         Longest { longest_ms: ms(longest), less_stops_ms: ms(stops.longest_less(spans)) }
     }
 
+    /// Where nothing was noted as long, the longest of all that there was.
+    fn or(self, took_us: &[u32]) -> Longest {
+        let longest_ms = f64::from(took_us.iter().copied().max().unwrap_or(0)) / 1e3;
+        if self.longest_ms > 0.0 { self } else { Longest { longest_ms, less_stops_ms: longest_ms } }
+    }
+
     /// The longest of all, each by itself.
     fn most(all: impl Iterator<Item = Longest>) -> Longest {
         all.fold(Longest::default(), |most, one| Longest {
@@ -286,7 +294,7 @@ impl Part {
             p50_ms: at(0.5),
             p99_ms: at(0.99),
             p999_ms: at(0.999),
-            longest,
+            longest: longest.or(&took_us),
         }
     }
 
@@ -342,8 +350,9 @@ pub(super) fn text(snapshots: &Snapshots) -> String {
         "{} keys of 16 bytes with values of {} bytes, {} connections that write at full speed, {PIPELINE} requests at once, to a log \
          synced every second. {} Before, and while BGSAVE writes everything: how long a batch of {PIPELINE} took, the longest time \
          in which nobody's write was answered, and how long a read on a connection of its own, which waits for no disk. Medians of {} \
-         saves, the longest of all. *Less*: the longest less what the machine itself stood still in it, as a thread saw that goes before \
-         all others on the load's processor; *stops*: how often that was for more than 0.25 ms, and for how long at most. *On top*: memory \
+         saves, the longest of all. *Less*: the longest less what a thread was late in it that goes before all others on the load's processor, \
+         and only looks at the clock: the machine stood still, or that processor was in the kernel; *stops*: how often for more than 0.25 ms, \
+         and for how long at most. *On top*: memory \
          beyond what the process held before, copied pages of a child process counted.\n\n\
          | server | when | operations/s | p50, ms | p99, ms | p99.9, ms | longest, ms | less | nobody answered, ms | less | reads: p99.9, ms | longest, ms | less | stops | lasted, s | resident, MiB | on top, MiB | on top |\n\
          | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",

@@ -1,6 +1,8 @@
 //! When the machine itself stood still: a shared one stops now and then for milliseconds, whatever runs on it, and nobody in it can tell
 //! that from a server that does not answer. So a thread that goes before all others on the load's processor does nothing but look at the
-//! clock, and when it is late, that processor was somebody else's: what is measured from there waited that long whatever the server did.
+//! clock, and when it is late, that processor was somebody else's, or in the kernel: what is measured from there waited that long whatever the
+//! server did. What the server itself stood still in the same moment is taken off with it, so the least that is left is a lower bound,
+//! and stands beside the whole.
 //!
 //! It can only do so where it may go before others (a real-time priority), and where the server has another processor. Elsewhere no
 //! stops are known, and nothing is taken off.

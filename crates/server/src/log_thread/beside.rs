@@ -4,6 +4,7 @@
 use super::{LogFeed, fail};
 use crate::clock;
 use crate::scheduling;
+use crate::stats::allowance;
 use crate::work::{Freer, Large};
 use node::Published;
 use node::recover::LogBegin;
@@ -24,7 +25,8 @@ pub(super) struct Unneeded {
 
 /// What is to be done.
 pub(super) enum Task<D: Disk> {
-    Errand(Errand<D>),
+    /// With so many bytes in the log that are not durable.
+    Errand(Errand<D>, usize),
     /// That is noted, and the segments that are before it are removed.
     LetGo(Unneeded, Option<Removal<D>>),
 }
@@ -32,8 +34,8 @@ pub(super) enum Task<D: Disk> {
 /// What came of it.
 pub(super) enum Report<F> {
     Errand(Done<F>),
-    /// What lies before this offset is gone.
-    Gone(u64),
+    /// So many segments are gone.
+    Gone(usize),
     /// There was no room to note it.
     Kept,
 }
@@ -56,7 +58,11 @@ impl<D: Disk<File = File>> Beside<D> {
         // Where it shares a processor, others go on between two pieces of its work.
         let _ = scheduling::ask_for_short_turns(None);
         while let Ok(task) = self.tasks.recv() {
+            // A disk that has much to write is not one that stands still.
+            let bytes = if let Task::Errand(_, unsynced) = task { unsynced } else { 0 };
+            self.published.set_log_busy_beside(self.shard, Some(clock::now() + allowance(bytes)));
             let report = self.work(task).unwrap_or_else(|error| fail(&*error));
+            self.published.set_log_busy_beside(self.shard, None);
             // The log's thread waits for what is under way before it ends.
             let _ = self.reports.send(report);
             self.feed.nudge();
@@ -65,7 +71,7 @@ impl<D: Disk<File = File>> Beside<D> {
 
     fn work(&mut self, task: Task<D>) -> Result<Report<File>, Box<dyn Error>> {
         match task {
-            Task::Errand(errand) => {
+            Task::Errand(errand, _) => {
                 let (is_sync, began) = (errand.is_sync(), clock::now());
                 let done = errand.run()?;
                 if is_sync {
@@ -79,11 +85,12 @@ impl<D: Disk<File = File>> Beside<D> {
                     Err(error) if error.is_full() => return Ok(Report::Kept),
                     Err(error) => return Err(error.into()),
                 }
+                let count = removal.as_ref().map_or(0, Removal::count);
                 for file in removal.map(Removal::run).transpose()?.unwrap_or_default() {
                     // The free thread ends after this one.
                     let _ = self.freer.send(Large::File(file));
                 }
-                Ok(Report::Gone(offset))
+                Ok(Report::Gone(count))
             }
         }
     }

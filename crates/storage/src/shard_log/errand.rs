@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use types::planted::{self, Bug};
 
+/// From so many times its size on a segment is overgrown.
+const GROWN_SEGMENTS: u64 = 2;
 /// It is written back in so many parts of a segment.
 const WRITE_BACKS: u64 = 64;
 
@@ -44,6 +46,11 @@ pub struct Removal<D: Disk> {
 }
 
 impl<D: Disk> Removal<D> {
+    /// How many segments it removes.
+    pub fn count(&self) -> usize {
+        self.paths.len()
+    }
+
     /// Does it. An error is final for the log.
     ///
     /// The files come back open: the file system takes back what they held when they are dropped, which takes tens of milliseconds where
@@ -194,6 +201,26 @@ impl<D: Disk + Clone> ShardLog<D> {
         let Done(outcome) = done.inspect_err(|_| self.failed = true)?;
         self.take_outcome(outcome);
         Ok(self.durable)
+    }
+
+    /// Whether the current segment has grown far beyond its size, and what an errand does would end it. Whoever may wait should.
+    pub fn is_overgrown(&self) -> bool {
+        self.current().bytes > GROWN_SEGMENTS * self.options.segment_bytes
+            && !self.has_spare()
+            && !self.beside.no_room
+    }
+
+    /// Gives back what is held ready for the next segment: nothing more is appended. No errand may be out.
+    pub fn give_back(&mut self) -> Result<(), ShardLogError> {
+        self.check()?;
+        if self.beside.spare.take().is_some() {
+            let next = self.directory.join(NEXT_NAME);
+            self.disk.remove(&next).map_err(|error| {
+                self.failed = true;
+                super::io_error(error, "cannot remove", &next)
+            })?;
+        }
+        Ok(())
     }
 
     /// Gives the current segment its name, where it has none yet.

@@ -1,7 +1,7 @@
 //! A shard's log as it stands on the disk, read without changing anything: for tools that look into a data directory.
 //!
 //! The bytes are judged as `recovery` judges them, segment by segment, so that reading can go on behind a bad one.
-//! What recovery would cut off or remove is told of.
+//! What recovery would cut off, or remove though something was in it, is told of.
 
 use super::format::{NEXT_NAME, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::recovery::{Listed, Next, Reader, segments_in};
@@ -65,7 +65,9 @@ impl<'a, D: Disk> LogLook<'a, D> {
     /// What is needed of the front of the log and is not there.
     pub fn missing(&self) -> Option<ShardLogError> {
         let (from, start) = (self.reader.from, self.listed.start());
-        if from < start {
+        if let Next::Alone { first } = self.listed.next {
+            Some(self.reader.missing(start, first))
+        } else if from < start {
             Some(self.reader.missing(from, start))
         } else if self.listed.segments.is_empty() && from > start {
             Some(self.reader.missing(start, from))

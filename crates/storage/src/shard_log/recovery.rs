@@ -44,6 +44,8 @@ pub(super) enum Next {
     Last,
     /// What the log does not reach as far as, any more: so many bytes.
     Torn { bytes: u64 },
+    /// All that there is, though it says that something stood before this logical offset.
+    Alone { first: u64 },
 }
 
 impl Listed {
@@ -98,6 +100,9 @@ pub(super) fn open<D: Disk>(
     if from < start {
         return Err(reader.missing(from, start));
     }
+    if let Next::Alone { first } = listed.next {
+        return Err(reader.missing(start, first));
+    }
     let mut mended = if listed.segments.is_empty() {
         if from > start {
             return Err(reader.missing(start, from));
@@ -149,7 +154,7 @@ pub(super) fn log_bytes<D: Disk>(disk: &D, directory: &Path, from: u64) -> Resul
 pub(super) fn log_end_about<D: Disk>(disk: &D, directory: &Path) -> Result<u64, ShardLogError> {
     let mut segments = segments_in(disk, directory)?;
     segments.extend(next_in(disk, directory)?.flatten());
-    Ok(segments.last().map_or(0, Segment::end))
+    Ok(segments.iter().map(Segment::end).max().unwrap_or(0))
 }
 
 /// A log that is fit to be written to once its directory is synced.
@@ -180,6 +185,7 @@ impl<'a, D: Disk> Reader<'a, D> {
             (Some(Some(next)), Some(last), None) if next.first > last.first => {
                 self.judge_next(last, &next)?
             }
+            (Some(Some(next)), None, _) => (Next::Alone { first: next.first }, None),
             (found, ..) => (Next::Unused { is_there: found.is_some() }, None),
         };
         segments.extend(next.1);
@@ -280,12 +286,13 @@ impl<'a, D: Disk> Reader<'a, D> {
             Next::Last => {
                 let name = self.directory.join(segment_name(last.first));
                 self.disk.rename(&path, &name).map_err(failed("cannot rename", &path))?;
+                torn = torn.map(|torn| Torn { path: name, ..torn });
             }
             Next::Torn { bytes } => {
                 let next = Torn { path: self.directory.join(NEXT_NAME), offset: 0, bytes };
                 torn = Some(torn.map_or(next, |torn| Torn { bytes: torn.bytes + bytes, ..torn }));
             }
-            Next::Unused { .. } => {}
+            Next::Unused { .. } | Next::Alone { .. } => {}
         }
         self.remove(&listed)?;
         let mut segments = listed.segments;
@@ -417,7 +424,7 @@ impl<'a, D: Disk> Reader<'a, D> {
     fn remove(&self, listed: &Listed) -> Result<(), ShardLogError> {
         let leftover = listed.leftover.map(|leftover| self.path_of(leftover.first));
         let next = match listed.next {
-            Next::Unused { is_there: false } | Next::Last => None,
+            Next::Unused { is_there: false } | Next::Last | Next::Alone { .. } => None,
             Next::Unused { is_there: true } | Next::Torn { .. } => Some(self.directory.join(NEXT_NAME)),
         };
         for path in leftover.into_iter().chain(next) {
