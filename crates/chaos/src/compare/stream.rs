@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 
 /// What every SET is answered.
 const OK: &[u8] = b"+OK\r\n";
-/// What lasts so long is noted by itself.
-pub(super) const LONG: Duration = Duration::from_millis(1);
+/// What lasts so long is noted by itself: an answer, and a silence. They are few.
+pub(super) const LONG: Duration = Duration::from_millis(3);
+const LONG_SILENCE: Duration = Duration::from_millis(1);
+/// Room for so many batches of a phase is taken before: a list that grows meanwhile is copied, for which the load stands still.
+const BATCHES: usize = 16 << 20;
 /// How long nothing at all may come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -79,7 +82,8 @@ impl Stream {
             connections.push(connection);
         }
         let expected = OK.len() * self.pipeline as usize;
-        let mut seen = vec![Heard::default(); phases];
+        let heard = || Heard { took_us: Vec::with_capacity(BATCHES), ..Heard::default() };
+        let mut seen: Vec<Heard> = (0..phases).map(|_| heard()).collect();
         let mut heard = Instant::now();
         loop {
             poll.poll(&mut events, Some(Duration::from_millis(100)))?;
@@ -90,7 +94,7 @@ impl Stream {
             }
             for event in &events {
                 let now = Instant::now();
-                if now - heard >= LONG {
+                if now - heard >= LONG_SILENCE {
                     seen.silences.push((heard, now));
                 }
                 heard = now;
