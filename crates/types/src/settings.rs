@@ -330,7 +330,7 @@ settings! {
     #[cluster] min_in_sync: u16 = "1", 1..=7, "Writes to a partition with fewer in-sync copies are refused.";
     #[cluster] voters: u16 = "0", 0..=5, "The most nodes that vote in the control plane: 1, 3 or 5. How many do follows the number of nodes: one of 1 or 2, three of 3 or 4, five of more. 0: no other bound.";
     #[cluster] log: LogMode = "on", 0..=0, "Where partitions' logs are kept: on (on disk) or off (in memory only: a cache, which a restart empties).";
-    #[cluster] fsync: Fsync = "always", 0..=0, "When a record in the log on disk counts as durable, and a write so acknowledged: always (synced), everysec (handed to the system, synced within a second) or never (handed to the system).";
+    #[cluster] fsync: Fsync = "always", 0..=0, "When a record in the log on disk counts as durable, and a write so acknowledged: always (synced), everysec (handed to the system, synced each second, and waited for after two) or never (handed to the system).";
     #[live, size] snapshot_log_bytes: ByteSize = "1073741824", 1048576..=i64::MAX as i128, "Bytes of log on disk that a start may have to read. Beyond that, and beyond what the data takes in memory, partitions get snapshots, and the log before them goes.";
     #[live] snapshot_interval: u64 = "3600", 0..=31536000, "Seconds after which every partition that has changed gets a snapshot. 0: only by the log's size, and on BGSAVE.";
     #[live] write_level: WriteLevel = "all", 0..=0, "When a write is acknowledged, unless the connection says otherwise: all, quorum or one.";
