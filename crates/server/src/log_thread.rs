@@ -3,8 +3,8 @@
 //!
 //! The shard hands over the entries of each turn ([`feed`]) and hears back, by letter, up to which turn they are durable: after the sync
 //! with `fsync = always`, otherwise after the write. With `everysec` a sync follows within a second, and with both that and `never`
-//! syncs and the making of segments are another thread's ([`beside`]): a write waits for none of them. With `everysec` it does where
-//! what was written is not yet on disk after two seconds.
+//! syncs and the making of segments are another thread's ([`beside`]): a write waits for none of them, but where a segment has grown to
+//! twice its size meanwhile, and with `everysec` where what was written is not yet on disk after two seconds.
 //!
 //! A failed write or sync is final: nobody knows what is on the disk then, so the process says so and ends. Only a full disk is
 //! waited for. It shows while there is still room for what is under way, since room is reserved ahead: from then on commands

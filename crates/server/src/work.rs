@@ -100,3 +100,27 @@ impl Work {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// A copy that somebody made by another name is his.
+    #[test]
+    fn only_a_file_without_a_name_is_cut_away() {
+        let path = std::env::temp_dir().join(format!("annulet-cut-{}", std::process::id()));
+        let other = path.with_extension("other");
+        let bytes = FILE_PIECE * 2 + 1;
+        let file = File::create(&path).expect("a new file");
+        file.set_len(bytes).expect("room");
+        fs::hard_link(&path, &other).expect("a second name");
+        fs::remove_file(&path).expect("it is there");
+        let len = || file.metadata().expect("it is open").len();
+        cut_away(&file);
+        assert_eq!(len(), bytes);
+        fs::remove_file(&other).expect("it is there");
+        cut_away(&file);
+        assert_eq!(len(), 0);
+    }
+}

@@ -14,7 +14,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use storage::log_entry::{LogEntry, entries, put_chunk, put_filled, put_session, put_wipe};
 use storage::shard_log::{
-    BATCH_HEADER_BYTES, Done, Errand, LogLook, Opened, Segment, ShardLog, Torn, log_bytes,
+    BATCH_HEADER_BYTES, Done, Errand, LogLook, Opened, Segment, ShardLog, Torn, has_segments, log_bytes,
 };
 use storage::{Disk, Record, Rope, ShardLogError, ShardLogOptions, Sink, SnapshotEnd, lent};
 use types::{Epoch, Incarnation, Lsn, NodeId, PartitionId, Position, RequestId, ShardId, Version};
@@ -537,8 +537,10 @@ fn a_segment_grows_where_the_next_is_not_ready() {
         log.append(&[number; 20]).unwrap();
     }
     assert_eq!(log.segments().len(), 2);
+    assert!(log.is_overgrown(), "whoever may wait should");
     log.come_back(errand.run()).unwrap();
     log.append(&[20; 20]).unwrap();
+    assert!(!log.is_overgrown());
     assert_eq!(log.segments().len(), 3, "nobody is at it");
     log.sync().unwrap();
     disk.crash(NAMES_LOST);
@@ -590,6 +592,35 @@ fn what_follows_a_torn_tail_is_cut_off_with_it() {
     let copy = damaged(64 + 2 * 48 + 7);
     copy.write_at(&copy.open(&next_path()).unwrap(), 0, &next).unwrap();
     assert!(matches!(open_from(&copy, 0), Err(ShardLogError::Rot { offset: 160, .. })));
+}
+
+/// What was before it is gone: that is no empty log, and nothing is removed.
+#[test]
+fn the_next_segment_alone_is_no_log() {
+    let disk = SimDisk::new();
+    let (mut log, _) = log_with_a_spare(&disk);
+    log.append(&[3; 20]).unwrap();
+    let copy = SimDisk::new();
+    copy.create_dir_all(directory()).unwrap();
+    let next = disk.content(&next_path()).unwrap();
+    copy.write_at(&copy.open(&next_path()).unwrap(), 0, &next).unwrap();
+    assert!(!has_segments(&copy, directory()).unwrap());
+    assert!(matches!(open_from(&copy, 0), Err(ShardLogError::Missing { from: 0, to: 144, .. })));
+    let look = LogLook::open(&copy, directory(), &IDENTITY, None).unwrap();
+    assert!(matches!(look.missing(), Some(ShardLogError::Missing { from: 0, to: 144, .. })));
+    assert_eq!(copy.content(&next_path()), Some(next));
+}
+
+/// Who ends in order leaves no room reserved that nothing is in.
+#[test]
+fn a_spare_is_given_back() {
+    let disk = SimDisk::new();
+    let (mut log, batches) = log_with_a_spare(&disk);
+    log.sync().unwrap();
+    let used = disk.used_bytes();
+    log.give_back().unwrap();
+    assert_eq!((disk.content(&next_path()), disk.used_bytes()), (None, used - OPTIONS.segment_bytes));
+    assert_eq!(open_from(&disk, 0).unwrap().1, batches);
 }
 
 /// A disk without room for one more segment than is needed is no reason to refuse anything.
