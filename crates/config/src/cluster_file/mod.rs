@@ -119,6 +119,15 @@ fn wrong<T>(line: Option<usize>, field: impl Into<String>, why: impl Into<String
     Err((Place { line, field: field.into() }, why.into()))
 }
 
+/// A key as a place shows it: what is no plain word (in TOML, a bare key) stands in quotes, so that one without letters is seen, too.
+fn field(above: &str, name: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-';
+    match !name.is_empty() && name.chars().all(is_plain) {
+        true => format!("{above}{name}"),
+        false => format!("{above}{name:?}"),
+    }
+}
+
 /// Settings with where they stand.
 type Placed = BTreeMap<&'static str, (String, Place)>;
 
@@ -174,8 +183,8 @@ impl ClusterFile {
                 "join_secret" => secret = Some(secret_of(&entry)?),
                 "virtual_nodes" => check_virtual_nodes(&entry)?,
                 name => {
-                    let setting = setting_of(name, entry.line, name)?;
-                    let place = Place { line: entry.line, field: entry.name.clone() };
+                    let place = Place { line: entry.line, field: field("", name) };
+                    let setting = setting_of(name, &place)?;
                     common.insert(setting.name, (value_of(setting, &entry.value, &place)?, place));
                 }
             }
@@ -332,7 +341,7 @@ fn is_port(setting: &Setting) -> bool {
 fn each_once(entries: Vec<Entry>, above: &str) -> Result<Vec<Entry>, Wrong> {
     for (at, entry) in entries.iter().enumerate() {
         if entries[..at].iter().any(|other| other.name == entry.name) {
-            return wrong(entry.line, format!("{above}{}", entry.name), "it stands there twice");
+            return wrong(entry.line, field(above, &entry.name), "it stands there twice");
         }
     }
     Ok(entries)
@@ -361,8 +370,9 @@ fn node_of(at: usize, Item { line, value }: Item) -> Result<FileNode, Wrong> {
     };
     let line = entries.first().and_then(|entry| entry.line).or(line);
     let (mut id, mut host, mut own) = (None, None, Placed::new());
-    for entry in each_once(entries, &format!("{name}."))? {
-        let field = format!("{name}.{}", entry.name);
+    let above = format!("{name}.");
+    for entry in each_once(entries, &above)? {
+        let field = field(&above, &entry.name);
         match entry.name.as_str() {
             "id" => match &entry.value {
                 Value::Number(number @ 1..=9999) => id = Some(*number as u16),
@@ -385,14 +395,14 @@ fn node_of(at: usize, Item { line, value }: Item) -> Result<FileNode, Wrong> {
                 }
             },
             setting_name => {
-                let setting = setting_of(setting_name, entry.line, &field)?;
+                let place = Place { line: entry.line, field };
+                let setting = setting_of(setting_name, &place)?;
                 if setting.cluster_wide {
                     let why = format!(
                         "`{setting_name}` is the same on every node: put it above the first [[nodes]]"
                     );
-                    return wrong(entry.line, field, why);
+                    return Err((place, why));
                 }
-                let place = Place { line: entry.line, field };
                 own.insert(setting.name, (value_of(setting, &entry.value, &place)?, place));
             }
         }
@@ -421,25 +431,19 @@ fn shown(value: &Value) -> String {
 }
 
 /// The setting with this name, where a cluster file may give it.
-fn setting_of(name: &str, line: Option<usize>, field: &str) -> Result<&'static Setting, Wrong> {
+fn setting_of(name: &str, place: &Place) -> Result<&'static Setting, Wrong> {
     if DECIDED.contains(&name) {
-        return wrong(line, field, format!("the cluster file itself decides `{name}`; leave it out"));
+        return Err((place.clone(), format!("the cluster file itself decides `{name}`; leave it out")));
     }
     let known = SETTINGS.iter().find(|setting| setting.name == name);
-    known.map_or_else(
-        || {
-            let near = nearest(name).map_or_else(String::new, |near| format!(" (did you mean '{near}'?)"));
-            wrong(
-                line,
-                field,
-                format!(
-                    "unknown key '{name}'{near}; there are nodes (each with id and host), virtual_nodes, join_secret, and the settings \
-                     that `annulet settings` lists"
-                ),
-            )
-        },
-        Ok,
-    )
+    known.ok_or_else(|| {
+        let near = nearest(name).map_or_else(String::new, |near| format!(" (did you mean '{near}'?)"));
+        let why = format!(
+            "unknown key '{name}'{near}; there are nodes (each with id and host), virtual_nodes, join_secret, and the settings \
+             that `annulet settings` lists"
+        );
+        (place.clone(), why)
+    })
 }
 
 /// The key that is a few letters away.

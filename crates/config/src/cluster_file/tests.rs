@@ -186,6 +186,16 @@ fn mistakes_are_told_with_file_line_field_and_what_to_do() {
             "{\"nodes\": [{\"id\": true}]}".to_owned(),
             "FILE (nodes[1].id): a number from 1 to 9999 is expected, not true or false",
         ),
+        // A key that a place would not show.
+        (
+            "{\"\": [{\"id\": 13, \"host\": \"h\"}]}".to_owned(),
+            "FILE (\"\"): unknown key ''; there are nodes",
+        ),
+        (
+            with("", &format!("{one}\n\"a b\" = 1"), two),
+            "FILE line 5 (nodes[1].\"a b\"): unknown key 'a b'; there",
+        ),
+        ("{\"\": 1, \"\": 2}".to_owned(), "FILE (\"\"): it stands there twice"),
         ("{\"nodes\": ".to_owned(), "FILE is not JSON: "),
     ] {
         let file = Scratch::new("cluster", &text);
