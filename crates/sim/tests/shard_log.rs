@@ -818,6 +818,76 @@ fn rot_is_told_from_a_torn_tail_at_every_byte() {
     }
 }
 
+/// Where the last segment has no name yet, only a part of the one before is known to be durable. Damage to that is rot; of the
+/// rest, which nothing was promised of, the log ends where it is damaged, in whichever file.
+#[test]
+fn rot_beside_a_segment_without_a_name_is_told_from_a_torn_tail_at_every_byte() {
+    let disk = SimDisk::new();
+    let (Opened { mut log, .. }, _) = open_from(&disk, 0).unwrap();
+    let mut batches = Vec::new();
+    let mut append = |log: &mut ShardLog<SimDisk>| {
+        batches.push((log.end(), vec![batches.len() as u8; 20]));
+        log.append(&batches.last().unwrap().1).unwrap();
+    };
+    append(&mut log);
+    for sync in [false, true] {
+        let errand = log.errand(sync).unwrap().unwrap();
+        log.come_back(errand.run()).unwrap();
+    }
+    (0..4).for_each(|_| append(&mut log));
+    assert_eq!((log.durable(), log.segments().len()), (48, 2));
+    let files = [path_of(&log.segments()[0]), next_path()].map(|path| {
+        let content = disk.content(&path).unwrap();
+        (path, content)
+    });
+    assert_eq!([files[0].1.len(), files[1].1.len()], [64 + 3 * 48, 64 + 2 * 48]);
+    for changed in 0..2 {
+        for (at, mask) in (0..files[changed].1.len()).flat_map(|at| [1, 0x80, 0xff].map(|mask| (at, mask))) {
+            let damaged = SimDisk::new();
+            damaged.create_dir_all(directory()).unwrap();
+            for (number, (path, content)) in files.iter().enumerate() {
+                let mut content = content.clone();
+                if number == changed {
+                    content[at] ^= mask;
+                }
+                let file = damaged.open(path).unwrap();
+                damaged.write_at(&file, 0, &content).unwrap();
+                damaged.sync(&file).unwrap();
+            }
+            damaged.sync_dir(directory()).unwrap();
+            let seen = look_from(&damaged, 0);
+            let inside = at.checked_sub(SEGMENT_HEADER_BYTES as usize).map(|inside| inside / 48);
+            // Who knows that all was durable hears of it, but for the header of what he does not need; and nothing is changed.
+            if (changed, inside) != (0, None) {
+                assert!(open_from(&damaged, log.end()).is_err(), "{at} of {changed}");
+            }
+            let whole = match (changed, inside) {
+                (0, None | Some(0)) => {
+                    let start = if inside.is_none() { 0 } else { 64 };
+                    match open_from(&damaged, 0) {
+                        Err(ShardLogError::Rot { path, offset }) => {
+                            assert_eq!((path, offset), (files[0].0.clone(), start));
+                        }
+                        Err(error) => panic!("{error}"),
+                        Ok(_) => panic!("{at} of what was durable was not noticed"),
+                    }
+                    continue;
+                }
+                (0, Some(inside)) => inside,
+                (_, inside) => 3 + inside.unwrap_or(0),
+            };
+            let (Opened { mut log, .. }, read) = open_from(&damaged, 0).unwrap();
+            assert_eq!(read, batches[..whole], "{at} of {changed}");
+            assert_eq!(seen, read, "who looks sees what is there");
+            // What was cut off does not come back.
+            log.append(&[9; 20]).unwrap();
+            log.sync().unwrap();
+            damaged.crash(NAMES_LOST);
+            assert_eq!(open_from(&damaged, 0).unwrap().1.len(), whole + 1);
+        }
+    }
+}
+
 /// Also a batch whose payload is torn says that those before it were durable.
 #[test]
 fn a_torn_batch_vouches_for_those_before_it() {
