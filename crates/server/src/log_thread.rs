@@ -440,3 +440,6 @@ pub(crate) fn fail(error: &dyn std::error::Error) -> ! {
     // No destructor may touch the disk any more, nor another thread answer.
     std::process::exit(DISK_FAILED)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! What is done beside a log's writes takes as long as the test wants.
+
+use super::*;
+use crate::disk::RealDisk;
+use crate::mailbox::{Mailbox, mailbox};
+use crate::testing::TempDir;
+use mio::{Poll, Token};
+use node::recover::{RecoverConfig, open_shard};
+use replication::Durability;
+use std::fs::File;
+use std::thread::JoinHandle;
+use storage::{ShardLogOptions, Sink};
+use types::NodeId;
+
+const SHARD: ShardId = ShardId(0);
+/// After so long something is taken for what never comes.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A write that is not answered within that time waits for something.
+const A_WHILE: Duration = Duration::from_millis(500);
+
+/// A log's thread, and what it hears and says.
+struct Running {
+    feed: LogFeed,
+    mailbox: Mailbox<Mail>,
+    tasks: Receiver<Task<RealDisk>>,
+    reports: Sender<Report<File>>,
+    thread: JoinHandle<()>,
+    turn: u64,
+    answered: u64,
+    // Both outlive the thread.
+    _poll: Poll,
+    _directory: TempDir,
+}
+
+impl Running {
+    fn start(fsync: Fsync, segment_bytes: u64) -> Running {
+        let directory = TempDir::new();
+        let config = RecoverConfig {
+            node: NodeId(1),
+            shard: SHARD,
+            identity: [7; 32],
+            hash_seed: 0,
+            durability: Durability::Disk,
+            log: ShardLogOptions { segment_bytes },
+        };
+        let opened = open_shard(&RealDisk, directory.path(), &config, &mut |_| {}).unwrap();
+        let poll = Poll::new().unwrap();
+        let (post, mailbox) = mailbox(mio::Waker::new(poll.registry(), Token(0)).unwrap());
+        let feed = LogFeed::default();
+        let (snapshots, _) = mpsc::channel();
+        let (freer, _) = mpsc::channel();
+        let published = Arc::new(Published::new(1));
+        let (log, begin) = (opened.log, opened.begin);
+        let parts = LogParts {
+            log,
+            begin,
+            feed: feed.clone(),
+            shard: SHARD,
+            post,
+            fsync,
+            published,
+            snapshots,
+            freer,
+        };
+        let (thread, Beside { tasks, reports, .. }) = new(parts);
+        // Where a test fails the thread goes on waiting: its own failure would end the process without a word of the other.
+        std::mem::forget(reports.clone());
+        let thread = std::thread::spawn(move || thread.run());
+        Running {
+            feed,
+            mailbox,
+            tasks,
+            reports,
+            thread,
+            turn: 0,
+            answered: 0,
+            _poll: poll,
+            _directory: directory,
+        }
+    }
+
+    /// Hands over a turn of so many bytes. Whether the log's thread says within a while that it is written.
+    fn write(&mut self, bytes: usize) -> bool {
+        self.turn += 1;
+        let mut rope = Rope::default();
+        rope.bytes().resize(bytes, 7);
+        self.feed.push(self.turn, &mut rope);
+        self.is_answered(A_WHILE)
+    }
+
+    fn is_answered(&mut self, within: Duration) -> bool {
+        let until = clock::now() + within;
+        while self.answered < self.turn && clock::now() < until {
+            match self.mailbox.take() {
+                Some(Mail::Logged(turn, _)) => self.answered = turn,
+                Some(other) => panic!("{other:?}"),
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        self.answered == self.turn
+    }
+
+    /// Writes until a write waits for something. How many did not, which are fewer than `most`.
+    fn write_until_one_waits(&mut self, bytes: usize, most: u64) -> u64 {
+        let before = self.turn;
+        while self.write(bytes) {
+            assert!(self.turn - before < most, "no write waits");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.turn - 1 - before
+    }
+
+    fn next_task(&self) -> Errand {
+        match self.tasks.recv_timeout(PATIENCE).expect("there is something to do") {
+            Task::Errand(errand, _) => errand,
+            Task::LetGo(..) => panic!("nothing is unneeded"),
+        }
+    }
+
+    fn do_it(&self, errand: Errand) {
+        self.reports.send(Report::Errand(errand.run().unwrap())).unwrap();
+        self.feed.nudge();
+    }
+
+    /// The thread is told to end, and does, with all that is left done for it.
+    fn end(self) {
+        self.feed.stop();
+        while !self.thread.is_finished() {
+            if let Ok(task) = self.tasks.recv_timeout(Duration::from_millis(1)) {
+                match task {
+                    Task::Errand(errand, _) => self.do_it(errand),
+                    Task::LetGo(..) => panic!("nothing is unneeded"),
+                }
+            }
+        }
+        self.thread.join().unwrap();
+    }
+}
+
+type Errand = storage::shard_log::Errand<RealDisk>;
+
+/// So nothing is lost with the power but the writes of the last seconds.
+#[test]
+fn with_everysec_a_write_waits_where_the_sync_before_takes_long() {
+    let mut log = Running::start(Fsync::Everysec, 64 << 20);
+    assert!(log.write(100), "nothing is under way");
+    let sync = log.next_task();
+    assert!(sync.is_sync());
+    assert!(log.write_until_one_waits(100, 10_000) > 0, "a sync alone is no reason to wait");
+    assert!(log.tasks.try_recv().is_err(), "one thing at a time");
+    log.do_it(sync);
+    assert!(log.is_answered(PATIENCE), "it goes on when the disk does");
+    log.end();
+}
+
+/// Nothing is synced by itself, and nothing waits for it.
+#[test]
+fn with_never_no_write_waits_for_a_sync() {
+    let mut log = Running::start(Fsync::Never, 64 << 20);
+    let began = clock::now();
+    while clock::now().since(began) < UNSYNCED_MAX + SECOND {
+        assert!(log.write(100) || log.is_answered(PATIENCE), "a write waits, and for ever");
+    }
+    assert!(log.tasks.try_recv().is_err(), "there is nothing to do");
+    log.end();
+}
+
+/// The segment in use grows meanwhile, but not for ever.
+#[test]
+fn a_write_waits_where_the_making_of_the_next_segment_takes_long() {
+    const SEGMENT: u64 = 32 << 20;
+    const WRITE: u64 = 1 << 20;
+    let mut log = Running::start(Fsync::Never, SEGMENT);
+    let mut to_do = None;
+    while to_do.is_none() {
+        assert!(log.write(WRITE as usize) || log.is_answered(PATIENCE));
+        assert!(log.turn * WRITE < SEGMENT, "what was written is written back, and that first");
+        to_do = log.tasks.try_recv().ok();
+    }
+    let Some(Task::Errand(first, _)) = to_do else { panic!("nothing is unneeded") };
+    log.write_until_one_waits(WRITE as usize, 3 * SEGMENT / WRITE);
+    let written = (log.turn - 1) * WRITE;
+    assert!(written > 2 * SEGMENT - 2 * WRITE, "{written}");
+    log.do_it(first);
+    while !log.is_answered(A_WHILE) {
+        let errand = log.next_task();
+        log.do_it(errand);
+    }
+    log.end();
+}
