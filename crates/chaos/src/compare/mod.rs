@@ -31,8 +31,10 @@ mod restart;
 pub(crate) mod section;
 mod servers;
 mod snapshots;
+mod spans;
 mod stops;
 mod stream;
+mod taken;
 
 use crate::Common;
 use crate::failure::Failure;

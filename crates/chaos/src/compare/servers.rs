@@ -268,6 +268,11 @@ impl Server<'_> {
         }
     }
 
+    /// The number of its process.
+    pub(super) fn process(&self) -> u32 {
+        self.process
+    }
+
     /// Seconds of processor time that it has had.
     pub(super) fn processor_s(&self) -> Result<f64, Failure> {
         Ok(ticks_of(self.process)? as f64 / super::machine::tick_rate())

@@ -5,8 +5,8 @@
 //! repeated on the same server, which saves everything anew: nearly all keys have changed.
 //!
 //! Beside the load one more connection reads, a request at a time, each millisecond: a read waits for no disk, so how long it takes
-//! tells how long the thread that serves stands still. A machine that is shared has pauses of its own. They are watched for
-//! ([`super::stops`]), and beside the longest times stand the longest *less* what the machine stood still in them.
+//! tells how long the thread that serves stands still. A machine that is shared has pauses of its own, and threads of its own. They are
+//! watched for ([`super::stops`], [`super::taken`]), and beside the longest times stand the longest *less* what they took of them.
 //!
 //! Memory on top is what the process holds more than before at its greatest; with a server that saves in a child process, the pages
 //! that it says it had to copy meanwhile (`rdb_last_cow_size`) come to that.
@@ -14,8 +14,10 @@
 use super::client::{Client, Fill, request};
 use super::disks::{EVERYSEC, FileSystem, bytes_below, logged, wait_saved};
 use super::servers::{Contender, Hosts, Server};
-use super::stops::{self, Role, Span, Stops, Summary};
+use super::spans::{Span, Spans, Summary};
+use super::stops::{self, Role};
 use super::stream::{Heard, LONG, Stream};
+use super::taken::{self, Taken};
 use super::{Flags, median};
 use crate::failure::Failure;
 use serde::Serialize;
@@ -61,14 +63,16 @@ struct Line {
 }
 
 /// What was seen in a stretch of time.
-#[derive(Clone, Copy, Default, Serialize)]
+#[derive(Clone, Default, Serialize)]
 struct Phase {
     writes: Part,
     /// Times in which no write was answered to anybody: the longest.
     silence: Longest,
     reads: Part,
-    /// How the machine itself stood still.
+    /// How the load's processor stood still.
     stops: Summary,
+    /// Who else had the server's.
+    taken: Summary,
 }
 
 /// How requests fared.
@@ -82,11 +86,11 @@ struct Part {
     longest: Longest,
 }
 
-/// The longest time, and the longest less what the machine stood still in it.
+/// The longest time, and the longest less what the machine took of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 struct Longest {
     longest_ms: f64,
-    less_stops_ms: f64,
+    less_ms: f64,
 }
 
 #[derive(Serialize)]
@@ -153,30 +157,35 @@ fn one_round(flags: &Flags, keys: u64, hosts: &Hosts, server: &Server<'_>) -> Re
     };
     let phase = AtomicUsize::new(0);
     let ends = AtomicBool::new(false);
-    let (took, reads, stops, watched) = std::thread::scope(|scope| {
+    let (took, reads, stops, taken, watched) = std::thread::scope(|scope| {
         let stops = scope.spawn(|| stops::watch(hosts.processors, &ends));
+        let taken = scope.spawn(|| taken::watch(hosts.processors, server, &ends));
         let load = scope.spawn(|| stream.run(&phase, PHASES));
         let reads = scope.spawn(|| read(server, &phase));
         let watched = scope.spawn(|| watch(flags, hosts, server, &phase)).join();
         phase.store(PHASES, Ordering::Relaxed);
         let (took, reads) = (load.join(), reads.join());
         ends.store(true, Ordering::Relaxed);
-        (took, reads, stops.join(), watched)
+        (took, reads, stops.join(), taken.join(), watched)
     });
     server.check_running()?;
     // A panic has ended the program.
     let heard = took.map_err(|_| "the load panicked")??;
     let [_, reads_before, reads_during] = reads.map_err(|_| "the reads panicked")??;
     let stops = stops.map_err(|_| "the look at the clock panicked")?;
+    let taken = taken.map_err(|_| "the look at the processor panicked")?;
+    let machine = [stops.clone(), taken.as_ref().map(Taken::spans)];
+    let machine = machine.iter().flatten().fold(Spans::default(), |all, spans| all.and(spans));
     let watched = watched.map_err(|_| "the look at the process panicked")??;
     let [_, before, during] = <[Heard; PHASES]>::try_from(heard).map_err(|_| "three phases")?;
     let phase = |heard: Heard, reads: Noted, span: Span| {
         let lasted_s = (span.1 - span.0).as_secs_f64();
         Phase {
-            silence: Longest::of(&heard.silences, &stops),
-            writes: Part::of(heard.took_us, Longest::of(&heard.long, &stops), PIPELINE, lasted_s),
-            reads: Part::of(reads.took_us, Longest::of(&reads.long, &stops), 1, lasted_s),
-            stops: stops.summary(span),
+            silence: Longest::of(&heard.silences, &machine),
+            writes: Part::of(heard.took_us, Longest::of(&heard.long, &machine), PIPELINE, lasted_s),
+            reads: Part::of(reads.took_us, Longest::of(&reads.long, &machine), 1, lasted_s),
+            stops: stops.as_ref().map(|stops| stops.summary(span)).unwrap_or_default(),
+            taken: taken.as_ref().map(|taken| taken.summary(span)).unwrap_or_default(),
         }
     };
     Ok(Run {
@@ -261,23 +270,23 @@ fn watch(flags: &Flags, hosts: &Hosts, server: &Server<'_>, phase: &AtomicUsize)
 }
 
 impl Longest {
-    fn of(spans: &[Span], stops: &Stops) -> Longest {
+    fn of(spans: &[Span], machine: &Spans) -> Longest {
         let longest = spans.iter().map(|(from, to)| *to - *from).max().unwrap_or_default();
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        Longest { longest_ms: ms(longest), less_stops_ms: ms(stops.longest_less(spans)) }
+        Longest { longest_ms: ms(longest), less_ms: ms(machine.longest_less(spans)) }
     }
 
     /// Where nothing was noted as long, the longest of all that there was.
     fn or(self, took_us: &[u32]) -> Longest {
         let longest_ms = f64::from(took_us.iter().copied().max().unwrap_or(0)) / 1e3;
-        if self.longest_ms > 0.0 { self } else { Longest { longest_ms, less_stops_ms: longest_ms } }
+        if self.longest_ms > 0.0 { self } else { Longest { longest_ms, less_ms: longest_ms } }
     }
 
     /// The longest of all, each by itself.
     fn most(all: impl Iterator<Item = Longest>) -> Longest {
         all.fold(Longest::default(), |most, one| Longest {
             longest_ms: most.longest_ms.max(one.longest_ms),
-            less_stops_ms: most.less_stops_ms.max(one.less_stops_ms),
+            less_ms: most.less_ms.max(one.less_ms),
         })
     }
 }
@@ -314,28 +323,25 @@ impl Part {
 impl Phase {
     fn median(phases: &[Phase]) -> Phase {
         let part = |pick: fn(&Phase) -> Part| Part::median(&phases.iter().map(pick).collect::<Vec<_>>());
-        let stops = || phases.iter().map(|phase| phase.stops);
         Phase {
             writes: part(|phase| phase.writes),
             silence: Longest::most(phases.iter().map(|phase| phase.silence)),
             reads: part(|phase| phase.reads),
-            stops: Summary {
-                are_known: stops().all(|stops| stops.are_known),
-                count: stops().map(|stops| stops.count).sum(),
-                longest_ms: stops().map(|stops| stops.longest_ms).fold(0.0, f64::max),
-            },
+            stops: Summary::all(phases.iter().map(|phase| &phase.stops)),
+            taken: Summary::all(phases.iter().map(|phase| &phase.taken)),
         }
     }
 }
 
 impl Line {
     fn of(base: &Contender, disk_bytes: u64, runs: Vec<Run>) -> Line {
-        let phase = |pick: fn(&Run) -> Phase| Phase::median(&runs.iter().map(pick).collect::<Vec<_>>());
+        let phase =
+            |pick: fn(&Run) -> &Phase| Phase::median(&runs.iter().map(pick).cloned().collect::<Vec<_>>());
         Line {
             server: base.name.clone(),
             is_own: base.is_own,
-            before: phase(|run| run.before),
-            during: phase(|run| run.during),
+            before: phase(|run| &run.before),
+            during: phase(|run| &run.during),
             lasted_s: median(runs.iter().map(|run| run.lasted_s)),
             resident_bytes: median(runs.iter().map(|run| run.resident_bytes as f64)),
             on_top_bytes: median(runs.iter().map(|run| run.on_top_bytes as f64)),
@@ -350,12 +356,12 @@ pub(super) fn text(snapshots: &Snapshots) -> String {
         "{} keys of 16 bytes with values of {} bytes, {} connections that write at full speed, {PIPELINE} requests at once, to a log \
          synced every second. {} Before, and while BGSAVE writes everything: how long a batch of {PIPELINE} took, the longest time \
          in which nobody's write was answered, and how long a read on a connection of its own, which waits for no disk. Medians of {} \
-         saves, the longest of all. *Less*: the longest less what a thread was late in it that goes before all others on the load's processor, \
-         and only looks at the clock: the machine stood still, or that processor was in the kernel; *stops*: how often for more than 0.25 ms, \
-         and for how long at most. *On top*: memory \
-         beyond what the process held before, copied pages of a child process counted.\n\n\
-         | server | when | operations/s | p50, ms | p99, ms | p99.9, ms | longest, ms | less | nobody answered, ms | less | reads: p99.9, ms | longest, ms | less | stops | lasted, s | resident, MiB | on top, MiB | on top |\n\
-         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+         saves, the longest of all. *Less*: the longest less what the machine took of it. *Stops*: how often, and for how long at most, the \
+         load's processor stood still, as a thread saw that goes before all others there and only looks at the clock. *Taken*: the same of the \
+         server's processor, which another thread of the machine had, or nobody in it (away), and whose the longest was. Both from 0.25 ms on. \
+         *On top*: memory beyond what the process held before, copied pages of a child process counted.\n\n\
+         | server | when | operations/s | p50, ms | p99, ms | p99.9, ms | longest, ms | less | nobody answered, ms | less | reads: p99.9, ms | longest, ms | less | stops | taken | lasted, s | resident, MiB | on top, MiB | on top |\n\
+         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
         snapshots.keys,
         snapshots.value_bytes,
         snapshots.connections,
@@ -365,18 +371,14 @@ pub(super) fn text(snapshots: &Snapshots) -> String {
     let mib = |bytes: f64| bytes / 1_048_576.0;
     for line in &snapshots.lines {
         for (when, phase) in [("before", &line.before), ("BGSAVE", &line.during)] {
-            let Phase { writes, silence, reads, stops } = phase;
-            // Where none are known nothing was taken off.
-            let less = |longest: &Longest| match stops.are_known {
-                true => format!("{:.1} | {:.1}", longest.longest_ms, longest.less_stops_ms),
+            let Phase { writes, silence, reads, stops, taken } = phase;
+            // Where nothing is known nothing was taken off.
+            let less = |longest: &Longest| match stops.are_known || taken.are_known {
+                true => format!("{:.1} | {:.1}", longest.longest_ms, longest.less_ms),
                 false => format!("{:.1} |  ", longest.longest_ms),
             };
-            let seen = match stops.are_known {
-                true => format!("{}, {:.1} ms", stops.count, stops.longest_ms),
-                false => "not known".to_owned(),
-            };
             text += &format!(
-                "| {} | {when} | {:.0} | {:.2} | {:.2} | {:.2} | {} | {} | {:.2} | {} | {seen} |",
+                "| {} | {when} | {:.0} | {:.2} | {:.2} | {:.2} | {} | {} | {:.2} | {} | {} | {} |",
                 line.server,
                 writes.per_s,
                 writes.p50_ms,
@@ -386,6 +388,8 @@ pub(super) fn text(snapshots: &Snapshots) -> String {
                 less(silence),
                 reads.p999_ms,
                 less(&reads.longest),
+                stops.text(),
+                taken.text(),
             );
             text += &match when {
                 "before" => format!("  | {:.0} |  |  |\n", mib(line.resident_bytes)),
@@ -407,7 +411,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_of_all_batches() {
-        let longest = Longest { longest_ms: 2000.0, less_stops_ms: 1500.0 };
+        let longest = Longest { longest_ms: 2000.0, less_ms: 1500.0 };
         let part = Part::of((1..=2000).map(|ms| ms * 1000).collect(), longest, PIPELINE, 4.0);
         assert_eq!(
             (part.per_s, part.p50_ms, part.p99_ms, part.p999_ms, part.longest),
@@ -415,13 +419,13 @@ mod tests {
         );
         assert_eq!(Part::of(Vec::new(), Longest::default(), PIPELINE, 1.0).p50_ms, 0.0);
         let slow =
-            Part { longest: Longest { longest_ms: 9.0, less_stops_ms: 1.0 }, p99_ms: 1.0, ..Part::default() };
-        let other = Longest { longest_ms: 3.0, less_stops_ms: 3.0 };
+            Part { longest: Longest { longest_ms: 9.0, less_ms: 1.0 }, p99_ms: 1.0, ..Part::default() };
+        let other = Longest { longest_ms: 3.0, less_ms: 3.0 };
         let all = Part::median(&[
             slow,
             Part { p99_ms: 3.0, longest: other, ..Part::default() },
             Part { p99_ms: 2.0, ..Part::default() },
         ]);
-        assert_eq!((all.longest, all.p99_ms), (Longest { longest_ms: 9.0, less_stops_ms: 3.0 }, 2.0));
+        assert_eq!((all.longest, all.p99_ms), (Longest { longest_ms: 9.0, less_ms: 3.0 }, 2.0));
     }
 }

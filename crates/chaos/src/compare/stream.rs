@@ -2,7 +2,8 @@
 //! batch took. One thread does it, so that what it measures is not its own threads' turns on its processor.
 
 use super::client::{key, request};
-use super::stops::{self, Role, Span};
+use super::spans::Span;
+use super::stops::{self, Role};
 use crate::failure::Failure;
 use history::random::Random;
 use mio::net::TcpStream;
