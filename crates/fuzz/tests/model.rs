@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// How many sequences are played.
 const SEQUENCES: u64 = 3000;
+/// At once, each with a server of its own: most of the time passes asleep.
+const SERVERS: u64 = 6;
 /// The longest that a sequence sleeps at a time here.
 const SLEEP_MS_MAX: u64 = 4;
 /// More states than this tell nothing any more: the sequence ends there.
@@ -33,15 +35,15 @@ struct Redis {
 }
 
 impl Redis {
-    /// `None`: there is no redis-server here.
-    fn start() -> Option<Redis> {
+    /// One of several. `None`: there is no redis-server here.
+    fn start(number: u64) -> Option<Redis> {
         let version = match Command::new("redis-server").arg("--version").output() {
             Err(error) if error.kind() == ErrorKind::NotFound => return None,
             version => version.expect("redis-server says its version").stdout,
         };
         let version = String::from_utf8_lossy(&version);
         assert!(version.contains(" v=7.0."), "the model is of Redis 7.0, but this is {version}");
-        let directory = std::env::temp_dir().join(format!("annulet-model-{}", std::process::id()));
+        let directory = std::env::temp_dir().join(format!("annulet-model-{}-{number}", std::process::id()));
         std::fs::create_dir(&directory).expect("a directory of this test's own");
         let child = Command::new("redis-server")
             .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
@@ -225,14 +227,21 @@ fn play(seed: u64, redis: &mut Talk) -> Result<usize, String> {
 
 #[test]
 fn the_model_says_what_redis_server_says() {
-    let Some(redis) = Redis::start() else {
+    let servers: Option<Vec<Redis>> = (0..SERVERS).map(Redis::start).collect();
+    let Some(servers) = servers else {
         eprintln!("left out: there is no redis-server here to hold the model against");
         return;
     };
-    let mut talk = redis.connect();
-    let results: Vec<Result<usize, String>> = (0..SEQUENCES)
-        .map(|seed| play(seed, &mut talk).map_err(|wrong| format!("seed {seed}: {wrong}")))
-        .collect();
+    let play_some = |redis: &Redis, first: u64| -> Vec<Result<usize, String>> {
+        let mut talk = redis.connect();
+        let seeds = (first..SEQUENCES).step_by(SERVERS as usize);
+        seeds.map(|seed| play(seed, &mut talk).map_err(|wrong| format!("seed {seed}: {wrong}"))).collect()
+    };
+    let results: Vec<Result<usize, String>> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..).zip(&servers).map(|(first, redis)| scope.spawn(move || play_some(redis, first))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("it says what is wrong")).collect()
+    });
     let wrong: Vec<&String> = results.iter().filter_map(|result| result.as_ref().err()).take(20).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
     let compared: usize = results.iter().flatten().sum();
