@@ -104,7 +104,15 @@ impl Completion {
             Completion::Watched => None,
         }
     }
+
+    /// Whether bytes were received, and few.
+    pub fn is_small(self) -> bool {
+        matches!(self, Completion::Received { result: 1..=SMALL_BYTES, .. })
+    }
 }
+
+/// A request or a few, without large values.
+const SMALL_BYTES: i32 = 512;
 
 /// Received bytes.
 #[derive(Clone, Copy, Debug)]
@@ -261,6 +269,11 @@ impl Ring {
             // Full: the kernel takes what there is. It cannot fail for good while the ring lives.
             let _ = self.ring.submit();
         }
+    }
+
+    /// Hands over what was asked for. What cannot be taken now is handed over with the next wait.
+    pub fn submit(&mut self) {
+        let _ = self.ring.submit();
     }
 
     /// Hands over what was asked for, and waits for something to happen.

@@ -1,11 +1,13 @@
 //! A shard's thread: its event loop, its clients, its links, and the machine between them.
 //!
 //! One turn: wait; take in letters; read links and clients and run what came; let the machine tick; work for a moment on what
-//! is long ([`work`]); let the machine flush; carry out its effects; write to each client once and to each link once.
+//! is long ([`work`]); let the machine flush; carry out its effects; write to each client once and to each link once. Over a ring, who
+//! asks for little beside others that ask for much is heard first, and answered before them ([`small_first`]).
 //! Nothing here blocks but the wait.
 
 mod asks;
 mod connections;
+mod small_first;
 
 use crate::buffers::ClientBuffers;
 use crate::client_ports::ClientCount;
@@ -29,6 +31,7 @@ use control::message::Identity;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use replication::message::{Message, Sender};
+use small_first::SmallFirst;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
@@ -107,6 +110,7 @@ pub struct ShardLoop<M> {
     /// Reads and writes for the clients, where there is one; otherwise epoll says when to.
     ring: Option<Ring>,
     completions: Vec<Completion>,
+    small_first: SmallFirst,
     /// Entries on their way to the log.
     log_bytes: Rope,
     work: Work,
@@ -147,6 +151,7 @@ impl<M: ShardMachine> ShardLoop<M> {
             scratch: vec![0; SCRATCH_BYTES],
             ring: None,
             completions: Vec::new(),
+            small_first: SmallFirst::default(),
             log_bytes: Rope::default(),
             work: Work::default(),
             outgoing: BTreeMap::new(),
@@ -252,9 +257,14 @@ impl<M: ShardMachine> ShardLoop<M> {
     /// What the ring has read and written.
     fn take_completions(&mut self) {
         let mut completions = std::mem::take(&mut self.completions);
+        let connections = &mut self.connections;
+        let small = self.small_first.sort(&mut completions, |key, turn| connections.is_its_first(key, turn));
         // After the bytes, as `Connection::run` has it: all of them lie in the buffers by now.
         let mut now = clock::now();
-        for completion in completions.drain(..) {
+        for (number, completion) in completions.drain(..).enumerate() {
+            if number == small && small > 0 {
+                self.send_early(now);
+            }
             let Some(key) = completion.key() else { continue };
             let Some(ring) = &mut self.ring else { break };
             let at = self.connections.place_of(key);
@@ -295,6 +305,14 @@ impl<M: ShardMachine> ShardLoop<M> {
             self.touch(at);
         }
         self.completions = completions;
+    }
+
+    /// Sends the replies that are there before a turn has ended.
+    fn send_early(&mut self, now: Instant) {
+        self.write_connections(now);
+        if let Some(ring) = &mut self.ring {
+            ring.submit();
+        }
     }
 
     fn is_stopped(&self) -> bool {

@@ -19,6 +19,8 @@ pub(super) struct Place {
     /// In `ShardLoop::runnable` and `ShardLoop::dirty`.
     pub is_runnable: bool,
     pub is_dirty: bool,
+    /// When it was last asked after ([`Connections::is_its_first`]).
+    heard_in: u64,
 }
 
 const PLACE_BITS: u32 = 24;
@@ -51,5 +53,11 @@ impl Connections {
         let at = (key & ((1 << PLACE_BITS) - 1)) as usize;
         let connection = self.places.get(at)?.connection.as_ref()?;
         (connection.key == key).then_some(at)
+    }
+
+    /// Whether this connection is asked after for the first time in this turn. One that is gone never is.
+    pub fn is_its_first(&mut self, key: u64, turn: u64) -> bool {
+        let place = self.place_of(key).map(|at| &mut self.places[at]);
+        place.is_some_and(|place| std::mem::replace(&mut place.heard_in, turn) != turn)
     }
 }

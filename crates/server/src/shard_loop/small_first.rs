@@ -1,0 +1,93 @@
+//! Who asks for little at a time does not wait for those that ask for much at once: of what one turn brings, what is quickly done goes
+//! first, and its replies go out before the rest is begun.
+//!
+//! Each turn does all that it has found, so nobody waits for longer than a turn because of that.
+
+use crate::ring::Completion;
+
+/// Puts completions in order.
+#[derive(Default)]
+pub(super) struct SmallFirst {
+    turn: u64,
+    /// Empty: what they are sorted into.
+    first: Vec<Completion>,
+    rest: Vec<Completion>,
+}
+
+impl SmallFirst {
+    /// Puts what brought few bytes before the rest, where there is both. What is of one connection keeps its order: `is_its_first` tells of a
+    /// connection and a turn whether it is asked for the first time. Returns how many come first.
+    pub fn sort(
+        &mut self,
+        completions: &mut Vec<Completion>,
+        mut is_its_first: impl FnMut(u64, u64) -> bool,
+    ) -> usize {
+        let small = completions.iter().filter(|completion| completion.is_small()).count();
+        if small == 0 || small == completions.len() {
+            return 0;
+        }
+        self.turn += 1;
+        for completion in completions.drain(..) {
+            let is_first = completion.key().is_some_and(|key| is_its_first(key, self.turn));
+            let part = if is_first && completion.is_small() { &mut self.first } else { &mut self.rest };
+            part.push(completion);
+        }
+        let count = self.first.len();
+        completions.append(&mut self.first);
+        completions.append(&mut self.rest);
+        count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    /// Received bytes by connection, and 0 for what is no receiving.
+    fn sorted(
+        turn: &mut SmallFirst,
+        heard: &mut HashMap<u64, u64>,
+        came: &[(u64, i32)],
+    ) -> (usize, Vec<(u64, i32)>) {
+        let completion = |&(key, result): &(u64, i32)| match result {
+            0 => Completion::Sent { key, result },
+            _ => Completion::Received { key, buffer: None, result, more: true },
+        };
+        let mut completions: Vec<Completion> = came.iter().map(completion).collect();
+        let first = turn.sort(&mut completions, |key, turn| heard.insert(key, turn) != Some(turn));
+        let seen = completions.iter().map(|completion| match *completion {
+            Completion::Received { key, result, .. } | Completion::Sent { key, result } => (key, result),
+            _ => unreachable!("there is no other"),
+        });
+        (first, seen.collect())
+    }
+
+    #[test]
+    fn what_is_small_comes_first_and_each_connection_keeps_its_order() {
+        let (mut turn, mut heard) = (SmallFirst::default(), HashMap::new());
+        let mut sorted = |came: &[(u64, i32)]| sorted(&mut turn, &mut heard, came);
+        assert_eq!(
+            sorted(&[(1, 2000), (2, 30), (3, 1600), (4, 512), (5, 513)]),
+            (2, vec![(2, 30), (4, 512), (1, 2000), (3, 1600), (5, 513)])
+        );
+        // The end of a large request, and what follows a small one.
+        assert_eq!(
+            sorted(&[(1, 2000), (1, 30), (2, 40), (2, 2000), (2, 10), (3, 0), (3, 20)]),
+            (1, vec![(2, 40), (1, 2000), (1, 30), (2, 2000), (2, 10), (3, 0), (3, 20)])
+        );
+        // The next turn is another.
+        assert_eq!(sorted(&[(3, 9000), (2, 40)]), (1, vec![(2, 40), (3, 9000)]));
+        // An error and an end are not small.
+        assert_eq!(sorted(&[(1, -104), (2, 40)]), (1, vec![(2, 40), (1, -104)]));
+    }
+
+    #[test]
+    fn where_all_are_alike_nothing_is_sorted() {
+        let (mut turn, mut heard) = (SmallFirst::default(), HashMap::new());
+        for came in [&[(1, 30), (2, 40), (1, 50)][..], &[(1, 3000), (2, 0), (1, 5000)], &[]] {
+            assert_eq!(sorted(&mut turn, &mut heard, came), (0, came.to_vec()));
+        }
+        assert!(heard.is_empty(), "nobody is asked");
+    }
+}
