@@ -358,7 +358,7 @@ pub(super) fn text(snapshots: &Snapshots) -> String {
          in which nobody's write was answered, and how long a read on a connection of its own, which waits for no disk. Medians of {} \
          saves, the longest of all. *Less*: the longest less what the machine took of it. *Stops*: how often, and for how long at most, the \
          load's processor stood still, as a thread saw that goes before all others there and only looks at the clock. *Taken*: the same of the \
-         server's processor, which another thread of the machine had, or nobody in it (away), and whose the longest was. Both from 0.25 ms on. \
+         server's processor, which another thread of the machine had, or nobody in it (away), and whose the longest was. From 0.25 ms on, away from 1 ms on. \
          *On top*: memory beyond what the process held before, copied pages of a child process counted.\n\n\
          | server | when | operations/s | p50, ms | p99, ms | p99.9, ms | longest, ms | less | nobody answered, ms | less | reads: p99.9, ms | longest, ms | less | stops | taken | lasted, s | resident, MiB | on top, MiB | on top |\n\
          | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",

@@ -100,14 +100,23 @@ impl Running {
         self.answered == self.turn
     }
 
-    /// Writes until a write waits for something. How many did not, which are fewer than `most`.
-    fn write_until_one_waits(&mut self, bytes: usize, most: u64) -> u64 {
+    /// Writes until a write waits for something, which it has no reason to before `may_wait` says so: a slow one is waited for. There
+    /// are fewer than `most` before.
+    fn write_until_one_waits(&mut self, bytes: usize, most: u64, may_wait: impl Fn(u64) -> bool) {
         let before = self.turn;
-        while self.write(bytes) {
+        loop {
+            let pushed = clock::now();
+            let mut is_answered = self.write(bytes);
+            while !is_answered {
+                if may_wait(self.turn) {
+                    return;
+                }
+                assert!(clock::now().since(pushed) < PATIENCE, "a write waits too soon");
+                is_answered = self.is_answered(A_WHILE);
+            }
             assert!(self.turn - before < most, "no write waits");
             std::thread::sleep(Duration::from_millis(1));
         }
-        self.turn - 1 - before
     }
 
     fn next_task(&self) -> Errand {
@@ -120,6 +129,16 @@ impl Running {
     fn do_it(&self, errand: Errand) {
         self.reports.send(Report::Errand(errand.run().unwrap())).unwrap();
         self.feed.nudge();
+    }
+
+    /// Does it, and whatever else a write waits for, until that one is answered.
+    fn finish(&mut self, errand: Errand) {
+        self.do_it(errand);
+        while !self.is_answered(A_WHILE) {
+            if let Ok(Task::Errand(errand, _)) = self.tasks.recv_timeout(A_WHILE) {
+                self.do_it(errand);
+            }
+        }
     }
 
     /// The thread is told to end, and does, with all that is left done for it.
@@ -143,10 +162,12 @@ type Errand = storage::shard_log::Errand<RealDisk>;
 #[test]
 fn with_everysec_a_write_waits_where_the_sync_before_takes_long() {
     let mut log = Running::start(Fsync::Everysec, 64 << 20);
-    assert!(log.write(100), "nothing is under way");
+    // All that was written before is durable.
+    let began = clock::now();
+    assert!(log.write(100) || log.is_answered(PATIENCE), "nothing is under way");
     let sync = log.next_task();
     assert!(sync.is_sync());
-    assert!(log.write_until_one_waits(100, 10_000) > 0, "a sync alone is no reason to wait");
+    log.write_until_one_waits(100, 10_000, |_| clock::now().since(began) >= UNSYNCED_MAX);
     assert!(log.tasks.try_recv().is_err(), "one thing at a time");
     log.do_it(sync);
     assert!(log.is_answered(PATIENCE), "it goes on when the disk does");
@@ -160,6 +181,8 @@ fn with_never_no_write_waits_for_a_sync() {
     let began = clock::now();
     while clock::now().since(began) < UNSYNCED_MAX + SECOND {
         assert!(log.write(100) || log.is_answered(PATIENCE), "a write waits, and for ever");
+        // Far less than what is written back early.
+        std::thread::sleep(Duration::from_millis(3));
     }
     assert!(log.tasks.try_recv().is_err(), "there is nothing to do");
     log.end();
@@ -178,13 +201,32 @@ fn a_write_waits_where_the_making_of_the_next_segment_takes_long() {
         to_do = log.tasks.try_recv().ok();
     }
     let Some(Task::Errand(first, _)) = to_do else { panic!("nothing is unneeded") };
-    log.write_until_one_waits(WRITE as usize, 3 * SEGMENT / WRITE);
-    let written = (log.turn - 1) * WRITE;
-    assert!(written > 2 * SEGMENT - 2 * WRITE, "{written}");
-    log.do_it(first);
-    while !log.is_answered(A_WHILE) {
-        let errand = log.next_task();
-        log.do_it(errand);
-    }
+    let is_overgrown = |turn: u64| turn * WRITE > 2 * SEGMENT - WRITE;
+    log.write_until_one_waits(WRITE as usize, 3 * SEGMENT / WRITE, is_overgrown);
+    log.finish(first);
+    log.end();
+}
+
+/// A sync under way is no reason to wait, as long as the segment in use does not grow too far.
+#[test]
+fn no_write_waits_for_the_sync_of_the_segment_before() {
+    const SEGMENT: u64 = 16 << 20;
+    const WRITE: u64 = 1 << 20;
+    let mut log = Running::start(Fsync::Never, SEGMENT);
+    let held = loop {
+        assert!(log.write(WRITE as usize) || log.is_answered(PATIENCE));
+        assert!(log.turn * WRITE < 4 * SEGMENT, "a segment is ended, and settled");
+        match log.tasks.try_recv() {
+            Ok(Task::Errand(errand, _)) if errand.is_sync() => break errand,
+            Ok(Task::Errand(errand, _)) => log.do_it(errand),
+            Ok(Task::LetGo(..)) => panic!("nothing is unneeded"),
+            Err(_) => {}
+        }
+    };
+    let since = log.turn;
+    log.write_until_one_waits(WRITE as usize, 3 * SEGMENT / WRITE, |turn| {
+        (turn - since) * WRITE > 2 * SEGMENT - 4 * WRITE
+    });
+    log.finish(held);
     log.end();
 }
