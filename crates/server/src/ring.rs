@@ -1,5 +1,5 @@
 //! Clients' sockets over io_uring: what the kernel has received is taken in batches, and what is to be sent is handed
-//! over in one system call a turn.
+//! over in one system call a turn, or in two where some are answered before the others.
 //!
 //! Everything else that a thread waits for (its letter box, its links, its timers) stays with epoll: the ring watches the
 //! epoll descriptor like one more socket, so that one wait covers both. A kernel or a sandbox that refuses any part of
@@ -108,6 +108,11 @@ impl Completion {
     /// Whether bytes were received, and few.
     pub fn is_small(self) -> bool {
         matches!(self, Completion::Received { result: 1..=SMALL_BYTES, .. })
+    }
+
+    /// Whether bytes were received, and not few.
+    pub fn is_large(self) -> bool {
+        matches!(self, Completion::Received { result, .. } if result > SMALL_BYTES)
     }
 }
 
@@ -273,7 +278,9 @@ impl Ring {
 
     /// Hands over what was asked for. What cannot be taken now is handed over with the next wait.
     pub fn submit(&mut self) {
-        let _ = self.ring.submit();
+        if !self.ring.submission().is_empty() {
+            let _ = self.ring.submit();
+        }
     }
 
     /// Hands over what was asked for, and waits for something to happen.

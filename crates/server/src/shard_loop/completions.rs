@@ -34,6 +34,7 @@ impl<M: ShardMachine> ShardLoop<M> {
         for (number, completion) in completions.drain(..).enumerate() {
             if number == small && small > 0 {
                 self.send_early(now);
+                now = clock::now();
             }
             let Some(key) = completion.key() else { continue };
             let Some(ring) = &mut self.ring else { break };
@@ -79,6 +80,10 @@ impl<M: ShardMachine> ShardLoop<M> {
 
     /// Sends the replies that are there before a turn has ended.
     fn send_early(&mut self, now: Instant) {
+        // A connection that parts ends with its reply, and more of it may have come.
+        if self.part_until.is_some() {
+            return;
+        }
         self.write_connections(now);
         if let Some(ring) = &mut self.ring {
             ring.submit();

@@ -15,15 +15,15 @@ pub(super) struct SmallFirst {
 }
 
 impl SmallFirst {
-    /// Puts what brought few bytes before the rest, where there is both. What is of one connection keeps its order: `is_its_first` tells of a
-    /// connection and a turn whether it is asked for the first time. Returns how many come first.
+    /// Puts what brought few bytes before the rest, where something brought many. What is of one connection keeps its order: `is_its_first`
+    /// tells of a connection and a turn whether it is asked for the first time. Returns how many come first.
     pub fn sort(
         &mut self,
         completions: &mut Vec<Completion>,
         mut is_its_first: impl FnMut(u64, u64) -> bool,
     ) -> usize {
-        let small = completions.iter().filter(|completion| completion.is_small()).count();
-        if small == 0 || small == completions.len() {
+        let there_is = |what: fn(Completion) -> bool| completions.iter().any(|&completion| what(completion));
+        if !there_is(Completion::is_small) || !there_is(Completion::is_large) {
             return 0;
         }
         self.turn += 1;
@@ -79,13 +79,19 @@ mod tests {
         // The next turn is another.
         assert_eq!(sorted(&[(3, 9000), (2, 40)]), (1, vec![(2, 40), (3, 9000)]));
         // An error and an end are not small.
-        assert_eq!(sorted(&[(1, -104), (2, 40)]), (1, vec![(2, 40), (1, -104)]));
+        assert_eq!(sorted(&[(1, -104), (2, 40), (3, 9000)]), (1, vec![(2, 40), (1, -104), (3, 9000)]));
     }
 
     #[test]
     fn where_all_are_alike_nothing_is_sorted() {
         let (mut turn, mut heard) = (SmallFirst::default(), HashMap::new());
-        for came in [&[(1, 30), (2, 40), (1, 50)][..], &[(1, 3000), (2, 0), (1, 5000)], &[]] {
+        let all = [
+            &[(1, 30), (2, 40), (1, 50)][..],
+            &[(1, 3000), (2, 0), (1, 5000)],
+            &[(1, 0), (2, 40), (3, -104)],
+            &[],
+        ];
+        for came in all {
             assert_eq!(sorted(&mut turn, &mut heard, came), (0, came.to_vec()));
         }
         assert!(heard.is_empty(), "nobody is asked");
