@@ -5,10 +5,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// The nodes of every cluster here.
@@ -163,6 +164,16 @@ impl LocalCluster {
         self.dir.join(format!("cluster/node-{id}"))
     }
 
+    /// Says how the logs of its nodes end, for whoever has to find out why a test failed.
+    fn tell_logs(&self) {
+        for id in 1..=NODES {
+            let log = std::fs::read_to_string(self.dir.join(format!("cluster/node-{id}/log")));
+            let log = log.unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the end of node {id}'s log:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+        }
+    }
+
     fn config(&self, id: u16) -> PathBuf {
         self.dir.canonicalize().expect("it exists").join(format!("cluster/node-{id}/node.toml"))
     }
@@ -205,15 +216,7 @@ impl Drop for LocalCluster {
         if std::thread::panicking() || stopped.is_err() {
             let _ = self.launcher.kill();
             let _ = self.launcher.wait();
-            for id in 1..=NODES {
-                let log = std::fs::read_to_string(self.dir.join(format!("cluster/node-{id}/log")));
-                let log = log.unwrap_or_default();
-                let lines: Vec<&str> = log.lines().collect();
-                eprintln!(
-                    "the end of node {id}'s log:\n{}",
-                    lines[lines.len().saturating_sub(20)..].join("\n")
-                );
-            }
+            self.tell_logs();
         }
         let _ = std::fs::remove_dir_all(&self.dir);
         if !std::thread::panicking() {
@@ -235,26 +238,58 @@ fn launch(nodes: u16, port: u16, dir: &Path, settings: &[&str]) -> Child {
         .expect("the binary starts")
 }
 
-/// The cluster that tests share, one test at a time. It lives as long as some test of the process has it, or waits for it.
-pub struct Shared {
-    cluster: Arc<LocalCluster>,
-    _turn: MutexGuard<'static, ()>,
-}
+/// Clusters that tests share, so that two tests can run at once.
+static SHARED: [Mutex<Option<LocalCluster>>; 2] = [const { Mutex::new(None) }; 2];
+
+/// A cluster that tests share, one test at a time. It is started for the first one, and stopped when this process ends.
+pub struct Shared(MutexGuard<'static, Option<LocalCluster>>);
 
 impl Shared {
-    /// Waits for a turn. The cluster is whole, and empty.
+    /// Waits for a turn at one of them. It is whole, and empty.
     pub fn turn() -> Shared {
-        static CLUSTER: Mutex<Weak<LocalCluster>> = Mutex::new(Weak::new());
-        static TURN: Mutex<()> = Mutex::new(());
-        let mut known = CLUSTER.lock().unwrap_or_else(PoisonError::into_inner);
-        let cluster = known.upgrade().unwrap_or_else(|| Arc::new(LocalCluster::start(&[])));
-        *known = Arc::downgrade(&cluster);
-        drop(known);
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        static TURNS: AtomicUsize = AtomicUsize::new(0);
+        let turn = TURNS.fetch_add(1, Ordering::Relaxed);
+        if turn == 0 {
+            // SAFETY: a function that needs nothing and does not unwind.
+            let registered = unsafe { libc::atexit(stop_shared) };
+            assert_eq!(registered, 0, "somebody has to stop the cluster");
+        }
+        let taken = |place: &'static Mutex<_>| match place.try_lock() {
+            Ok(place) => Some(place),
+            Err(TryLockError::Poisoned(place)) => Some(place.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        let wait = || SHARED[turn % SHARED.len()].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut place = SHARED.iter().find_map(taken).unwrap_or_else(wait);
+        let cluster = place.get_or_insert_with(|| LocalCluster::start(&[]));
         assert!(cluster.is_whole(), "an earlier test brought a node down");
         let flushed: String = redis::cmd("FLUSHALL").query(&mut connect(cluster.port, 2)).unwrap();
         assert_eq!(flushed, "OK");
-        Shared { cluster, _turn: turn }
+        Shared(place)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(cluster) = self.0.as_ref()
+        {
+            cluster.tell_logs();
+        }
+    }
+}
+
+/// All tests are over.
+extern "C" fn stop_shared() {
+    let stop = |place: &Mutex<Option<LocalCluster>>| {
+        let cluster = place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        catch_unwind(AssertUnwindSafe(|| drop(cluster))).is_ok()
+    };
+    // All of them, before one that failed ends it.
+    let stopped = SHARED.each_ref().map(stop);
+    if stopped.contains(&false) {
+        // SAFETY: nothing of this process is needed any more.
+        unsafe { libc::_exit(101) };
     }
 }
 
@@ -262,7 +297,7 @@ impl std::ops::Deref for Shared {
     type Target = LocalCluster;
 
     fn deref(&self) -> &LocalCluster {
-        &self.cluster
+        self.0.as_ref().expect("started when it was taken")
     }
 }
 

@@ -1,7 +1,7 @@
 //! Clients that are not ours, at clusters of real processes: the `redis` crate, redis-py (with its own tests), ioredis, redis-cli and redis-benchmark,
 //! the binary's own shell, and our own Rust client. What they see is what users see.
 //!
-//! Most tests share one cluster and take turns at it; those that bring nodes down, or need a password, have their own.
+//! Most tests share two clusters and take turns at them; those that bring nodes down, or need a password, have their own.
 //! The others' programs have to be there: `pip install redis==5.2.1` (or ANNULET_TEST_PYTHON names an interpreter that
 //! has it) and `apt install redis-tools`; [`conformance`] needs redis-server; node.rs and redis_py_suite.rs say what they need.
 
