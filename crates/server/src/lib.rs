@@ -20,6 +20,7 @@
 //! Start at [`run()`], then [`start::run_with`].
 
 pub mod address_book;
+mod agreement;
 pub mod budget;
 pub mod buffers;
 pub mod client_ports;

@@ -1,6 +1,7 @@
 //! Starting a node: what can fail does so here, with words on what to do, before a thread runs. Stopping it is [`crate::stop`].
 
 use crate::address_book::AddressBook;
+use crate::agreement;
 use crate::budget::Budget;
 use crate::buffers::ClientBuffers;
 use crate::client_ports::{ClientCount, ClientPorts, ClientPortsStop, listen};
@@ -111,6 +112,9 @@ pub enum StartError {
         /// What went wrong.
         why: String,
     },
+    /// Another node has another value of what is the whole cluster's.
+    #[error("{0}")]
+    Disagreement(String),
     /// The data directory's own file cannot be used.
     #[error("{path}: {why}", path = path.display())]
     Data {
@@ -573,10 +577,15 @@ where
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(system("cannot watch for signals"))?;
     let mut prepared = prepare(settings)?;
     let (identity, machines) = build(&mut prepared)?;
+    let (settings, secret) = (prepared.settings.clone(), prepared.secret.clone());
     let running = start(prepared, identity, machines)?;
+    let disagreement = agreement::ask_others(&settings, &secret).map_err(system("cannot start a thread"))?;
     let signal = signals.forever().next().unwrap_or(SIGTERM);
     info!(signal, "stopping");
     running.stop(signal == SIGTERM);
     info!("stopped");
-    Ok(())
+    match disagreement.why() {
+        Some(why) => Err(StartError::Disagreement(why)),
+        None => Ok(()),
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::local_cluster::{LocalCluster, connect, has_strace, until};
 use crate::script::{say, shown};
-use crate::served_nodes::ServedNodes;
+use crate::served_nodes::{REFUSED, ServedNodes};
 use crate::written::{Journal, check_all, until_more, while_writing};
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
@@ -74,6 +74,25 @@ fn a_stop_in_order_leaves_nothing_torn_and_says_so() {
             check_all(&journals, &ports);
         }
     }
+}
+
+/// Else what is acknowledged would be on fewer disks than all believe.
+#[test]
+fn a_node_that_syncs_otherwise_than_the_others_does_not_stay() {
+    let mut nodes = ServedNodes::start(3, &["--copies", "2"]);
+    nodes.stop([3]);
+    let said = nodes.said(3);
+    nodes.set(&["--copies", "2", "--fsync", "never"]);
+    nodes.start_node(3);
+    let status = nodes.wait_end(3);
+    let said = nodes.said_since(3, &said);
+    assert_eq!(status.code(), Some(REFUSED), "{said}");
+    for part in ["fsync is never here and always at node ", "Start this node with that one"] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    nodes.set(&["--copies", "2"]);
+    nodes.start_node(3);
+    nodes.wait_whole();
 }
 
 /// All at once: told so, or each to hand over to others, which end as well.

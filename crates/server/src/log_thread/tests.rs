@@ -1,4 +1,4 @@
-//! What is done beside a log's writes takes as long as the test wants.
+//! Syncs, and what is done beside a log's writes, take as long as the test wants.
 
 use super::*;
 use crate::disk::RealDisk;
@@ -8,6 +8,9 @@ use mio::{Poll, Token};
 use node::recover::{RecoverConfig, open_shard};
 use replication::Durability;
 use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::{Condvar, Mutex};
 use std::thread::JoinHandle;
 use storage::{ShardLogOptions, Sink};
 use types::NodeId;
@@ -18,11 +21,93 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A write that is not answered within that time waits for something.
 const A_WHILE: Duration = Duration::from_millis(500);
 
+/// The disk, whose syncs take as long as the test wants.
+#[derive(Clone, Default)]
+struct SlowDisk(Arc<(Mutex<Syncs>, Condvar)>);
+
+#[derive(Default)]
+struct Syncs {
+    are_held: bool,
+    waiting: usize,
+}
+
+impl SlowDisk {
+    fn hold_syncs(&self, hold: bool) {
+        self.0.0.lock().unwrap().are_held = hold;
+        self.0.1.notify_all();
+    }
+
+    fn await_sync(&self) {
+        let syncs = self.0.0.lock().unwrap();
+        let (syncs, _) = self.0.1.wait_timeout_while(syncs, PATIENCE, |syncs| syncs.waiting == 0).unwrap();
+        assert!(syncs.waiting > 0, "nothing is synced");
+    }
+}
+
+impl Disk for SlowDisk {
+    type File = File;
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        let mut syncs = self.0.0.lock().unwrap();
+        syncs.waiting += 1;
+        self.0.1.notify_all();
+        let mut syncs = self.0.1.wait_while(syncs, |syncs| syncs.are_held).unwrap();
+        syncs.waiting -= 1;
+        drop(syncs);
+        RealDisk.sync(file)
+    }
+
+    fn create_dir_all(&self, directory: &Path) -> io::Result<()> {
+        RealDisk.create_dir_all(directory)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list(directory)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<File> {
+        RealDisk.open(path)
+    }
+
+    fn len(&self, file: &File) -> io::Result<u64> {
+        RealDisk.len(file)
+    }
+
+    fn read(&self, file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        RealDisk.read(file, offset, buffer)
+    }
+
+    fn write_at(&self, file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        RealDisk.write_at(file, offset, bytes)
+    }
+
+    fn truncate(&self, file: &File, bytes: u64) -> io::Result<()> {
+        RealDisk.truncate(file, bytes)
+    }
+
+    fn allocate(&self, file: &File, bytes: u64) -> io::Result<()> {
+        RealDisk.allocate(file, bytes)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(directory)
+    }
+}
+
 /// A log's thread, and what it hears and says.
 struct Running {
+    disk: SlowDisk,
     feed: LogFeed,
     mailbox: Mailbox<Mail>,
-    tasks: Receiver<Task<RealDisk>>,
+    tasks: Receiver<Task<SlowDisk>>,
     reports: Sender<Report<File>>,
     thread: JoinHandle<()>,
     turn: u64,
@@ -43,7 +128,8 @@ impl Running {
             durability: Durability::Disk,
             log: ShardLogOptions { segment_bytes },
         };
-        let opened = open_shard(&RealDisk, directory.path(), &config, &mut |_| {}).unwrap();
+        let disk = SlowDisk::default();
+        let opened = open_shard(&disk, directory.path(), &config, &mut |_| {}).unwrap();
         let poll = Poll::new().unwrap();
         let (post, mailbox) = mailbox(mio::Waker::new(poll.registry(), Token(0)).unwrap());
         let feed = LogFeed::default();
@@ -67,6 +153,7 @@ impl Running {
         std::mem::forget(reports.clone());
         let thread = std::thread::spawn(move || thread.run());
         Running {
+            disk,
             feed,
             mailbox,
             tasks,
@@ -160,7 +247,22 @@ impl Running {
     }
 }
 
-type Errand = storage::shard_log::Errand<RealDisk>;
+type Errand = storage::shard_log::Errand<SlowDisk>;
+
+/// Rule 1: what is acknowledged is durable, and with `always` that is on the disk.
+#[test]
+fn with_always_a_write_is_answered_after_its_sync() {
+    let mut log = Running::start(Fsync::Always, 64 << 20);
+    for _ in 0..2 {
+        log.disk.hold_syncs(true);
+        let is_answered = log.write(100);
+        log.disk.await_sync();
+        assert!(!is_answered && !log.is_answered(A_WHILE), "it is not on the disk");
+        log.disk.hold_syncs(false);
+        assert!(log.is_answered(PATIENCE), "it is");
+    }
+    log.end();
+}
 
 /// So nothing is lost with the power but the writes of the last seconds.
 #[test]
