@@ -16,7 +16,7 @@ use super::disks::{EVERYSEC, FileSystem, bytes_below, logged, wait_saved};
 use super::servers::{Contender, Hosts, Server};
 use super::spans::{Span, Spans, Summary};
 use super::stops::{self, Role};
-use super::stream::{Heard, LONG, Stream};
+use super::stream::{Heard, LONG, LONG_SILENCE, Stream};
 use super::taken::{self, Taken};
 use super::{Flags, median};
 use crate::failure::Failure;
@@ -33,6 +33,8 @@ const LEAD: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(20);
 /// From one read to the next.
 const READ_PERIOD: Duration = Duration::from_millis(1);
+/// A read that took so long is noted by itself.
+const LONG_READ: Duration = Duration::from_millis(1);
 /// Phases: not noted, before, during; a fourth ends the load.
 const PHASES: usize = 3;
 
@@ -181,9 +183,15 @@ fn one_round(flags: &Flags, keys: u64, hosts: &Hosts, server: &Server<'_>) -> Re
     let phase = |heard: Heard, reads: Noted, span: Span| {
         let lasted_s = (span.1 - span.0).as_secs_f64();
         Phase {
-            silence: Longest::of(&heard.silences, &machine),
-            writes: Part::of(heard.took_us, Longest::of(&heard.long, &machine), PIPELINE, lasted_s),
-            reads: Part::of(reads.took_us, Longest::of(&reads.long, &machine), 1, lasted_s),
+            silence: Longest::of(&heard.silences, LONG_SILENCE, &machine),
+            writes: {
+                let longest = Longest::of(&heard.long, longest_below(&heard.took_us, LONG), &machine);
+                Part::of(heard.took_us, longest, PIPELINE, lasted_s)
+            },
+            reads: {
+                let longest = Longest::of(&reads.long, longest_below(&reads.took_us, LONG_READ), &machine);
+                Part::of(reads.took_us, longest, 1, lasted_s)
+            },
             stops: stops.as_ref().map(|stops| stops.summary(span)).unwrap_or_default(),
             taken: taken.as_ref().map(|taken| taken.summary(span)).unwrap_or_default(),
         }
@@ -218,7 +226,7 @@ fn read(server: &Server<'_>, phase: &AtomicUsize) -> Result<[Noted; PHASES], Fai
         client.head(false)?;
         let answered = Instant::now();
         noted.took_us.push((answered - sent).as_micros() as u32);
-        if answered - sent >= LONG {
+        if answered - sent >= LONG_READ {
             noted.long.push((sent, answered));
         }
         std::thread::sleep(READ_PERIOD);
@@ -270,16 +278,11 @@ fn watch(flags: &Flags, hosts: &Hosts, server: &Server<'_>, phase: &AtomicUsize)
 }
 
 impl Longest {
-    fn of(spans: &[Span], machine: &Spans) -> Longest {
+    /// Of those that were noted, and the longest beside them, of which nothing is taken off.
+    fn of(spans: &[Span], beside: Duration, machine: &Spans) -> Longest {
         let longest = spans.iter().map(|(from, to)| *to - *from).max().unwrap_or_default();
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        Longest { longest_ms: ms(longest), less_ms: ms(machine.longest_less(spans)) }
-    }
-
-    /// Where nothing was noted as long, the longest of all that there was.
-    fn or(self, took_us: &[u32]) -> Longest {
-        let longest_ms = f64::from(took_us.iter().copied().max().unwrap_or(0)) / 1e3;
-        if self.longest_ms > 0.0 { self } else { Longest { longest_ms, less_ms: longest_ms } }
+        Longest { longest_ms: ms(longest.max(beside)), less_ms: ms(machine.longest_less(spans).max(beside)) }
     }
 
     /// The longest of all, each by itself.
@@ -289,6 +292,12 @@ impl Longest {
             less_ms: most.less_ms.max(one.less_ms),
         })
     }
+}
+
+/// The longest that took less than so long.
+fn longest_below(took_us: &[u32], least: Duration) -> Duration {
+    let took = took_us.iter().map(|us| Duration::from_micros(u64::from(*us)));
+    took.filter(|took| *took < least).max().unwrap_or_default()
 }
 
 impl Part {
@@ -303,7 +312,7 @@ impl Part {
             p50_ms: at(0.5),
             p99_ms: at(0.99),
             p999_ms: at(0.999),
-            longest: longest.or(&took_us),
+            longest,
         }
     }
 
@@ -408,6 +417,20 @@ pub(super) fn text(snapshots: &Snapshots) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longest_is_no_less_than_what_was_not_noted() {
+        let zero = Instant::now();
+        let at = |ms| zero + Duration::from_millis(ms);
+        let machine = Spans::of(vec![(at(10), at(18))]);
+        let below = longest_below(&[2900, 3000, 10_000, 400], LONG);
+        let longest = Longest::of(&[(at(10), at(20))], below, &machine);
+        assert_eq!(longest, Longest { longest_ms: 10.0, less_ms: 2.9 });
+        let longest = Longest::of(&[(at(10), at(20)), (at(30), at(34))], below, &machine);
+        assert_eq!(longest, Longest { longest_ms: 10.0, less_ms: 4.0 });
+        let longest = Longest::of(&[], below, &machine);
+        assert_eq!(longest, Longest { longest_ms: 2.9, less_ms: 2.9 });
+    }
 
     #[test]
     fn percentiles_are_of_all_batches() {

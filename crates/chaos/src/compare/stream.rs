@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 /// What every SET is answered.
 const OK: &[u8] = b"+OK\r\n";
-/// What lasts so long is noted by itself: an answer, and a silence. They are few.
+/// What lasts so long is noted by itself: a batch, and a silence. They are few.
 pub(super) const LONG: Duration = Duration::from_millis(3);
-const LONG_SILENCE: Duration = Duration::from_millis(1);
+pub(super) const LONG_SILENCE: Duration = Duration::from_millis(1);
 /// Room for so many batches of a phase is taken before: a list that grows meanwhile is copied, for which the load stands still.
 const BATCHES: usize = 16 << 20;
 /// How long nothing at all may come.

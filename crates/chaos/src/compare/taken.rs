@@ -159,9 +159,8 @@ impl Holders {
 
 /// The name of a thread that has nothing to do with the server.
 fn name_of_stranger(holder: Holder, server: u32) -> Option<String> {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", holder.thread)) else {
-        return Some("one that has ended".to_owned());
-    };
+    // One that has ended meanwhile may have been the server's child.
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", holder.thread)).ok()?;
     stranger(&stat, server)
 }
 
@@ -195,10 +194,13 @@ mod tests {
 
     /// One that does not run any more, or never did.
     const GONE: u32 = u32::MAX;
+    /// One that runs, and has nothing to do with anything.
+    const OTHER: u32 = 1;
 
     #[test]
     fn who_else_had_the_processor_is_told_from_when_to_when() {
-        let of = |from, to| vec![(from, to, "one that has ended".to_owned())];
+        let name = std::fs::read_to_string("/proc/1/comm").expect("the first process");
+        let of = |from, to| vec![(from, to, name.trim_end().to_owned())];
         // Records of going and coming, and ticks.
         let held = |process| {
             taken(&[
@@ -210,11 +212,12 @@ mod tests {
                 (1300, SERVER),
             ])
         };
-        assert_eq!(held(GONE), of(300, 1300));
+        assert_eq!(held(OTHER), of(300, 1300));
+        assert_eq!(held(GONE), [], "it may have been the server's");
         assert_eq!(held(0), [], "idle");
         assert_eq!(held(SERVER), []);
-        assert_eq!(taken(&[(0, SERVER), (100, GONE), (349, GONE), (349, SERVER)]), [], "a short time");
-        assert_eq!(taken(&[(0, SERVER), (100, GONE), (400, SERVER)]), of(100, 400));
+        assert_eq!(taken(&[(0, SERVER), (100, OTHER), (349, OTHER), (349, SERVER)]), [], "a short time");
+        assert_eq!(taken(&[(0, SERVER), (100, OTHER), (400, SERVER)]), of(100, 400));
     }
 
     #[test]
