@@ -252,7 +252,10 @@ impl Shard {
     fn next_snapshot(&mut self) -> Option<PartitionId> {
         let snapshots = &mut self.snapshots;
         while let Some(&wanted) = snapshots.wanted.first() {
-            if snapshots.needed_from.contains(wanted) {
+            // One that is half filled counts for nothing yet, and its pieces are in the log: nobody waits for it.
+            let is_half_filled =
+                self.partitions.get(wanted).is_some_and(|copy| copy.is_on_disk() && copy.is_incomplete());
+            if snapshots.needed_from.contains(wanted) && !is_half_filled {
                 return Some(wanted);
             }
             snapshots.wanted.pop_first();
@@ -286,8 +289,10 @@ impl Shard {
             false => self.snapshots.on_disk.insert(id),
         };
         self.snapshots.needed_from.set(id, current.next_needed);
-        self.snapshots.wanted.remove(&id);
-        self.note_saved();
+        // One that the log's size asked for is not all.
+        if self.snapshots.wanted.remove(&id) {
+            self.note_saved();
+        }
         self.snapshots.next = self.next_snapshot();
         let needed = self.snapshots.oldest().map_or(self.snapshots.log_end, |(_, from)| from);
         if needed > self.snapshots.released {

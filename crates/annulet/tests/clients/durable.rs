@@ -7,6 +7,7 @@ use crate::written::{Journal, check_all, until_more, while_writing};
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Writers of a test.
 const WRITERS: u64 = 3;
@@ -128,6 +129,35 @@ fn a_local_cluster_started_again_has_its_data() {
         assert_eq!(shown(&say(&mut connect(cluster.port, 2), "SET gone 1")), "OK");
         cluster.up_again(settings);
         assert_eq!(shown(&say(&mut connect(cluster.port, 2), "EXISTS gone")), "0");
+    }
+}
+
+/// Nobody asks for them: by time they are of everything, which LASTSAVE tells, by the log's size of what holds it up.
+#[test]
+fn snapshots_come_by_themselves() {
+    for (settings, all) in [
+        (["--snapshot-interval", "1", "--shards", "1"], true),
+        (["--snapshot-log-bytes", "1048576", "--shards", "1"], false),
+    ] {
+        let nodes = ServedNodes::start(1, &settings);
+        let mut client = nodes.client(1);
+        let saved = |client: &mut redis::Connection| redis::cmd("LASTSAVE").query::<u64>(client).unwrap();
+        until("a start counts as one", || saved(&mut client) > 0);
+        let before = saved(&mut client);
+        // It is told in seconds.
+        std::thread::sleep(Duration::from_millis(1100));
+        let value = vec![b'v'; 64 << 10];
+        for _ in 0..64 {
+            redis::cmd("SET").arg("key").arg(&value).query::<()>(&mut client).unwrap();
+        }
+        until("there is a snapshot", || {
+            let names = std::fs::read_dir(nodes.shard(1, 0)).unwrap().flatten();
+            names.into_iter().any(|entry| entry.path().extension().is_some_and(|end| end == "snap"))
+        });
+        match all {
+            true => until("all is saved", || saved(&mut client) > before),
+            false => assert_eq!(saved(&mut client), before),
+        }
     }
 }
 
