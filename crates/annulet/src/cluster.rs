@@ -11,10 +11,12 @@
 use config::host_port;
 use config::settings_file::{self, Given};
 use serde::{Deserialize, Serialize};
+use server::disk::RealDisk;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use storage::Disk;
 use thiserror::Error;
 use types::settings::Settings;
 
@@ -115,7 +117,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Opens or makes the directory of a cluster, and checks that the command line agrees with what it remembers.
     pub(crate) fn open(dir: &Path, asked: Asked, common: Given) -> Result<Cluster, ClusterError> {
-        std::fs::create_dir_all(dir).map_err(at("make the directory", dir))?;
+        RealDisk.create_dir_all(dir).map_err(at("make the directory", dir))?;
         let dir = dir.canonicalize().map_err(at("find", dir))?;
         let lock_path = dir.join("lock");
         let lock = OpenOptions::new()
@@ -274,7 +276,7 @@ impl Cluster {
         let secret = self.secret()?;
         for id in self.ids() {
             let dir = self.node_dir(id);
-            std::fs::create_dir_all(&dir).map_err(at("make the directory", &dir))?;
+            RealDisk.create_dir_all(&dir).map_err(at("make the directory", &dir))?;
             let path = dir.join("join.secret");
             if !path.exists() {
                 write_private(&path, &secret)?;

@@ -1,6 +1,7 @@
 //! The data directory: one process at a time, and the cluster's join secret.
 
 use crate::StartError;
+use crate::disk::RealDisk;
 use crate::proof::Secret;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -9,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use storage::Disk;
 
 /// Name of the file that holds the join secret.
 pub const SECRET_FILE: &str = "join.secret";
@@ -27,10 +29,15 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Makes the directory where there is none, and takes its lock.
+    /// Makes the directory where there is none, durably, and takes its lock.
     pub fn open(path: &Path) -> Result<Directory, StartError> {
         let failed = |source| StartError::Directory { path: path.to_owned(), source };
+        let missing: Vec<&Path> = path.ancestors().take_while(|part| !part.exists()).collect();
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        for made in missing {
+            let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+            RealDisk.sync_dir(parent.unwrap_or(Path::new("."))).map_err(failed)?;
+        }
         let mut options = OpenOptions::new();
         let lock = options
             .create(true)

@@ -436,7 +436,10 @@ fn count_sync(published: &Published, shard: ShardId, began: Instant) {
 /// The end of a process whose disk has failed. What it had acknowledged is on the disks of the copies that were in sync.
 pub(crate) fn fail(error: &dyn std::error::Error) -> ! {
     error!("{error}");
-    warn!("this node's disk has failed, so it stops. It acknowledges nothing that is not on disk");
+    warn!(
+        "this node's disk has failed, so it stops. It acknowledges nothing that is not on disk, and other in-sync copies serve what it \
+         did. Look at the disk before it is started again on it; on an empty data directory (`join`) it is filled by the others"
+    );
     // No destructor may touch the disk any more, nor another thread answer.
     std::process::exit(DISK_FAILED)
 }

@@ -57,6 +57,9 @@ pub enum Told {
 pub struct FakeShard {
     pub told: mpsc::Sender<Told>,
     pub ran: Arc<AtomicUsize>,
+    /// What `HOLD` waits for.
+    pub release: mpsc::Sender<()>,
+    released: mpsc::Receiver<()>,
     effects: Effects,
     later: Vec<(usize, Ticket, Reply<'static>)>,
     turn: usize,
@@ -64,7 +67,16 @@ pub struct FakeShard {
 
 impl FakeShard {
     pub fn new(told: mpsc::Sender<Told>) -> FakeShard {
-        FakeShard { told, ran: Arc::default(), effects: Effects::default(), later: Vec::new(), turn: 0 }
+        let (release, released) = mpsc::channel();
+        FakeShard {
+            told,
+            ran: Arc::default(),
+            release,
+            released,
+            effects: Effects::default(),
+            later: Vec::new(),
+            turn: 0,
+        }
     }
 }
 
@@ -109,6 +121,11 @@ impl ShardMachine for FakeShard {
                 return Answer::Alone;
             }
             b"NEVER" => return Answer::Later,
+            // The shard stands still until the test lets it go on, or has failed.
+            b"HOLD" => {
+                let _ = self.released.recv_timeout(std::time::Duration::from_secs(30));
+                sink(&Reply::ok());
+            }
             b"HELLO" => {
                 session.protocol = 3;
                 sink(&Reply::Map(Vec::new()));
@@ -263,6 +280,7 @@ pub struct FakeNode {
     pub port: SocketAddr,
     pub told: Mutex<mpsc::Receiver<Told>>,
     pub ran: Arc<AtomicUsize>,
+    pub release: mpsc::Sender<()>,
     _dir: TempDir,
 }
 
@@ -343,7 +361,7 @@ impl FakeNode {
         };
         let (tell, told) = mpsc::channel();
         let shard = FakeShard::new(tell.clone());
-        let ran = shard.ran.clone();
+        let (ran, release) = (shard.ran.clone(), shard.release.clone());
         let to = config.heart_to.map(NodeId);
         let machines = Machines {
             logs: Vec::new(),
@@ -354,7 +372,7 @@ impl FakeNode {
             figures: Arc::new(node::ServerFigures::default),
         };
         let running = start(prepared, identity, machines).unwrap();
-        FakeNode { running: Some(running), port, told: Mutex::new(told), ran, _dir: dir }
+        FakeNode { running: Some(running), port, told: Mutex::new(told), ran, release, _dir: dir }
     }
 
     /// The next that `wanted` takes; others are passed over. Fails after ten seconds.

@@ -1,7 +1,7 @@
 //! Disks that are full, may not be written to, or fail. They need root, and a file system or a tracer that this test makes: where
 //! it may not, it says so and checks nothing.
 
-use crate::local_cluster::{has_strace, until};
+use crate::local_cluster::{has_strace, left_out, until};
 use crate::script::{say, shown};
 use crate::served_nodes::ServedNodes;
 use crate::written::{Journal, check_all, until_more, while_writing};
@@ -24,7 +24,9 @@ impl Mount {
         match tried {
             Ok(output) if output.status.success() => Some(Mount(at.to_owned())),
             other => {
-                eprintln!("not tested, since this process may not mount a file system: {other:?}");
+                left_out(&format!(
+                    "what a full or read-only disk does: this process may not mount a file system ({other:?})"
+                ));
                 None
             }
         }

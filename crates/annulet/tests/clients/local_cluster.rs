@@ -3,7 +3,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -332,9 +332,14 @@ pub fn has_strace() -> bool {
     let tracer = Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
     let found = tracer.is_ok_and(|status| status.success());
     if !found {
-        eprintln!("not tested, since there is no strace: apt install strace");
+        left_out("what a failing disk does: there is no strace (apt install strace)");
     }
     found
+}
+
+/// Says what was not tested, where no test harness keeps it to itself.
+pub fn left_out(what: &str) {
+    let _ = writeln!(std::io::stderr(), "\nLEFT OUT: {what}\n");
 }
 
 /// The binary under test, without what the environment of whoever runs the tests may say to it.

@@ -5,12 +5,11 @@
 //!
 //! `tests/old_build/build` makes the older build from the commit in `tests/old_build/COMMIT`; ANNULET_TEST_OLD_BINARY says where it is.
 
-use crate::local_cluster::{PATIENCE, SetOnDrop, printed, until};
+use crate::local_cluster::{PATIENCE, SetOnDrop, left_out, printed, until};
 use crate::script::{say, shown};
 use crate::served_nodes::{REFUSED, ServedNodes};
 use crate::written::{Journal, check_all, until_more, while_writing};
 use redis::{ConnectionLike, Value};
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use types::Level;
@@ -24,10 +23,9 @@ const WRITES: u64 = 2000;
 fn older_build() -> Option<PathBuf> {
     let named = std::env::var_os("ANNULET_TEST_OLD_BINARY").filter(|path| !path.is_empty());
     let Some(named) = named else {
-        let _ = writeln!(
-            std::io::stderr(),
-            "\nLEFT OUT: the upgrade from an older build was not tested. \
-             ANNULET_TEST_OLD_BINARY=\"$(crates/annulet/tests/old_build/build)\" tests it.\n"
+        left_out(
+            "the upgrade from an older build. \
+             ANNULET_TEST_OLD_BINARY=\"$(crates/annulet/tests/old_build/build)\" tests it.",
         );
         return None;
     };

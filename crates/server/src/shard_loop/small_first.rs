@@ -42,7 +42,15 @@ impl SmallFirst {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ring::Ring;
+    use crate::testing::FakeNode;
+    use mio::Poll;
     use std::collections::HashMap;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::os::fd::AsRawFd;
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
 
     /// Received bytes by connection, and 0 for what is no receiving.
     fn sorted(
@@ -80,6 +88,48 @@ mod tests {
         assert_eq!(sorted(&[(3, 9000), (2, 40)]), (1, vec![(2, 40), (3, 9000)]));
         // An error and an end are not small.
         assert_eq!(sorted(&[(1, -104), (2, 40), (3, 9000)]), (1, vec![(2, 40), (1, -104), (3, 9000)]));
+    }
+
+    /// On real sockets, before a shard that stands still twice: while all of it arrives, and in the midst of what is large.
+    #[test]
+    fn a_small_request_is_answered_before_a_large_one_is_begun() {
+        let poll = Poll::new().unwrap();
+        if let Err(error) = Ring::new(poll.as_raw_fd()) {
+            let _ = writeln!(
+                std::io::stderr(),
+                "\nLEFT OUT: small requests first: there is no io_uring: {error}\n"
+            );
+            return;
+        }
+        let node = FakeNode::alone_with("io_uring");
+        let connect = || {
+            let stream = TcpStream::connect(node.port).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            stream
+        };
+        let [mut busy, mut large, mut small] = [connect(), connect(), connect()];
+        let hears = |stream: &mut TcpStream, expected: &str| {
+            let mut heard = vec![0; expected.len()];
+            stream.read_exact(&mut heard).unwrap();
+            assert_eq!(String::from_utf8_lossy(&heard), expected);
+        };
+        // They are served, all of them.
+        for stream in [&mut busy, &mut large, &mut small] {
+            stream.write_all(b"ECHO a\r\n").unwrap();
+            hears(stream, "$1\r\na\r\n");
+        }
+        busy.write_all(b"HOLD\r\n").unwrap();
+        while node.ran.load(Ordering::SeqCst) < 4 {
+            std::thread::yield_now();
+        }
+        let value = "v".repeat(2000);
+        large.write_all(format!("HOLD\r\nECHO {value}\r\n").as_bytes()).unwrap();
+        small.write_all(b"ECHO b\r\n").unwrap();
+        node.release.send(()).unwrap();
+        hears(&mut busy, "+OK\r\n");
+        hears(&mut small, "$1\r\nb\r\n");
+        node.release.send(()).unwrap();
+        hears(&mut large, &format!("+OK\r\n$2000\r\n{value}\r\n"));
     }
 
     #[test]
