@@ -92,6 +92,8 @@ pub struct RecoverConfig {
     pub durability: Durability,
     /// How large files of the log grow.
     pub log: ShardLogOptions,
+    /// The logical offset at which the log ended when its writer stopped in order, all of it synced. 0: nobody knows.
+    pub ended_at: u64,
 }
 
 /// A shard's copies, to be given to its machine.
@@ -184,7 +186,16 @@ pub fn open_shard<D: Disk + Clone>(
                 unknown.get_or_insert((offset, corrupt.to_string()));
             }
         };
-        ShardLog::open(disk.clone(), &directory, config.identity, config.log, begin.offset(), &mut on_batch)?
+        let (disk, identity, from) = (disk.clone(), config.identity, begin.offset());
+        ShardLog::open_ended(
+            disk,
+            &directory,
+            identity,
+            config.log,
+            from,
+            config.ended_at,
+            &mut on_batch,
+        )?
     };
     if let Some((offset, why)) = unknown {
         return Err(RecoverError::Entry { directory, offset, why });
@@ -211,7 +222,9 @@ pub fn begin_anew<D: Disk + Clone>(
 ) -> Result<(Opened<D>, Option<PathBuf>), RecoverError> {
     let is_there = has_shard(disk, data, config.shard);
     let aside = is_there.then(|| set_aside(disk, data, &shard_directory(data, config.shard))).transpose()?;
-    Ok((open_shard(disk, data, config, &mut |_| {})?, aside))
+    // The new log has another end than the one that was.
+    let config = RecoverConfig { ended_at: 0, ..config.clone() };
+    Ok((open_shard(disk, data, &config, &mut |_| {})?, aside))
 }
 
 fn finish<D: Disk + Clone>(

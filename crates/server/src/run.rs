@@ -109,9 +109,9 @@ fn read_logs(prepared: &Prepared) -> Result<Option<ReadLogs>, StartError> {
         hash_seed: prepared.secret.hash_seed(),
         durability: Durability::of(settings),
         log: ShardLogOptions { segment_bytes: segment_bytes(prepared.shards) },
+        ended_at: data.end_of(shard),
     });
-    let (directory, fsync) = (prepared.directory.path(), settings.fsync);
-    data::read_logs(data, directory, fsync, configs.collect(), settings.partitions).map(Some)
+    data::read_logs(data, prepared.directory.path(), configs.collect(), settings.partitions).map(Some)
 }
 
 /// How large files of a shard's log grow. Room for one is reserved at the start, so those of many shards are smaller.

@@ -27,6 +27,7 @@ fn config() -> RecoverConfig {
         hash_seed: 7,
         durability: Durability::Disk,
         log: ShardLogOptions { segment_bytes: 200 },
+        ended_at: 0,
     }
 }
 

@@ -20,7 +20,8 @@
 //! Who syncs seldom has the syncs, and the making of segments, done by another thread while he appends: [`errand`](self::errand).
 //!
 //! Left out: what the entries mean, threads, and locks. One log has one process. Rot in what was synced last,
-//! with nothing written since, looks like a torn tail.
+//! with nothing written since, looks like a torn tail, but where the log's end was noted when its writer stopped
+//! ([`ShardLog::open_ended`]).
 
 mod errand;
 mod format;
@@ -247,7 +248,21 @@ impl<D: Disk + Clone> ShardLog<D> {
         from: u64,
         on_batch: &mut dyn FnMut(u64, Bytes),
     ) -> Result<Opened<D>, ShardLogError> {
-        recovery::open(disk, directory, identity, options, from, on_batch)
+        recovery::open(disk, directory, identity, options, from, 0, on_batch)
+    }
+
+    /// The same, of a log that is known to have reached as far as the logical offset `end`, durably, when its writer stopped: where it
+    /// ends before, that is damage. 0: nobody knows.
+    pub fn open_ended(
+        disk: D,
+        directory: &Path,
+        identity: [u8; 32],
+        options: ShardLogOptions,
+        from: u64,
+        end: u64,
+        on_batch: &mut dyn FnMut(u64, Bytes),
+    ) -> Result<Opened<D>, ShardLogError> {
+        recovery::open(disk, directory, identity, options, from, end, on_batch)
     }
 
     /// Writes one batch at the end. Returns the logical offset after it. It counts only once a [`ShardLog::sync`]
