@@ -187,15 +187,7 @@ pub fn open_shard<D: Disk + Clone>(
             }
         };
         let (disk, identity, from) = (disk.clone(), config.identity, begin.offset());
-        ShardLog::open_ended(
-            disk,
-            &directory,
-            identity,
-            config.log,
-            from,
-            config.ended_at,
-            &mut on_batch,
-        )?
+        ShardLog::open_ended(disk, &directory, identity, config.log, from, config.ended_at, &mut on_batch)?
     };
     if let Some((offset, why)) = unknown {
         return Err(RecoverError::Entry { directory, offset, why });

@@ -28,7 +28,7 @@ mod format;
 mod look;
 mod recovery;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Unread, read_or_find_bad};
 use crate::lent::is_huge;
 use crate::rope::Rope;
 use bytes::Bytes;
@@ -79,7 +79,7 @@ pub enum ShardLogError {
         /// The file or directory.
         path: PathBuf,
     },
-    /// Bytes that were durable have changed.
+    /// Bytes that were durable have changed, or the disk cannot read them any more.
     #[error(
         "{path} is damaged at byte {offset}: it was written and synced, and no longer reads back. The disk may be \
          failing. Do not edit the file",
@@ -546,6 +546,20 @@ pub fn has_segments<D: Disk>(disk: &D, directory: &Path) -> Result<bool, ShardLo
 /// the log has.
 pub fn log_end_about<D: Disk>(disk: &D, directory: &Path) -> Result<u64, ShardLogError> {
     recovery::log_end_about(disk, directory)
+}
+
+/// Reads bytes of a file. What the disk cannot read any more counts as rot.
+fn read_file<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    path: &Path,
+    offset: u64,
+    buffer: &mut [u8],
+) -> Result<(), ShardLogError> {
+    read_or_find_bad(disk, file, offset, buffer).map_err(|unread| match unread {
+        Unread::Bad(offset) => ShardLogError::Rot { path: path.to_owned(), offset },
+        Unread::Io(error) => ShardLogError::of(error, "cannot read", path),
+    })
 }
 
 /// An error that is final also where it says that the disk is full.

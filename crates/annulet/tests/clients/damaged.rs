@@ -180,7 +180,10 @@ fn without_syncs_a_torn_end_may_have_been_acknowledged() {
     nodes.start_all();
     nodes.wait_whole();
     let said = nodes.said(1);
-    assert!(said.contains("with fsync = everysec it may have been acknowledged if a sync had failed"), "{said}");
+    assert!(
+        said.contains("with fsync = everysec it may have been acknowledged if a sync had failed"),
+        "{said}"
+    );
     assert!(said.contains("gives up its seats") && !said.contains("never acknowledged"), "{said}");
     check_all(&journals, &ports);
 }

@@ -5,7 +5,7 @@
 
 use super::format::{NEXT_NAME, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::recovery::{Listed, Next, Reader, segments_in};
-use super::{Segment, ShardLogError, Torn};
+use super::{Segment, ShardLogError, Torn, read_file};
 use crate::disk::Disk;
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -123,7 +123,10 @@ pub fn identity_in<D: Disk>(disk: &D, directory: &Path) -> Result<Option<[u8; 32
             continue;
         }
         let file = disk.open(&path).map_err(|error| ShardLogError::of(error, "cannot open", &path))?;
-        disk.read(&file, 0, &mut header).map_err(|error| ShardLogError::of(error, "cannot read", &path))?;
+        match read_file(disk, &file, &path, 0, &mut header) {
+            Err(ShardLogError::Rot { .. }) => continue,
+            result => result?,
+        }
         if let Some(header) = SegmentHeader::decode(&header) {
             return Ok(Some(header.identity));
         }

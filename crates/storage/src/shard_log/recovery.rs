@@ -17,7 +17,7 @@ use super::format::{
     BATCH_HEADER_BYTES, BatchHeader, NEXT_NAME, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, offset_of_name,
     segment_name,
 };
-use super::{Opened, PAGE, Segment, ShardLog, ShardLogError, ShardLogOptions, Torn, fill_new};
+use super::{Opened, PAGE, Segment, ShardLog, ShardLogError, ShardLogOptions, Torn, fill_new, read_file};
 use crate::disk::Disk;
 use bytes::Bytes;
 use std::io;
@@ -428,7 +428,7 @@ impl<'a, D: Disk> Reader<'a, D> {
             .filter(|&length| bytes.try_reserve_exact(length).is_ok())
             .ok_or_else(|| failed("cannot read", &path)(io::ErrorKind::OutOfMemory.into()))?;
         bytes.resize(length, 0);
-        self.disk.read(&file, 0, &mut bytes).map_err(failed("cannot read", &path))?;
+        read_file(self.disk, &file, &path, 0, &mut bytes)?;
         Ok((file, Bytes::from(bytes)))
     }
 
@@ -484,7 +484,7 @@ fn next_in<D: Disk>(disk: &D, directory: &Path) -> Result<Option<Option<Segment>
         return Ok(Some(None));
     }
     let mut header = [0; SEGMENT_HEADER_BYTES];
-    disk.read(&file, 0, &mut header).map_err(failed("cannot read", &path))?;
+    read_file(disk, &file, &path, 0, &mut header)?;
     Ok(Some(SegmentHeader::decode(&header).map(|header| Segment { first: header.first, bytes })))
 }
 
