@@ -338,10 +338,8 @@ fn read_all(
                         done.fetch_add(1, Ordering::Release);
                         return None;
                     }
-                    let mut first = None;
-                    let opened = recover::open_shard(&RealDisk, directory, config, &mut |offset| {
-                        let first = *first.get_or_insert(offset);
-                        read.store(offset - first, Ordering::Relaxed);
+                    let opened = recover::open_shard(&RealDisk, directory, config, &mut |more| {
+                        read.fetch_add(more, Ordering::Relaxed);
                     });
                     done.fetch_add(1, Ordering::Release);
                     Some(opened)
@@ -353,7 +351,8 @@ fn read_all(
             std::thread::sleep(Duration::from_millis(5));
             if shown.elapsed() >= SHOWN_AFTER {
                 shown = Instant::now();
-                show(total, read.iter().map(|read| read.load(Ordering::Relaxed)).sum(), began.elapsed());
+                let read = read.iter().map(|read| read.load(Ordering::Relaxed)).sum();
+                info!("reading back what is on disk: {}", how_far(total, read, began.elapsed()));
             }
         }
         threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
@@ -383,17 +382,21 @@ fn read_all(
             (true, true) => "the last start ended in order, but something was torn",
             (false, _) => "the last start did not end in order",
         };
-        info!(bytes = total, entries, took_ms, "read the log back: {how}");
+        info!(bytes = total, entries, took_ms, "read back what is on disk: {how}");
     }
     Ok(found)
 }
 
-fn show(total: u64, read: u64, took: Duration) {
+/// How much of it was read, and how long the rest may take, where anything was read to go by.
+fn how_far(total: u64, read: u64, took: Duration) -> String {
     let percent = (read * 100).checked_div(total).unwrap_or(100).min(100);
-    let left =
-        if read > 0 { took.as_secs_f64() * total.saturating_sub(read) as f64 / read as f64 } else { 0.0 };
-    let megabytes = read / (1 << 20);
-    info!("reading the log back: {percent} % ({megabytes} MiB), about {left:.0} s left");
+    let megabytes = |bytes: u64| bytes / (1 << 20);
+    let mut text = format!("{percent} % ({} of {} MiB)", megabytes(read), megabytes(total));
+    if read > 0 {
+        let left = took.as_secs_f64() * total.saturating_sub(read) as f64 / read as f64;
+        text += &format!(", about {left:.0} s left");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -575,5 +578,14 @@ mod tests {
             let kept = read(directory.path()).unwrap().kept;
             assert_eq!((kept.whole, kept.lost.len()), (whole, 0), "{fsync}");
         }
+    }
+
+    #[test]
+    fn the_time_that_is_left_is_told_once_something_was_read() {
+        let seconds = Duration::from_secs;
+        assert_eq!(how_far(400 << 20, 0, seconds(9)), "0 % (0 of 400 MiB)");
+        assert_eq!(how_far(400 << 20, 100 << 20, seconds(9)), "25 % (100 of 400 MiB), about 27 s left");
+        assert_eq!(how_far(400 << 20, 401 << 20, seconds(9)), "100 % (401 of 400 MiB), about 0 s left");
+        assert_eq!(how_far(0, 0, seconds(1)), "100 % (0 of 0 MiB)");
     }
 }
