@@ -239,13 +239,20 @@ pub struct ReadLogs {
     pub kept: KeptLogs,
 }
 
-/// Reads the logs of all shards, each on a thread of its own, and says what they have kept.
+/// What becomes of what cannot be used, where no other node is known to have it.
+const WHERE_ALONE: &str = "and unless another node has a copy (annulet status) only a backup of this node's whole data directory brings it \
+                           back; annulet accept-loss gives it up";
+
+/// Reads the logs of all shards, each on a thread of its own, and says what they have kept. `is_alone`: it may well be that no other
+/// node has a copy of anything.
 pub fn read_logs(
     data: &DataFile,
     directory: &Path,
     configs: Vec<RecoverConfig>,
     partitions: u16,
+    is_alone: bool,
 ) -> Result<ReadLogs, StartError> {
+    let then = if is_alone { WHERE_ALONE } else { "and is fetched anew from another node" };
     let any = data.last.is_some();
     let shards = configs.len() as u16;
     let of_shard = |shard: ShardId| (shard.0..partitions).step_by(usize::from(shards)).map(PartitionId);
@@ -256,14 +263,12 @@ pub fn read_logs(
         match &opened {
             Ok(opened) => {
                 for (partition, why) in &opened.lost {
-                    error!("partition {partition} cannot be used here, and is fetched anew: {why}");
+                    error!("partition {partition} cannot be used here, {then}: {why}");
                     kept.lost.push(*partition);
                 }
             }
             Err(why) => {
-                error!(
-                    "no copy of shard {shard} can be used here, and all are fetched anew from other nodes: {why}"
-                );
+                error!("none of the partitions of shard {shard} can be used here, {then}: {why}");
                 kept.lost.extend(of_shard(shard));
             }
         }
@@ -428,7 +433,7 @@ mod tests {
             log: ShardLogOptions::default(),
             ended_at: data.end_of(shard),
         };
-        read_logs(&data, directory, (0..SHARDS).map(ShardId).map(config).collect(), PARTITIONS)
+        read_logs(&data, directory, (0..SHARDS).map(ShardId).map(config).collect(), PARTITIONS, true)
     }
 
     /// A start that writes two batches to the first shard's log, of one size. Returns where the logs end.

@@ -111,7 +111,10 @@ fn read_logs(prepared: &Prepared) -> Result<Option<ReadLogs>, StartError> {
         log: ShardLogOptions { segment_bytes: segment_bytes(prepared.shards) },
         ended_at: data.end_of(shard),
     });
-    data::read_logs(data, prepared.directory.path(), configs.collect(), settings.partitions).map(Some)
+    let is_alone =
+        settings.copies == 1 || (settings.listed_nodes()?.len() == 1 && prepared.membership.is_none());
+    let directory = prepared.directory.path();
+    data::read_logs(data, directory, configs.collect(), settings.partitions, is_alone).map(Some)
 }
 
 /// How large files of a shard's log grow. Room for one is reserved at the start, so those of many shards are smaller.

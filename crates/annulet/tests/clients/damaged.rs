@@ -202,6 +202,7 @@ fn rot_on_one_of_two_nodes_is_told_and_healed_from_the_other() {
     nodes.wait_whole();
     let said = nodes.said(1);
     assert!(said.contains(&format!("{} is damaged at byte {rotten}", path.display())), "{said}");
+    assert!(said.contains("fetched anew from another node"), "{said}");
     let aside = nodes.data(1).join("shard-0.aside-1");
     assert!(said.contains(&format!("set aside as {}", aside.display())), "{said}");
     let kept = aside.join(path.file_name().unwrap());
@@ -281,6 +282,8 @@ fn rot_on_the_only_node_leaves_the_other_shards_serving() {
         });
         let said = nodes.said(1);
         assert!(said.contains(&format!("{} is damaged at byte {rotten}", path.display())), "{said}");
+        assert!(said.contains("only a backup of this node's whole data directory brings it back"), "{said}");
+        assert!(!said.contains("fetched anew"), "{said}");
         let mut client = nodes.client(1);
         for key in &keys {
             let lost = partition_of_key(key.as_bytes(), PARTITIONS).0 % SHARDS == 1;
