@@ -154,6 +154,9 @@ const ONE_GIVEN_UP: &str =
 /// What becomes of a shard's copies where its log is damaged.
 const ALL_GIVEN_UP: &str = "At its next start the node sets this shard's files aside and fetches all copies of the shard anew from \
                             other nodes; make sure that these have them";
+/// Where bytes of its log are missing, and may be somewhere.
+const NOT_STARTED: &str = "The node does not start before that. Otherwise move this directory aside, and the node fetches all copies of \
+                           the shard anew from other nodes; make sure that these have them";
 
 /// What a journal says.
 #[derive(Clone, Debug, Default)]
@@ -348,7 +351,7 @@ fn look_at_log<D: Disk>(
     progress: &mut dyn FnMut(u64),
 ) -> bool {
     let log = match LogLook::open(disk, directory, &config.identity, from) {
-        Ok(log) => log,
+        Ok(log) => log.ended(config.ended_at),
         Err(error) => {
             look.findings.push((&error).into());
             return false;
@@ -356,7 +359,11 @@ fn look_at_log<D: Disk>(
     };
     let mut is_whole = true;
     let bad = |error: &ShardLogError, findings: &mut Vec<Finding>| {
-        findings.push(Finding::from(error).then_if_damaged(ALL_GIVEN_UP));
+        let consequence = match error {
+            ShardLogError::Missing { .. } => NOT_STARTED,
+            _ => ALL_GIVEN_UP,
+        };
+        findings.push(Finding::from(error).then_if_damaged(consequence));
     };
     if let Some(error) = log.missing() {
         bad(&error, &mut look.findings);
@@ -447,7 +454,8 @@ pub fn walk_log<D: Disk>(
         &config.identity,
         begin.as_deref().map(|frames| log_begin::parse(frames).0),
     )
-    .map_err(|error| found(&error))?;
+    .map_err(|error| found(&error))?
+    .ended(config.ended_at);
     let segments = log.segments();
     let first = segments.partition_point(|segment| segment.first <= from).saturating_sub(1);
     for (at, segment) in segments.iter().enumerate().skip(first) {

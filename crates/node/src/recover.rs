@@ -7,6 +7,7 @@
 //! there is set aside under another name, never deleted; but only once the node has durably noted what it lacks, since afterwards
 //! nothing here would tell ([`begin_anew`]).
 
+use crate::log_begin;
 pub use crate::log_begin::LogBegin;
 use crate::needed_from::NeededFrom;
 use crate::run::Waiter;
@@ -15,9 +16,9 @@ use replication::{Durability, LogTurn, Partition};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use storage::log_entry::{self, LogEntry};
-use storage::shard_log::{self, ShardLog, ShardLogError, ShardLogOptions, Torn};
-use storage::snapshot_file::{self, SnapshotError};
-use storage::{Corrupt, Disk, Hasher, JournalError};
+use storage::shard_log::{self, BATCH_HEADER_BYTES, ShardLog, ShardLogError, ShardLogOptions, Torn};
+use storage::snapshot_file::{self, SnapshotError, SnapshotHeader};
+use storage::{Corrupt, Disk, Hasher, JournalError, journal};
 use thiserror::Error;
 use types::planted::{self, Bug};
 use types::{NodeId, PartitionId, ShardId};
@@ -92,6 +93,8 @@ pub struct RecoverConfig {
     pub durability: Durability,
     /// How large files of the log grow.
     pub log: ShardLogOptions,
+    /// The logical offset at which the log ended when its writer stopped in order, all of it synced. 0: nobody knows.
+    pub ended_at: u64,
 }
 
 /// A shard's copies, to be given to its machine.
@@ -129,9 +132,14 @@ pub fn shard_directory(data: &Path, shard: ShardId) -> PathBuf {
     data.join(format!("shard-{shard}"))
 }
 
-/// How much there is to read of a shard's log, in bytes.
+/// How much there is to read of a shard, in bytes: its snapshots, and its log from where on it is needed. A crash may have left a bit
+/// more than there is. What cannot be told counts as nothing: whoever opens it hears why.
 pub fn bytes_to_read<D: Disk>(disk: &D, data: &Path, shard: ShardId) -> u64 {
-    shard_log::log_bytes(disk, &shard_directory(data, shard), 0).unwrap_or(0)
+    let directory = shard_directory(data, shard);
+    let begin = journal::look(disk, &directory.join(log_begin::FILE)).ok().flatten();
+    let from = begin.map_or(0, |looked| log_begin::parse(&looked.frames).0);
+    let log_end = shard_log::log_end_about(disk, &directory).unwrap_or(0);
+    snapshot_file::snapshot_bytes(disk, &directory).unwrap_or(0) + log_end.saturating_sub(from)
 }
 
 /// Whether a shard has anything on disk. One that had, and now has not, has lost it.
@@ -151,8 +159,8 @@ pub(crate) struct Copy {
     pub(crate) lost: Option<String>,
 }
 
-/// Opens the directory of a shard in `data`, or makes it, and reads all that it has. `progress` hears how many bytes of the
-/// log were read. Where the log has rotted it is an error ([`RecoverError::is_rot`]), and the files are as they were.
+/// Opens the directory of a shard in `data`, or makes it, and reads all that it has. `progress` hears how many more bytes were
+/// read of what [`bytes_to_read`] counts. Where the log has rotted it is an error ([`RecoverError::is_rot`]), and the files are as they were.
 pub fn open_shard<D: Disk + Clone>(
     disk: &D,
     data: &Path,
@@ -170,21 +178,24 @@ pub fn open_shard<D: Disk + Clone>(
         return Err(RecoverError::NoLog { directory });
     }
     let mut rotten = Vec::new();
-    let mut copies = load_snapshots(disk, &directory, config, begin.snapshots(), &mut rotten)?;
-    let mut entries = 0;
+    let mut copies = load_snapshots(disk, &directory, config, begin.snapshots(), &mut rotten, progress)?;
+    let (mut entries, mut read_to) = (0, begin.offset());
     let mut unknown = None;
     let keep_from = shard_log::log_end_about(disk, &directory)?.saturating_sub(config.log.segment_bytes);
     let opened = {
         let mut on_batch = |offset: u64, payload: bytes::Bytes| {
-            progress(offset);
+            let end = offset + (BATCH_HEADER_BYTES + payload.len()) as u64;
             let taken = copies.take_batch(config, offset, payload, offset >= keep_from);
+            // Of the first one, a part may be needed no longer.
+            progress(end - std::mem::replace(&mut read_to, end));
             entries += taken.entries;
             if let Some(corrupt) = taken.strange {
                 // The checksum was right: another version wrote this, or a bug. Nobody knows whose entries follow.
                 unknown.get_or_insert((offset, corrupt.to_string()));
             }
         };
-        ShardLog::open(disk.clone(), &directory, config.identity, config.log, begin.offset(), &mut on_batch)?
+        let (disk, identity, from) = (disk.clone(), config.identity, begin.offset());
+        ShardLog::open_ended(disk, &directory, identity, config.log, from, config.ended_at, &mut on_batch)?
     };
     if let Some((offset, why)) = unknown {
         return Err(RecoverError::Entry { directory, offset, why });
@@ -211,7 +222,9 @@ pub fn begin_anew<D: Disk + Clone>(
 ) -> Result<(Opened<D>, Option<PathBuf>), RecoverError> {
     let is_there = has_shard(disk, data, config.shard);
     let aside = is_there.then(|| set_aside(disk, data, &shard_directory(data, config.shard))).transpose()?;
-    Ok((open_shard(disk, data, config, &mut |_| {})?, aside))
+    // The new log has another end than the one that was.
+    let config = RecoverConfig { ended_at: 0, ..config.clone() };
+    Ok((open_shard(disk, data, &config, &mut |_| {})?, aside))
 }
 
 fn finish<D: Disk + Clone>(
@@ -270,13 +283,24 @@ fn load_snapshots<D: Disk + Clone>(
     config: &RecoverConfig,
     expected: &[PartitionId],
     rotten: &mut Vec<PathBuf>,
+    progress: &mut dyn FnMut(u64),
 ) -> Result<CopiesInMaking, RecoverError> {
     let mut copies = CopiesInMaking::default();
     for (id, path) in snapshot_file::list_snapshots(disk, directory)? {
         let mut copy = new_copy(config, id);
-        let mut on_chunk =
-            |chunk: bytes::Bytes| -> Result<(), Corrupt> { copy.partition.recover_chunk(&chunk) };
-        match snapshot_file::read_snapshot(disk, &path, &config.identity, &mut |_| {}, &mut on_chunk) {
+        let (mut whole, mut read) = (0, 0);
+        let mut on_header = |header: SnapshotHeader| whole = header.bytes;
+        let mut on_chunk = |chunk: bytes::Bytes| -> Result<(), Corrupt> {
+            copy.partition.recover_chunk(&chunk)?;
+            read += chunk.len() as u64;
+            progress(chunk.len() as u64);
+            Ok(())
+        };
+        let loaded =
+            snapshot_file::read_snapshot(disk, &path, &config.identity, &mut on_header, &mut on_chunk);
+        // What is between the chunks, and behind damage.
+        progress(whole.saturating_sub(read));
+        match loaded {
             Ok(loaded) => {
                 (copy.from, copy.has_snapshot) = (loaded.log_offset, true);
                 copy.partition.recover_end(&mut copy.recovery, loaded.end);

@@ -135,8 +135,8 @@ pub fn new<D: Disk + Clone>(parts: LogParts<D>) -> (LogThread<D>, Beside<D>) {
 }
 
 impl<D: Disk + Clone> LogThread<D> {
-    /// Writes until told to stop.
-    pub fn run(mut self) {
+    /// Writes until told to stop. Returns the logical offset at which the log ends then, all of it synced.
+    pub fn run(mut self) -> u64 {
         let mut items = Vec::new();
         // Replies wait for a write that takes no time, and not for the shard's next pause, where the two share a processor. A sync
         // takes long enough anyway, and the more gathers meanwhile the better.
@@ -164,11 +164,11 @@ impl<D: Disk + Clone> LogThread<D> {
             }
             self.go_on_beside();
         }
-        self.end();
+        self.end()
     }
 
     /// All is written: nothing is left to be done beside, and all is durable.
-    fn end(mut self) {
+    fn end(mut self) -> u64 {
         self.wait_for_reports();
         self.sync();
         if let Err(error) = self.log.give_back() {
@@ -177,6 +177,7 @@ impl<D: Disk + Clone> LogThread<D> {
         self.pass_on();
         self.let_go();
         self.wait_for_reports();
+        self.log.durable()
     }
 
     fn write(&mut self, items: &mut Vec<Item>) {

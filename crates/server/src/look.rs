@@ -4,7 +4,7 @@
 //! they are stands nowhere else; so the numbers that nodes may have are tried, the likely ones first.
 
 use crate::StartError;
-use crate::data;
+use crate::data::{self, Last};
 use crate::directory::{Directory, SECRET_FILE};
 use crate::proof::Secret;
 use crate::read_only::ReadOnlyDisk;
@@ -102,6 +102,8 @@ pub struct NodeFiles {
     pub node: Option<NodeId>,
     /// What the file beside the shards says, where it can be read.
     pub data: Option<DataLook>,
+    /// The last start, as that file says.
+    last: Option<Last>,
     /// The shards whose directories are there.
     pub shards: Vec<ShardId>,
     /// What is not as it should be beside the shards' own files.
@@ -125,7 +127,8 @@ impl NodeFiles {
             .filter(|&shard| shard_directory(path, shard).is_dir())
             .collect();
         there.sort_unstable();
-        let (data, mut findings) = look_at_data(path);
+        let (last, mut findings) = look_at_data(path);
+        let data = last.as_ref().map(|last| DataLook { shards: last.shards, clean: last.clean });
         if let Some(data) = data {
             findings.extend(look_for_shards(path, data.shards, &there));
             there.retain(|shard| shard.0 < data.shards);
@@ -140,7 +143,7 @@ impl NodeFiles {
             Finding::new(Severity::Harmless, &path, text)
         }));
         let node = owner(path, &secret, &there)?;
-        Ok(NodeFiles { directory, secret, node, data, shards: there, findings })
+        Ok(NodeFiles { directory, secret, node, data, last, shards: there, findings })
     }
 
     /// Where they are.
@@ -194,24 +197,25 @@ impl NodeFiles {
             hash_seed: self.secret.hash_seed(),
             durability: Durability::default(),
             log: ShardLogOptions::default(),
+            ended_at: self.last.as_ref().map_or(0, |last| last.end_of(shard)),
         }
     }
 }
 
-fn look_at_data(directory: &Path) -> (Option<DataLook>, Vec<Finding>) {
+fn look_at_data(directory: &Path) -> (Option<Last>, Vec<Finding>) {
     let path = directory.join(data::FILE);
     let look::JournalLook { frames, mut findings, .. } = look::look_at_journal(&ReadOnlyDisk, &path);
     for damaged in findings.iter_mut().filter(|finding| finding.severity == Severity::Damaged) {
         damaged.text = data::with_advice(&damaged.text);
     }
     let last = frames.as_deref().and_then(|frames| frames.last());
-    let data = last.and_then(|frame| data::read_frame(frame));
-    if last.is_some() && data.is_none() {
+    let said = last.and_then(|frame| Last::parse(frame));
+    if last.is_some() && said.is_none() {
         let text =
             format!("{}: it was written by another version: start the program that wrote it", path.display());
         findings.push(Finding::new(Severity::Unreadable, &path, text));
     }
-    (data.map(|(shards, clean)| DataLook { shards, clean }), findings)
+    (said, findings)
 }
 
 /// Whether the directories are those that there should be.
@@ -269,6 +273,7 @@ mod tests {
             hash_seed: secret.hash_seed(),
             durability: Durability::default(),
             log: ShardLogOptions { segment_bytes: 4096 },
+            ended_at: 0,
         };
         open_shard(&RealDisk, data, &config, &mut |_| {}).unwrap();
     }

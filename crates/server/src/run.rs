@@ -109,9 +109,12 @@ fn read_logs(prepared: &Prepared) -> Result<Option<ReadLogs>, StartError> {
         hash_seed: prepared.secret.hash_seed(),
         durability: Durability::of(settings),
         log: ShardLogOptions { segment_bytes: segment_bytes(prepared.shards) },
+        ended_at: data.end_of(shard),
     });
-    let (directory, fsync) = (prepared.directory.path(), settings.fsync);
-    data::read_logs(data, directory, fsync, configs.collect(), settings.partitions).map(Some)
+    let is_alone =
+        settings.copies == 1 || (settings.listed_nodes()?.len() == 1 && prepared.membership.is_none());
+    let directory = prepared.directory.path();
+    data::read_logs(data, directory, configs.collect(), settings.partitions, is_alone).map(Some)
 }
 
 /// How large files of a shard's log grow. Room for one is reserved at the start, so those of many shards are smaller.

@@ -304,7 +304,7 @@ pub struct Running {
     pub(crate) acceptor: JoinHandle<()>,
     pub(crate) shards: Vec<JoinHandle<()>>,
     pub(crate) free: JoinHandle<()>,
-    pub(crate) logs: Vec<(LogFeed, [JoinHandle<()>; 2])>,
+    pub(crate) logs: Vec<(LogFeed, JoinHandle<u64>, JoinHandle<()>)>,
     pub(crate) snapshots: Option<JoinHandle<()>>,
     pub(crate) data: Option<DataFile>,
     pub(crate) published: Arc<Published>,
@@ -475,11 +475,9 @@ where
             snapshots: snapshots.clone(),
             freer: freer.clone(),
         });
-        let threads = [
-            spawn(&format!("log-{shard}"), move || thread.run())?,
-            spawn(&format!("sync-{shard}"), move || beside.run())?,
-        ];
-        logs.push((feed, threads));
+        let log = spawn(&format!("log-{shard}"), move || thread.run())?;
+        let beside = spawn(&format!("sync-{shard}"), move || beside.run())?;
+        logs.push((feed, log, beside));
     }
     for (at, (parts, (machine, stats))) in loops.into_iter().zip(machines.shards).enumerate() {
         let Loop { poll, mailbox, links } = parts;
@@ -498,7 +496,7 @@ where
             client_ids: client_ids.clone(),
             stats,
             freer: freer.clone(),
-            log: logs.get(at).map(|(feed, _)| feed.clone()),
+            log: logs.get(at).map(|(feed, ..)| feed.clone()),
         };
         let shard_loop = ShardLoop::new(parts);
         shard_threads.push(spawn(&format!("shard-{shard}"), move || shard_loop.run())?);
@@ -546,7 +544,10 @@ fn http_url(settings: &Settings) -> String {
 }
 
 /// Starts a thread without which the process is worth nothing: should it panic, the process ends.
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+fn spawn<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, StartError> {
     struct Fatal;
     impl Drop for Fatal {
         fn drop(&mut self) {
@@ -557,7 +558,7 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
     }
     let body = move || {
         let _fatal = Fatal;
-        body();
+        body()
     };
     thread::Builder::new().name(name.to_owned()).spawn(body).map_err(system("cannot start a thread"))
 }

@@ -60,17 +60,18 @@ impl Running {
         for shard in self.shards {
             let _ = shard.join();
         }
-        for (feed, threads) in self.logs {
+        let mut ends = Vec::new();
+        for (feed, log, beside) in self.logs {
             feed.stop();
-            for thread in threads {
-                let _ = thread.join();
-            }
+            // One that fails ends the process.
+            ends.extend(log.join());
+            let _ = beside.join();
         }
         if let Some(thread) = self.snapshots {
             let _ = thread.join();
         }
         if let Some(data) = self.data {
-            data.ended();
+            data.ended(ends);
         }
         let _ = self.free.join();
         self.threads.heart.send(Mail::Stop);

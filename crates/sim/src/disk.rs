@@ -12,7 +12,7 @@
 //! A handle is cheap to clone, and all clones are one disk. Files opened before a crash are gone with the process
 //! that held them: using one fails.
 //!
-//! Left out: rot, which a test makes by itself ([`SimDisk::damage`]).
+//! Left out: rot, and bytes that cannot be read any more, which a test makes by itself ([`SimDisk::damage`], [`SimDisk::spoil`]).
 
 mod content;
 mod names;
@@ -28,6 +28,9 @@ use std::io::{self, Error, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use storage::Disk;
+
+/// What the system says where a disk cannot read what it holds.
+const EIO: i32 = 5;
 
 /// A simulated disk.
 #[derive(Clone, Debug, Default)]
@@ -188,6 +191,13 @@ impl SimDisk {
         true
     }
 
+    /// From now on the disk cannot read this byte of a file, under whatever name (`EIO`), whoever asks for it and what is beside it.
+    pub fn spoil(&self, path: &Path, offset: u64) {
+        let state = &mut *self.0.borrow_mut();
+        let file = state.names.get(path).expect("there is such a file");
+        state.files.get_mut(file).expect("a file for each name").spoiled.push(offset as usize);
+    }
+
     /// What a reader sees of a file.
     pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.0.borrow();
@@ -320,6 +330,9 @@ impl Disk for SimDisk {
         }
         self.with(file, |file| {
             let range = offset as usize..(offset as usize).saturating_add(buffer.len());
+            if file.spoiled.iter().any(|at| range.contains(at)) {
+                return Err(Error::from_raw_os_error(EIO));
+            }
             buffer.copy_from_slice(file.seen.get(range).ok_or(ErrorKind::UnexpectedEof)?);
             Ok(())
         })

@@ -700,6 +700,7 @@ fn recover_config(settings: &Settings, shard: ShardId, hash_seed: u64) -> Recove
         hash_seed,
         durability: Durability::of(settings),
         log: ShardLogOptions { segment_bytes: SEGMENT_BYTES },
+        ended_at: 0,
     }
 }
 

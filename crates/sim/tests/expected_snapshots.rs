@@ -5,7 +5,7 @@
 //! `cargo test --profile campaign -p annulet-sim --features planted --test expected_snapshots`
 
 use node::look::{self, Severity};
-use node::recover::{Opened, RecoverConfig, open_shard, shard_directory};
+use node::recover::{Opened, RecoverConfig, bytes_to_read, open_shard, shard_directory};
 use replication::Durability;
 use sim::disk::SimDisk;
 use sim::log_thread::remove_before;
@@ -27,6 +27,7 @@ fn config() -> RecoverConfig {
         hash_seed: 7,
         durability: Durability::Disk,
         log: ShardLogOptions { segment_bytes: 200 },
+        ended_at: 0,
     }
 }
 
@@ -127,6 +128,34 @@ fn a_start_that_misses_none_is_found() {
     let found = std::panic::catch_unwind(is_missed);
     plant(None);
     assert!(found.is_err(), "not found");
+}
+
+/// What is told while a shard is read adds up to what was said before: snapshots count, and of the log what is needed.
+#[test]
+fn what_was_read_adds_up_to_what_there_is_to_read() {
+    let told = |disk: &SimDisk| {
+        let mut told = Vec::new();
+        open_shard(disk, data(), &config(), &mut |more| told.push(more)).unwrap();
+        told
+    };
+    assert_eq!(bytes_to_read(&SimDisk::new(), data(), ShardId(0)), 0);
+    // A log alone, of which there are more files than one.
+    let (disk, opened) = written();
+    assert_eq!(bytes_to_read(&disk, data(), ShardId(0)), opened.log.end());
+    assert_eq!(told(&disk).iter().sum::<u64>(), opened.log.end());
+    // Snapshots, and the last of the log.
+    let (disk, opened) = released();
+    let length = |partition| disk.content(&snapshot_path(&directory(), partition)).unwrap().len() as u64;
+    let (gone, other) = (length(GONE), length(OTHER));
+    let rest = opened.log.end() - opened.log.segments()[0].first;
+    assert!(gone > 0 && rest > 0 && rest < opened.log.end());
+    assert_eq!(bytes_to_read(&disk, data(), ShardId(0)), gone + other + rest);
+    let heard = told(&disk);
+    assert_eq!(heard.iter().sum::<u64>(), gone + other + rest);
+    assert_eq!(heard[..2], [gone, other], "as soon as each was read");
+    // One that has rotted was read as well.
+    assert!(disk.damage(&snapshot_path(&directory(), GONE), 60, 1));
+    assert_eq!(told(&disk).iter().sum::<u64>(), gone + other + rest);
 }
 
 /// While all of the log is there, what a snapshot held comes from it.

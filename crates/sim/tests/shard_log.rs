@@ -37,6 +37,22 @@ fn open_from(disk: &SimDisk, from: u64) -> Result<(Opened<SimDisk>, Vec<Batch>),
     Ok((opened, batches))
 }
 
+/// Opens a log that ended at this offset when its writer stopped in order.
+fn open_ended(disk: &SimDisk, end: u64) -> Result<(Opened<SimDisk>, Vec<Batch>), ShardLogError> {
+    let mut batches = Vec::new();
+    let mut keep = |offset, payload: Bytes| batches.push((offset, payload.to_vec()));
+    let opened = ShardLog::open_ended(disk.clone(), directory(), IDENTITY, OPTIONS, 0, end, &mut keep)?;
+    Ok((opened, batches))
+}
+
+/// What a look at the same finds wrong first.
+fn look_ended(disk: &SimDisk, end: u64) -> Option<ShardLogError> {
+    let log = LogLook::open(disk, directory(), &IDENTITY, Some(0)).unwrap().ended(end);
+    assert_eq!(log.leftover(), None);
+    let read = (0..log.segments().len()).find_map(|at| log.read(at, &mut |_, _| {}).err());
+    read.or_else(|| log.missing())
+}
+
 /// What a look at the log shows, which changes nothing.
 fn look_from(disk: &SimDisk, from: u64) -> Vec<Batch> {
     let mut batches = Vec::new();
@@ -945,6 +961,54 @@ fn every_cut_is_noticed_where_more_was_durable() {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// After a stop in order nothing is a torn tail, however little is missing; what is there beyond the end is one as ever.
+#[test]
+fn a_log_that_is_shorter_than_when_it_ended_in_order_is_damaged() {
+    let (disk, segments) = small_log();
+    let last = segments[2];
+    let whole = disk.content(&path_of(&last)).unwrap();
+    let cut_at = |length: u64| copy_but(&disk, &segments, &last, Some(&whole[..length as usize]));
+    assert_eq!(open_ended(&cut_at(last.bytes), last.end()).unwrap().1.len(), 8);
+    for length in 0..last.bytes {
+        let cut = cut_at(length);
+        let batches = length.saturating_sub(SEGMENT_HEADER_BYTES) / 48;
+        let looked = look_ended(&cut, last.end()).expect("who looks is told");
+        let error = match open_ended(&cut, last.end()) {
+            Ok(_) => panic!("a cut at {length} was not noticed"),
+            Err(error) => error,
+        };
+        assert_eq!(error.to_string(), looked.to_string());
+        match error {
+            ShardLogError::Missing { from, to, .. } => {
+                assert_eq!((from, to), (last.first + 48 * batches, last.end()));
+            }
+            ShardLogError::Rot { path, offset } => {
+                assert_eq!((path, offset), (path_of(&last), SEGMENT_HEADER_BYTES + 48 * batches));
+            }
+            error => panic!("{error}"),
+        }
+        assert_eq!(cut.content(&path_of(&last)).unwrap(), whole[..length as usize], "left as it was");
+        // A crash leaves such logs.
+        assert!(open_ended(&cut_at(length), 0).is_ok());
+    }
+    // Without the last file, and without any.
+    let without = copy_but(&disk, &segments, &last, None);
+    for error in [look_ended(&without, last.end()), open_ended(&without, last.end()).err()] {
+        assert!(matches!(error, Some(ShardLogError::Missing { from, to, .. })
+            if (from, to) == (last.first, last.end())));
+    }
+    let empty = SimDisk::new();
+    empty.create_dir_all(directory()).unwrap();
+    for error in [look_ended(&empty, 48), open_ended(&empty, 48).err()] {
+        assert!(matches!(error, Some(ShardLogError::Missing { from: 0, to: 48, .. })));
+    }
+    // What was written after that end was never vouched for.
+    let longer = copy_but(&disk, &segments, &last, Some(&[&whole[..], b"torn"].concat()));
+    assert_eq!(look_ended(&longer, last.end()).map(|error| error.to_string()), None);
+    let (opened, batches) = open_ended(&longer, last.end()).unwrap();
+    assert_eq!((batches.len(), opened.torn.map(|torn| torn.bytes)), (8, Some(4)));
 }
 
 #[test]

@@ -65,3 +65,42 @@ pub trait Disk {
     /// Makes durable which names a directory has.
     fn sync_dir(&self, directory: &Path) -> io::Result<()>;
 }
+
+/// What the system says where a disk cannot read what it holds (`EIO`).
+const CANNOT_READ: i32 = 5;
+/// In such steps of a file the place is looked for that cannot be read: no disk loses less at once.
+const STEP: u64 = 4096;
+
+/// Why bytes of a file were not read.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// What is at this offset, in bytes from the file's start, is on the disk and cannot be read any more.
+    Bad(u64),
+    /// Anything else. It says nothing of the bytes.
+    Io(io::Error),
+}
+
+/// As [`Disk::read`], and finds the place where the disk cannot read what it holds. What it can read after all, piece by piece, is read.
+pub(crate) fn read_or_find_bad<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    offset: u64,
+    buffer: &mut [u8],
+) -> Result<(), Unread> {
+    let is_bad = |error: &io::Error| error.raw_os_error() == Some(CANNOT_READ);
+    match disk.read(file, offset, buffer) {
+        Err(error) if is_bad(&error) => {}
+        result => return result.map_err(Unread::Io),
+    }
+    let (mut at, mut rest) = (offset, buffer);
+    while !rest.is_empty() {
+        let bytes = rest.len().min((STEP - at % STEP) as usize);
+        let (piece, behind) = rest.split_at_mut(bytes);
+        match disk.read(file, at, piece) {
+            Err(error) if is_bad(&error) => return Err(Unread::Bad(at)),
+            result => result.map_err(Unread::Io)?,
+        }
+        (at, rest) = (at + bytes as u64, behind);
+    }
+    Ok(())
+}

@@ -27,7 +27,7 @@
 //! Left out: rot in what was synced last, with nothing written since, looks like a torn tail. One journal has one
 //! process; nothing here locks.
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Unread, read_or_find_bad};
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -53,7 +53,7 @@ pub enum JournalError {
         /// What the disk said.
         source: io::Error,
     },
-    /// Bytes that were durable have changed.
+    /// Bytes that were durable have changed, or the disk cannot read them any more.
     #[error(
         "{path} is damaged at byte {offset}: it was written and synced, and no longer reads back. The disk may be \
          failing. Do not edit the file",
@@ -386,7 +386,10 @@ fn read_whole<D: Disk>(disk: &D, path: &Path) -> Result<(D::File, Vec<u8>), Jour
     let length_fits = usize::try_from(length).ok().filter(|&length| bytes.try_reserve_exact(length).is_ok());
     let length = length_fits.ok_or_else(|| failed("cannot read", io::ErrorKind::OutOfMemory.into()))?;
     bytes.resize(length, 0);
-    disk.read(&file, 0, &mut bytes).map_err(|error| failed("cannot read", error))?;
+    read_or_find_bad(disk, &file, 0, &mut bytes).map_err(|unread| match unread {
+        Unread::Bad(offset) => JournalError::Rot { path: path.to_owned(), offset },
+        Unread::Io(error) => failed("cannot read", error),
+    })?;
     Ok((file, bytes))
 }
 

@@ -20,14 +20,15 @@
 //! Who syncs seldom has the syncs, and the making of segments, done by another thread while he appends: [`errand`](self::errand).
 //!
 //! Left out: what the entries mean, threads, and locks. One log has one process. Rot in what was synced last,
-//! with nothing written since, looks like a torn tail.
+//! with nothing written since, looks like a torn tail, but where the log's end was noted when its writer stopped
+//! ([`ShardLog::open_ended`]).
 
 mod errand;
 mod format;
 mod look;
 mod recovery;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Unread, read_or_find_bad};
 use crate::lent::is_huge;
 use crate::rope::Rope;
 use bytes::Bytes;
@@ -78,7 +79,7 @@ pub enum ShardLogError {
         /// The file or directory.
         path: PathBuf,
     },
-    /// Bytes that were durable have changed.
+    /// Bytes that were durable have changed, or the disk cannot read them any more.
     #[error(
         "{path} is damaged at byte {offset}: it was written and synced, and no longer reads back. The disk may be \
          failing. Do not edit the file",
@@ -247,7 +248,21 @@ impl<D: Disk + Clone> ShardLog<D> {
         from: u64,
         on_batch: &mut dyn FnMut(u64, Bytes),
     ) -> Result<Opened<D>, ShardLogError> {
-        recovery::open(disk, directory, identity, options, from, on_batch)
+        recovery::open(disk, directory, identity, options, from, 0, on_batch)
+    }
+
+    /// The same, of a log that is known to have reached as far as the logical offset `end`, durably, when its writer stopped: where it
+    /// ends before, that is damage. 0: nobody knows.
+    pub fn open_ended(
+        disk: D,
+        directory: &Path,
+        identity: [u8; 32],
+        options: ShardLogOptions,
+        from: u64,
+        end: u64,
+        on_batch: &mut dyn FnMut(u64, Bytes),
+    ) -> Result<Opened<D>, ShardLogError> {
+        recovery::open(disk, directory, identity, options, from, end, on_batch)
     }
 
     /// Writes one batch at the end. Returns the logical offset after it. It counts only once a [`ShardLog::sync`]
@@ -531,6 +546,20 @@ pub fn has_segments<D: Disk>(disk: &D, directory: &Path) -> Result<bool, ShardLo
 /// the log has.
 pub fn log_end_about<D: Disk>(disk: &D, directory: &Path) -> Result<u64, ShardLogError> {
     recovery::log_end_about(disk, directory)
+}
+
+/// Reads bytes of a file. What the disk cannot read any more counts as rot.
+fn read_file<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    path: &Path,
+    offset: u64,
+    buffer: &mut [u8],
+) -> Result<(), ShardLogError> {
+    read_or_find_bad(disk, file, offset, buffer).map_err(|unread| match unread {
+        Unread::Bad(offset) => ShardLogError::Rot { path: path.to_owned(), offset },
+        Unread::Io(error) => ShardLogError::of(error, "cannot read", path),
+    })
 }
 
 /// An error that is final also where it says that the disk is full.

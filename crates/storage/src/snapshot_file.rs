@@ -28,7 +28,7 @@
 //! Left out: when a snapshot is due, which position it stands for, and locks. A directory has one process.
 
 use crate::codec::Corrupt;
-use crate::disk::Disk;
+use crate::disk::{Disk, Unread, read_or_find_bad};
 use crate::rope::Parts;
 use crate::snapshot::{SnapshotEnd, chunk_entries};
 use bytes::{Buf, Bytes, BytesMut};
@@ -78,7 +78,7 @@ pub enum SnapshotError {
         /// The file or directory.
         path: PathBuf,
     },
-    /// Bytes that were durable have changed.
+    /// Bytes that were durable have changed, or the disk cannot read them any more.
     #[error(
         "{path} is damaged at byte {offset}: it was written and synced, and no longer reads back. The disk may be \
          failing. Do not edit the file",
@@ -442,8 +442,11 @@ impl<D: Disk> Reading<'_, D> {
             let (had, from) = (self.ahead.len(), self.offset + self.ahead.len() as u64);
             let piece = (self.bytes - from).min(PIECE_BYTES as u64) as usize;
             self.ahead.resize(had + piece, 0);
-            let read = self.disk.read(&self.file, from, &mut self.ahead[had..]);
-            read.map_err(SnapshotError::of("cannot read", self.path))?;
+            let read = read_or_find_bad(self.disk, &self.file, from, &mut self.ahead[had..]);
+            read.map_err(|unread| match unread {
+                Unread::Bad(offset) => SnapshotError::Rot { path: self.path.to_owned(), offset },
+                Unread::Io(error) => SnapshotError::of("cannot read", self.path)(error),
+            })?;
         }
         self.offset += bytes as u64;
         Ok(Some(self.ahead.split_to(bytes).freeze()))
@@ -457,6 +460,15 @@ pub struct Found {
     pub snapshots: Vec<(PartitionId, PathBuf)>,
     /// What crashes have left of others.
     pub leftovers: Vec<PathBuf>,
+}
+
+/// How many bytes there are to read of the snapshots in a directory.
+pub fn snapshot_bytes<D: Disk>(disk: &D, directory: &Path) -> Result<u64, SnapshotError> {
+    find_snapshots(disk, directory)?.snapshots.iter().try_fold(0, |bytes, (_, path)| {
+        let file = disk.open(path).map_err(SnapshotError::of("cannot open", path))?;
+        let length = disk.len(&file).map_err(SnapshotError::of("cannot read the length of", path))?;
+        Ok(bytes + length)
+    })
 }
 
 /// Looks for snapshots in a directory, and changes nothing.

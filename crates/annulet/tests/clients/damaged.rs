@@ -131,6 +131,63 @@ fn a_log_that_was_cut_is_completed_by_the_other_node() {
     check_all(&journals, &ports);
 }
 
+/// After a stop in order all was synced: what is missing is no torn tail, and the node does not count for what it has not.
+#[test]
+fn a_log_that_was_cut_after_a_stop_in_order_is_damaged() {
+    let (mut nodes, journals) = stopped(2, &[]);
+    let ports = nodes.ports();
+    assert_eq!(checked(&nodes, 1).0, Some(0));
+    // The node that votes, so that it can then serve alone. One log ends in a batch, the other between two.
+    let paths = [0, 1].map(|shard| last(nodes.segments(1, shard)));
+    let lasts = paths.each_ref().map(|path| *batches(&std::fs::read(path).unwrap()).last().unwrap());
+    truncate(&paths[0], lasts[0] + BATCH_HEADER + 1);
+    truncate(&paths[1], lasts[1]);
+    let damaged = format!("{} is damaged at byte {}", paths[0].display(), lasts[0]);
+    let lacks = format!(
+        "{} lacks the log's bytes from {} to",
+        nodes.shard(1, 1).display(),
+        lasts[1] - SEGMENT_HEADER
+    );
+    let (code, text) = checked(&nodes, 1);
+    assert_eq!(code, Some(1), "{text}");
+    for told in [&damaged, &lacks] {
+        assert!(text.contains(told), "{told} in {text}");
+    }
+    // Somebody may have it, so nothing is given up.
+    let said = nodes.refused(1);
+    assert!(said.contains(&lacks) && said.contains("move that directory aside"), "{said}");
+    std::fs::rename(nodes.shard(1, 1), nodes.data(1).join("moved")).unwrap();
+    nodes.start_all();
+    nodes.wait_whole();
+    let said = nodes.said(1);
+    assert!(said.contains(&damaged) && said.contains("shard-0.aside-1"), "{said}");
+    assert!(!said.contains("cut off"), "{said}");
+    check_all(&journals, &ports);
+    // All of it came over.
+    nodes.stop([2]);
+    check_all(&journals, &ports[..1]);
+}
+
+/// A sync may have failed, so that the system has dropped what it had taken.
+#[test]
+fn without_syncs_a_torn_end_may_have_been_acknowledged() {
+    let mut nodes = ServedNodes::start(1, &["--fsync", "everysec"]);
+    let ports = nodes.ports();
+    let mut journals: Vec<Journal> = (0..3).map(Journal::new).collect();
+    while_writing(&mut journals, &ports, |total| until_more(total, 500));
+    nodes.kill([1]);
+    append(&last(nodes.segments(1, 0)), b"torn");
+    nodes.start_all();
+    nodes.wait_whole();
+    let said = nodes.said(1);
+    assert!(
+        said.contains("with fsync = everysec it may have been acknowledged if a sync had failed"),
+        "{said}"
+    );
+    assert!(said.contains("gives up its seats") && !said.contains("never acknowledged"), "{said}");
+    check_all(&journals, &ports);
+}
+
 #[test]
 fn rot_on_one_of_two_nodes_is_told_and_healed_from_the_other() {
     let (mut nodes, journals) = stopped(2, &[]);
@@ -145,6 +202,7 @@ fn rot_on_one_of_two_nodes_is_told_and_healed_from_the_other() {
     nodes.wait_whole();
     let said = nodes.said(1);
     assert!(said.contains(&format!("{} is damaged at byte {rotten}", path.display())), "{said}");
+    assert!(said.contains("fetched anew from another node"), "{said}");
     let aside = nodes.data(1).join("shard-0.aside-1");
     assert!(said.contains(&format!("set aside as {}", aside.display())), "{said}");
     let kept = aside.join(path.file_name().unwrap());
@@ -224,6 +282,8 @@ fn rot_on_the_only_node_leaves_the_other_shards_serving() {
         });
         let said = nodes.said(1);
         assert!(said.contains(&format!("{} is damaged at byte {rotten}", path.display())), "{said}");
+        assert!(said.contains("only a backup of this node's whole data directory brings it back"), "{said}");
+        assert!(!said.contains("fetched anew"), "{said}");
         let mut client = nodes.client(1);
         for key in &keys {
             let lost = partition_of_key(key.as_bytes(), PARTITIONS).0 % SHARDS == 1;

@@ -251,3 +251,29 @@ fn a_disk_that_fails_stops_the_node_and_loses_nothing_acknowledged() {
         check_all(&journals, &ports);
     }
 }
+
+/// What the disk cannot read any more is rot, told with its place, and comes back from the other copy.
+#[test]
+fn a_sector_that_cannot_be_read_is_healed_from_the_other_node() {
+    if !has_strace() {
+        return;
+    }
+    let mut nodes = ServedNodes::start(2, &["--shards", "1"]);
+    let ports = nodes.ports();
+    let mut journals: Vec<Journal> = (0..3).map(Journal::new).collect();
+    while_writing(&mut journals, &ports, |total| until_more(total, 500));
+    nodes.stop(nodes.ids());
+    let path = nodes.segments(1, 0).pop().expect("a log has a file");
+    let file = path.display().to_string();
+    let strace = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-P", &file];
+    let inject = ["-e", "trace=pread64", "-e", "inject=pread64:error=EIO"];
+    nodes.run_under(&[&strace[..], &inject[..]].concat());
+    nodes.start_node(1);
+    nodes.run_under(&[]);
+    nodes.start_all();
+    nodes.wait_whole();
+    let said = nodes.said(1);
+    assert!(said.contains(&format!("{file} is damaged at byte 0")), "{said}");
+    assert!(said.contains("shard-0.aside-1"), "{said}");
+    check_all(&journals, &ports);
+}

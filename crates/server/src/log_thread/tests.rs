@@ -109,9 +109,11 @@ struct Running {
     mailbox: Mailbox<Mail>,
     tasks: Receiver<Task<SlowDisk>>,
     reports: Sender<Report<File>>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<u64>,
     turn: u64,
     answered: u64,
+    /// Where the log ended then.
+    log_end: u64,
     // Both outlive the thread.
     _poll: Poll,
     _directory: TempDir,
@@ -127,6 +129,7 @@ impl Running {
             hash_seed: 0,
             durability: Durability::Disk,
             log: ShardLogOptions { segment_bytes },
+            ended_at: 0,
         };
         let disk = SlowDisk::default();
         let opened = open_shard(&disk, directory.path(), &config, &mut |_| {}).unwrap();
@@ -161,6 +164,7 @@ impl Running {
             thread,
             turn: 0,
             answered: 0,
+            log_end: 0,
             _poll: poll,
             _directory: directory,
         }
@@ -179,7 +183,7 @@ impl Running {
         let until = clock::now() + within;
         while self.answered < self.turn && clock::now() < until {
             match self.mailbox.take() {
-                Some(Mail::Logged(turn, _)) => self.answered = turn,
+                Some(Mail::Logged(turn, end)) => (self.answered, self.log_end) = (turn, end),
                 Some(other) => panic!("{other:?}"),
                 None => std::thread::sleep(Duration::from_millis(1)),
             }
@@ -243,7 +247,7 @@ impl Running {
                 }
             }
         }
-        self.thread.join().unwrap();
+        assert_eq!(self.thread.join().unwrap(), self.log_end);
     }
 }
 

@@ -11,6 +11,8 @@ pub(super) struct FileState {
     pub(super) allocated: u64,
     /// The stretches that were asked to be written back.
     pub(super) written_back: Vec<(u64, u64)>,
+    /// The bytes that the disk cannot read any more.
+    pub(super) spoiled: Vec<usize>,
 }
 
 impl FileState {

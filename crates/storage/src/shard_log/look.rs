@@ -5,7 +5,7 @@
 
 use super::format::{NEXT_NAME, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::recovery::{Listed, Next, Reader, segments_in};
-use super::{Segment, ShardLogError, Torn};
+use super::{Segment, ShardLogError, Torn, read_file};
 use crate::disk::Disk;
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -40,6 +40,13 @@ impl<'a, D: Disk> LogLook<'a, D> {
         Ok(LogLook { reader, listed })
     }
 
+    /// The same, of a log that is known to have reached as far as the logical offset `end`, durably, when its writer stopped.
+    #[must_use]
+    pub fn ended(mut self, end: u64) -> LogLook<'a, D> {
+        self.reader.vouch_for(end);
+        self
+    }
+
     /// The segments, oldest first.
     pub fn segments(&self) -> &[Segment] {
         &self.listed.segments
@@ -52,7 +59,7 @@ impl<'a, D: Disk> LogLook<'a, D> {
 
     /// A last file without a whole header, which a crash has left: no batch was ever in it.
     pub fn leftover(&self) -> Option<Torn> {
-        let segment = self.listed.leftover?;
+        let segment = self.listed.leftover.filter(|segment| self.reader.known() <= segment.first)?;
         Some(Torn { path: self.path_of(&segment), offset: 0, bytes: segment.bytes })
     }
 
@@ -69,8 +76,8 @@ impl<'a, D: Disk> LogLook<'a, D> {
             Some(self.reader.missing(start, first))
         } else if from < start {
             Some(self.reader.missing(from, start))
-        } else if self.listed.segments.is_empty() && from > start {
-            Some(self.reader.missing(start, from))
+        } else if self.listed.segments.is_empty() && self.reader.known() > start {
+            Some(self.reader.missing(start, self.reader.known()))
         } else {
             None
         }
@@ -97,8 +104,9 @@ impl<'a, D: Disk> LogLook<'a, D> {
             None => self.reader.read_last(segment, &bytes, on_batch)?,
         };
         let end = Segment { first: segment.first, bytes: batches.end as u64 };
-        if next.is_none() && end.end() < self.reader.from {
-            return Err(self.reader.missing(end.end(), self.reader.from));
+        let (is_last, known) = (at + 1 == self.listed.segments.len(), self.reader.known());
+        if is_last && end.end() < known {
+            return Err(self.reader.missing(end.end(), known));
         }
         let torn_bytes = (bytes.len() - batches.end) as u64;
         let torn = Torn { path: self.path_of(segment), offset: end.bytes, bytes: torn_bytes };
@@ -115,7 +123,10 @@ pub fn identity_in<D: Disk>(disk: &D, directory: &Path) -> Result<Option<[u8; 32
             continue;
         }
         let file = disk.open(&path).map_err(|error| ShardLogError::of(error, "cannot open", &path))?;
-        disk.read(&file, 0, &mut header).map_err(|error| ShardLogError::of(error, "cannot read", &path))?;
+        match read_file(disk, &file, &path, 0, &mut header) {
+            Err(ShardLogError::Rot { .. }) => continue,
+            result => result?,
+        }
         if let Some(header) = SegmentHeader::decode(&header) {
             return Ok(Some(header.identity));
         }

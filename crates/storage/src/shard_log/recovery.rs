@@ -17,7 +17,7 @@ use super::format::{
     BATCH_HEADER_BYTES, BatchHeader, NEXT_NAME, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, offset_of_name,
     segment_name,
 };
-use super::{Opened, PAGE, Segment, ShardLog, ShardLogError, ShardLogOptions, Torn, fill_new};
+use super::{Opened, PAGE, Segment, ShardLog, ShardLogError, ShardLogOptions, Torn, fill_new, read_file};
 use crate::disk::Disk;
 use bytes::Bytes;
 use std::io;
@@ -84,18 +84,20 @@ pub(super) struct Reader<'a, D: Disk> {
     pub unnamed: Option<u64>,
 }
 
-/// See [`ShardLog::open`].
+/// See [`ShardLog::open_ended`].
 pub(super) fn open<D: Disk>(
     disk: D,
     directory: &Path,
     identity: [u8; 32],
     options: ShardLogOptions,
     from: u64,
+    end: u64,
     on_batch: &mut dyn FnMut(u64, Bytes),
 ) -> Result<Opened<D>, ShardLogError> {
     disk.create_dir_all(directory).map_err(failed("cannot make", directory))?;
     let mut reader = Reader::new(&disk, directory, &identity, from);
     let listed = reader.list()?;
+    reader.vouch_for(end);
     let start = listed.start();
     if from < start {
         return Err(reader.missing(from, start));
@@ -104,8 +106,8 @@ pub(super) fn open<D: Disk>(
         return Err(reader.missing(start, first));
     }
     let mut mended = if listed.segments.is_empty() {
-        if from > start {
-            return Err(reader.missing(start, from));
+        if reader.known() > start {
+            return Err(reader.missing(start, reader.known()));
         }
         reader.begin(start, &listed)?
     } else {
@@ -168,6 +170,16 @@ impl<'a, D: Disk> Reader<'a, D> {
     pub fn new(disk: &'a D, directory: &'a Path, identity: &'a [u8; 32], from: u64) -> Reader<'a, D> {
         let seed = crc32c::crc32c(identity);
         Reader { disk, directory, identity, seed, from, vouched: 0, unnamed: None }
+    }
+
+    /// Somebody else knows that all before this logical offset was durable, and has to be there.
+    pub fn vouch_for(&mut self, end: u64) {
+        self.vouched = self.vouched.max(end);
+    }
+
+    /// The logical offset that the log has to reach.
+    pub fn known(&self) -> u64 {
+        self.from.max(self.vouched)
     }
 
     /// Lists what is there, and remembers what it means for what is read.
@@ -262,8 +274,8 @@ impl<'a, D: Disk> Reader<'a, D> {
             None => self.read_last(last, &bytes, on_batch)?,
         };
         let end = Segment { first: last.first, bytes: batches.end as u64 };
-        if end.end() < self.from {
-            return Err(self.missing(end.end(), self.from));
+        if end.end() < self.known() {
+            return Err(self.missing(end.end(), self.known()));
         }
 
         if listed.next == Next::Last
@@ -361,7 +373,7 @@ impl<'a, D: Disk> Reader<'a, D> {
         // The place of the next header is not known, since lengths are among what may be bad. Its payload may be
         // torn: it was written after what it vouches for was synced.
         let vouched = self.headers_in(segment, bytes, batches.end).any(|header| header.durable > bad);
-        if vouched || (batches.end < bytes.len() && self.from.max(self.vouched) > bad) {
+        if vouched || (batches.end < bytes.len() && self.known() > bad) {
             return Err(ShardLogError::Rot { path: self.path_of(segment.first), offset: batches.end as u64 });
         }
         if self.vouched > bad {
@@ -416,7 +428,7 @@ impl<'a, D: Disk> Reader<'a, D> {
             .filter(|&length| bytes.try_reserve_exact(length).is_ok())
             .ok_or_else(|| failed("cannot read", &path)(io::ErrorKind::OutOfMemory.into()))?;
         bytes.resize(length, 0);
-        self.disk.read(&file, 0, &mut bytes).map_err(failed("cannot read", &path))?;
+        read_file(self.disk, &file, &path, 0, &mut bytes)?;
         Ok((file, Bytes::from(bytes)))
     }
 
@@ -472,7 +484,7 @@ fn next_in<D: Disk>(disk: &D, directory: &Path) -> Result<Option<Option<Segment>
         return Ok(Some(None));
     }
     let mut header = [0; SEGMENT_HEADER_BYTES];
-    disk.read(&file, 0, &mut header).map_err(failed("cannot read", &path))?;
+    read_file(disk, &file, &path, 0, &mut header)?;
     Ok(Some(SegmentHeader::decode(&header).map(|header| Segment { first: header.first, bytes })))
 }
 
