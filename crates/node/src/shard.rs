@@ -613,23 +613,17 @@ impl Shard {
         self.snapshots = Snapshots::new(copies.needed_from, copies.snapshots, copies.log_end);
     }
 
-    /// Takes the entries that came together since the last call, in exchange for an empty buffer. They have to be put at the
-    /// end of this shard's log, in order; [`Shard::logged`] tells once they are durable. Returns the number of the turn.
-    pub fn take_log(&mut self, bytes: &mut Rope) -> Option<u64> {
-        let log = &mut self.outbox.log;
-        if log.is_empty() {
-            self.begin_snapshot();
-            return None;
+    /// Hands over the entries that came together since the last call, with the number of their turn: they have to be put at the end of
+    /// this shard's log, in order; [`Shard::logged`] tells once they are durable. Where they are too many for one write they come as
+    /// several turns. `bytes` is an empty buffer, and `hand_over` leaves one.
+    pub fn take_log(&mut self, bytes: &mut Rope, mut hand_over: impl FnMut(u64, &mut Rope)) {
+        while let Some((tails, touched)) = self.outbox.log.take(bytes) {
+            self.last_turn += 1;
+            self.undurable.push_back((self.last_turn, tails, touched));
+            hand_over(self.last_turn, bytes);
         }
-        bytes.clear();
-        std::mem::swap(&mut log.bytes, bytes);
-        let tails = std::mem::take(&mut log.tails);
-        self.last_turn += 1;
-        let touched = std::mem::take(&mut log.touched);
-        self.undurable.push_back((self.last_turn, tails, touched));
-        let turn = self.last_turn;
+        // Once all of it is taken: what this puts into the log stands behind the snapshot's place.
         self.begin_snapshot();
-        Some(turn)
     }
 
     /// The number of the last turn that was taken.

@@ -232,9 +232,8 @@ impl<W> Partition<W> {
         let last = self.log.last().lsn;
         for record in self.log.range(base.lsn.next(), last) {
             log.record(self.id, self.commit, &NewRecord::of(record));
-        }
-        if last > base.lsn {
-            log.tail(Tail { partition: self.id, life: self.life, lsn: last });
+            // Each by itself: the turn may be cut between them.
+            log.tail(Tail { partition: self.id, life: self.life, lsn: record.position.lsn });
         }
     }
 

@@ -187,6 +187,10 @@ impl<D: Disk + Clone> LogThread<D> {
         for item in items.drain(..) {
             match item {
                 Item::Turn(turn, bytes) => {
+                    if written.is_some() {
+                        // What waited was too much for one write.
+                        self.wait_for_the_disk();
+                    }
                     self.append(&bytes);
                     written = Some(turn);
                     self.feed.give_back(bytes);

@@ -2,7 +2,7 @@
 //!
 //! A directory of segment files, each named by the logical offset of its first batch. Logical offsets count the
 //! bytes of batches, headers included, from 0 on and over all segments, so that a missing segment is noticed. A
-//! batch is what one turn made: a payload (a run of [entries](crate::log_entry)) behind a header. It is written
+//! batch is what came together: a payload (a run of [entries](crate::log_entry)) behind a header. It is written
 //! once, at the end, and never changed. [`format`](self::format) has the bytes, `recovery` reads them back, and
 //! [`LogLook`] reads them where nothing may be changed.
 //!

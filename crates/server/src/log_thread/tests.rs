@@ -5,9 +5,12 @@ use crate::disk::RealDisk;
 use crate::mailbox::{Mailbox, mailbox};
 use crate::testing::TempDir;
 use mio::{Poll, Token};
+use bytes::Bytes;
 use node::recover::{RecoverConfig, open_shard};
 use replication::Durability;
 use std::fs::File;
+use std::io;
+use std::path::Path;
 use std::thread::JoinHandle;
 use storage::{ShardLogOptions, Sink};
 use types::NodeId;
@@ -32,36 +35,37 @@ struct Running {
     _directory: TempDir,
 }
 
+/// What a log's threads are made of, their letter box, and what has to outlive them.
+fn parts<D: Disk + Clone>(
+    disk: D,
+    fsync: Fsync,
+    segment_bytes: u64,
+    feed: LogFeed,
+) -> (LogParts<D>, Mailbox<Mail>, (Poll, TempDir)) {
+    let directory = TempDir::new();
+    let config = RecoverConfig {
+        node: NodeId(1),
+        shard: SHARD,
+        identity: [7; 32],
+        hash_seed: 0,
+        durability: Durability::Disk,
+        log: ShardLogOptions { segment_bytes },
+    };
+    let opened = open_shard(&disk, directory.path(), &config, &mut |_| {}).unwrap();
+    let poll = Poll::new().unwrap();
+    let (post, mailbox) = mailbox(mio::Waker::new(poll.registry(), Token(0)).unwrap());
+    let (snapshots, _) = mpsc::channel();
+    let (freer, _) = mpsc::channel();
+    let published = Arc::new(Published::new(1));
+    let (log, begin) = (opened.log, opened.begin);
+    let parts = LogParts { log, begin, feed, shard: SHARD, post, fsync, published, snapshots, freer };
+    (parts, mailbox, (poll, directory))
+}
+
 impl Running {
     fn start(fsync: Fsync, segment_bytes: u64) -> Running {
-        let directory = TempDir::new();
-        let config = RecoverConfig {
-            node: NodeId(1),
-            shard: SHARD,
-            identity: [7; 32],
-            hash_seed: 0,
-            durability: Durability::Disk,
-            log: ShardLogOptions { segment_bytes },
-        };
-        let opened = open_shard(&RealDisk, directory.path(), &config, &mut |_| {}).unwrap();
-        let poll = Poll::new().unwrap();
-        let (post, mailbox) = mailbox(mio::Waker::new(poll.registry(), Token(0)).unwrap());
         let feed = LogFeed::default();
-        let (snapshots, _) = mpsc::channel();
-        let (freer, _) = mpsc::channel();
-        let published = Arc::new(Published::new(1));
-        let (log, begin) = (opened.log, opened.begin);
-        let parts = LogParts {
-            log,
-            begin,
-            feed: feed.clone(),
-            shard: SHARD,
-            post,
-            fsync,
-            published,
-            snapshots,
-            freer,
-        };
+        let (parts, mailbox, (poll, directory)) = parts(RealDisk, fsync, segment_bytes, feed.clone());
         let (thread, Beside { tasks, reports, .. }) = new(parts);
         // Where a test fails the thread goes on waiting: its own failure would end the process without a word of the other.
         std::mem::forget(reports.clone());
@@ -233,4 +237,73 @@ fn no_write_waits_for_the_sync_of_the_segment_before() {
     });
     log.finish(held);
     log.end();
+}
+
+/// A disk on which huge writes leave a hole.
+#[derive(Clone, Copy)]
+struct Sparse;
+
+impl Disk for Sparse {
+    type File = File;
+
+    fn create_dir_all(&self, directory: &Path) -> io::Result<()> {
+        RealDisk.create_dir_all(directory)
+    }
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list(directory)
+    }
+    fn open(&self, path: &Path) -> io::Result<File> {
+        RealDisk.open(path)
+    }
+    fn len(&self, file: &File) -> io::Result<u64> {
+        RealDisk.len(file)
+    }
+    fn read(&self, file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        RealDisk.read(file, offset, buffer)
+    }
+    fn write_at(&self, file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if storage::lent::is_huge(bytes.len()) {
+            return RealDisk.truncate(file, offset + bytes.len() as u64);
+        }
+        RealDisk.write_at(file, offset, bytes)
+    }
+    fn sync(&self, file: &File) -> io::Result<()> {
+        RealDisk.sync(file)
+    }
+    fn truncate(&self, file: &File, bytes: u64) -> io::Result<()> {
+        RealDisk.truncate(file, bytes)
+    }
+    fn allocate(&self, _: &File, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(directory)
+    }
+}
+
+/// Turns wait while another is written. Together they are more than one batch can be.
+#[test]
+fn a_few_of_the_largest_values_wait_together_and_are_written() {
+    let whole = Bytes::from(vec![0; types::limits::VALUE_BYTES_MAX]);
+    let feed = LogFeed::default();
+    for turn in 1..=4 {
+        let mut rope = Rope::default();
+        rope.bytes().extend_from_slice(b"head");
+        rope.put(&whole);
+        feed.push(turn, &mut rope);
+    }
+    feed.stop();
+    let (parts, mailbox, _kept) = parts(Sparse, Fsync::Always, 64 << 20, feed);
+    let before = parts.log.end();
+    let (thread, _beside) = new(parts);
+    thread.run();
+    let Some(Mail::Logged(4, end)) = mailbox.take() else { panic!("nothing is written") };
+    assert!(end - before > 4 * whole.len() as u64, "{before} to {end}");
+    assert!(mailbox.take().is_none(), "one sync serves all");
 }
