@@ -7,10 +7,13 @@ use replication::message::{ForwardOutcome, Forwarded};
 use replication::{Message, Release, Seen, Standing};
 use std::borrow::Cow;
 use storage::{Footprint, Keyspace, Lent, Tailed, TailedBuffer};
+use types::limits::RECORD_BYTES_MAX;
 use types::planted::{self, Bug};
 use types::settings::{ReadLevel, WriteLevel};
 use types::{Epoch, Instant, Lsn, NodeId, PartitionId, Position, RequestId, ShardId};
 
+/// What changes more is looked at before it is ordered: whether there is room for it.
+const LARGE_RECORD_BYTES: usize = 1 << 20;
 /// Room for so many answers is kept from turn to turn.
 const RELEASED_KEPT: usize = 16 * 1024;
 
@@ -177,6 +180,11 @@ impl OwnedTask {
         self.args.iter().map(Bytes::len).sum()
     }
 
+    /// Bytes that its arguments take in a frame, each with its length.
+    pub fn frame_bytes(&self) -> usize {
+        self.bytes() + self.args.len() * 5
+    }
+
     /// Calls `run` with the task as it is run.
     pub fn with<R>(&self, run: impl FnOnce(Task<'_>) -> R) -> R {
         let args: smallvec::SmallVec<[&[u8]; 8]> = self.args.iter().map(|arg| &arg[..]).collect();
@@ -313,6 +321,15 @@ impl Shard {
             };
         }
         let reply = reply.into_owned();
+        let bytes = self.changes.body.len();
+        if bytes > LARGE_RECORD_BYTES
+            && let Some(error) = self.refusal_of_large(bytes)
+            && let Some(partition) = self.partitions.get_mut(id)
+            && partition.take_back(&mut self.changes)
+        {
+            return self.refuse_write(id, task, error, sink);
+        }
+        let Some(partition) = self.partitions.get_mut(id) else { return Outcome::NotServing };
         let request = request.map(|request| (request, neutral(&reply).into_bytes()));
         let ran =
             partition.finish(&self.context, &mut self.changes, &footprint, request, &mut self.outbox.log);
@@ -354,6 +371,16 @@ impl Shard {
             return Some(CommandError::DiskFull);
         }
         (!enough_in_sync).then_some(CommandError::NoReplicas)
+    }
+
+    /// Why what a request has changed is not ordered, where that is much: how much, is known only now.
+    #[cold]
+    fn refusal_of_large(&self, bytes: usize) -> Option<CommandError> {
+        (bytes > RECORD_BYTES_MAX).then(|| {
+            CommandError::Other(format!(
+                "ERR a request changes {RECORD_BYTES_MAX} bytes of a partition at most: its keys have to come in several requests"
+            ))
+        })
     }
 
     /// Refuses a write. A forwarded one may have been sent twice, and may not be run when it comes again: whoever asked for it
@@ -460,8 +487,11 @@ impl Shard {
                 self.parts.push_back((collector, index, reply));
             }
             Origin::Peer { node, shard, id, reign } => {
-                let outcome =
-                    ForwardOutcome::Reply { reply: neutral(&reply), written: written.map(|(_, at)| at) };
+                let mut told = neutral(&reply);
+                if told.len() > RECORD_BYTES_MAX && node != self.config.identity.node {
+                    told = neutral(&Reply::Error(too_large_to_pass_on("a reply")));
+                }
+                let outcome = ForwardOutcome::Reply { reply: told, written: written.map(|(_, at)| at) };
                 self.send_outcome(node, shard, id, reign, outcome);
             }
         }
@@ -531,6 +561,13 @@ impl Shard {
             }
         }
     }
+}
+
+/// What no frame between nodes can hold. The node that has the keys can be asked itself, or for fewer of them.
+pub(crate) fn too_large_to_pass_on(what: &str) -> CommandError {
+    CommandError::Other(format!(
+        "ERR {what} of more than {RECORD_BYTES_MAX} bytes cannot be passed on from node to node: ask for fewer keys at once"
+    ))
 }
 
 pub(crate) fn outcome_unknown() -> CommandError {

@@ -398,6 +398,20 @@ impl<W> Partition<W> {
         Ran { written: position.lsn, wait }
     }
 
+    /// Takes back what a request has just changed, which is not to be ordered. False: what it replaced was not kept, since nobody but
+    /// this table is to have it.
+    pub fn take_back(&mut self, changes: &mut Changes) -> bool {
+        let alone = matches!(&self.role, Role::Primary(primary) if primary.required.len() == 1);
+        if alone && !self.durability.logs() {
+            return false;
+        }
+        let last = self.log.last().lsn;
+        self.uncommitted.push(last.next(), changes.body.len(), &mut changes.undo, changes.removed_any);
+        self.uncommitted.roll_back(last, &mut self.table);
+        changes.clear();
+        true
+    }
+
     /// Whether time alone changes nothing here: a primary without other copies, for which nobody waits, and which nobody follows.
     pub fn is_quiet(&self) -> bool {
         match &self.role {

@@ -3,14 +3,17 @@
 use crate::published::Published;
 use crate::request::Request;
 use crate::shard::{Answer, Shard, ShardConfig, Ticket};
+use bytes::Bytes;
 use command::{Door, Reply, Session};
 use control::Identity;
 use placement::{ClusterMap, Member, MemberState, PartitionState};
-use replication::message::{AppendOutcome, Appended, ForwardOutcome, Forwarded};
+use replication::message::{AppendOutcome, Appended, Forward, ForwardOutcome, Forwarded};
 use replication::{Message, Sender};
 use std::sync::Arc;
 use std::time::Duration;
+use storage::Lent;
 use storage::lent::HUGE_BYTES;
+use types::limits::VALUE_BYTES_MAX;
 use types::settings::{LogMode, Settings};
 use types::shared_settings::SharedSettings;
 use types::{Epoch, Incarnation, Instant, Level, Lsn, NodeId, PartitionId, RequestId, ShardId};
@@ -267,4 +270,103 @@ fn nothing_overtakes_a_huge_request_that_is_passed_on() {
     test.reply(huge[0].0);
     let behind = test.forwards();
     assert!(behind.len() == 1 && behind[0].1 == huge[0].1);
+}
+
+impl Test {
+    /// A request whose values are shared, not copied, and what is answered at once.
+    fn ask_sharing(&mut self, connection: u64, args: &[Bytes]) -> (Answer, String) {
+        self.sequence += 1;
+        let ticket = Ticket { connection, sequence: self.sequence };
+        let session = &mut self.sessions[connection as usize];
+        let words: Vec<&[u8]> = args.iter().map(|arg| &arg[..]).collect();
+        let lent = Lent::Args(args);
+        let request = Request { args: &words, preview: self.shard.preview(&words), lent: Some(&lent) };
+        let mut said = String::new();
+        let mut sink = |reply: &Reply<'_>| {
+            said = match reply {
+                Reply::Error(error) => error.to_string(),
+                Reply::Integer(number) => number.to_string(),
+                _ => "something".into(),
+            }
+        };
+        let answer = self.shard.request(self.now, ticket, session, &request, &mut sink);
+        self.shard.flush(self.now);
+        (answer, said)
+    }
+}
+
+fn words<const N: usize>(words: [&str; N]) -> Vec<Bytes> {
+    words.into_iter().map(|word| Bytes::copy_from_slice(word.as_bytes())).collect()
+}
+
+#[test]
+fn the_largest_value_is_ordered_and_what_no_frame_holds_is_not() {
+    // Never written to, so that it takes no memory.
+    let zeros = Bytes::from(vec![0; VALUE_BYTES_MAX]);
+    let mut test = Test::new(1);
+    let large = [words(["SET", "{a}1"]), vec![zeros.clone()]].concat();
+    assert_eq!(test.ask_sharing(1, &large).0, Answer::Later);
+    let sent = std::mem::take(&mut test.shard.effects().messages);
+    let is_largest = |message: &Message| matches!(message, Message::Append(append) if append.records[0].body.len() > VALUE_BYTES_MAX);
+    assert!(sent.iter().any(|(_, _, message)| is_largest(message)), "the copy is sent it");
+    // What two values of one partition come to is known once they are put.
+    let half = zeros.slice(..257 << 20);
+    let pair =
+        [words(["MSET", "{b}old"]), vec![half.clone()], words(["{b}new"]), vec![half.clone()]].concat();
+    assert_eq!(test.ask_sharing(2, &words(["SET", "{b}old", "before"])).0, Answer::Later);
+    test.confirm_all();
+    let (answer, said) = test.ask_sharing(2, &pair);
+    assert_eq!(answer, Answer::Now);
+    assert!(said.starts_with("ERR a request changes "), "{said}");
+    assert_eq!(test.shard.effects().messages.len(), 0, "nothing was ordered");
+    // It left no trace.
+    assert_eq!(test.ask_sharing(3, &words(["EXISTS", "{b}new"])), (Answer::Now, "0".into()));
+    assert_eq!(test.ask_sharing(3, &words(["STRLEN", "{b}old"])), (Answer::Now, "6".into()));
+    assert_eq!(test.ask_sharing(3, &words(["SET", "{b}new", "after"])).0, Answer::Later);
+    test.confirm_all();
+    assert_eq!(test.ask_sharing(3, &words(["STRLEN", "{b}new"])), (Answer::Now, "5".into()));
+}
+
+#[test]
+fn what_no_frame_holds_is_not_passed_on() {
+    let half = Bytes::from(vec![0; 257 << 20]);
+    let mut test = Test::new(2);
+    let pair = [words(["MSET", "{b}1"]), vec![half.clone()], words(["{b}2"]), vec![half.clone()]].concat();
+    assert_eq!(test.ask_sharing(2, &pair).0, Answer::Later);
+    assert_eq!(test.forwards(), []);
+    assert_eq!(test.answered(), [(2, true)]);
+    assert!(test.shard.lanes.is_empty() && test.shard.forwards.is_empty());
+    let one = [words(["SET", "{b}1"]), vec![half]].concat();
+    assert_eq!(test.ask_sharing(2, &one).0, Answer::Later);
+    assert_eq!(test.forwards().len(), 1);
+}
+
+#[test]
+fn a_reply_that_no_frame_holds_is_an_error() {
+    let half = Bytes::from(vec![0; 257 << 20]);
+    let mut test = Test::new(1);
+    for key in ["{a}1", "{a}2"] {
+        let set = [words(["SET", key]), vec![half.clone()]].concat();
+        test.ask_sharing(1, &set);
+        test.confirm_all();
+    }
+    let id = RequestId { node: NodeId(2), incarnation: Incarnation(1), shard: ShardId(0), sequence: 1 };
+    let forward = Forward {
+        id,
+        partition: types::partition_of_key(b"{a}1", PARTITIONS),
+        primary_since: Epoch(1),
+        write_level: Default::default(),
+        read_level: Default::default(),
+        args: words(["MGET", "{a}1", "{a}2"]),
+    };
+    test.shard.message(test.now, Test::sender(), Message::Forward(forward));
+    let sent = std::mem::take(&mut test.shard.effects().messages);
+    let [(_, _, Message::Forwarded(Forwarded { outcome: ForwardOutcome::Reply { reply, .. }, .. }))] =
+        &sent[..]
+    else {
+        panic!("no reply")
+    };
+    assert!(
+        matches!(Reply::decode_neutral(reply), Ok(Reply::Error(error)) if error.to_string().contains("a reply of more than"))
+    );
 }
