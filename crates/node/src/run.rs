@@ -13,7 +13,7 @@ use types::settings::{ReadLevel, WriteLevel};
 use types::{Epoch, Instant, Lsn, NodeId, PartitionId, Position, RequestId, ShardId};
 
 /// What changes more is looked at before it is ordered: whether there is room for it.
-const LARGE_RECORD_BYTES: usize = 1 << 20;
+pub(crate) const LARGE_RECORD_BYTES: usize = 1 << 20;
 /// Room for so many answers is kept from turn to turn.
 const RELEASED_KEPT: usize = 16 * 1024;
 
@@ -376,11 +376,12 @@ impl Shard {
     /// Why what a request has changed is not ordered, where that is much: how much, is known only now.
     #[cold]
     fn refusal_of_large(&self, bytes: usize) -> Option<CommandError> {
-        (bytes > RECORD_BYTES_MAX).then(|| {
-            CommandError::Other(format!(
+        if bytes > RECORD_BYTES_MAX {
+            return Some(CommandError::Other(format!(
                 "ERR a request changes {RECORD_BYTES_MAX} bytes of a partition at most: its keys have to come in several requests"
-            ))
-        })
+            )));
+        }
+        (self.durability.logs() && !self.claim_room(bytes)).then_some(CommandError::DiskFull)
     }
 
     /// Refuses a write. A forwarded one may have been sent twice, and may not be run when it comes again: whoever asked for it

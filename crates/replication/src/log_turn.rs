@@ -102,6 +102,11 @@ impl LogTurn {
         self.bytes.is_empty() && self.pieces.is_empty()
     }
 
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.bytes.len() + self.pieces.iter().map(|piece| piece.bytes.len()).sum::<usize>()
+    }
+
     /// Takes the oldest piece that is left of the turn, in exchange for an empty buffer: how far it reaches, and which other partitions
     /// have entries in it. Most turns have one piece.
     pub fn take(&mut self, bytes: &mut Rope) -> Option<(Vec<Tail>, Vec<PartitionId>)> {

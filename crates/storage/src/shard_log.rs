@@ -170,6 +170,15 @@ impl Default for ShardLogOptions {
     }
 }
 
+/// What a log has room for, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// In the current segment.
+    pub reserved: u64,
+    /// On the disk, beyond that and one segment more; `u64::MAX` where that is not known.
+    pub beyond: u64,
+}
+
 /// A file of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -397,6 +406,17 @@ impl<D: Disk + Clone> ShardLog<D> {
     /// The logical offset up to which all batches are durable.
     pub fn durable(&self) -> u64 {
         self.durable
+    }
+
+    /// For how much there is room: for certain, as long as nobody else takes what the disk has.
+    pub fn room(&self) -> Room {
+        let current = self.current();
+        let reserved = self.allocated.min(self.options.segment_bytes).saturating_sub(current.bytes);
+        let beyond = match self.disk.free(&self.directory) {
+            Ok(free) if free < u64::MAX => free.saturating_sub(self.options.segment_bytes),
+            _ => u64::MAX,
+        };
+        Room { reserved, beyond }
     }
 
     /// How long all files are, in bytes. What is reserved for the last one is not counted.

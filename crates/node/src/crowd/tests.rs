@@ -1,4 +1,4 @@
-//! A shard whose partitions are all copied by one other node, of which the test plays the part.
+//! A shard whose partitions are all copied by one other node, of which the test plays the part: what waits, and what is too large.
 
 use crate::published::Published;
 use crate::request::Request;
@@ -7,16 +7,18 @@ use bytes::Bytes;
 use command::{Door, Reply, Session};
 use control::Identity;
 use placement::{ClusterMap, Member, MemberState, PartitionState};
-use replication::message::{AppendOutcome, Appended, Forward, ForwardOutcome, Forwarded};
+use replication::message::{Append, AppendOutcome, Appended, Forward, ForwardOutcome, Forwarded};
 use replication::{Message, Sender};
 use std::sync::Arc;
 use std::time::Duration;
-use storage::Lent;
 use storage::lent::HUGE_BYTES;
+use storage::{Effect, Lent, Record, Rope, Value};
 use types::limits::VALUE_BYTES_MAX;
 use types::settings::{LogMode, Settings};
 use types::shared_settings::SharedSettings;
-use types::{Epoch, Incarnation, Instant, Level, Lsn, NodeId, PartitionId, RequestId, ShardId};
+use types::{
+    Epoch, Incarnation, Instant, Level, Lsn, NodeId, PartitionId, Position, RequestId, ShardId, Version,
+};
 
 const KB: usize = 1000;
 const PARTITIONS: u16 = 4;
@@ -31,7 +33,11 @@ struct Test {
 impl Test {
     /// All partitions have the same primary, and both nodes as copies in sync.
     fn new(primary: u16) -> Test {
-        let mut settings = Settings { log: LogMode::Off, partitions: PARTITIONS, ..Settings::default() };
+        Test::with(primary, LogMode::Off)
+    }
+
+    fn with(primary: u16, log: LogMode) -> Test {
+        let mut settings = Settings { log, partitions: PARTITIONS, ..Settings::default() };
         for (name, value) in [("uncommitted_bytes_max", "4mb"), ("forward_ahead_bytes", "1mb")] {
             settings.set(name, value).unwrap();
         }
@@ -78,8 +84,22 @@ impl Test {
         let sessions = (0..10).map(|id| Session::new(id, Door::Plain, &settings)).collect();
         let mut test = Test { shard, sessions, now, sequence: 0 };
         test.tick(5);
+        test.write_log();
         test.confirm_all();
         test
+    }
+
+    /// Its log on disk has all that was ordered.
+    fn write_log(&mut self) {
+        let mut last = None;
+        self.shard.take_log(&mut Rope::default(), |turn, bytes| {
+            bytes.clear();
+            last = Some(turn);
+        });
+        if let Some(turn) = last {
+            self.shard.logged(self.now, turn, turn);
+        }
+        self.shard.flush(self.now);
     }
 
     fn tick(&mut self, ms: u64) {
@@ -369,4 +389,81 @@ fn a_reply_that_no_frame_holds_is_an_error() {
     assert!(
         matches!(Reply::decode_neutral(reply), Ok(Reply::Error(error)) if error.to_string().contains("a reply of more than"))
     );
+}
+
+#[test]
+fn a_large_write_that_the_disk_has_no_room_for_is_refused_and_others_go_on() {
+    const MIB: usize = 1 << 20;
+    let mut test = Test::with(1, LogMode::On);
+    let published = test.shard.config.published.clone();
+    let room =
+        |reserved: usize, disk: usize| published.set_log_room(ShardId(0), reserved as u64, disk as u64);
+    let zeros = Bytes::from(vec![0; 20 * MIB]);
+    let set = |test: &mut Test, key: &str, mib: usize| {
+        test.ask_sharing(1, &[words(["SET", key]), vec![zeros.slice(..mib * MIB)]].concat())
+    };
+    let later = (Answer::Later, String::new());
+    room(3 * MIB, 10 * MIB);
+    assert_eq!(test.ask_sharing(1, &words(["SET", "{a}0", "small"])), later);
+    let (answer, said) = set(&mut test, "{a}1", 20);
+    assert!(answer == Answer::Now && said.starts_with("MISCONF "), "{said}");
+    // It was not ordered, and what needs no room or little of it goes on.
+    assert_eq!(test.ask_sharing(2, &words(["DEL", "{a}0"])), later);
+    assert_eq!(set(&mut test, "{b}1", 6), later);
+    // What is on its way counts.
+    let (answer, said) = set(&mut test, "{c}1", 6);
+    assert!(answer == Answer::Now && said.starts_with("MISCONF "), "{said}");
+    assert_eq!(test.ask_sharing(3, &words(["SET", "{c}2", "small"])), later);
+    test.write_log();
+    test.confirm_all();
+    assert_eq!(test.answered(), [(1, false), (2, false), (1, false), (3, false)]);
+    // It is written, and the disk has been looked at since. The current file holds a little more than the disk.
+    room(3 * MIB, MIB);
+    assert!(set(&mut test, "{c}1", 6).1.starts_with("MISCONF "));
+    assert_eq!(set(&mut test, "{c}1", 2), later);
+    assert!(set(&mut test, "{d}1", 2).1.starts_with("MISCONF "));
+    // Nobody knows: then nothing is refused.
+    published.set_log_room(ShardId(0), 0, u64::MAX);
+    assert_eq!(set(&mut test, "{d}1", 20), later);
+    test.write_log();
+    test.confirm_all();
+    for (key, length) in [("{a}0", "0"), ("{a}1", "0"), ("{b}1", "6291456"), ("{d}1", "20971520")] {
+        assert_eq!(test.ask_sharing(4, &words(["STRLEN", key])), (Answer::Now, length.into()), "{key}");
+    }
+}
+
+/// As if it were lost: the copy leaves the in-sync set, and the others of the shard go on.
+#[test]
+fn a_backup_takes_no_large_record_that_its_disk_has_no_room_for() {
+    let mut test = Test::with(2, LogMode::On);
+    let published = test.shard.config.published.clone();
+    let send = |test: &mut Test, key: &str, bytes: usize| {
+        let mut body = Vec::new();
+        let (key_bytes, value) = (key.as_bytes(), vec![7; bytes]);
+        let put = Effect::Put {
+            key: key_bytes,
+            value: Value::String(&value),
+            expire_at_ms: None,
+            version: Version(1),
+        };
+        put.encode(&mut body);
+        let position = Position { epoch: Epoch(1), lsn: Lsn(1) };
+        let record = Record { position, prev_epoch: Epoch(0), time_ms: 1, request: None, body: body.into() };
+        let partition = types::partition_of_key(key.as_bytes(), PARTITIONS);
+        let append = Append {
+            partition,
+            epoch: Epoch(1),
+            primary_since: Epoch(1),
+            prev: Position::default(),
+            commit: Lsn(0),
+            records: vec![record],
+        };
+        test.shard.message(test.now, Test::sender(), Message::Append(append));
+        test.shard.partitions.get(partition).map(|partition| partition.tail().lsn)
+    };
+    published.set_log_room(ShardId(0), 0, 1 << 20);
+    assert_eq!(send(&mut test, "{a}1", 2 << 20), Some(Lsn(0)));
+    assert_eq!(send(&mut test, "{b}1", 1000), Some(Lsn(1)));
+    published.set_log_room(ShardId(0), 0, 4 << 20);
+    assert_eq!(send(&mut test, "{a}1", 2 << 20), Some(Lsn(1)));
 }

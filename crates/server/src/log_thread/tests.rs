@@ -307,3 +307,22 @@ fn a_few_of_the_largest_values_wait_together_and_are_written() {
     assert!(end - before > 4 * whole.len() as u64, "{before} to {end}");
     assert!(mailbox.take().is_none(), "one sync serves all");
 }
+
+#[test]
+fn the_room_that_is_certain_is_told() {
+    let feed = LogFeed::default();
+    let mut rope = Rope::default();
+    rope.bytes().extend_from_slice(b"entries");
+    feed.push(1, &mut rope);
+    feed.stop();
+    let (parts, _mailbox, (_poll, directory)) = parts(RealDisk, Fsync::Always, 64 << 20, feed);
+    let published = parts.published.clone();
+    let has_room = |bytes| published.claim_room(SHARD, 0, bytes);
+    assert!(has_room(1 << 50), "nobody has looked yet");
+    let (thread, _beside) = new(parts);
+    thread.run();
+    let free = RealDisk.free(directory.path()).unwrap();
+    assert!(has_room(50 << 20), "the first file has been reserved");
+    assert!(!has_room(free + (200 << 20)));
+    assert!(free < 1 << 30 || has_room(free / 2));
+}
