@@ -1,5 +1,6 @@
 //! Running a request on a partition of this shard, and handing its reply to whoever asked.
 
+use crate::published::Published;
 use crate::shard::{Shard, Ticket};
 use bytes::Bytes;
 use command::{Command, CommandError, Flags, Handler, Reply, randomkey, scan};
@@ -322,14 +323,17 @@ impl Shard {
         }
         let reply = reply.into_owned();
         let bytes = self.changes.body.len();
-        if bytes > LARGE_RECORD_BYTES
-            && let Some(error) = self.refusal_of_large(bytes)
-            && let Some(partition) = self.partitions.get_mut(id)
-            && partition.take_back(&mut self.changes)
-        {
-            return self.refuse_write(id, task, error, sink);
+        if bytes > LARGE_RECORD_BYTES {
+            let room = self
+                .durability
+                .logs()
+                .then(|| (self.undurable_bytes + self.outbox.log.len() as u64, &*self.config.published));
+            if let Some(error) = refusal_of_large(bytes, self.config.shard, room)
+                && partition.take_back(&mut self.changes)
+            {
+                return self.refuse_write(id, task, error, sink);
+            }
         }
-        let Some(partition) = self.partitions.get_mut(id) else { return Outcome::NotServing };
         let request = request.map(|request| (request, neutral(&reply).into_bytes()));
         let ran =
             partition.finish(&self.context, &mut self.changes, &footprint, request, &mut self.outbox.log);
@@ -371,17 +375,6 @@ impl Shard {
             return Some(CommandError::DiskFull);
         }
         (!enough_in_sync).then_some(CommandError::NoReplicas)
-    }
-
-    /// Why what a request has changed is not ordered, where that is much: how much, is known only now.
-    #[cold]
-    fn refusal_of_large(&self, bytes: usize) -> Option<CommandError> {
-        if bytes > RECORD_BYTES_MAX {
-            return Some(CommandError::Other(format!(
-                "ERR a request changes {RECORD_BYTES_MAX} bytes of a partition at most: its keys have to come in several requests"
-            )));
-        }
-        (self.durability.logs() && !self.claim_room(bytes)).then_some(CommandError::DiskFull)
     }
 
     /// Refuses a write. A forwarded one may have been sent twice, and may not be run when it comes again: whoever asked for it
@@ -562,6 +555,19 @@ impl Shard {
             }
         }
     }
+}
+
+/// Why what a request has changed is not ordered, where that is much: how much, is known only once it has run. `room`, where the shard
+/// has a log on disk: what is on its way there.
+#[cold]
+fn refusal_of_large(bytes: usize, shard: ShardId, room: Option<(u64, &Published)>) -> Option<CommandError> {
+    if bytes > RECORD_BYTES_MAX {
+        return Some(CommandError::Other(format!(
+            "ERR a request changes {RECORD_BYTES_MAX} bytes of a partition at most: its keys have to come in several requests"
+        )));
+    }
+    let has_room = room.is_none_or(|(queued, published)| published.claim_room(shard, queued, bytes as u64));
+    (!has_room).then_some(CommandError::DiskFull)
 }
 
 /// What no frame between nodes can hold. The node that has the keys can be asked itself, or for fewer of them.

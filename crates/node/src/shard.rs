@@ -175,7 +175,7 @@ pub struct Shard {
     /// Oldest first.
     undurable: VecDeque<Undurable>,
     /// Bytes of them.
-    undurable_bytes: u64,
+    pub(crate) undurable_bytes: u64,
     pub(crate) snapshots: Snapshots,
     /// Of its tables, as last counted.
     pub(crate) table_bytes: usize,
@@ -409,11 +409,13 @@ impl Shard {
 
     #[cold]
     fn has_room_for(&self, message: &Message) -> bool {
-        self.claim_room(match message {
+        let bytes: usize = match message {
             Message::Append(append) => append.records.iter().map(|record| record.body.len()).sum(),
             Message::Chunk(chunk) => chunk.payload.len(),
             _ => 0,
-        })
+        };
+        let queued = self.undurable_bytes + self.outbox.log.len() as u64;
+        self.config.published.claim_room(self.config.shard, queued, bytes as u64)
     }
 
     fn on_partition_message(&mut self, id: PartitionId, from: Sender, message: Message) {
@@ -663,12 +665,6 @@ impl Shard {
         ShardCounters::set(&self.counters().log_queued, self.undurable_bytes);
         // Once all of it is taken: what this puts into the log stands behind the snapshot's place.
         self.begin_snapshot();
-    }
-
-    /// Whether the log on disk has room for so many bytes more, for certain. They count as ordered then.
-    pub(crate) fn claim_room(&self, bytes: usize) -> bool {
-        let queued = self.undurable_bytes + self.outbox.log.len() as u64;
-        self.config.published.claim_room(self.config.shard, queued, bytes as u64)
     }
 
     /// The number of the last turn that was taken.
