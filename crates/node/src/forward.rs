@@ -8,7 +8,7 @@
 //! whatever came after one that was refused or may be lost, until that one is answered; and a primary that has refused
 //! one refuses what was sent behind it.
 
-use crate::run::{Origin, Outcome, OwnedTask};
+use crate::run::{Origin, Outcome, OwnedTask, outcome_unknown, too_large_to_pass_on};
 use crate::shard::Shard;
 use command::{CommandError, Handler, Reply, resolve};
 use replication::message::{Forward, ForwardOutcome, Forwarded};
@@ -16,6 +16,7 @@ use replication::{Message, Sender};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use storage::Lent;
+use types::limits::RECORD_BYTES_MAX;
 use types::settings::ReadLevel;
 use types::{Epoch, Instant, NodeId, PartitionId, RequestId, ShardId};
 
@@ -231,6 +232,14 @@ impl Shard {
             return self.run_own_forward(sequence, id);
         }
         let Some(forwarding) = self.forwards.get(&sequence) else { return };
+        if node != identity.node && forwarding.task.frame_bytes() > RECORD_BYTES_MAX {
+            // An earlier sending went to a shard of this node.
+            let unknown = forwarding.uncertain && forwarding.task.is_write();
+            let Some(Forwarding { task, .. }) = self.close_forward(sequence) else { return };
+            let error = if unknown { outcome_unknown() } else { too_large_to_pass_on("a request") };
+            self.fail(task.origin, error);
+            return;
+        }
         let had_waited = forwarding.waits_for_room;
         if !self.count_forward_in(sequence, node) {
             return self.stall(partition, sequence, now + RETRY);

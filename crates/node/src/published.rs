@@ -25,6 +25,8 @@ pub struct Published {
     logs: Vec<LogFigures>,
     /// Whether the disk has no room for some shard's log.
     disk_full: AtomicBool,
+    /// Bytes that the shards' logs may take of the disk, as last looked at; `u64::MAX` where nobody knows.
+    disk_free: AtomicU64,
     /// How often a client has wished for snapshots of everything.
     saves_asked: AtomicU64,
     commands: Vec<CommandStats>,
@@ -182,6 +184,8 @@ counters! {
     bytes_in,
     /// Bytes ever sent to clients.
     bytes_out,
+    /// Bytes of entries that are ordered, or about to be, and not yet in its log on disk.
+    log_queued,
     /// 1 once it has committed all that it ordered, and orders no more.
     retired,
     /// Wishes for snapshots of everything that are granted.
@@ -212,6 +216,8 @@ counters! {
     sync_ns,
     /// Bytes that the log's files have.
     disk_bytes,
+    /// Bytes for which its current file has room, beyond what it keeps for what is ordered already.
+    room,
     /// Snapshots of partitions written.
     snapshots,
     /// Bytes of them.
@@ -316,6 +322,7 @@ impl Published {
             control_stamp: AtomicU64::new(0),
             logs: (0..shards.max(1)).map(|_| LogFigures::default()).collect(),
             disk_full: AtomicBool::new(false),
+            disk_free: AtomicU64::new(u64::MAX),
             saves_asked: AtomicU64::new(0),
             process: ProcessFigures::default(),
             control: ControlFigures::default(),
@@ -533,6 +540,28 @@ impl Published {
     /// Whether the disk has no room for some shard's log.
     pub fn is_disk_full(&self) -> bool {
         self.disk_full.load(Ordering::Relaxed)
+    }
+
+    /// What a shard's log has room for, in bytes: in its current file, and on the disk, which all logs share.
+    pub fn set_log_room(&self, shard: ShardId, reserved: u64, disk_free: u64) {
+        ShardCounters::set(&self.log(shard).room, reserved);
+        self.disk_free.store(disk_free, Ordering::SeqCst);
+    }
+
+    /// Whether there is room for so many bytes more in a shard's log, beside the `queued` ones that it has ordered, and those of the
+    /// others. If so they count as ordered.
+    pub fn claim_room(&self, shard: ShardId, queued: u64, bytes: u64) -> bool {
+        let own = &self.shard(shard).log_queued;
+        // Said before it is looked at: of two shards that ask at once, one at least sees the other.
+        own.store(queued + bytes, Ordering::SeqCst);
+        let all: u64 = self.shards.iter().map(|shard| shard.log_queued.load(Ordering::SeqCst)).sum();
+        // Looked at after that, since what is written is taken off here first.
+        let has_room = queued + bytes <= self.log(shard).room.load(Ordering::Relaxed)
+            || all <= self.disk_free.load(Ordering::SeqCst);
+        if !has_room {
+            own.store(queued, Ordering::SeqCst);
+        }
+        has_room
     }
 
     /// Which requests of clients wait just now.

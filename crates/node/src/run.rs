@@ -1,5 +1,6 @@
 //! Running a request on a partition of this shard, and handing its reply to whoever asked.
 
+use crate::published::Published;
 use crate::shard::{Shard, Ticket};
 use bytes::Bytes;
 use command::{Command, CommandError, Flags, Handler, Reply, randomkey, scan};
@@ -7,10 +8,13 @@ use replication::message::{ForwardOutcome, Forwarded};
 use replication::{Message, Release, Seen, Standing};
 use std::borrow::Cow;
 use storage::{Footprint, Keyspace, Lent, Tailed, TailedBuffer};
+use types::limits::RECORD_BYTES_MAX;
 use types::planted::{self, Bug};
 use types::settings::{ReadLevel, WriteLevel};
 use types::{Epoch, Instant, Lsn, NodeId, PartitionId, Position, RequestId, ShardId};
 
+/// What changes more is looked at before it is ordered: whether there is room for it.
+pub(crate) const LARGE_RECORD_BYTES: usize = 1 << 20;
 /// Room for so many answers is kept from turn to turn.
 const RELEASED_KEPT: usize = 16 * 1024;
 
@@ -177,6 +181,11 @@ impl OwnedTask {
         self.args.iter().map(Bytes::len).sum()
     }
 
+    /// Bytes that its arguments take in a frame, each with its length.
+    pub fn frame_bytes(&self) -> usize {
+        self.bytes() + self.args.len() * 5
+    }
+
     /// Calls `run` with the task as it is run.
     pub fn with<R>(&self, run: impl FnOnce(Task<'_>) -> R) -> R {
         let args: smallvec::SmallVec<[&[u8]; 8]> = self.args.iter().map(|arg| &arg[..]).collect();
@@ -313,6 +322,18 @@ impl Shard {
             };
         }
         let reply = reply.into_owned();
+        let bytes = self.changes.body.len();
+        if bytes > LARGE_RECORD_BYTES {
+            let room = self
+                .durability
+                .logs()
+                .then(|| (self.undurable_bytes + self.outbox.log.len() as u64, &*self.config.published));
+            if let Some(error) = refusal_of_large(bytes, self.config.shard, room)
+                && partition.take_back(&mut self.changes)
+            {
+                return self.refuse_write(id, task, error, sink);
+            }
+        }
         let request = request.map(|request| (request, neutral(&reply).into_bytes()));
         let ran =
             partition.finish(&self.context, &mut self.changes, &footprint, request, &mut self.outbox.log);
@@ -460,8 +481,11 @@ impl Shard {
                 self.parts.push_back((collector, index, reply));
             }
             Origin::Peer { node, shard, id, reign } => {
-                let outcome =
-                    ForwardOutcome::Reply { reply: neutral(&reply), written: written.map(|(_, at)| at) };
+                let mut told = neutral(&reply);
+                if told.len() > RECORD_BYTES_MAX && node != self.config.identity.node {
+                    told = neutral(&Reply::Error(too_large_to_pass_on("a reply")));
+                }
+                let outcome = ForwardOutcome::Reply { reply: told, written: written.map(|(_, at)| at) };
                 self.send_outcome(node, shard, id, reign, outcome);
             }
         }
@@ -531,6 +555,26 @@ impl Shard {
             }
         }
     }
+}
+
+/// Why what a request has changed is not ordered, where that is much: how much, is known only once it has run. `room`, where the shard
+/// has a log on disk: what is on its way there.
+#[cold]
+fn refusal_of_large(bytes: usize, shard: ShardId, room: Option<(u64, &Published)>) -> Option<CommandError> {
+    if bytes > RECORD_BYTES_MAX {
+        return Some(CommandError::Other(format!(
+            "ERR a request changes {RECORD_BYTES_MAX} bytes of a partition at most: its keys have to come in several requests"
+        )));
+    }
+    let has_room = room.is_none_or(|(queued, published)| published.claim_room(shard, queued, bytes as u64));
+    (!has_room).then_some(CommandError::DiskFull)
+}
+
+/// What no frame between nodes can hold. The node that has the keys can be asked itself, or for fewer of them.
+pub(crate) fn too_large_to_pass_on(what: &str) -> CommandError {
+    CommandError::Other(format!(
+        "ERR {what} of more than {RECORD_BYTES_MAX} bytes cannot be passed on from node to node: ask for fewer keys at once"
+    ))
 }
 
 pub(crate) fn outcome_unknown() -> CommandError {

@@ -10,7 +10,7 @@ use crate::partitions::Partitions;
 use crate::published::{Published, ServerFigures, ShardCounters};
 use crate::random_key::KeyCounts;
 use crate::recover::Copies;
-use crate::run::{Parked, Waiter};
+use crate::run::{LARGE_RECORD_BYTES, Parked, Waiter};
 use crate::snapshots::{SnapshotJob, Snapshots};
 use command::{ClientOrder, Pause, Reply};
 use control::{Change, Identity};
@@ -64,6 +64,15 @@ pub enum Answer {
     Alone,
 }
 
+/// Whether a message brings what is large for the log on disk.
+fn is_large(message: &Message) -> bool {
+    match message {
+        Message::Append(append) => append.records.iter().any(|record| record.body.len() > LARGE_RECORD_BYTES),
+        Message::Chunk(chunk) => chunk.payload.len() > LARGE_RECORD_BYTES,
+        _ => false,
+    }
+}
+
 /// What a shard wants done.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -100,6 +109,14 @@ pub struct ShardConfig {
     pub chunk_bytes: usize,
     /// What the node's threads tell each other.
     pub published: Arc<Published>,
+}
+
+/// A turn whose entries are on their way to the disk: what they reach to, what else they touch, and how many bytes they have.
+struct Undurable {
+    turn: u64,
+    tails: Vec<Tail>,
+    touched: Vec<PartitionId>,
+    bytes: u64,
 }
 
 /// One data thread's machine.
@@ -155,8 +172,10 @@ pub struct Shard {
     retiring: bool,
     /// It has handed over, and lets its clients go.
     pub(crate) parting: bool,
-    /// Turns whose entries are on their way to the disk, oldest first: what they reach to, and what else they touch.
-    undurable: VecDeque<(u64, Vec<Tail>, Vec<PartitionId>)>,
+    /// Oldest first.
+    undurable: VecDeque<Undurable>,
+    /// Bytes of them.
+    pub(crate) undurable_bytes: u64,
     pub(crate) snapshots: Snapshots,
     /// Of its tables, as last counted.
     pub(crate) table_bytes: usize,
@@ -227,6 +246,7 @@ impl Shard {
             retiring: false,
             parting: false,
             undurable: VecDeque::new(),
+            undurable_bytes: 0,
             snapshots: Snapshots::default(),
             table_bytes: 0,
             last_turn: 0,
@@ -368,6 +388,13 @@ impl Shard {
                 _ => {}
             }
         }
+        if self.durability.logs() && is_large(&message) && !self.has_room_for(&message) {
+            // The same, of what is large alone: the log would wait for room with all that comes behind it.
+            match &mut message {
+                Message::Append(append) => append.records.clear(),
+                _ => return self.settle(),
+            }
+        }
         match message {
             Message::Forward(forward) => self.on_forward(from, forward),
             Message::Forwarded(forwarded) => self.on_forwarded(forwarded),
@@ -378,6 +405,17 @@ impl Shard {
             Message::ChunkStored(ref stored) => self.on_partition_message(stored.partition, from, message),
         }
         self.settle();
+    }
+
+    #[cold]
+    fn has_room_for(&self, message: &Message) -> bool {
+        let bytes: usize = match message {
+            Message::Append(append) => append.records.iter().map(|record| record.body.len()).sum(),
+            Message::Chunk(chunk) => chunk.payload.len(),
+            _ => 0,
+        };
+        let queued = self.undurable_bytes + self.outbox.log.len() as u64;
+        self.config.published.claim_room(self.config.shard, queued, bytes as u64)
     }
 
     fn on_partition_message(&mut self, id: PartitionId, from: Sender, message: Message) {
@@ -613,23 +651,20 @@ impl Shard {
         self.snapshots = Snapshots::new(copies.needed_from, copies.snapshots, copies.log_end);
     }
 
-    /// Takes the entries that came together since the last call, in exchange for an empty buffer. They have to be put at the
-    /// end of this shard's log, in order; [`Shard::logged`] tells once they are durable. Returns the number of the turn.
-    pub fn take_log(&mut self, bytes: &mut Rope) -> Option<u64> {
-        let log = &mut self.outbox.log;
-        if log.is_empty() {
-            self.begin_snapshot();
-            return None;
+    /// Hands over the entries that came together since the last call, with the number of their turn: they have to be put at the end of
+    /// this shard's log, in order; [`Shard::logged`] tells once they are durable. Where they are too many for one write they come as
+    /// several turns. `bytes` is an empty buffer, and `hand_over` leaves one.
+    pub fn take_log(&mut self, bytes: &mut Rope, mut hand_over: impl FnMut(u64, &mut Rope)) {
+        while let Some((tails, touched)) = self.outbox.log.take(bytes) {
+            self.last_turn += 1;
+            let (turn, count) = (self.last_turn, bytes.len() as u64);
+            self.undurable.push_back(Undurable { turn, tails, touched, bytes: count });
+            self.undurable_bytes += count;
+            hand_over(turn, bytes);
         }
-        bytes.clear();
-        std::mem::swap(&mut log.bytes, bytes);
-        let tails = std::mem::take(&mut log.tails);
-        self.last_turn += 1;
-        let touched = std::mem::take(&mut log.touched);
-        self.undurable.push_back((self.last_turn, tails, touched));
-        let turn = self.last_turn;
+        ShardCounters::set(&self.counters().log_queued, self.undurable_bytes);
+        // Once all of it is taken: what this puts into the log stands behind the snapshot's place.
         self.begin_snapshot();
-        Some(turn)
     }
 
     /// The number of the last turn that was taken.
@@ -640,8 +675,9 @@ impl Shard {
     /// The log is durable up to the entries of this turn.
     pub fn logged(&mut self, now: Instant, turn: u64, offset: u64) {
         self.at(now);
-        while let Some((number, tails, touched)) = self.undurable.pop_front_if(|(number, ..)| *number <= turn)
-        {
+        while let Some(done) = self.undurable.pop_front_if(|undurable| undurable.turn <= turn) {
+            let Undurable { turn: number, tails, touched, bytes } = done;
+            self.undurable_bytes -= bytes;
             // Where its entries begin is known of the whole batch alone.
             let end = if number == turn { offset } else { 0 };
             let partitions = tails.iter().map(|tail| tail.partition).chain(touched);

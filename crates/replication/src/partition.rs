@@ -232,9 +232,8 @@ impl<W> Partition<W> {
         let last = self.log.last().lsn;
         for record in self.log.range(base.lsn.next(), last) {
             log.record(self.id, self.commit, &NewRecord::of(record));
-        }
-        if last > base.lsn {
-            log.tail(Tail { partition: self.id, life: self.life, lsn: last });
+            // Each by itself: the turn may be cut between them.
+            log.tail(Tail { partition: self.id, life: self.life, lsn: record.position.lsn });
         }
     }
 
@@ -397,6 +396,20 @@ impl<W> Partition<W> {
         let position = self.order(now_ms, changes, request, log);
         let wait = if position.lsn > self.commit { position.lsn } else { Lsn(0) };
         Ran { written: position.lsn, wait }
+    }
+
+    /// Takes back what a request has just changed, which is not to be ordered. False: what it replaced was not kept, since nobody but
+    /// this table is to have it.
+    pub fn take_back(&mut self, changes: &mut Changes) -> bool {
+        let alone = matches!(&self.role, Role::Primary(primary) if primary.required.len() == 1);
+        if alone && !self.durability.logs() {
+            return false;
+        }
+        let last = self.log.last().lsn;
+        self.uncommitted.push(last.next(), changes.body.len(), &mut changes.undo, changes.removed_any);
+        self.uncommitted.roll_back(last, &mut self.table);
+        changes.clear();
+        true
     }
 
     /// Whether time alone changes nothing here: a primary without other copies, for which nobody waits, and which nobody follows.

@@ -316,7 +316,8 @@ impl Peer {
                 let room = self.room(sending.ahead_bytes_max, &out.ahead);
                 let mut bytes = 0;
                 let fits = |record: &&Record| {
-                    let fits = bytes < room;
+                    // A huge one may need a frame to itself.
+                    let fits = bytes < room && (bytes == 0 || !is_huge(record.body.len()));
                     bytes += if fits { record.bytes() } else { 0 };
                     fits
                 };

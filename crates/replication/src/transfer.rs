@@ -16,6 +16,7 @@ use crate::message::{Chunk, ChunkStored, SnapshotEnd};
 use crate::peer::Sending;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
+use storage::lent::is_huge;
 use storage::{Log, TailedBuffer, snapshot};
 use types::planted::{self, Bug};
 use types::{Instant, Lsn, Position};
@@ -155,6 +156,10 @@ impl Transfer {
         {
             let mut payload = TailedBuffer::default();
             self.cursor = snapshot::write_chunk(sending.table, cursor, sending.chunk_bytes, &mut payload);
+            if self.cursor.is_none() && cursor < u64::MAX && is_huge(payload.len()) {
+                // The end may be long, and this may need a frame to itself.
+                self.cursor = Some(u64::MAX);
+            }
             let end = self.cursor.is_none().then(|| {
                 let (requests, forgotten) = sending.requests.export(self.base.lsn);
                 SnapshotEnd {

@@ -73,12 +73,16 @@ impl Primary {
 
     /// A write of so many bytes; the end of a turn follows.
     fn put(&mut self, at: u16, key: &str, bytes: usize) {
+        self.order(at, key, bytes);
+        self.partitions[usize::from(at)].flush(&self.context, &mut self.outbox);
+    }
+
+    fn order(&mut self, at: u16, key: &str, bytes: usize) {
         let (footprint, mut changes) = (Footprint::default(), Changes::default());
         let partition = &mut self.partitions[usize::from(at)];
         let mut keyspace = partition.begin(&self.context, &mut changes, &footprint);
         keyspace.put(key.as_bytes(), Value::String(&vec![0; bytes]), None);
         partition.finish(&self.context, &mut changes, &footprint, None, &mut self.outbox.log);
-        partition.flush(&self.context, &mut self.outbox);
     }
 
     fn confirm(&mut self, at: u16, lsn: Lsn) {
@@ -207,5 +211,30 @@ fn nothing_overtakes_a_huge_record_on_its_way_to_a_copy() {
     let sent = primary.sent()[0];
     assert!((100..1000).contains(&sent), "{sent}");
     primary.confirm(0, Lsn(4));
+    assert_eq!(primary.partitions[0].commit(), primary.last(0));
+}
+
+/// It may need a frame to itself.
+#[test]
+fn a_huge_record_shares_its_message_with_no_other() {
+    let mut primary = Primary::new(1);
+    for (key, bytes) in [("1", 10), ("2", 10), ("huge", HUGE_BYTES + 1), ("3", 10), ("4", 10)] {
+        primary.order(0, key, bytes);
+    }
+    let mut counts = Vec::new();
+    for _ in 0..20 {
+        let partition = &mut primary.partitions[0];
+        partition.flush(&primary.context, &mut primary.outbox);
+        for (_, _, message) in std::mem::take(&mut primary.outbox.messages) {
+            let Message::Append(append) = message else { continue };
+            let is_huge = append.records.iter().any(|record| record.body.len() > HUGE_BYTES);
+            if let Some(last) = append.records.last() {
+                counts.push((append.records.len(), is_huge));
+                primary.confirm(0, last.position.lsn);
+            }
+        }
+        primary.tick();
+    }
+    assert_eq!(counts, [(2, false), (1, true), (2, false)]);
     assert_eq!(primary.partitions[0].commit(), primary.last(0));
 }

@@ -8,7 +8,8 @@
 //!
 //! A failed write or sync is final: nobody knows what is on the disk then, so the process says so and ends. Only a full disk is
 //! waited for. It shows while there is still room for what is under way, since room is reserved ahead: from then on commands
-//! that need more are refused (`Published::set_disk_full`).
+//! that need more are refused (`Published::set_disk_full`). What is large may need more than that: so the room that is certain is told
+//! as well (`Published::set_log_room`), and a large write that it has no place in is refused before it is ordered.
 
 mod beside;
 mod feed;
@@ -46,6 +47,8 @@ const AHEAD_BYTES: usize = 4 << 20;
 /// The part of it that is for what a copy has to note whatever comes: that it discards records, holds nothing any more, or
 /// begins a reign. Of what else can be refused, nothing is taken any more.
 const LAST_BYTES: usize = 1 << 20;
+/// After so many bytes the disk is looked at again, and after a second.
+const LOOK_BYTES: usize = 1 << 20;
 /// Between two attempts to write to a full disk.
 const FULL_RETRY: Duration = Duration::from_millis(50);
 
@@ -94,6 +97,10 @@ pub struct LogThread<D: Disk> {
     durable_since: Instant,
     /// Whether the disk had no room when it was last asked for some.
     full: bool,
+    /// When the disk was last looked at, which segment was the current one then, and how many bytes were written since.
+    looked_at: Instant,
+    looked_first: u64,
+    unlooked_bytes: usize,
     /// What is not needed any more, and since when, where that was not yet written down.
     unneeded: Option<(Unneeded, Instant)>,
 }
@@ -129,6 +136,9 @@ pub fn new<D: Disk + Clone>(parts: LogParts<D>) -> (LogThread<D>, Beside<D>) {
         synced_at: now,
         durable_since: now,
         full: false,
+        looked_at: now,
+        looked_first: 0,
+        unlooked_bytes: 0,
         unneeded: None,
     };
     (thread, beside)
@@ -147,6 +157,7 @@ impl<D: Disk + Clone> LogThread<D> {
         }
         ShardCounters::set(&self.published.log(self.shard).disk_bytes, self.log.bytes_on_disk());
         self.reserve();
+        self.look(clock::now());
         while self.wait(&mut items) {
             self.take_reports();
             // What is ready beside has to be there before the segment is full.
@@ -155,12 +166,17 @@ impl<D: Disk + Clone> LogThread<D> {
                 self.wait_for_the_disk();
                 // A disk that has much to write is not one that stands still.
                 let bytes = items.iter().map(Item::bytes).sum();
-                self.published.set_log_busy(self.shard, Some(clock::now() + allowance(bytes)));
-                self.write(&mut items);
+                let now = clock::now();
+                self.published.set_log_busy(self.shard, Some(now + allowance(bytes)));
+                self.unlooked_bytes += bytes;
+                self.write(&mut items, now);
                 self.published.set_log_busy(self.shard, None);
-            } else if self.full {
-                // While all is refused nothing comes that would find the room.
-                self.reserve();
+            } else {
+                if self.full {
+                    // While all is refused nothing comes that would find the room.
+                    self.reserve();
+                }
+                self.look_if_due(clock::now());
             }
             self.go_on_beside();
         }
@@ -180,7 +196,7 @@ impl<D: Disk + Clone> LogThread<D> {
         self.log.durable()
     }
 
-    fn write(&mut self, items: &mut Vec<Item>) {
+    fn write(&mut self, items: &mut Vec<Item>, now: Instant) {
         if self.log.durable() == self.log.end() {
             self.durable_since = clock::now();
         }
@@ -188,6 +204,10 @@ impl<D: Disk + Clone> LogThread<D> {
         for item in items.drain(..) {
             match item {
                 Item::Turn(turn, bytes) => {
+                    if written.is_some() {
+                        // What waited was too much for one write.
+                        self.wait_for_the_disk();
+                    }
                     self.append(&bytes);
                     written = Some(turn);
                     self.feed.give_back(bytes);
@@ -202,8 +222,11 @@ impl<D: Disk + Clone> LogThread<D> {
             if self.fsync == Fsync::Always {
                 self.sync();
             }
+            // Before the shard hears that it has less on its way.
+            self.look_if_due(now);
             self.post.send(Mail::Logged(turn, self.log.end()));
             self.reserve();
+            self.look_if_due(now);
         }
         self.pass_on();
     }
@@ -274,6 +297,8 @@ impl<D: Disk + Clone> LogThread<D> {
                     Ok(_) => {}
                     Err(error) => fail(&error),
                 }
+                // It may have made the next segment.
+                self.look(clock::now());
                 self.pass_on();
             }
             Report::Gone(count) => {
@@ -322,6 +347,26 @@ impl<D: Disk + Clone> LogThread<D> {
         Some(*since + SECOND)
     }
 
+    /// Looks at the disk where much may have changed.
+    fn look_if_due(&mut self, now: Instant) {
+        let first = self.log.segments().last().map_or(0, |segment| segment.first);
+        if self.unlooked_bytes >= LOOK_BYTES || first != self.looked_first || now >= self.looked_at + SECOND {
+            self.looked_first = first;
+            self.look(now);
+        }
+    }
+
+    /// Tells for how much there is room.
+    fn look(&mut self, now: Instant) {
+        (self.looked_at, self.unlooked_bytes) = (now, 0);
+        let room = self.log.room();
+        self.published.set_log_room(
+            self.shard,
+            room.reserved.saturating_sub((AHEAD_BYTES + LOOK_BYTES) as u64),
+            room.beyond.saturating_sub(LOOK_BYTES as u64),
+        );
+    }
+
     /// When the next sync is due.
     fn sync_due(&self) -> Option<Instant> {
         let unsynced = self.fsync == Fsync::Everysec && self.log.durable() < self.log.end();
@@ -342,16 +387,12 @@ impl<D: Disk + Clone> LogThread<D> {
     fn wait(&self, items: &mut Vec<Item>) -> bool {
         let mut looked = false;
         self.feed.take(items, || {
-            let due = [self.sync_due(), self.release_due()].into_iter().flatten().min();
-            match (due, self.full) {
-                (None, false) => None,
-                (_, true) if looked => Some(Duration::ZERO),
-                (_, true) => {
-                    looked = true;
-                    Some(FULL_RETRY)
-                }
-                (Some(due), false) => Some(due.since(clock::now())),
+            if self.full {
+                return Some(if std::mem::replace(&mut looked, true) { Duration::ZERO } else { FULL_RETRY });
             }
+            let due = [self.sync_due(), self.release_due()].into_iter().flatten().min();
+            let look_due = self.looked_at + SECOND;
+            Some(due.map_or(look_due, |due| due.min(look_due)).since(clock::now()))
         })
     }
 
@@ -376,7 +417,9 @@ impl<D: Disk + Clone> LogThread<D> {
                     std::thread::sleep(FULL_RETRY);
                     self.take_reports();
                     self.go_on_beside();
-                    self.published.set_log_busy(self.shard, Some(clock::now()));
+                    let now = clock::now();
+                    self.look(now);
+                    self.published.set_log_busy(self.shard, Some(now));
                 }
                 Err(error) => fail(&error),
             }

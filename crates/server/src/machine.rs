@@ -50,8 +50,8 @@ pub trait ShardMachine {
     fn retire(&mut self, now: Instant);
     /// The node has handed over, and lets its clients go.
     fn part(&mut self);
-    /// Takes the entries for its log on disk, in exchange for an empty buffer: the number of their turn, if there are any.
-    fn take_log(&mut self, bytes: &mut Rope) -> Option<u64>;
+    /// Hands over the entries for its log on disk, if there are any, with the numbers of their turns: [`node::Shard::take_log`].
+    fn take_log(&mut self, bytes: &mut Rope, hand_over: impl FnMut(u64, &mut Rope));
     /// The log is durable up to the entries of this turn, and reaches to this offset.
     fn logged(&mut self, now: Instant, turn: u64, offset: u64);
     /// A piece of its snapshot is written.
@@ -174,8 +174,8 @@ impl ShardMachine for node::Shard {
         node::Shard::part(self);
     }
 
-    fn take_log(&mut self, bytes: &mut Rope) -> Option<u64> {
-        node::Shard::take_log(self, bytes)
+    fn take_log(&mut self, bytes: &mut Rope, hand_over: impl FnMut(u64, &mut Rope)) {
+        node::Shard::take_log(self, bytes, hand_over);
     }
 
     fn logged(&mut self, now: Instant, turn: u64, offset: u64) {

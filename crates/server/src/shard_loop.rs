@@ -527,9 +527,7 @@ impl<M: ShardMachine> ShardLoop<M> {
         self.work.run(now, &mut self.parts.machine, &self.parts.freer);
         self.parts.machine.flush(now);
         if let Some(log) = &self.parts.log {
-            if let Some(turn) = self.parts.machine.take_log(&mut self.log_bytes) {
-                log.push(turn, &mut self.log_bytes);
-            }
+            self.parts.machine.take_log(&mut self.log_bytes, |turn, bytes| log.push(turn, bytes));
             let snapshots = &mut self.parts.machine.effects().snapshots;
             if !snapshots.is_empty() {
                 log.push_jobs(snapshots);

@@ -154,9 +154,7 @@ impl ShardMachine for FakeShard {
     }
     fn retire(&mut self, _: Instant) {}
     fn part(&mut self) {}
-    fn take_log(&mut self, _: &mut storage::Rope) -> Option<u64> {
-        None
-    }
+    fn take_log(&mut self, _: &mut storage::Rope, _: impl FnMut(u64, &mut storage::Rope)) {}
     fn logged(&mut self, _: Instant, _: u64, _: u64) {}
     fn snapshot_piece_written(&mut self) {}
     fn snapshot_done(&mut self, _: types::PartitionId, _: bool) {}

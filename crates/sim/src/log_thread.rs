@@ -15,6 +15,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use storage::lent::is_batch_enough;
 use storage::shard_log::Errand;
 use storage::snapshot_file::{SnapshotError, SnapshotWriter, remove_snapshot};
 use storage::{Rope, ShardLog, ShardLogError};
@@ -147,7 +148,7 @@ impl LogThread {
     /// Takes the entries of a turn.
     pub fn push(&mut self, turn: u64, bytes: &mut Rope) {
         match self.items.back_mut() {
-            Some(Item::Turn(last, waiting)) => {
+            Some(Item::Turn(last, waiting)) if !is_batch_enough(waiting.len() + bytes.len()) => {
                 *last = turn;
                 waiting.append(bytes);
             }

@@ -520,9 +520,7 @@ impl Process {
     fn feed_logs(&mut self, now: Instant) -> bool {
         let mut bytes = Rope::default();
         for (at, (shard, thread)) in self.shards.iter_mut().zip(&mut self.logs).enumerate() {
-            if let Some(turn) = shard.take_log(&mut bytes) {
-                thread.push(turn, &mut bytes);
-            }
+            shard.take_log(&mut bytes, |turn, bytes| thread.push(turn, bytes));
             thread.push_jobs(std::mem::take(&mut shard.effects().snapshots));
             if thread.begin_snapshot_work() {
                 self.effects.push(Effect::Snapshot(ShardId(at as u16)));

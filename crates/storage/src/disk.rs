@@ -62,6 +62,11 @@ pub trait Disk {
     /// Removes a file's name.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// How many bytes more fit on the disk that a directory is on; `u64::MAX` where that is not known.
+    fn free(&self, _directory: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
     /// Makes durable which names a directory has.
     fn sync_dir(&self, directory: &Path) -> io::Result<()>;
 }

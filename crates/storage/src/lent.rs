@@ -11,6 +11,9 @@ use std::cell::Cell;
 /// everybody else of the shard would have to wait.
 pub const HUGE_BYTES: usize = 4 << 20;
 
+/// So many times what is huge is enough for a batch.
+const BATCH_IN_HUGE: usize = 16;
+
 thread_local! {
     static ABOVE: Cell<usize> = const { Cell::new(HUGE_BYTES) };
 }
@@ -19,6 +22,12 @@ thread_local! {
 #[inline]
 pub fn is_huge(bytes: usize) -> bool {
     bytes > ABOVE.get()
+}
+
+/// Whether a batch of so many bytes is enough for one write of the log on disk, so that what comes next begins another: 64 MiB.
+#[inline]
+pub fn is_batch_enough(bytes: usize) -> bool {
+    bytes > ABOVE.get().saturating_mul(BATCH_IN_HUGE)
 }
 
 /// On this thread more bytes than these are huge, so that the simulator, whose values are small, meets huge ones.

@@ -2,7 +2,7 @@
 //!
 //! A directory of segment files, each named by the logical offset of its first batch. Logical offsets count the
 //! bytes of batches, headers included, from 0 on and over all segments, so that a missing segment is noticed. A
-//! batch is what one turn made: a payload (a run of [entries](crate::log_entry)) behind a header. It is written
+//! batch is what came together: a payload (a run of [entries](crate::log_entry)) behind a header. It is written
 //! once, at the end, and never changed. [`format`](self::format) has the bytes, `recovery` reads them back, and
 //! [`LogLook`] reads them where nothing may be changed.
 //!
@@ -169,6 +169,15 @@ impl Default for ShardLogOptions {
     fn default() -> ShardLogOptions {
         ShardLogOptions { segment_bytes: 64 << 20 }
     }
+}
+
+/// What a log has room for, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// In the current segment.
+    pub reserved: u64,
+    /// On the disk, beyond that and one segment more; `u64::MAX` where that is not known.
+    pub beyond: u64,
 }
 
 /// A file of a log.
@@ -412,6 +421,17 @@ impl<D: Disk + Clone> ShardLog<D> {
     /// The logical offset up to which all batches are durable.
     pub fn durable(&self) -> u64 {
         self.durable
+    }
+
+    /// For how much there is room: for certain, as long as nobody else takes what the disk has.
+    pub fn room(&self) -> Room {
+        let current = self.current();
+        let reserved = self.allocated.min(self.options.segment_bytes).saturating_sub(current.bytes);
+        let beyond = match self.disk.free(&self.directory) {
+            Ok(free) if free < u64::MAX => free.saturating_sub(self.options.segment_bytes),
+            _ => u64::MAX,
+        };
+        Room { reserved, beyond }
     }
 
     /// How long all files are, in bytes. What is reserved for the last one is not counted.

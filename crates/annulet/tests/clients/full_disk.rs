@@ -113,6 +113,47 @@ fn a_full_disk_refuses_writes_and_nothing_else() {
     nodes.stop([1]);
 }
 
+/// What the disk has no room for is refused before it is ordered: otherwise all that comes behind it would wait for room.
+#[test]
+fn a_write_that_is_larger_than_what_is_left_is_refused_and_nothing_else() {
+    let Some((mut nodes, mount)) = on_mount("size=320m", &["--shards", "1"]) else { return };
+    let filler = mount.0.join("filler");
+    // Beside the log's first 64 MiB this leaves about 40 MiB.
+    std::fs::write(&filler, vec![1; 205 << 20]).unwrap();
+    nodes.start_all();
+    nodes.wait_whole();
+    let mut client = nodes.client(1);
+    assert_eq!(shown(&say(&mut client, "SET small 1")), "OK");
+    let value = "x".repeat(100 << 20);
+    for round in 0..3 {
+        let began = std::time::Instant::now();
+        let reply = shown(&say(&mut client, &format!("SET large {value}")));
+        assert!(reply.starts_with("!MISCONF "), "{}", &reply[..reply.len().min(100)]);
+        assert!(began.elapsed() < std::time::Duration::from_secs(4), "it waited");
+        // Nor what would become as large by a small request.
+        assert!(shown(&say(&mut client, "SETRANGE small 104857600 x")).starts_with("!MISCONF "));
+        assert_eq!(shown(&say(&mut client, "GET small")), "\"1\"");
+        assert_eq!(shown(&say(&mut client, "EXISTS large")), "0");
+        assert_eq!(shown(&say(&mut client, &format!("SET more:{round} 1"))), "OK");
+        assert_eq!(shown(&say(&mut client, &format!("DEL more:{round}"))), "1");
+    }
+    assert_eq!(shown(&say(&mut client, &format!("SET fits {}", &value[..10 << 20]))), "OK");
+    let said = nodes.said(1);
+    assert!(!said.contains("no room is left on the disk"), "{said}");
+    // Nobody writes anything while there is room again, and still it is found.
+    std::fs::remove_file(&filler).unwrap();
+    until("it fits", || shown(&say(&mut client, &format!("SET large {value}"))) == "OK");
+    nodes.kill([1]);
+    nodes.start_all();
+    nodes.wait_whole();
+    let mut client = nodes.client(1);
+    for (key, length) in [("large", 100 << 20), ("fits", 10 << 20), ("small", 1)] {
+        assert_eq!(shown(&say(&mut client, &format!("STRLEN {key}"))), length.to_string());
+    }
+    drop(client);
+    nodes.stop([1]);
+}
+
 /// Fills a file system to its last byte.
 fn fill(path: &Path) {
     use std::io::Write;

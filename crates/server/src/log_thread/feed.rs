@@ -4,6 +4,7 @@ use node::SnapshotJob;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use storage::Rope;
+use storage::lent::is_batch_enough;
 
 /// A buffer that one large turn made longer than this is given back.
 const BUFFER_BYTES_MAX: usize = 4 << 20;
@@ -52,11 +53,12 @@ impl LogFeed {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands over the entries of a turn.
+    /// Hands over the entries of a turn. They are put to those that wait, unless that would be too much for one write.
     pub fn push(&self, turn: u64, bytes: &mut Rope) {
         let mut state = self.lock();
         match state.items.last_mut() {
-            Some(Item::Turn(last, waiting)) => {
+            // More in one write would serve nobody, and there is a largest one.
+            Some(Item::Turn(last, waiting)) if !is_batch_enough(waiting.len() + bytes.len()) => {
                 *last = turn;
                 waiting.append(bytes);
             }
@@ -131,5 +133,41 @@ impl LogFeed {
     pub fn stop(&self) {
         self.lock().stop = true;
         self.0.wake.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use storage::Sink;
+
+    /// A turn of so many bytes. All share one buffer.
+    fn turn(whole: &Bytes, bytes: usize) -> Rope {
+        let mut rope = Rope::default();
+        rope.put(&whole.slice(..bytes));
+        rope
+    }
+
+    #[test]
+    fn turns_wait_together_up_to_what_one_write_is_to_have() {
+        const MIB: usize = 1 << 20;
+        let whole = Bytes::from(vec![7; 80 * MIB]);
+        let feed = LogFeed::default();
+        for (number, mib) in [1, 40, 20, 20, 80, 3, 61, 1, 1].into_iter().enumerate() {
+            feed.push(number as u64 + 1, &mut turn(&whole, mib * MIB));
+        }
+        feed.push_jobs(&mut vec![SnapshotJob::Abandon]);
+        feed.push(10, &mut turn(&whole, MIB));
+        let mut items = Vec::new();
+        assert!(feed.take(&mut items, || None));
+        let taken: Vec<(u64, usize)> = items
+            .iter()
+            .map(|item| match item {
+                Item::Turn(last, bytes) => (*last, bytes.len() / MIB),
+                Item::Job(_) => (0, 0),
+            })
+            .collect();
+        assert_eq!(taken, [(3, 61), (4, 20), (5, 80), (7, 64), (9, 2), (0, 0), (10, 1)]);
     }
 }

@@ -6,7 +6,7 @@
 //! more than one that is not compressed.
 
 use super::codec::{Reader, put_bytes, put_number, put_position, put_request_id, reserve_for};
-use super::{FRAME_BYTES_GOAL, FrameError, KIND_SHARD, begin, set_length};
+use super::{FRAME_BYTES_GOAL, FrameError, HEAD_BYTES, KIND_SHARD, LENGTH_BYTES, begin, set_length};
 use replication::Committed;
 use replication::message::{
     Append, AppendOutcome, Appended, Chunk, ChunkStored, CommittedAt, Forward, ForwardOutcome, Forwarded,
@@ -39,10 +39,19 @@ pub fn encode_shard(format: u8, messages: &[Message], out: &mut Rope) -> usize {
     // Bytes that compressing has saved in this frame.
     let mut saved = 0;
     for message in messages {
-        let frame = *start.get_or_insert_with(|| Begun::shard(format, out));
-        let before = out.len();
-        let saved_here = encode(message, out);
-        if out.len() - before + saved_here > PEER_FRAME_BYTES_MAX - FRAME_BYTES_GOAL {
+        let mut frame = *start.get_or_insert_with(|| Begun::shard(format, out));
+        let mut before = out.len();
+        let mut saved_here = encode(message, out);
+        if frame.is_over(out, saved + saved_here) && before > frame.at + LENGTH_BYTES + HEAD_BYTES {
+            // It may need a frame to itself.
+            out.truncate(before);
+            frame.finish(out);
+            frame = Begun::shard(format, out);
+            (start, saved) = (Some(frame), 0);
+            before = out.len();
+            saved_here = encode(message, out);
+        }
+        if frame.is_over(out, saved + saved_here) {
             out.truncate(before);
             too_large += 1;
         } else {
@@ -71,6 +80,11 @@ struct Begun {
 impl Begun {
     fn shard(format: u8, out: &mut Rope) -> Begun {
         Begun { at: out.len(), own_at: begin(out.bytes(), format, KIND_SHARD) }
+    }
+
+    /// Whether it is longer than a frame may be, with what compressing has saved in it.
+    fn is_over(self, out: &Rope, saved: usize) -> bool {
+        out.len() - self.at - LENGTH_BYTES + saved > PEER_FRAME_BYTES_MAX
     }
 
     fn finish(self, out: &mut Rope) {

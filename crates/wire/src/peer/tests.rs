@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use replication::Committed;
 use replication::message::*;
 use storage::{Record, Rope};
+use types::limits::{KEY_BYTES_MAX, RECORD_BYTES_MAX};
 use types::settings::{ReadLevel, WriteLevel};
 use types::{Endpoint, Epoch, Incarnation, Lsn, NodeId, PartitionId, Position, RequestId, ShardId, Version};
 
@@ -231,6 +232,104 @@ fn shard_frames(format: u8, messages: &[Message]) -> Vec<u8> {
     let mut out = Rope::default();
     assert_eq!(encode_shard(format, messages, &mut out), 0);
     out.to_vec()
+}
+
+/// The lengths of the frames of a rope, after their length fields.
+fn lengths(out: &Rope) -> Vec<usize> {
+    let mut lengths = Vec::new();
+    let mut at = 0;
+    while at < out.len() {
+        let length = out.from(at).first_chunk().expect("a length lies in one piece");
+        lengths.push(u32::from_le_bytes(*length) as usize);
+        at += LENGTH_BYTES + lengths[lengths.len() - 1];
+    }
+    assert_eq!(at, out.len());
+    lengths
+}
+
+fn huge_append(body: Bytes) -> Message {
+    let at = |lsn| Position { epoch: Epoch(u64::MAX), lsn: Lsn(lsn) };
+    let id = RequestId {
+        node: NodeId(u16::MAX),
+        incarnation: Incarnation(u64::MAX),
+        shard: ShardId(u16::MAX),
+        sequence: u64::MAX,
+    };
+    let record = Record {
+        position: at(u64::MAX),
+        prev_epoch: Epoch(u64::MAX),
+        time_ms: u64::MAX,
+        request: Some((id, Bytes::from(vec![b'r'; 256]))),
+        body: body.into(),
+    };
+    Message::Append(Append {
+        partition: PartitionId(u16::MAX),
+        epoch: Epoch(u64::MAX),
+        primary_since: Epoch(u64::MAX),
+        prev: at(u64::MAX - 1),
+        commit: Lsn(u64::MAX),
+        records: vec![record],
+    })
+}
+
+/// What nodes may write and pass on goes out, whatever goes out with it. All lie in one buffer, of which nothing is ever written.
+#[test]
+fn the_largest_messages_have_a_frame() {
+    let whole = Bytes::from(vec![0; PEER_FRAME_BYTES_MAX + 1]);
+    let largest = whole.slice(..RECORD_BYTES_MAX);
+    let id =
+        RequestId { node: NodeId(1), incarnation: Incarnation(1), shard: ShardId(0), sequence: u64::MAX };
+    let few = |mib: usize| {
+        let outcome = ForwardOutcome::Reply { reply: whole.slice(..mib << 20).into(), written: None };
+        Message::Forwarded(Forwarded { id, primary_since: Epoch(1), outcome })
+    };
+    let forward = Message::Forward(Forward {
+        id,
+        partition: PartitionId(u16::MAX),
+        primary_since: Epoch(u64::MAX),
+        write_level: WriteLevel::All,
+        read_level: ReadLevel::Linearizable,
+        args: vec![
+            Bytes::from_static(b"SET"),
+            largest.slice(..KEY_BYTES_MAX),
+            largest.slice(KEY_BYTES_MAX..),
+        ],
+    });
+    // A frame under way may hold a little or much already.
+    for (before, frames) in [(1, 4), (3, 4)] {
+        let messages = [few(before), huge_append(largest.clone()), few(1), forward.clone()];
+        let mut out = Rope::default();
+        assert_eq!(encode_shard(FORMAT_NEWEST, &messages, &mut out), 0);
+        assert!(out.capacity() < 16 << 20, "huge values are shared");
+        let lengths = lengths(&out);
+        assert_eq!(lengths.len(), frames, "{lengths:?}");
+        assert!(lengths.iter().all(|&length| length <= PEER_FRAME_BYTES_MAX), "{lengths:?}");
+    }
+    // It reads back: one copy of it.
+    let message = huge_append(largest);
+    let frame = shard_frames(FORMAT_NEWEST, std::slice::from_ref(&message));
+    let Ok(Frame::Shard(read)) = decode(Bytes::from(frame).slice(LENGTH_BYTES..)) else {
+        panic!("it is refused")
+    };
+    assert!(read == [message], "it reads back as another");
+}
+
+/// Up to the last byte of a frame.
+#[test]
+fn what_no_frame_can_hold_is_left_out_and_nothing_else() {
+    let whole = Bytes::from(vec![0; PEER_FRAME_BYTES_MAX + 1]);
+    let mut out = Rope::default();
+    let body = |bytes: usize| huge_append(whole.slice(..bytes));
+    encode_shard(FORMAT_NEWEST, &[body(RECORD_BYTES_MAX)], &mut out);
+    let most = PEER_FRAME_BYTES_MAX - (lengths(&out)[0] - RECORD_BYTES_MAX);
+    for (bytes, expected) in [(most, 0), (most + 1, 1), (most - 1, 0)] {
+        out.clear();
+        let messages = [huge_append(Bytes::from_static(b"small")), body(bytes), huge_append(Bytes::new())];
+        assert_eq!(encode_shard(FORMAT_NEWEST, &messages, &mut out), expected);
+        let lengths = lengths(&out);
+        assert_eq!(lengths.iter().filter(|&&length| length > RECORD_BYTES_MAX).count(), 1 - expected);
+        assert!(lengths.iter().all(|&length| length <= PEER_FRAME_BYTES_MAX), "{lengths:?}");
+    }
 }
 
 fn encode(format: u8, frame: &Frame, out: &mut Vec<u8>) {
