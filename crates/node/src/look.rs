@@ -88,7 +88,8 @@ impl Finding {
         let Torn { path, offset, bytes } = torn;
         let text = format!(
             "{} ends with {bytes} torn bytes, from byte {offset} on. That is harmless: the process ended while it wrote them, \
-             nothing says that they were ever synced, and a start cuts them off",
+             nothing says that they were ever synced, and a start cuts them off. (With fsync = everysec or never they may have been \
+             acknowledged; where another copy has more, the node goes on from that.)",
             path.display()
         );
         Finding::new(Severity::Harmless, path, text).at(*offset)

@@ -38,7 +38,7 @@ pub enum RecoverError {
     /// All files of the log are gone.
     #[error(
         "{directory} holds no log any more: its files that start with log- are gone. Put them back if they were moved; otherwise \
-         remove this directory, and the node fetches its copies anew from others",
+         remove this directory, and the node fetches its copies anew from others, where they have some",
         directory = directory.display()
     )]
     NoLog {

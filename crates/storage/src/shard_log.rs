@@ -94,7 +94,7 @@ pub enum ShardLogError {
     /// A part of the log is not there.
     #[error(
         "{directory} lacks the log's bytes from {from} to {to}: a file that starts with log- is gone, or was cut. \
-         Put it back if it was moved; otherwise move that directory aside, and the node fetches its copies anew from others",
+         Put it back if it was moved; otherwise move that directory aside, and the node fetches its copies anew from others, where they have some",
         directory = directory.display()
     )]
     Missing {
