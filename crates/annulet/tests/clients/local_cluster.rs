@@ -1,6 +1,7 @@
 //! A cluster of real processes, started by `annulet up`: on ports that are free, in a directory of its own, and stopped
 //! so that nothing stays behind.
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -9,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// The nodes of every cluster here.
@@ -18,6 +19,9 @@ pub const NODES: u16 = 3;
 const PORT_STEP: u16 = 100;
 /// Where base ports are looked for: below those that the system gives to outgoing connections.
 const BASES: std::ops::Range<u16> = 12_000..31_000;
+/// A process of tests takes ports in blocks of so many, and goes through so many of these in turn.
+const BLOCK: u16 = 500;
+const BLOCKS: usize = 4;
 /// How often a cluster is started on other ports after somebody else was quicker to take them.
 const TRIES: usize = 20;
 /// The longest wait for anything. Only a failing test waits that long.
@@ -369,21 +373,40 @@ pub fn printed(command: &mut Command, advice: &str) -> String {
     text
 }
 
-/// A base whose every port is free now. Somebody may take one before the cluster does: then another is tried.
+/// Blocks of ports that no other process of tests has meanwhile, also while nodes on them are down; by the lock of a file.
+fn own_blocks() -> &'static [u16] {
+    static OWN: OnceLock<(Vec<u16>, Vec<File>)> = OnceLock::new();
+    let take = || {
+        let dir = std::env::temp_dir().join("annulet-test-ports");
+        std::fs::create_dir_all(&dir).expect("a directory for locks");
+        let count = (BASES.end - BASES.start) / BLOCK;
+        // Several that begin at the same time start their search at different places.
+        let start = (std::process::id() % u32::from(count)) as u16;
+        let blocks = (0..count).map(|at| BASES.start + (start + at) % count * BLOCK);
+        let locked = blocks.filter_map(|block| {
+            let file = File::options().create(true).append(true).open(dir.join(block.to_string())).ok()?;
+            flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some((block, file))
+        });
+        locked.take(BLOCKS).unzip()
+    };
+    &OWN.get_or_init(take).0
+}
+
+/// The next base port on whose ports nobody listens.
 pub fn free_base() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let span = BASES.end - BASES.start;
-    // Test binaries that run at the same time start their search at different places.
-    let start = (u64::from(std::process::id()) * 977 % u64::from(span)) as u16;
-    for _ in 0..span {
-        let at = NEXT.fetch_add(2 * NODES, Ordering::Relaxed);
-        let base = BASES.start + ((u32::from(start) + u32::from(at)) % u32::from(span)) as u16;
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let blocks = own_blocks();
+    let step = 2 * NODES;
+    let in_block = usize::from((BLOCK - 4 * PORT_STEP) / step);
+    for _ in 0..blocks.len() * in_block {
+        let at = NEXT.fetch_add(1, Ordering::Relaxed);
+        let base = blocks[at / in_block % blocks.len()] + (at % in_block) as u16 * step;
         let mut ports = (0..5).flat_map(|kind| (0..NODES).map(move |node| base + kind * PORT_STEP + node));
         if ports.all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return base;
         }
     }
-    panic!("no free ports between {} and {}", BASES.start, BASES.end);
+    panic!("no free ports between {} and {}: other tests or programs have them", BASES.start, BASES.end);
 }
 
 /// The processes whose parent this one is.
