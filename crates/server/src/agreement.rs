@@ -6,6 +6,7 @@
 //!
 //! Each node asks when its own peer port answers already: of two that start at once, the later one is told by the other.
 
+use crate::cluster_view::host_port;
 use crate::membership::Answer;
 use crate::peers;
 use crate::proof::Secret;
@@ -58,10 +59,7 @@ pub fn ask_others(settings: &Arc<Settings>, secret: &Secret) -> io::Result<Disag
 /// Why the two cannot be in one cluster. None where they agree, or where it does not answer: it asks this one when it starts.
 fn ask(node: &ListedNode, settings: &Settings, secret: &Secret) -> Option<String> {
     let ListedNode { id, host, peer_port } = node;
-    let address = match host.contains(':') {
-        true => format!("[{host}]:{peer_port}"),
-        false => format!("{host}:{peer_port}"),
-    };
+    let address = host_port(host, *peer_port);
     for attempt in 0..TRIES {
         if attempt > 0 {
             thread::sleep(BETWEEN_TRIES);

@@ -246,7 +246,6 @@ impl<D: Disk + Clone> ShardLog<D> {
     /// it was durable. Segments that end at or before it are not read.
     ///
     /// The payloads of a segment share one buffer, which lives as long as any of them: copy what is kept.
-    /// [`log_bytes`] says how much there is to read.
     ///
     /// On an error the files are as they were, unless it was the disk that refused.
     pub fn open(
@@ -257,7 +256,7 @@ impl<D: Disk + Clone> ShardLog<D> {
         from: u64,
         on_batch: &mut dyn FnMut(u64, Bytes),
     ) -> Result<Opened<D>, ShardLogError> {
-        recovery::open(disk, directory, identity, options, from, 0, on_batch)
+        ShardLog::open_ended(disk, directory, identity, options, from, 0, on_batch)
     }
 
     /// The same, of a log that is known to have reached as far as the logical offset `end`, durably, when its writer stopped: where it
@@ -550,11 +549,6 @@ impl<D: Disk + Clone> ShardLog<D> {
         self.failed |= error.is_final();
         error
     }
-}
-
-/// How many bytes [`ShardLog::open`] has to read of the log in `directory`: 0 where there is none.
-pub fn log_bytes<D: Disk>(disk: &D, directory: &Path, from: u64) -> Result<u64, ShardLogError> {
-    recovery::log_bytes(disk, directory, from)
 }
 
 /// Whether anything of a log is in `directory`: an empty one has a segment.

@@ -260,20 +260,8 @@ fn a_disk_that_fails_stops_the_node_and_loses_nothing_acknowledged() {
     while_writing(&mut journals, &ports, |total| until_more(total, 500));
     for (call, when) in [("fdatasync", "60+"), ("fdatasync", "100"), ("pwrite64", "80")] {
         nodes.stop([1]);
-        // As its own child, so that the node is ours.
         let inject = format!("inject={call}:error=EIO:when={when}");
-        nodes.run_under(&[
-            "strace",
-            "-D",
-            "-f",
-            "-qq",
-            "-o",
-            "/dev/null",
-            "-e",
-            &format!("trace={call}"),
-            "-e",
-            &inject,
-        ]);
+        nodes.run_under_strace(&["-e", &format!("trace={call}"), "-e", &inject]);
         let said = nodes.said(1);
         nodes.start_node(1);
         let ended = while_writing(&mut journals, &ports, |total| {
@@ -306,9 +294,7 @@ fn a_sector_that_cannot_be_read_is_healed_from_the_other_node() {
     nodes.stop(nodes.ids());
     let path = nodes.segments(1, 0).pop().expect("a log has a file");
     let file = path.display().to_string();
-    let strace = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-P", &file];
-    let inject = ["-e", "trace=pread64", "-e", "inject=pread64:error=EIO"];
-    nodes.run_under(&[&strace[..], &inject[..]].concat());
+    nodes.run_under_strace(&["-P", &file, "-e", "trace=pread64", "-e", "inject=pread64:error=EIO"]);
     nodes.start_node(1);
     nodes.run_under(&[]);
     nodes.start_all();

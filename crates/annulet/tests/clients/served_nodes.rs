@@ -133,6 +133,12 @@ impl ServedNodes {
         self.before = words.iter().map(|&word| word.to_owned()).collect();
     }
 
+    /// Runs nodes under a tracer that does something to their system calls, from the next start on. It is the node's own child, so that
+    /// the node is ours.
+    pub fn run_under_strace(&mut self, options: &[&str]) {
+        self.run_under(&[&["strace", "-D", "-f", "-qq", "-o", "/dev/null"], options].concat());
+    }
+
     /// Starts nodes with another build's program from now on; none: with this one's.
     pub fn run_build(&mut self, program: Option<&PathBuf>) {
         self.program = program.cloned();

@@ -139,19 +139,6 @@ pub(super) fn open<D: Disk>(
     Ok(Opened { log, torn: mended.torn })
 }
 
-/// See [`log_bytes`](super::log_bytes).
-pub(super) fn log_bytes<D: Disk>(disk: &D, directory: &Path, from: u64) -> Result<u64, ShardLogError> {
-    match segments_in(disk, directory) {
-        Err(ShardLogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(error),
-        Ok(mut segments) => {
-            segments.extend(next_in(disk, directory)?.flatten());
-            let listed = Listed { segments, leftover: None, next: Next::Unused { is_there: false } };
-            Ok(listed.needed(from).iter().map(|segment| segment.bytes).sum())
-        }
-    }
-}
-
 /// See [`log_end_about`](super::log_end_about).
 pub(super) fn log_end_about<D: Disk>(disk: &D, directory: &Path) -> Result<u64, ShardLogError> {
     let mut segments = segments_in(disk, directory)?;
